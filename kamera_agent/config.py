@@ -1,0 +1,67 @@
+"""Settings of one Kamera. Frozen, checked once, passed down, never global."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from kamera_agent.errors import SettingError
+
+Fidelity = Literal["exact", "patched", "blind"]
+Rank = int | Literal["auto"] | None
+
+DEFAULT_RANK = 32
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a Kamera may trade for speed, and how much it may keep.
+
+    rank: patch rank per layer. An integer is a demand: a chunk with fewer tokens is refused. None means 32,
+        or the chunk's size where that is smaller. "auto" picks per layer the smallest rank within both budgets.
+    error_budget: for "auto", the relative Frobenius error a layer's patch may leave, 0 to 1.
+    byte_budget: for "auto", the share of the chunk's KV bytes that all its factors may take, 0 to 1.
+    fidelity: which origins an answer may rest on. "exact": computed and kept. "patched": all but blind.
+        "blind": everything.
+    namespace: chunks of different namespaces never meet, however equal.
+    encoder_cache_bytes: bound of the vision-encoder outputs kept.
+    memory_bytes: bound of the memory tier of the store.
+    disk_bytes: bound of the disk tier; None means a tenth of the free disk, at most 20 GiB.
+    dropped_bytes: bound of the pixels a window keeps of dropped images, so that recall can compute them again.
+    """
+
+    rank: Rank = None
+    error_budget: float = 0.1
+    byte_budget: float = 0.25
+    fidelity: Fidelity = "patched"
+    namespace: str = "default"
+    encoder_cache_bytes: int = 512 * MIB
+    memory_bytes: int = 2048 * MIB
+    disk_bytes: int | None = None
+    dropped_bytes: int = 256 * MIB
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rank, bool) or not (self.rank in (None, "auto") or isinstance(self.rank, int)):
+            raise SettingError(f"rank is {self.rank!r}; use a positive integer, 'auto' or None.")
+        if isinstance(self.rank, int) and self.rank < 1:
+            raise SettingError(f"rank is {self.rank}; use at least 1 (fidelity='blind' reuses without a patch).")
+        if self.fidelity not in get_args(Fidelity):
+            raise SettingError(f"fidelity is {self.fidelity!r}; use one of {', '.join(get_args(Fidelity))}.")
+        if not self.namespace:
+            raise SettingError("namespace is empty; give it a name.")
+        for name in ("error_budget", "byte_budget"):
+            if not 0 < getattr(self, name) <= 1:
+                raise SettingError(f"{name} is {getattr(self, name)}; use a share above 0 and up to 1.")
+        for name in ("encoder_cache_bytes", "memory_bytes", "dropped_bytes", "disk_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise SettingError(f"{name} is {value}; use 0 or more bytes.")
+
+    def check_rank(self, num_tokens: int) -> None:
+        """Raise SettingError when the demanded rank is above the size of a chunk of num_tokens tokens."""
+        if isinstance(self.rank, int) and self.rank > num_tokens:
+            raise SettingError(
+                f"rank {self.rank} is above the chunk's size of {num_tokens} tokens; "
+                "use a lower rank, rank='auto', or leave rank out."
+            )

@@ -1,0 +1,35 @@
+"""What a caller puts into a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextContent:
+    """A text. role: "system", "user", "assistant" or whatever the chat template knows."""
+
+    text: str
+    role: str = "user"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageContent:
+    """An image: PIL image, ndarray [H, W, 3] uint8 RGB ([H, W, 4] and [H, W] are converted), path or encoded bytes."""
+
+    image: Any
+    role: str = "user"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FramesContent:
+    """Video frames that form one chunk: a sequence of images or ndarray [N, H, W, 3]; one timestamp in seconds each."""
+
+    frames: Any
+    timestamps: Sequence[float] | None = None
+    role: str = "user"
+
+
+Content = TextContent | ImageContent | FramesContent

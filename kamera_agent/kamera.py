@@ -1,0 +1,153 @@
+"""Kamera: one model, one store, any number of windows."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from kamera_agent.config import Settings
+from kamera_agent.errors import SettingError
+from kamera_agent.library import Library
+from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.families import family_for, load
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.store.base import Store, StoreStats
+from kamera_agent.store.lmdb_store import LmdbStore
+from kamera_agent.store.memory import MemoryStore
+from kamera_agent.store.tiered import TieredStore
+from kamera_agent.window import Window
+
+DEFAULT_STORE = "~/.cache/kamera"
+
+
+@dataclass(frozen=True, slots=True)
+class KameraStats:
+    """Counters of one Kamera.
+
+    encoder_calls, encoder_avoided: vision-encoder runs made, and those its cache spared.
+    encoder_bytes: encoder outputs kept. pool_bytes: KV pools of all living windows.
+    failed: computed chunks that could not be remembered.
+    """
+
+    store: StoreStats
+    num_windows: int
+    pool_bytes: int
+    encoder_calls: int
+    encoder_avoided: int
+    encoder_bytes: int
+    failed: int
+
+
+class Kamera:
+    """The cache under an agent: a Hugging Face vision-language model whose windows never encode twice.
+
+    Use it as a context manager, or call close(): what was computed last is written behind.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, store: Store | str | os.PathLike[str] | None = None, **options: Any
+    ) -> None:
+        """Take a model and a processor that are loaded already.
+
+        store: a folder for the disk tier; None keeps chunks in memory only; a Store is used as it is and stays open.
+        options: fields of Settings (rank, fidelity, namespace, ...).
+        Raises SettingError, StoreUnavailableError, UnsupportedModelError or ConventionError.
+        """
+        settings = _settings(options)
+        family = family_for(model, processor)
+        self._set_up(family, settings, _open(store, settings), owns_store=not isinstance(store, Store))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id: str | os.PathLike[str],
+        store: Store | str | os.PathLike[str] | None = DEFAULT_STORE,
+        device: str = "auto",
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a checkpoint by hub id or folder.
+
+        device: "auto" takes the first GPU, else the CPU. dtype: "auto" takes the checkpoint's own.
+        store, options and errors as for Kamera(); ModelError when the checkpoint cannot be read.
+        """
+        settings = _settings(options)
+        opened = _open(store, settings)
+        try:
+            family = load(os.fspath(model_id), device=device, dtype=dtype, revision=revision)
+            kamera = cls.__new__(cls)
+            kamera._set_up(family, settings, opened, owns_store=not isinstance(store, Store))
+        except BaseException:
+            if not isinstance(store, Store):
+                opened.close()
+            raise
+        return kamera
+
+    def _set_up(self, family: Family, settings: Settings, store: Store, *, owns_store: bool) -> None:
+        self.settings = settings
+        self.store = store
+        self._owns_store = owns_store
+        self._engine = Engine(family, settings.encoder_cache_bytes)
+        self._library = Library(self._engine, store, settings)
+        self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
+
+    def window(self, system: str | None = None) -> Window:
+        """A new, empty window. system: the system prompt; None takes that of the model's chat template."""
+        prompt = self._engine.family.default_system if system is None else system
+        window = Window(self._engine, self._library, self.settings, prompt)
+        self._windows.add(window)
+        return window
+
+    def flush(self) -> None:
+        """Return once everything computed so far is remembered and durable."""
+        self._library.flush()
+
+    def stats(self) -> KameraStats:
+        """Counters and sizes."""
+        encoder = self._engine.encoder
+        return KameraStats(
+            store=self.store.stats(),
+            num_windows=len(self._windows),
+            pool_bytes=sum(window.pool_bytes for window in self._windows),
+            encoder_calls=encoder.num_calls,
+            encoder_avoided=encoder.num_avoided,
+            encoder_bytes=encoder.num_bytes,
+            failed=self._library.num_failed,
+        )
+
+    def close(self) -> None:
+        """Flush, and close the store unless it was passed in open. Idempotent."""
+        self._library.close()
+        if self._owns_store:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    known = [field.name for field in fields(Settings)]
+    if unknown := sorted(set(options) - set(known)):
+        raise SettingError(f"Unknown options {unknown}; Settings has {known}.")
+    return Settings(**options)
+
+
+def _open(store: Store | str | os.PathLike[str] | None, settings: Settings) -> Store:
+    if isinstance(store, Store):
+        return store
+    memory = MemoryStore(settings.memory_bytes)
+    if store is None:
+        return memory
+    return TieredStore(memory, LmdbStore(Path(store).expanduser(), settings.disk_bytes))

@@ -1,0 +1,62 @@
+"""From what a window holds to the runs of tokens that the model sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kamera_agent.chunk import Chunk, TextRun
+from kamera_agent.runtime.families.base import Family, Run
+
+Kind = Literal["anchor", "turn", "text", "reply", "image", "frames"]
+
+ITEM_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """Something the caller added, or a reply, tokenised and fingerprinted. text is empty for a chunk."""
+
+    id: str
+    kind: Kind
+    role: str
+    run: Run
+    text: str = ""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes it takes to keep: its pixels, and a lump for the rest."""
+        return ITEM_BYTES + (self.run.pixels.nbytes if isinstance(self.run, Chunk) else 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A run in the order of the window: an item's own, the anchor, or the markup between two turns."""
+
+    id: str
+    kind: Kind
+    role: str
+    run: Run
+
+
+def lay_out(items: Sequence[Item], family: Family, reply_id: str | None = None) -> list[Piece]:
+    """Anchor, items in order, and a run of markup wherever the role changes or a reply begins.
+
+    items: the first one is the system prompt, which continues the anchor.
+    reply_id: id of the reply about to be generated; its turn is opened at the end. None leaves the last turn open.
+    """
+    pieces = [Piece("anchor", "anchor", "system", TextRun(family.anchor_ids))]
+    role = "system"
+    for item in items:
+        if item.role != role or item.kind == "reply":
+            pieces.append(_turn(item.id, item.role, family))
+            role = item.role
+        pieces.append(Piece(item.id, item.kind, item.role, item.run))
+    if reply_id is not None:
+        pieces.append(_turn(reply_id, "assistant", family))
+    return pieces
+
+
+def _turn(first_id: str, role: str, family: Family) -> Piece:
+    return Piece(f"{first_id}:turn", "turn", role, TextRun(family.close_turn() + family.open_turn(role)))

@@ -1,0 +1,198 @@
+"""The library of a Kamera: finds canonical KV and patches in the store, and remembers new ones off the critical path."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+
+from kamera_agent.chunk import Antecedents, Chunk, Header, Key, Record
+from kamera_agent.config import DEFAULT_RANK, Settings
+from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.patch import LayerKV, Patch, fit
+from kamera_agent.store.base import Store
+
+logger = logging.getLogger("kamera_agent.library")
+
+Grade = Literal["ordered", "orbit", "survivor"]
+GRADES: tuple[Grade, ...] = ("ordered", "orbit", "survivor")
+MAX_PENDING = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A stored patch that fits a place in a window.
+
+    grade: "ordered", the same antecedent chunks in the same order; "orbit", the same in another order; "survivor",
+        the present antecedents are those of the patch less some that have left, so that the chunk comes back as it
+        would be had it stayed in the window.
+    text_match: share of the text runs before it that are the same, 0 to 1.
+    error: relative error of the truncated patch on the context it was fitted in.
+    approximate: whether it was fitted over antecedents that were not exact.
+    """
+
+    key: Key
+    grade: Grade
+    text_match: float
+    error: float
+    approximate: bool
+
+
+class Loaded(NamedTuple):
+    """Per-layer tensors of a chunk's canonical KV, those of its patch or None, and their bytes."""
+
+    canonical: tuple[tuple[torch.Tensor, ...], ...]
+    factors: tuple[tuple[torch.Tensor, ...], ...] | None
+    num_bytes: int
+
+
+class Library:
+    """What was computed before, and the worker that writes down what is new.
+
+    bytes_written: bytes of KV and factors handed to the store.
+    num_failed: chunks that could not be remembered because of an unexpected error, which was logged.
+    """
+
+    def __init__(self, engine: Engine, store: Store, settings: Settings) -> None:
+        self._engine = engine
+        self._store = store
+        self._settings = settings
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="kamera-remember")
+        self._room = threading.BoundedSemaphore(MAX_PENDING)
+        self._pending: set[Future[None]] = set()
+        self.bytes_written = 0
+        self.num_failed = 0
+
+    def find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None:
+        """The best patch for a chunk behind these antecedents, judged by headers alone; None where none fits."""
+        headers = self._store.headers(chunk.digest)
+        if not any(header.kind == "canonical" for header in headers):
+            return None
+        patches = [header for header in headers if header.kind == "patch"]
+        matches = [match for header in patches if (match := self._match(header, antecedents))]
+        return min(matches, key=_preference, default=None)
+
+    def has_canonical(self, chunk: Chunk) -> bool:
+        """Whether the chunk's canonical KV is in the store."""
+        return any(header.kind == "canonical" for header in self._store.headers(chunk.digest))
+
+    def load(self, wanted: Sequence[tuple[Chunk, Match | None]]) -> list[Loaded | None]:
+        """Read chunks and their patches, all in one go; None for a chunk with anything missing or damaged."""
+        keys = [key for chunk, match in wanted for key in (chunk.key, match and match.key) if key]
+        records = self._store.get_many(keys)
+        return [_join(records.get(chunk.digest), match, records) for chunk, match in wanted]
+
+    def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> None:
+        """Have a computed chunk written down by the worker: canonical KV, and the patch for these antecedents.
+
+        conditioned: per layer (K pre-RoPE [H, T, D], V [H, T, D]), taken over. Blocks while too many wait.
+        """
+        self._room.acquire()
+        job = self._worker.submit(self._write_down, chunk, conditioned, antecedents)
+        self._pending.add(job)
+        job.add_done_callback(self._settle)
+
+    def flush(self) -> None:
+        """Return once everything computed so far is remembered and durable."""
+        for job in list(self._pending):
+            job.exception()
+        self._store.flush()
+
+    def close(self) -> None:
+        """Flush and stop the worker."""
+        self.flush()
+        self._worker.shutdown()
+
+    def _match(self, header: Header, antecedents: Antecedents) -> Match | None:
+        facts = header.attributes
+        if facts["rank"] != _rank_label(self._settings):
+            return None
+        fitted = Antecedents(
+            tuple(map(bytes.fromhex, facts["chunks"])), tuple(map(bytes.fromhex, facts["texts"])), facts["approximate"]
+        )
+        grade = _grade(fitted, antecedents)
+        if grade is None:
+            return None
+        return Match(header.key, grade, _text_match(fitted, antecedents), facts["error"], fitted.approximate)
+
+    def _settle(self, job: Future[None]) -> None:
+        self._pending.discard(job)
+        self._room.release()
+        if error := job.exception():
+            self.num_failed += 1
+            logger.error("A chunk could not be remembered; it will be computed again.", exc_info=error)
+
+    @torch.no_grad()
+    def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> None:
+        known = self.find(chunk, antecedents)
+        if known and known.grade == "ordered" and known.text_match == 1 and known.approximate <= antecedents.approximate:
+            return
+        loaded = self.load([(chunk, None)])[0]
+        canonical = [(k, v) for k, v in loaded.canonical] if loaded else self._engine.canonical(chunk)
+        device = conditioned[0][0].device
+        patch = fit(conditioned, [(k.to(device), v.to(device)) for k, v in canonical], self._settings)
+        records = [_patch_record(chunk, patch, antecedents, self._settings)]
+        if not loaded:
+            records.append(Record.of(chunk.key, chunk.digest, "canonical", [_to_cpu(layer) for layer in canonical]))
+        self._store.put_many(records)
+        self.bytes_written += sum(record.header.num_bytes for record in records)
+
+
+def _join(canonical: Record | None, match: Match | None, records: Mapping[bytes, Record]) -> Loaded | None:
+    patch = records.get(match.key.digest) if match else None
+    if canonical is None or (match and patch is None):
+        return None
+    if patch is None:
+        return Loaded(canonical.layers, None, canonical.header.num_bytes)
+    return Loaded(canonical.layers, patch.layers, canonical.header.num_bytes + patch.header.num_bytes)
+
+
+def _patch_record(chunk: Chunk, patch: Patch, antecedents: Antecedents, settings: Settings) -> Record:
+    """The record of a patch. Its key leaves the texts out: the newest patch for the same chunks serves."""
+    chunks = [digest.hex() for digest in antecedents.chunks]
+    rank = _rank_label(settings)
+    key = Key.of(kind="patch", chunk=chunk.digest.hex(), antecedents=chunks, rank=rank)
+    attributes = {
+        "rank": rank,
+        "ranks": patch.ranks,
+        "chunks": chunks,
+        "texts": [digest.hex() for digest in antecedents.texts],
+        "approximate": antecedents.approximate,
+        "energy": patch.energy,
+        "error": patch.error,
+        "norm": patch.norm,
+    }
+    return Record.of(key, chunk.digest, "patch", [_to_cpu(layer) for layer in patch.factors], attributes)
+
+
+def _to_cpu(layer: LayerKV) -> LayerKV:
+    return layer[0].cpu().contiguous(), layer[1].cpu().contiguous()
+
+
+def _rank_label(settings: Settings) -> str:
+    if settings.rank == "auto":
+        return f"auto:{settings.error_budget}:{settings.byte_budget}"
+    return str(settings.rank or DEFAULT_RANK)
+
+
+def _grade(fitted: Antecedents, present: Antecedents) -> Grade | None:
+    if fitted.chunks == present.chunks:
+        return "ordered"
+    if fitted.orbit == present.orbit:
+        return "orbit"
+    remaining = iter(fitted.chunks)
+    return "survivor" if all(chunk in remaining for chunk in present.chunks) else None
+
+
+def _text_match(fitted: Antecedents, present: Antecedents) -> float:
+    same = len(set(fitted.texts) & set(present.texts))
+    return same / max(len(set(fitted.texts) | set(present.texts)), 1) if fitted.texts != present.texts else 1.0
+
+
+def _preference(match: Match) -> tuple[int, bool, float, float]:
+    return GRADES.index(match.grade), match.approximate, -match.text_match, match.error

@@ -1,0 +1,1 @@
+"""Small models of real Hugging Face classes, made on the spot."""

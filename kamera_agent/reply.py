@@ -1,0 +1,63 @@
+"""What an answer carries besides its text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kamera_agent.plan import Plan
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a turn cost and what it was spared.
+
+    tokens_*: tokens of the window by the origin of their KV. tokens_generated: tokens of the reply.
+    encoder_calls, encoder_avoided: chunks that went through the vision encoder, and those that did not have to.
+    bytes_read: KV and factors read from the store for this turn.
+    bytes_written: KV and factors handed to the store since the window's previous turn, off the critical path.
+    """
+
+    tokens_computed: int
+    tokens_kept: int
+    tokens_moved: int
+    tokens_recalled: int
+    tokens_blind: int
+    tokens_generated: int
+    encoder_calls: int
+    encoder_avoided: int
+    bytes_read: int
+    bytes_written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock milliseconds of a turn.
+
+    plan: deciding, and reading the store. rebuild: relocating and recalling. prefill: computing the new tokens.
+    first_token: all of these and the first draw. decode: the rest of the reply.
+    """
+
+    plan_ms: float
+    rebuild_ms: float
+    prefill_ms: float
+    first_token_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer.
+
+    span_id: id of the reply's span in the window; None when it is empty.
+    finish_reason: "stop" at a stop token, "length" at max_new_tokens or the end of the window.
+    """
+
+    text: str
+    span_id: str | None
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    plan: Plan

@@ -1,0 +1,43 @@
+"""Vision-encoder outputs: computed for new pixels only, kept in an LRU bounded in bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+
+from kamera_agent.chunk import Chunk
+from kamera_agent.runtime.families.base import Family
+
+
+class Encoder:
+    """The vision encoder of a family with its cache.
+
+    num_calls, num_avoided: encoder runs made, and those that the cache spared, since construction.
+    """
+
+    def __init__(self, family: Family, cap_bytes: int) -> None:
+        self._family = family
+        self._cap_bytes = cap_bytes
+        self._outputs: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self.num_bytes = 0
+        self.num_calls = 0
+        self.num_avoided = 0
+
+    def features(self, chunk: Chunk) -> torch.Tensor:
+        """Encoder output [num_placeholders, hidden] of a chunk. Not to be written to."""
+        if chunk.digest in self._outputs:
+            self._outputs.move_to_end(chunk.digest)
+            self.num_avoided += 1
+            return self._outputs[chunk.digest]
+        features = self._family.encode(chunk)
+        self.num_calls += 1
+        self._keep(chunk.digest, features)
+        return features
+
+    def _keep(self, digest: bytes, features: torch.Tensor) -> None:
+        self._outputs[digest] = features
+        self.num_bytes += features.nbytes
+        while self.num_bytes > self._cap_bytes:
+            _, oldest = self._outputs.popitem(last=False)
+            self.num_bytes -= oldest.nbytes

@@ -1,0 +1,157 @@
+"""The engine: rebuild, scattered prefill, decode. One model, any number of pools."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from kamera_agent.chunk import Chunk, TextRun
+from kamera_agent.runtime.capture import capture_keys
+from kamera_agent.runtime.encoder import Encoder
+from kamera_agent.runtime.families.base import Family, Run
+from kamera_agent.runtime.kv_pool import KVPool, SlotCache, SlotIndex
+from kamera_agent.runtime.patch import LayerKV
+from kamera_agent.runtime.rope import check_frequencies, check_rotation
+
+SELF_TEST_TOKENS = 8
+SELF_TEST_SHIFT = 17
+
+
+class Placed(NamedTuple):
+    """A run with its place: slots in the pool, first position, place of its first token in the window."""
+
+    run: Run
+    slots: tuple[range, ...]
+    position: int
+    order: int
+
+
+class Prefilled(NamedTuple):
+    """Next-token logits [vocab] in float32 behind the last token of a batch, and the encoder runs it took."""
+
+    logits: torch.Tensor
+    encoder_calls: int
+
+
+class Engine:
+    """Runs one model over pools. The lock is held for one forward pass at a time, so windows may interleave.
+
+    Raises ConventionError at construction when the RoPE self-test fails.
+    """
+
+    def __init__(self, family: Family, encoder_cache_bytes: int) -> None:
+        self.family = family
+        self.encoder = Encoder(family, encoder_cache_bytes)
+        self.lock = threading.RLock()
+        check_frequencies(family.rotary)
+        self._self_test()
+
+    def new_pool(self) -> KVPool:
+        """An empty pool for one window."""
+        return KVPool(self.family.kv_shape)
+
+    @torch.no_grad()
+    def relocate(self, pool: KVPool, placed: Placed) -> None:
+        """Turn a span's keys to its position and enter its place in the order."""
+        pool.relocate(placed.slots, *self._tables(placed))
+        pool.place(placed.slots, placed.order)
+
+    @torch.no_grad()
+    def load(
+        self,
+        pool: KVPool,
+        placed: Placed,
+        canonical: Sequence[tuple[torch.Tensor, ...]],
+        factors: Sequence[tuple[torch.Tensor, ...]] | None,
+    ) -> None:
+        """Rebuild a chunk from canonical KV and a patch (None: blind), turned to its position."""
+        pool.load(placed.slots, canonical, factors, *self._tables(placed))
+        pool.place(placed.slots, placed.order)
+
+    @torch.no_grad()
+    def prefill(self, pool: KVPool, batch: Sequence[Placed]) -> Prefilled:
+        """Compute the runs of a batch, wherever they lie, in one forward pass; their KV goes to their slots.
+
+        Every other span must be in place already.
+        """
+        with self.lock:
+            calls_before = self.encoder.num_calls
+            embeds = torch.cat([self._embed(placed.run) for placed in batch])
+            logits = self.family.logits(self._forward(pool, batch, embeds)[-1])
+            return Prefilled(logits, self.encoder.num_calls - calls_before)
+
+    @torch.no_grad()
+    def canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
+        """KV of a chunk behind the anchor alone: per layer (K pre-RoPE [H, T, D], V [H, T, D])."""
+        pool = self.new_pool()
+        anchor = TextRun(self.family.anchor_ids)
+        start = anchor.extent
+        placed = Placed(chunk, pool.allocate(len(chunk.token_ids)), start, start)
+        self.prefill(pool, [Placed(anchor, pool.allocate(start), 0, 0), placed])
+        return pool.read(placed.slots)
+
+    @torch.no_grad()
+    def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
+        """Next-token logits [vocab], float32, of the runs in a row by a plain Hugging Face forward pass."""
+        with self.lock:
+            return self.family.reference_logits(runs)
+
+    def _embed(self, run: Run) -> torch.Tensor:
+        return self.family.embed(run, self.encoder.features(run) if isinstance(run, Chunk) else None)
+
+    def _tables(self, placed: Placed) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.family.rope_tables(self.family.positions(placed.run, placed.position))
+
+    def _forward(self, pool: KVPool, batch: Sequence[Placed], embeds: torch.Tensor) -> torch.Tensor:
+        for placed in batch:
+            pool.place(placed.slots, placed.order)
+        positions = torch.cat([self.family.positions(placed.run, placed.position) for placed in batch], dim=1)
+        return self._forward_at(pool, [part for placed in batch for part in placed.slots], embeds, positions)
+
+    def _forward_at(
+        self, pool: KVPool, slots: Sequence[range], embeds: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        index = SlotIndex(slots, pool.shape.device)
+
+        def keep_master(layer: int, keys: torch.Tensor) -> None:
+            heads = keys[0].unflatten(-1, (pool.shape.num_heads, pool.shape.head_dim)).transpose(0, 1)
+            index.write(pool.masters[layer], heads)
+
+        with capture_keys(self.family.key_modules, keep_master):
+            return self.family.hidden_states(
+                embeds, positions.to(embeds.device), _causal_mask(pool, index, embeds.dtype), SlotCache(pool, index)
+            )
+
+    @torch.no_grad()
+    def _self_test(self) -> None:
+        """Run dummy tokens at p and at p + delta; keys captured at p and turned to p + delta must be the model's."""
+        vocab = self.family.model.get_input_embeddings().num_embeddings
+        run = TextRun(tuple(range(vocab - SELF_TEST_TOKENS, vocab)))
+        embeds = self.family.embed(run, None)
+        # Different steps on each axis, so that a wrong assignment of axes to frequencies cannot hide.
+        steps = torch.arange(1, self.family.num_axes + 1)[:, None]
+        positions = torch.arange(SELF_TEST_TOKENS) * steps
+        pools = []
+        for shift in (0, SELF_TEST_SHIFT):
+            pool = self.new_pool()
+            slots = pool.allocate(SELF_TEST_TOKENS)
+            pool.place(slots, 0)
+            self._forward_at(pool, slots, embeds, positions + shift)
+            pools.append((pool, slots))
+        (pool, slots), (shifted, shifted_slots) = pools
+        pool.relocate(slots, *self.family.rope_tables(positions + SELF_TEST_SHIFT))
+        check_rotation(pool.keys[:, :, : SELF_TEST_TOKENS], shifted.keys[:, :, : SELF_TEST_TOKENS])
+
+
+def _causal_mask(pool: KVPool, index: SlotIndex, dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask [1, 1, Q, S]: a query sees the slots whose order is not above its own.
+
+    Additive, because eager attention adds a boolean mask as numbers.
+    """
+    order = pool.order[index.index]
+    blocked = pool.order[None, :] > order[:, None]
+    mask = torch.zeros(blocked.shape, dtype=dtype, device=blocked.device)
+    return mask.masked_fill_(blocked, torch.finfo(dtype).min)[None, None]

@@ -1,0 +1,73 @@
+"""The registry of backbones, and the way from a model id to a family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from kamera_agent.errors import ModelError, UnsupportedModelError
+from kamera_agent.runtime.families.base import Family, Processors
+from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
+
+FAMILIES: tuple[type[Family], ...] = (Qwen2VL,)
+ATTENTION_WITH_MASK = ("sdpa", "eager")
+
+
+def family_for(model: Any, processor: Any) -> Family:
+    """The family of a loaded model.
+
+    processor: a Hugging Face processor, or any object with `tokenizer` and `image_processor`
+    (`video_processor` is used where it is there).
+    Raises UnsupportedModelError for a model no family knows, or one whose attention takes no 4-D mask.
+    """
+    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    family = find_family(model_type)
+    attention = model.config._attn_implementation
+    if attention not in ATTENTION_WITH_MASK:
+        raise UnsupportedModelError(
+            f"attn_implementation={attention!r} takes no 4-D mask; load the model with attn_implementation='sdpa'."
+        )
+    missing = [name for name in ("tokenizer", "image_processor") if not hasattr(processor, name)]
+    if missing:
+        raise ModelError(f"The processor {type(processor).__name__} has no {' and no '.join(missing)}.")
+    video = getattr(processor, "video_processor", None)
+    model.eval()
+    return family(model, Processors(processor.tokenizer, processor.image_processor, video))
+
+
+def find_family(model_type: str) -> type[Family]:
+    """The family class of a `config.model_type`. Raises UnsupportedModelError."""
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
+    raise UnsupportedModelError(f"No family serves the model type {model_type!r}; supported are {known}.")
+
+
+def load(model_id: str, *, device: str, dtype: str | torch.dtype, revision: str | None) -> Family:
+    """Load a checkpoint by hub id or folder and give its family.
+
+    device: "auto" takes the first GPU, else the CPU. dtype: "auto" takes the checkpoint's own.
+    Raises UnsupportedModelError before the weights are read, ModelError when they cannot be.
+    """
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        find_family(AutoConfig.from_pretrained(model_id, revision=revision).model_type)
+        processor = _load_processor(model_id, revision)
+        model = AutoModelForImageTextToText.from_pretrained(
+            model_id, revision=revision, dtype=dtype, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Cannot load {model_id!r}: {error}") from error
+    return family_for(model.to(where), processor)
+
+
+def _load_processor(model_id: str, revision: str | None) -> Any:
+    """The checkpoint's processor; its parts alone where torchvision, which video processors need, is missing."""
+    try:
+        return AutoProcessor.from_pretrained(model_id, revision=revision)
+    except ImportError:
+        tokenizer = AutoTokenizer.from_pretrained(model_id, revision=revision)
+        return Processors(tokenizer, AutoImageProcessor.from_pretrained(model_id, revision=revision), None)

@@ -1,0 +1,241 @@
+"""The KV pool of one window: slots, pre-RoPE masters, and the Hugging Face cache that writes into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin
+
+from kamera_agent.runtime.kernels.dispatch import kernels_for
+
+FREE = torch.iinfo(torch.int64).max
+
+
+class KVShape(NamedTuple):
+    """What a backbone's keys and values look like."""
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's K and V over all layers, stored once each."""
+        return 2 * self.num_layers * self.num_heads * self.head_dim * self.dtype.itemsize
+
+
+class KVPool:
+    """Slots for the tokens of one window.
+
+    masters  [L, H, S, D]  K before RoPE; every relocation starts from it
+    keys     [L, H, S, D]  K rotated to the token's present position; attention reads it
+    values   [L, H, S, D]  V; position-free
+    order    [S]           place of the slot's token in the window; FREE where no token lies
+
+    A span's slots are a tuple of half-open ranges in token order. Attention does not care in which slot a
+    key lies, so moving a span rewrites its rotated keys and nothing else. Free slots hold finite numbers:
+    a masked slot is multiplied by a weight of zero, and zero times NaN would be NaN.
+    """
+
+    def __init__(self, shape: KVShape) -> None:
+        self.shape = shape
+        self._kernels = kernels_for(shape.device)
+        self._free: list[range] = []
+        self._resize(0)
+
+    def _resize(self, capacity: int) -> None:
+        size = (self.shape.num_layers, self.shape.num_heads, capacity, self.shape.head_dim)
+        self.masters, self.keys, self.values = (
+            torch.zeros(size, dtype=self.shape.dtype, device=self.shape.device) for _ in range(3)
+        )
+        self.order = torch.full((capacity,), FREE, device=self.shape.device)
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots, used and free."""
+        return self.order.shape[0]
+
+    @property
+    def num_free(self) -> int:
+        """Number of free slots."""
+        return sum(map(len, self._free))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of masters and working copy, free slots included."""
+        return 3 * self.masters.numel() * self.shape.dtype.itemsize
+
+    def allocate(self, num_tokens: int) -> tuple[range, ...]:
+        """Slots for num_tokens tokens, in one range where one is long enough. Grows the pool if it must."""
+        self.reserve(num_tokens)
+        whole = next((free for free in self._free if len(free) >= num_tokens), None)
+        taken: list[range] = []
+        for free in [whole] if whole else list(self._free):
+            if num_tokens == 0:
+                break
+            part = free[:num_tokens]
+            self._free.remove(free)
+            if len(part) < len(free):
+                self._free.append(free[len(part) :])
+            taken.append(part)
+            num_tokens -= len(part)
+        self._free.sort(key=lambda free: free.start)
+        return tuple(taken)
+
+    def free(self, slots: Sequence[range]) -> None:
+        """Give slots back. Their bytes stay until they are taken again."""
+        for part in slots:
+            self.order[part.start : part.stop] = FREE
+        merged: list[range] = []
+        for part in sorted([*self._free, *slots], key=lambda free: free.start):
+            if merged and merged[-1].stop == part.start:
+                merged[-1] = range(merged[-1].start, part.stop)
+            else:
+                merged.append(part)
+        self._free = merged
+
+    def reserve(self, num_tokens: int) -> None:
+        """Make room for num_tokens more tokens. Copies the pool when it is too small."""
+        missing = num_tokens - self.num_free
+        if missing > 0:
+            # A little more than asked, so that a slowly growing window is not copied at every turn.
+            used = self.capacity
+            old = (self.masters, self.keys, self.values, self.order)
+            self._resize(used + missing + (used + missing) // 32)
+            for source, target in zip(old[:3], (self.masters, self.keys, self.values), strict=True):
+                target[:, :, :used] = source
+            self.order[:used] = old[3]
+            self.free([range(used, self.capacity)])
+
+    def compact(self, spans: Sequence[tuple[range, ...]]) -> list[tuple[range, ...]]:
+        """Copy the spans' slots into a pool that just holds them; returns their new slots, in the same order."""
+        old = (self.masters, self.keys, self.values, self.order)
+        self._resize(sum(len(part) for slots in spans for part in slots))
+        self._free, start, moved = [], 0, []
+        for slots in spans:
+            begin = start
+            for part in slots:
+                stop = start + len(part)
+                for source, target in zip(old[:3], (self.masters, self.keys, self.values), strict=True):
+                    target[:, :, start:stop] = source[:, :, part.start : part.stop]
+                self.order[start:stop] = old[3][part.start : part.stop]
+                start = stop
+            moved.append((range(begin, start),))
+        return moved
+
+    def place(self, slots: Sequence[range], order: int) -> None:
+        """Say where in the window the tokens of these slots stand: order, order + 1, ..."""
+        for part in slots:
+            self.order[part.start : part.stop] = torch.arange(order, order + len(part), device=self.order.device)
+            order += len(part)
+
+    def relocate(self, slots: Sequence[range], cos: torch.Tensor, sin: torch.Tensor) -> None:
+        """Rewrite the rotated keys of a span from its masters. cos, sin: [T, D] at its new positions."""
+        done = 0
+        for part in slots:
+            tokens = slice(done, done + len(part))
+            place = slice(part.start, part.stop)
+            self._kernels.rotate(self.masters[:, :, place], cos[tokens], sin[tokens], out=self.keys[:, :, place])
+            done += len(part)
+
+    def load(
+        self,
+        slots: Sequence[range],
+        canonical: Sequence[tuple[torch.Tensor, ...]],
+        factors: Sequence[tuple[torch.Tensor, ...]] | None,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+    ) -> None:
+        """Rebuild a chunk in its slots: canonical + patch, then one rotation to its positions.
+
+        canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]). factors: per layer (U [T, r], V [r, 2·H·D]),
+        or None for blind reuse. Neither is written to. cos, sin: [T, D].
+        """
+        done = 0
+        for part in slots:
+            tokens, place = slice(done, done + len(part)), slice(part.start, part.stop)
+            for layer, (keys, values) in enumerate(canonical):
+                master, value = self.masters[layer, :, place], self.values[layer, :, place]
+                master.copy_(keys[:, tokens])
+                value.copy_(values[:, tokens])
+                if factors is not None:
+                    u, v = (factor.to(self.shape.device) for factor in factors[layer])
+                    self._kernels.add_patch(master, value, u[tokens], v)
+            done += len(part)
+        self.relocate(slots, cos, sin)
+
+    def read(self, slots: Sequence[range]) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        """A copy of a span's KV: per layer (K pre-RoPE [H, T, D], V [H, T, D])."""
+        masters = torch.cat([self.masters[:, :, part.start : part.stop] for part in slots], dim=2)
+        values = torch.cat([self.values[:, :, part.start : part.stop] for part in slots], dim=2)
+        return tuple(zip(masters.unbind(), values.unbind(), strict=True))
+
+    def check_integrity(self, spans: Sequence[tuple[range, ...]]) -> None:
+        """Assert that the spans' slots and the free list cover every slot exactly once."""
+        owned = sorted(slot for slots in spans for part in slots for slot in part)
+        free = sorted(slot for part in self._free for slot in part)
+        assert len(set(owned)) == len(owned), "two spans share a slot"
+        assert sorted(owned + free) == list(range(self.capacity)), (
+            f"slots leaked: {len(owned)} owned, {len(free)} free, {self.capacity} in all"
+        )
+        assert all(self.order[slot] == FREE for slot in free), "a free slot is visible to attention"
+
+
+class SlotIndex:
+    """The slots that the queries of one forward pass write to, as a slice where they lie in one range."""
+
+    def __init__(self, slots: Sequence[range], device: torch.device) -> None:
+        ranges = [part for part in slots if len(part)]
+        joined = all(a.stop == b.start for a, b in zip(ranges, ranges[1:], strict=False))
+        self.index: slice | torch.Tensor = (
+            slice(ranges[0].start, ranges[-1].stop)
+            if joined
+            else torch.cat([torch.arange(part.start, part.stop, device=device) for part in ranges])
+        )
+
+    def write(self, buffer: torch.Tensor, states: torch.Tensor) -> None:
+        """buffer[:, slots] = states, for buffer [H, S, D] and states [H, Q, D]."""
+        buffer[:, self.index] = states
+
+
+class SlotCache(Cache):
+    """Gives a Hugging Face model the pool as its cache: scattered queries write to their slots, attention
+    reads every slot. Right only together with a 4-D mask that knows the slots' order."""
+
+    def __init__(self, pool: KVPool, index: SlotIndex) -> None:
+        super().__init__(layers=[_SlotLayer(pool, layer, index) for layer in range(pool.shape.num_layers)])
+
+
+class _SlotLayer(CacheLayerMixin):
+    is_compileable = False
+    is_sliding = False
+
+    def __init__(self, pool: KVPool, layer: int, index: SlotIndex) -> None:
+        super().__init__()
+        self._pool, self._layer, self._index = pool, layer, index
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing to do: the pool is there before the forward pass."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = self._pool.keys[self._layer], self._pool.values[self._layer]
+        self._index.write(keys, key_states[0])
+        self._index.write(values, value_states[0])
+        return keys[None], values[None]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._pool.capacity, 0
+
+    def get_seq_length(self) -> int:
+        return self._pool.capacity
+
+    def get_max_length(self) -> int:
+        return -1

@@ -1,0 +1,113 @@
+"""Patches: what a chunk's KV lost by being computed behind the anchor alone, as thin factors.
+
+Method: arXiv 2606.23581, section 3 (conditioning residue and its truncated SVD).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from kamera_agent.config import DEFAULT_RANK, Settings
+from kamera_agent.errors import SettingError
+
+LayerKV = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Factors per layer of (conditioned - canonical) over tokens x [K | V], in pre-RoPE space.
+
+    factors: per layer (U [T, r], V [r, 2·H·D]) in the KV dtype; r may differ between layers.
+    energy: per layer, the share of the squared norm that the factors capture (1.0 where there is none).
+    error: relative Frobenius error left over all layers, after rounding the factors.
+    norm: per layer, the norm of the residue relative to that of the conditioned KV (the lost conditioning).
+    """
+
+    factors: tuple[LayerKV, ...]
+    energy: tuple[float, ...]
+    error: float
+    norm: tuple[float, ...]
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Rank per layer."""
+        return tuple(u.shape[1] for u, _ in self.factors)
+
+
+def flatten(kv: Sequence[LayerKV]) -> torch.Tensor:
+    """Per-layer (K [H, T, D], V [H, T, D]) as one float32 matrix per layer: [L, T, 2·H·D]."""
+    stacked = torch.stack([torch.stack(layer) for layer in kv]).float()
+    num_layers, _, num_heads, num_tokens, head_dim = stacked.shape
+    return stacked.permute(0, 3, 1, 2, 4).reshape(num_layers, num_tokens, 2 * num_heads * head_dim)
+
+
+def fit(conditioned: Sequence[LayerKV], canonical: Sequence[LayerKV], settings: Settings) -> Patch:
+    """Truncated SVD of the lost conditioning, all layers in one batch, arithmetic in float32.
+
+    conditioned, canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]).
+    Raises SettingError for a rank above the largest the shape allows.
+    """
+    target = flatten(conditioned)
+    residue = target - flatten(canonical)
+    dtype = conditioned[0][0].dtype
+    left, basis, spectrum = _decompose(residue)
+    ranks = _choose_ranks(spectrum, residue.shape[1], residue.shape[2], settings)
+    factors = tuple(
+        (left[layer, :, :rank].to(dtype).contiguous(), basis[layer, :rank].to(dtype).contiguous())
+        for layer, rank in enumerate(ranks)
+    )
+    left_over = torch.stack([r - u.float() @ v.float() for r, (u, v) in zip(residue, factors, strict=True)])
+    total = spectrum.sum(-1)
+    captured = torch.stack([spectrum[layer, :rank].sum() for layer, rank in enumerate(ranks)])
+    energy = torch.where(total > 0, captured / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)
+    norm = residue.norm(dim=(1, 2)) / target.norm(dim=(1, 2)).clamp_min(torch.finfo(total.dtype).tiny)
+    return Patch(factors, tuple(energy.tolist()), _ratio(left_over, residue), tuple(norm.tolist()))
+
+
+def _decompose(residue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(U·S [L, T, n], V^T [L, n, W], squared singular values [L, n]) of [L, T, W], largest first.
+
+    Through the Gram matrix of the shorter side, several times faster than a full SVD of a tall matrix. Its small
+    singular values are rough, but the basis is orthonormal to rounding, so projecting on it loses nothing.
+    """
+    tall = residue.shape[1] >= residue.shape[2]
+    gram = residue.mT @ residue if tall else residue @ residue.mT
+    _, vectors = torch.linalg.eigh(gram)
+    vectors = vectors.flip(-1)
+    if tall:
+        left, basis = residue @ vectors, vectors.mT
+        return left, basis, left.square().sum(1)
+    basis = vectors.mT @ residue
+    return vectors, basis, basis.square().sum(2)
+
+
+def _choose_ranks(spectrum: torch.Tensor, num_tokens: int, width: int, settings: Settings) -> list[int]:
+    num_layers, largest = spectrum.shape
+    if settings.rank == "auto":
+        return _ranks_within_budgets(spectrum, num_tokens, width, settings)
+    if isinstance(settings.rank, int) and settings.rank > largest:
+        raise SettingError(f"rank {settings.rank} is above {largest}, the largest this chunk allows; lower it.")
+    return [min(settings.rank or DEFAULT_RANK, largest)] * num_layers
+
+
+def _ranks_within_budgets(spectrum: torch.Tensor, num_tokens: int, width: int, settings: Settings) -> list[int]:
+    """Per layer the smallest rank within the error budget; where all of them together are over the byte
+    budget, the components that capture least are left out, whichever layer they are in."""
+    total = spectrum.sum(-1, keepdim=True)
+    tail = (total - spectrum.cumsum(-1)).clamp_min(0)
+    needed = (tail > settings.error_budget**2 * total).sum(-1) + (total[:, 0] > 0)
+    wanted = torch.arange(spectrum.shape[1], device=spectrum.device) < needed[:, None]
+    affordable = int(settings.byte_budget * spectrum.shape[0] * num_tokens * width / (num_tokens + width))
+    if int(wanted.sum()) > affordable:
+        strongest = spectrum.masked_fill(~wanted, -1.0).flatten().topk(affordable).indices
+        wanted = torch.zeros_like(wanted).flatten().index_fill(0, strongest, True).view_as(wanted)
+    ranks: list[int] = wanted.sum(-1).tolist()
+    return ranks
+
+
+def _ratio(part: torch.Tensor, whole: torch.Tensor) -> float:
+    norm = float(whole.norm())
+    return float(part.norm()) / norm if norm > 0 else 0.0

@@ -1,0 +1,68 @@
+"""Choosing the next token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from kamera_agent.errors import SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen.
+
+    temperature: 0 is greedy. top_p: share of probability kept, above 0 and up to 1. top_k: tokens kept, 0 for all.
+    seed: makes a sampled reply repeatable; None draws one.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise SettingError(f"temperature is {self.temperature}; use 0 (greedy) or more.")
+        if not 0 < self.top_p <= 1:
+            raise SettingError(f"top_p is {self.top_p}; use a share above 0 and up to 1.")
+        if self.top_k < 0:
+            raise SettingError(f"top_k is {self.top_k}; use 0 (all) or more.")
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of Sampling, as keyword arguments."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int | None
+
+
+class Sampler:
+    """Draws tokens for one reply."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._greedy = sampling.temperature == 0
+        self._generator = torch.Generator()
+        if sampling.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(sampling.seed)
+        self._warpers = LogitsProcessorList()
+        if not self._greedy:
+            self._warpers.append(TemperatureLogitsWarper(sampling.temperature))
+        if sampling.top_k:
+            self._warpers.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            self._warpers.append(TopPLogitsWarper(sampling.top_p))
+
+    def draw(self, logits: torch.Tensor) -> int:
+        """One token id, for next-token logits [vocab] in float32."""
+        if self._greedy:
+            return int(logits.argmax())
+        scores = self._warpers(torch.empty(1, 0, dtype=torch.long), logits[None].cpu())
+        return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=self._generator))

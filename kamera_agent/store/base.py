@@ -1,0 +1,84 @@
+"""The store contract: what every tier promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kamera_agent.chunk import Header, Key, Record
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Counters of one store since it was opened; num_records and num_bytes are what it holds now."""
+
+    num_records: int = 0
+    num_bytes: int = 0
+    cap_bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    quarantined: int = 0
+    failed_writes: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What check() read. problems is empty when every record is whole and right."""
+
+    num_records: int
+    num_bytes: int
+    problems: tuple[str, ...] = ()
+
+
+class Store(ABC):
+    """Keeps records by key. Batch-first; safe to use from several threads.
+
+    A store may forget: any record can be evicted at any time, so a miss is never an error. It never
+    serves a record that is not, bit for bit, the one that was put. Trouble with the medium after opening
+    (a full disk, a damaged page) is counted and logged, never raised: the caller computes again.
+    """
+
+    @abstractmethod
+    def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
+        """The records found, by key digest. Misses are left out.
+
+        A record whose stored material differs from the key's is a miss. Checksums are verified on every
+        read from a medium. The tensors belong to the caller and outlive the store, but must not be written to.
+
+        Raises StoreClosedError after close().
+        """
+
+    @abstractmethod
+    def put_many(self, records: Iterable[Record]) -> None:
+        """Take the records over; each becomes visible whole or not at all. May return before they are durable.
+
+        A record of the same key replaces the stored one. Raises StoreClosedError after close().
+        """
+
+    @abstractmethod
+    def delete(self, keys: Sequence[Key]) -> None:
+        """Forget the records. Unknown keys are ignored."""
+
+    @abstractmethod
+    def headers(self, chunk: bytes | None = None) -> list[Header]:
+        """Headers of the records of one chunk, or of all; no tensor is read. Includes records not yet durable."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return once everything put so far is durable, evicted or counted as failed."""
+
+    @abstractmethod
+    def stats(self) -> StoreStats:
+        """Counters and sizes."""
+
+    @abstractmethod
+    def check(self) -> CheckReport:
+        """Read and verify every record. Damaged ones are quarantined and named in the report."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flush and release. Idempotent."""

@@ -1,0 +1,51 @@
+"""How much a store may hold, and what a record counts against that."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from kamera_agent.chunk import Header
+from kamera_agent.config import MIB
+from kamera_agent.errors import SettingError
+
+MIN_RECORD_BYTES = 4096
+MAX_DEFAULT_CAP_BYTES = 20 * 1024 * MIB
+
+_log = logging.getLogger("kamera_agent.store")
+
+
+def record_bytes(header: Header) -> int:
+    """What a record counts against a cap: its tensors, and at least one disk page for header and index."""
+    return max(header.num_bytes, MIN_RECORD_BYTES)
+
+
+def require_bytes(name: str, value: int) -> int:
+    """The value, or SettingError when it is negative."""
+    if value < 0:
+        raise SettingError(f"{name} is {value}; use 0 or more bytes.")
+    return value
+
+
+def default_cap_bytes(folder: Path) -> int:
+    """A tenth of the free disk under an existing folder, at most 20 GiB. Said in the log."""
+    free_bytes = shutil.disk_usage(folder).free
+    cap_bytes = min(free_bytes // 10, MAX_DEFAULT_CAP_BYTES)
+    _log.info(
+        "store %s may hold %d MiB: a tenth of the %d MiB free, at most %d MiB; pass cap_bytes to change it",
+        folder,
+        cap_bytes // MIB,
+        free_bytes // MIB,
+        MAX_DEFAULT_CAP_BYTES // MIB,
+    )
+    return cap_bytes
+
+
+def map_bytes(cap_bytes: int) -> int:
+    """Size of the LMDB map for a cap.
+
+    Room for the cap twice, because replaced pages stay until no reader needs them, and 256 MiB for the batch
+    being written. It is address space and the most the file can grow to, not disk taken at once.
+    """
+    return 2 * (cap_bytes // MIB + 128) * MIB

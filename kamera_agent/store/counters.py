@@ -1,0 +1,25 @@
+"""Counters that several threads add to."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+
+
+class Counters:
+    """Named sums; the names are the counting fields of StoreStats."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sums: Counter[str] = Counter()
+
+    def add(self, amounts: Mapping[str, int]) -> None:
+        """Add all amounts at once."""
+        with self._lock:
+            self._sums.update(amounts)
+
+    def snapshot(self) -> dict[str, int]:
+        """The sums so far."""
+        with self._lock:
+            return dict(self._sums)

@@ -1,0 +1,224 @@
+"""The disk tier: a folder with one LMDB database."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from kamera_agent.chunk import Header, Key, Record
+from kamera_agent.config import MIB
+from kamera_agent.errors import CorruptRecordError, StoreClosedError, StoreUnavailableError
+from kamera_agent.store.base import CheckReport, Store, StoreStats
+from kamera_agent.store.capacity import record_bytes, require_bytes
+from kamera_agent.store.codec import decode_header, decode_layers, require_storable
+from kamera_agent.store.counters import Counters
+from kamera_agent.store.manifest import Manifest
+from kamera_agent.store.sharing import lend_writer, return_writer
+from kamera_agent.store.tables import Transaction
+from kamera_agent.store.write_queue import Intent
+
+DEFAULT_QUEUE_BYTES = 256 * MIB
+
+_log = logging.getLogger("kamera_agent.store")
+
+
+class LmdbStore(Store):
+    """Keeps records in a folder on a local disk, across restarts and between processes.
+
+    Reads verify every checksum. Writes are taken into a bounded queue, can be read back at once, and are
+    committed in batches by one thread. Beyond the cap the least recently used records go. Several stores
+    over one folder share one environment, cap and queue; several processes may use one folder.
+    Not for network file systems. After a fork, open the folder again in the child.
+
+    path: the folder; created with mode 0700 where it is missing.
+    cap_bytes: bound of what is kept, each record counting as its tensors and at least 4 KiB. None: what the
+        folder is already open with, else a tenth of the free disk, at most 20 GiB.
+    queue_bytes: bound of what waits to be written; put_many() blocks beyond it.
+
+    Raises SettingError for a cap other than the one the folder is already open with in this process, and
+    StoreUnavailableError when the folder cannot be opened.
+    """
+
+    def __init__(
+        self, path: str | Path, cap_bytes: int | None = None, queue_bytes: int = DEFAULT_QUEUE_BYTES
+    ) -> None:
+        if cap_bytes is not None:
+            require_bytes("cap_bytes", cap_bytes)
+        require_bytes("queue_bytes", queue_bytes)
+        self._path = Path(path).expanduser().resolve()
+        self._pid = os.getpid()
+        self._counters = Counters()
+        self._writer = lend_writer(self._path, cap_bytes, queue_bytes)
+        self._environment, self._queue = self._writer.environment, self._writer.queue
+        self._closing = threading.Lock()
+        self._closed = False
+        # A store that nobody closed still writes what is queued.
+        atexit.register(self.close)
+
+    def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
+        self._require_usable()
+        # Before the transaction begins: what is committed in between is then in its snapshot.
+        intents = {key.digest: self._queue.find(key.digest) for key in keys}
+        found = self._environment.read(partial(self._find, keys, intents)) or {}
+        for digest in found:
+            self._queue.use(digest)
+        num_bytes = sum(record.header.num_bytes for record in found.values())
+        self._counters.add(
+            {"hits": len(found), "misses": len(set(keys)) - len(found), "bytes_read": num_bytes}
+        )
+        return found
+
+    def put_many(self, records: Iterable[Record]) -> None:
+        """See Store. Raises InputError for a record that cannot be written as bytes, before it is taken."""
+        self._require_usable()
+        for record in records:
+            require_storable(record)
+            if record_bytes(record.header) <= self._writer.cap_bytes:
+                self._queue.put(record)
+            else:
+                self._queue.remove(record.header.key.digest)
+                self._counters.add({"failed_writes": 1})
+
+    def delete(self, keys: Sequence[Key]) -> None:
+        self._require_usable()
+        for key in keys:
+            self._queue.remove(key.digest)
+
+    def headers(self, chunk: bytes | None = None) -> list[Header]:
+        self._require_usable()
+        pending = self._queue.pending()
+        stored = self._environment.read(partial(self._stored_headers, chunk, pending)) or []
+        queued = [intent.record.header for intent in pending.values() if intent.record is not None]
+        return stored + [header for header in queued if chunk in (None, header.chunk)]
+
+    def flush(self) -> None:
+        self._require_usable()
+        self._queue.drain()
+
+    def stats(self) -> StoreStats:
+        """Counters and sizes, including what waits to be written.
+
+        Hits, misses and bytes read are this store's own. What the writer counts is shared by all stores over
+        the folder in this process.
+        """
+        self._require_usable()
+        pending = self._queue.pending()
+        num_records, num_bytes = self._environment.read(partial(self._sizes, pending)) or (0, 0)
+        counts = self._writer.counters.snapshot()
+        for name, count in self._counters.snapshot().items():
+            counts[name] = counts.get(name, 0) + count
+        return StoreStats(num_records, num_bytes, self._writer.cap_bytes, **counts)
+
+    def check(self) -> CheckReport:
+        self.flush()
+        found = self._environment.read(self._survey)
+        digests, problems = found or ([], ["the database cannot be read; the log says why"])
+        sizes: list[int] = []
+        for digest in digests:
+            # One transaction per record: a long reader would keep replaced pages from being used again.
+            outcome = self._environment.read(partial(self._verify, digest))
+            if isinstance(outcome, int):
+                sizes.append(outcome)
+            elif outcome is not None:
+                problems.append(outcome)
+        self.flush()
+        return CheckReport(len(sizes), sum(sizes), tuple(problems))
+
+    def close(self) -> None:
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        return_writer(self._path, self._pid)
+
+    def _require_usable(self) -> None:
+        if self._closed:
+            raise StoreClosedError(f"the store {self._path} was closed; open it again.")
+        if self._pid != os.getpid():
+            raise StoreUnavailableError(
+                f"the store {self._path} was opened by process {self._pid}, and process {os.getpid()} was "
+                "forked from it; open the store again in the child."
+            )
+
+    def _find(
+        self, keys: Sequence[Key], intents: Mapping[bytes, Intent | None], txn: Transaction
+    ) -> dict[bytes, Record]:
+        found = {}
+        for key in keys:
+            intent = intents[key.digest]
+            record = self._load(key, txn) if intent is None else intent.record
+            if record is not None and record.header.key.material == key.material:
+                found[key.digest] = record
+        return found
+
+    def _load(self, key: Key, txn: Transaction) -> Record | None:
+        try:
+            manifest = self._manifest(key.digest, txn)
+            if manifest is None or manifest.material != key.material:
+                return None
+            return self._record(manifest, txn)
+        except CorruptRecordError as error:
+            self._quarantine(key.digest, error)
+            return None
+
+    def _verify(self, digest: bytes, txn: Transaction) -> int | str | None:
+        """Bytes counted for a whole record, what is wrong with a damaged one, None for one that has gone."""
+        try:
+            manifest = self._manifest(digest, txn)
+            return None if manifest is None else record_bytes(self._record(manifest, txn).header)
+        except CorruptRecordError as error:
+            self._quarantine(digest, error)
+            return f"record {digest.hex()}: {error}"
+
+    def _stored_headers(
+        self, chunk: bytes | None, pending: Mapping[bytes, Intent], txn: Transaction
+    ) -> list[Header]:
+        headers = []
+        for digest in self._environment.tables.digests(txn, chunk):
+            try:
+                manifest = None if digest in pending else self._manifest(digest, txn)
+            except CorruptRecordError as error:
+                self._quarantine(digest, error)
+                continue
+            if manifest is not None:
+                headers.append(manifest.header)
+        return headers
+
+    def _sizes(self, pending: Mapping[bytes, Intent], txn: Transaction) -> tuple[int, int]:
+        """Number and bytes of the records held once what is pending is written, before eviction."""
+        tables = self._environment.tables
+        num_records, num_bytes = tables.num_records(txn), tables.held_bytes(txn)
+        for digest, intent in pending.items():
+            entry = tables.entry(txn, digest)
+            num_records += (intent.record is not None) - (entry is not None)
+            num_bytes += intent.num_bytes - (0 if entry is None else entry.num_bytes)
+        return num_records, num_bytes
+
+    def _survey(self, txn: Transaction) -> tuple[list[bytes], list[str]]:
+        tables = self._environment.tables
+        return tables.digests(txn), tables.problems(txn)
+
+    def _manifest(self, digest: bytes, txn: Transaction) -> Manifest | None:
+        blob = self._environment.tables.header(txn, digest)
+        if blob is None:
+            return None
+        manifest = decode_header(blob)
+        if manifest.digest != digest.hex():
+            raise CorruptRecordError(f"the header is that of record {manifest.digest}")
+        return manifest
+
+    def _record(self, manifest: Manifest, txn: Transaction) -> Record:
+        header = manifest.header
+        fetch = partial(self._environment.tables.value, txn, header.key.digest)
+        return Record(header, decode_layers(manifest, fetch))
+
+    def _quarantine(self, digest: bytes, error: CorruptRecordError) -> None:
+        if self._queue.quarantine(digest, str(error)):
+            _log.warning("a record of the store %s was damaged and removed: %s", self._path, error)
+            self._writer.counters.add({"quarantined": 1})

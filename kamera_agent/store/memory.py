@@ -1,0 +1,105 @@
+"""The memory tier: records as they are, least recently used out first."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from kamera_agent.chunk import Header, Key, Record
+from kamera_agent.errors import StoreClosedError
+from kamera_agent.store.base import CheckReport, Store, StoreStats
+from kamera_agent.store.capacity import record_bytes, require_bytes
+from kamera_agent.store.counters import Counters
+
+
+class MemoryStore(Store):
+    """Keeps records in this process, by reference: nothing is copied, put tensors are the ones handed out.
+
+    cap_bytes: bound of what is kept; each record counts as its tensors, and at least 4 KiB.
+    """
+
+    def __init__(self, cap_bytes: int) -> None:
+        self._cap_bytes = require_bytes("cap_bytes", cap_bytes)
+        self._lock = threading.Lock()
+        self._records: OrderedDict[bytes, Record] = OrderedDict()
+        self._held_bytes = 0
+        self._counters = Counters()
+        self._closed = False
+
+    def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
+        found: dict[bytes, Record] = {}
+        with self._lock:
+            self._require_open()
+            for key in keys:
+                record = self._records.get(key.digest)
+                if record is not None and record.header.key.material == key.material:
+                    self._records.move_to_end(key.digest)
+                    found[key.digest] = record
+        num_bytes = sum(record.header.num_bytes for record in found.values())
+        self._counters.add(
+            {"hits": len(found), "misses": len(set(keys)) - len(found), "bytes_read": num_bytes}
+        )
+        return found
+
+    def put_many(self, records: Iterable[Record]) -> None:
+        for record in records:
+            with self._lock:
+                self._require_open()
+                self._insert(record)
+
+    def delete(self, keys: Sequence[Key]) -> None:
+        with self._lock:
+            self._require_open()
+            for key in keys:
+                self._remove(key.digest)
+
+    def headers(self, chunk: bytes | None = None) -> list[Header]:
+        with self._lock:
+            self._require_open()
+            headers = [record.header for record in self._records.values()]
+        return [header for header in headers if chunk in (None, header.chunk)]
+
+    def flush(self) -> None:
+        with self._lock:
+            self._require_open()
+
+    def stats(self) -> StoreStats:
+        with self._lock:
+            self._require_open()
+            num_records, held_bytes = len(self._records), self._held_bytes
+        return StoreStats(num_records, held_bytes, self._cap_bytes, **self._counters.snapshot())
+
+    def check(self) -> CheckReport:
+        """Memory is not a medium that decays: the report has no problems, only sizes."""
+        with self._lock:
+            self._require_open()
+            return CheckReport(len(self._records), self._held_bytes)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._records.clear()
+            self._held_bytes = 0
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError("the memory store was closed; open a new one.")
+
+    def _insert(self, record: Record) -> None:
+        self._remove(record.header.key.digest)
+        num_bytes = record_bytes(record.header)
+        if num_bytes > self._cap_bytes:
+            self._counters.add({"failed_writes": 1})
+            return
+        while self._held_bytes + num_bytes > self._cap_bytes:
+            self._remove(next(iter(self._records)))
+            self._counters.add({"evictions": 1})
+        self._records[record.header.key.digest] = record
+        self._held_bytes += num_bytes
+        self._counters.add({"bytes_written": record.header.num_bytes})
+
+    def _remove(self, digest: bytes) -> None:
+        record = self._records.pop(digest, None)
+        if record is not None:
+            self._held_bytes -= record_bytes(record.header)

@@ -1,0 +1,170 @@
+"""The tables of the database, and the changes to them that keep them in step.
+
+headers     digest -> header bytes
+values      digest, number (4 bytes) -> value bytes
+entries     digest -> Entry: last use, bytes counted, chunk
+uses        tick (8 bytes), digest -> nothing        the least recently used record comes first
+chunks      chunk, digest -> nothing                 the records of one chunk
+totals      "bytes" -> sum of the bytes counted      written in the transaction that changes it
+quarantine  time (8 bytes, ns), digest -> reason     of the last damaged records
+
+Integers are big-endian, so that LMDB's byte order is their order. Every method runs inside the
+transaction it is given and leaves all tables consistent, so a commit publishes whole records
+and a crash leaves none by half.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from kamera_agent.store.codec import Encoded
+
+DIGEST_BYTES = 32
+MAX_QUARANTINE_NOTES = 1000
+TOTAL_BYTES = b"bytes"
+
+
+class Transaction(Protocol):
+    """The calls of an LMDB transaction used here. Buffers die with the transaction."""
+
+    def get(self, key: bytes, default: None = None, db: Any = None) -> memoryview | None: ...
+    def put(self, key: bytes, value: Any, *, db: Any = None) -> bool: ...
+    def delete(self, key: bytes, *, db: Any = None) -> bool: ...
+    def cursor(self, db: Any = None) -> Any: ...
+    def stat(self, db: Any = None) -> Any: ...
+
+
+class Entry(NamedTuple):
+    """The facts about a record that must survive damage to its header."""
+
+    tick: int
+    num_bytes: int
+    chunk: bytes
+
+    def pack(self) -> bytes:
+        """The entry as stored."""
+        return _ENTRY.pack(*self)
+
+
+_ENTRY = struct.Struct(">QQ32s")
+_TICK = struct.Struct(">Q")
+_NUMBER = struct.Struct(">I")
+_TOTAL = struct.Struct(">q")
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Handles of the tables; the names of the fields are the names in the database."""
+
+    headers: Any
+    values: Any
+    entries: Any
+    uses: Any
+    chunks: Any
+    totals: Any
+    quarantine: Any
+
+    def header(self, txn: Transaction, digest: bytes) -> memoryview | None:
+        """The header bytes of a record."""
+        return txn.get(digest, db=self.headers)
+
+    def value(self, txn: Transaction, digest: bytes, number: int) -> memoryview | None:
+        """One value of a record."""
+        return txn.get(digest + _NUMBER.pack(number), db=self.values)
+
+    def entry(self, txn: Transaction, digest: bytes) -> Entry | None:
+        """The entry of a record."""
+        packed = txn.get(digest, db=self.entries)
+        return None if packed is None else Entry(*_ENTRY.unpack(packed))
+
+    def digests(self, txn: Transaction, chunk: bytes | None = None) -> list[bytes]:
+        """Digests of the records of one chunk, or of all."""
+        if chunk is None:
+            return [bytes(key) for key in txn.cursor(self.entries).iternext(values=False)]
+        return [key[DIGEST_BYTES:] for key in self._keys(txn, self.chunks, chunk)]
+
+    def num_records(self, txn: Transaction) -> int:
+        """Number of records held."""
+        return int(txn.stat(self.entries)["entries"])
+
+    def held_bytes(self, txn: Transaction) -> int:
+        """Bytes counted against the cap."""
+        packed = txn.get(TOTAL_BYTES, db=self.totals)
+        return 0 if packed is None else int(_TOTAL.unpack(packed)[0])
+
+    def last_tick(self, txn: Transaction) -> int:
+        """Tick of the last use of any record; 0 in an empty database."""
+        cursor = txn.cursor(self.uses)
+        return int(_TICK.unpack_from(cursor.key())[0]) if cursor.last() else 0
+
+    def problems(self, txn: Transaction) -> list[str]:
+        """Where the books do not agree with each other."""
+        entry_bytes = sum(Entry(*_ENTRY.unpack(packed)).num_bytes for _, packed in txn.cursor(self.entries))
+        num_records, held_bytes, found = self.num_records(txn), self.held_bytes(txn), []
+        if entry_bytes != held_bytes:
+            found.append(f"the total says {held_bytes} bytes, the records add up to {entry_bytes}")
+        for table, name in ((self.headers, "headers"), (self.uses, "uses"), (self.chunks, "chunks")):
+            if (num_rows := txn.stat(table)["entries"]) != num_records:
+                found.append(f"{num_records} records are entered, table {name} has {num_rows} rows")
+        return found
+
+    def insert(self, txn: Transaction, digest: bytes, entry: Entry, encoded: Encoded) -> None:
+        """Write a record. None may be stored under the digest."""
+        for number, value in enumerate(encoded.values):
+            txn.put(digest + _NUMBER.pack(number), value.data, db=self.values)
+        txn.put(digest, encoded.header, db=self.headers)
+        txn.put(digest, entry.pack(), db=self.entries)
+        txn.put(_TICK.pack(entry.tick) + digest, b"", db=self.uses)
+        txn.put(entry.chunk + digest, b"", db=self.chunks)
+        self._add_bytes(txn, entry.num_bytes)
+
+    def remove(self, txn: Transaction, digest: bytes) -> None:
+        """Forget a record. An unknown digest is ignored."""
+        entry = self.entry(txn, digest)
+        if entry is None:
+            return
+        for key in list(self._keys(txn, self.values, digest)):
+            txn.delete(key, db=self.values)
+        txn.delete(digest, db=self.headers)
+        txn.delete(digest, db=self.entries)
+        txn.delete(_TICK.pack(entry.tick) + digest, db=self.uses)
+        txn.delete(entry.chunk + digest, db=self.chunks)
+        self._add_bytes(txn, -entry.num_bytes)
+
+    def use(self, txn: Transaction, digest: bytes, tick: int) -> None:
+        """Set the last use of a record, unless a later one is known. An unknown digest is ignored."""
+        entry = self.entry(txn, digest)
+        if entry is None or entry.tick >= tick:
+            return
+        txn.delete(_TICK.pack(entry.tick) + digest, db=self.uses)
+        txn.put(_TICK.pack(tick) + digest, b"", db=self.uses)
+        txn.put(digest, entry._replace(tick=tick).pack(), db=self.entries)
+
+    def evict(self, txn: Transaction, max_bytes: int) -> int:
+        """Remove the least recently used records until at most max_bytes are held. Returns their number."""
+        num_evicted = 0
+        while self.held_bytes(txn) > max_bytes and (cursor := txn.cursor(self.uses)).first():
+            self.remove(txn, bytes(cursor.key()[_TICK.size :]))
+            num_evicted += 1
+        return num_evicted
+
+    def note_damage(self, txn: Transaction, digest: bytes, reason: str) -> None:
+        """Note in quarantine why a record was removed. The oldest note makes room."""
+        cursor = txn.cursor(self.quarantine)
+        if txn.stat(self.quarantine)["entries"] >= MAX_QUARANTINE_NOTES and cursor.first():
+            cursor.delete()
+        txn.put(_TICK.pack(time.time_ns()) + digest, reason.encode(), db=self.quarantine)
+
+    def _add_bytes(self, txn: Transaction, num_bytes: int) -> None:
+        txn.put(TOTAL_BYTES, _TOTAL.pack(self.held_bytes(txn) + num_bytes), db=self.totals)
+
+    def _keys(self, txn: Transaction, table: Any, prefix: bytes) -> Iterator[bytes]:
+        cursor = txn.cursor(table)
+        found = cursor.set_range(prefix)
+        while found and (key := bytes(cursor.key())).startswith(prefix):
+            yield key
+            found = cursor.next()

@@ -1,0 +1,86 @@
+"""The one writer of a store folder in this process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from functools import partial
+
+from kamera_agent.config import MIB
+from kamera_agent.store.codec import encode
+from kamera_agent.store.counters import Counters
+from kamera_agent.store.environment import Environment
+from kamera_agent.store.tables import Entry, Transaction
+from kamera_agent.store.write_queue import Batch, WriteQueue
+
+BATCH_BYTES = 64 * MIB
+# LMDB hands freed pages out again two commits later, so the third try is the first that sees them.
+MAX_TRIES = 5
+
+_log = logging.getLogger("kamera_agent.store")
+
+
+class Writer:
+    """Owns the write transactions of a folder: takes batches from the queue, commits each whole, evicts.
+
+    Trouble with the medium never leaves this thread: the batch is counted in failed_writes and logged.
+    """
+
+    def __init__(self, environment: Environment, cap_bytes: int, queue_bytes: int) -> None:
+        self.environment = environment
+        self.cap_bytes = cap_bytes
+        self.counters = Counters()
+        self.queue = WriteQueue(queue_bytes, after=environment.read(environment.tables.last_tick) or 0)
+        self._thread = threading.Thread(target=self._run, name="kamera-store-writer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is queued, then close the environment."""
+        self.queue.close()
+        self._thread.join()
+        self.environment.close()
+
+    def _run(self) -> None:
+        while (batch := self.queue.take(BATCH_BYTES)) is not None:
+            try:
+                self.counters.add(self._commit(batch))
+            except Exception:
+                # Whatever it was, a dead writer would block put_many() for ever.
+                _log.warning(
+                    "%d writes to the store %s failed", batch.num_puts, self.environment.path, exc_info=True
+                )
+                self.counters.add({"failed_writes": batch.num_puts})
+            finally:
+                self.queue.done()
+
+    def _commit(self, batch: Batch) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for num_tries in range(1, MAX_TRIES + 1):
+            written = self.environment.write(partial(self._apply, batch))
+            if written is not None:
+                return counts + written
+            evicted = self.environment.write(partial(self._make_room, num_tries * batch.num_bytes))
+            counts["evictions"] += evicted or 0
+        _log.warning("%d writes do not fit in the map of the store %s", batch.num_puts, self.environment.path)
+        counts["failed_writes"] += batch.num_puts
+        return counts
+
+    def _apply(self, batch: Batch, txn: Transaction) -> Counter[str]:
+        tables, counts = self.environment.tables, Counter[str]()
+        for digest, intent in batch.intents.items():
+            tables.remove(txn, digest)
+            if intent.damage is not None:
+                tables.note_damage(txn, digest, intent.damage)
+            if intent.record is not None:
+                header = intent.record.header
+                entry = Entry(intent.tick, intent.num_bytes, header.chunk)
+                tables.insert(txn, digest, entry, encode(intent.record))
+                counts["bytes_written"] += header.num_bytes
+        for digest, tick in batch.uses.items():
+            tables.use(txn, digest, tick)
+        counts["evictions"] += tables.evict(txn, self.cap_bytes)
+        return counts
+
+    def _make_room(self, num_bytes: int, txn: Transaction) -> int:
+        return self.environment.tables.evict(txn, max(0, self.environment.tables.held_bytes(txn) - num_bytes))

@@ -1,0 +1,64 @@
+"""Which pixels are the same: digests, and the key of a chunk."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from blake3 import blake3
+
+from kamera_agent.chunk import Key
+from kamera_agent.vision.image import Pixels
+
+
+def fingerprint_image(pixels: Pixels) -> str:
+    """BLAKE3-256 of shape, dtype and pixels, in hex. pixels: [H, W, 3] as decode_image gives them."""
+    return _digest("image", pixels)
+
+
+def fingerprint_frames(pixels: Pixels, timestamps: Sequence[float]) -> str:
+    """BLAKE3-256 of shape, dtype, pixels and timestamps, in hex.
+
+    pixels: [N, H, W, 3]. timestamps: N seconds.
+    """
+    return _digest("frames", pixels, struct.pack(f"<{len(timestamps)}d", *timestamps))
+
+
+def _digest(kind: str, pixels: Pixels, tail: bytes = b"") -> str:
+    # The shape ends in a line break and fixes the number of bytes that follow, so no two inputs run together.
+    digest = blake3(f"{kind} {pixels.dtype.str} {list(pixels.shape)}\n".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    digest.update(tail)
+    return digest.hexdigest()
+
+
+def chunk_key(
+    kind: Literal["image", "frames"],
+    pixels_digest: str,
+    shape: Sequence[int],
+    timestamps: Sequence[float],
+    model_identity: Mapping[str, Any],
+    processor_identity: Mapping[str, Any],
+    namespace: str,
+) -> Key:
+    """Key of the chunk that these pixels make with this model and processor.
+
+    pixels_digest: from fingerprint_image or fingerprint_frames.
+    shape: of the pixels, [H, W, 3] or [N, H, W, 3].
+    timestamps: seconds, one per frame; empty for an image.
+    model_identity, processor_identity: JSON facts; every one of them changes the key.
+    namespace: keys of different namespaces never meet.
+
+    Raises TypeError when an identity holds something that JSON cannot say.
+    """
+    return Key.of(
+        kind=kind,
+        pixels=pixels_digest,
+        shape=[int(size) for size in shape],
+        timestamps=[float(time) for time in timestamps],
+        model=dict(model_identity),
+        processor=dict(processor_identity),
+        namespace=namespace,
+    )

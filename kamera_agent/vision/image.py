@@ -1,0 +1,130 @@
+"""Pictures in every form an agent holds them, decoded to the one form that is hashed and encoded."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from kamera_agent.errors import ImageError
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+ImageSource: TypeAlias = "Image.Image | Pixels | str | os.PathLike[str] | bytes | bytearray | memoryview"
+
+# Raster formats only: Pillow would hand PostScript to an external interpreter.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+ARRAY_FORMS = "uint8 [H, W, 3] RGB, [H, W, 4] RGBA, [H, W, 1] or [H, W] grey"
+
+
+def decode_image(source: ImageSource) -> Pixels:
+    """Decode a picture to the pixels that a person would see.
+
+    EXIF orientation is applied, transparency lies over white, 16-bit grey keeps its high byte. Of an
+    animation the first frame is taken. Colour profiles are not applied.
+
+    source: PIL image; array in one of ARRAY_FORMS; path; or the bytes of a file in one of FORMATS.
+        Read, never changed or kept.
+
+    Returns [H, W, 3] uint8 RGB, C-contiguous, memory of its own.
+    Raises ImageError when the source is none of these, empty, damaged, or too large to be trusted.
+    """
+    if isinstance(source, np.ndarray):
+        return _decode_array(source)
+    if isinstance(source, Image.Image):
+        return _decode_pil(source, f"PIL image of mode {source.mode}")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode_file(bytes(source), f"{len(source)} bytes")
+    if isinstance(source, (str, os.PathLike)):
+        return _decode_file(_read(source), _short(source))
+    raise ImageError(
+        f"cannot make an image of a {type(source).__name__}; pass a PIL image, array, path or bytes"
+    )
+
+
+def _decode_array(array: npt.NDArray[np.generic]) -> Pixels:
+    if array.dtype != np.uint8:
+        raise ImageError(f"image array is {array.dtype}; scale it to 0..255 and convert it to uint8")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise ImageError(f"image array has shape {list(array.shape)}; pass {ARRAY_FORMS}")
+    if array.size == 0:
+        raise ImageError(f"image array of shape {list(array.shape)} holds no pixels")
+    if channels == 3:
+        return np.array(array, dtype=np.uint8, order="C", subok=False)
+    return _flatten(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(
+            f"cannot read image file {_short(path)}: {reason}; pass a local path or the bytes"
+        ) from error
+
+
+def _short(path: str | os.PathLike[str]) -> str:
+    # A whole picture in base64 is a likely mistake, and would fill the screen.
+    text = repr(os.fspath(path))
+    return text if len(text) <= 200 else f"{text[:60]}...' ({len(text)} characters)"
+
+
+def _decode_file(data: bytes, name: str) -> Pixels:
+    with _explained(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return _decode_pil(image, name)
+
+
+def _decode_pil(image: Image.Image, name: str) -> Pixels:
+    if image.width == 0 or image.height == 0:
+        raise ImageError(f"image of {image.width}x{image.height} holds no pixels")
+    with _explained(name):
+        # Pillow itself only warns below twice its limit, and not at all for an image opened elsewhere.
+        if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+        return _flatten(_to_eight_bit(ImageOps.exif_transpose(image)))
+
+
+def _flatten(image: Image.Image) -> Pixels:
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image.convert("RGB"), dtype=np.uint8, order="C")
+
+
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"image of mode {image.mode} has no fixed white; scale it to 0..255 and convert it to L"
+        )
+    if image.mode.startswith("I;16"):
+        # Pillow's own convert() clips instead of scaling; the high byte is what it keeps of 16-bit RGB.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever a decoder trips over into an ImageError that names the source."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        hint = "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        raise ImageError(f"image too large ({name}): {error}; {hint}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"not an image ({name}); accepted formats: {', '.join(FORMATS)}") from error
+    # Damaged files make the decoders raise almost anything: SyntaxError, struct.error, KeyError, ...
+    except Exception as error:
+        raise ImageError(
+            f"cannot decode image ({name}): {error}; the file may be damaged or cut short"
+        ) from error

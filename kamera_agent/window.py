@@ -1,0 +1,288 @@
+"""The window: the ordered spans that an answer is computed over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Unpack
+
+import torch
+
+from kamera_agent.assembly import Assembled, Assembly
+from kamera_agent.chunk import Chunk
+from kamera_agent.config import Settings
+from kamera_agent.content import Content, FramesContent, ImageContent, TextContent
+from kamera_agent.errors import SettingError, WindowError
+from kamera_agent.items import Items
+from kamera_agent.layout import Item, Kind, Piece, lay_out
+from kamera_agent.library import Library
+from kamera_agent.plan import Lying, Origin, Plan, make_plan
+from kamera_agent.reply import Reply, Timings, Usage
+from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.sampler import Sampler, Sampling, SamplingOptions
+from kamera_agent.runtime.streamer import Streamer
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A chunk or a text run lying in a window.
+
+    position: of its first token, as the window stands now.
+    origin, exact: how its KV came to be at the last answer, and whether it is what a full prefill of that window
+        gives; None before its first answer. slots: rows of the pool, empty before its first answer.
+    key: hex digest of a chunk's key; empty for text.
+    """
+
+    id: str
+    kind: Kind
+    role: str
+    num_tokens: int
+    position: int
+    origin: Origin | None
+    exact: bool | None
+    slots: tuple[range, ...]
+    key: str
+
+
+class Window:
+    """Holds spans and answers over them. Made by Kamera.window().
+
+    Editing is free: the work is done at the next answer, for all edits at once. Every method either does what it
+    says or raises and leaves the window as it was. Not for use from several threads at once; several windows of
+    one Kamera are.
+    """
+
+    def __init__(self, engine: Engine, library: Library, settings: Settings, system: str) -> None:
+        self._engine = engine
+        self._family = engine.family
+        self._library = library
+        self._items = Items(engine.family, settings, system)
+        self._assembly = Assembly(engine, library, settings)
+        self._lock = threading.Lock()
+        self._written_before = library.bytes_written
+
+    def add_image(self, image: Any, role: str = "user") -> str:
+        """Add an image at the end; returns its span id.
+
+        image: PIL image, ndarray [H, W, 3] uint8 RGB ([H, W, 4] and [H, W] are converted), path or encoded bytes.
+        Raises ImageError, or SettingError where the demanded rank is above the chunk's size.
+        """
+        return self._add(ImageContent(image, role))
+
+    def add_frames(self, frames: Any, timestamps: Sequence[float] | None = None, role: str = "user") -> str:
+        """Add video frames at the end as one chunk; returns its span id.
+
+        frames: what kamera_agent.vision reads from a clip, an ndarray [N, H, W, 3] uint8 RGB, or a sequence of images.
+        timestamps: seconds, one per frame, increasing; half a second apart by default.
+        Raises VideoError, or SettingError where the demanded rank is above the chunk's size.
+        """
+        return self._add(FramesContent(frames, timestamps, role))
+
+    def add_text(self, text: str, role: str = "user") -> str:
+        """Add a text at the end; returns its span id. Raises InputError for a text without tokens."""
+        return self._add(TextContent(text, role))
+
+    def drop(self, span_id: str) -> None:
+        """Take a span out of the window. It can be recalled. Raises UnknownSpanError."""
+        with self._editing():
+            self._items.drop(span_id)
+
+    def recall(self, span_id: str, at: str | None = None) -> None:
+        """Bring a dropped span back, before the span `at` or at the end. Raises UnknownSpanError."""
+        with self._editing():
+            self._items.recall(span_id, at)
+
+    def reorder(self, span_ids: Sequence[str]) -> None:
+        """Put the image and frames spans in this order; texts stay where they are.
+
+        Raises UnknownSpanError unless every one of them is named exactly once.
+        """
+        with self._editing():
+            self._items.reorder(span_ids)
+
+    def slide(self, keep_last: int) -> None:
+        """Drop all but the last keep_last image and frames spans. Raises WindowError for a negative number."""
+        with self._editing():
+            self._items.slide(keep_last)
+
+    def sync(self, spans: Iterable[Content | str]) -> tuple[str, ...]:
+        """Make the window hold exactly this content, in this order; returns the span ids.
+
+        spans: contents, or ids of spans that are in the window or were dropped. What equals a span that is there is
+        that span, so an edited message list keeps everything it did not touch. The system prompt stays.
+        Raises UnknownSpanError, WindowTooLongError and whatever the add methods raise.
+        """
+        with self._editing():
+            items = self._items.resolve(spans)
+            self._assembly.plan(lay_out(items, self._family), answering=False)
+            self._items.replace(items)
+            return tuple(item.id for item in items[1:])
+
+    def plan(self, spans: Iterable[Content | str] | None = None) -> Plan:
+        """What the next answer would keep, move, recall and compute; what it would after sync(spans) where given.
+
+        Changes nothing. Raises as sync does.
+        """
+        with self._editing():
+            items = self._items.live if spans is None else self._items.resolve(spans)
+            return make_plan(self._assembly.plan(lay_out(items, self._family), answering=False))
+
+    def generate(
+        self, question: str | None = None, *, max_new_tokens: int = 256, **sampling: Unpack[SamplingOptions]
+    ) -> Reply:
+        """Answer over the window; question and reply become spans of it.
+
+        question: added as a user text; None answers what is there.
+        sampling: temperature, top_p, top_k and seed, as in Sampling; greedy by default.
+        Raises InputError, SettingError and WindowTooLongError before any work.
+        """
+        stream = self.stream(question, max_new_tokens=max_new_tokens, **sampling)
+        while True:
+            try:
+                next(stream)
+            except StopIteration as end:
+                reply: Reply = end.value
+                return reply
+
+    def stream(
+        self, question: str | None = None, *, max_new_tokens: int = 256, **sampling: Unpack[SamplingOptions]
+    ) -> Generator[str, None, Reply]:
+        """Like generate, but yields the text piece by piece and returns the Reply at the end.
+
+        The window is busy until the stream is exhausted or closed; what was generated by then stays in it.
+        """
+        if max_new_tokens < 1:
+            raise SettingError(f"max_new_tokens is {max_new_tokens}; use 1 or more.")
+        return self._stream(question, max_new_tokens, Sampler(Sampling(**sampling)))
+
+    def logits(self, question: str | None = None) -> torch.Tensor:
+        """Next-token logits [vocab], float32, over the window and the question. The spans are unchanged."""
+        with self._editing():
+            items = [*self._items.live, *self._ask(question)]
+            assembled = self._assembly.run(lay_out(items, self._family, "answer"))
+            self._assembly.settle(assembled.steps, keep=len(lay_out(self._items.live, self._family)))
+            return assembled.logits
+
+    def reference_logits(self, question: str | None = None) -> torch.Tensor:
+        """The same by one plain Hugging Face forward pass over all pixels and tokens: the yardstick."""
+        with self._editing():
+            items = [*self._items.live, *self._ask(question)]
+            return self._engine.reference_logits([piece.run for piece in lay_out(items, self._family, "answer")])
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Everything in the window, in order: the anchor, the turns' markup, texts, replies, images and frames."""
+        lying = {there.piece.id: there for there in self._assembly.lying}
+        spans, position = [], 0
+        for piece in lay_out(self._items.live, self._family):
+            spans.append(_span(piece, position, lying.get(piece.id)))
+            position += piece.run.extent
+        return tuple(spans)
+
+    @property
+    def pool_bytes(self) -> int:
+        """Bytes of the KV pool: masters and working copy."""
+        return self._assembly.pool.num_bytes
+
+    @property
+    def dropped_bytes(self) -> int:
+        """Bytes kept of dropped spans, so that they can be recalled."""
+        return self._items.dropped_bytes
+
+    def check_integrity(self) -> None:
+        """Assert that every slot of the pool has exactly one owner."""
+        self._assembly.check_integrity()
+
+    def _add(self, content: Content) -> str:
+        with self._editing():
+            item = self._items.make(content)
+            self._items.append(item)
+            return item.id
+
+    def _ask(self, question: str | None) -> list[Item]:
+        return [] if question is None else [self._items.make(TextContent(question))]
+
+    @contextmanager
+    def _editing(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise WindowError("The window is busy with an answer; exhaust or close the stream first.")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _stream(self, question: str | None, max_new_tokens: int, sampler: Sampler) -> Generator[str, None, Reply]:
+        with self._editing():
+            start = perf_counter()
+            asked = self._ask(question)
+            reply_id = self._items.reserve_id("reply")
+            assembled = self._assembly.run(lay_out([*self._items.live, *asked], self._family, reply_id))
+            self._items.append(*asked)
+            token = sampler.draw(assembled.logits)
+            first = perf_counter()
+            streamer = Streamer(self._family)
+            room = self._family.max_positions - sum(len(step.piece.run.token_ids) for step in assembled.steps)
+            try:
+                while token not in self._family.stop_ids and len(streamer.token_ids) < min(max_new_tokens, room):
+                    if text := streamer.push(token):
+                        yield text
+                    token = sampler.draw(self._assembly.extend(token))
+                if text := streamer.flush():
+                    yield text
+            finally:
+                decoded = perf_counter()
+                span_id = self._enter_reply(reply_id)
+                self._assembly.settle(assembled.steps)
+            return Reply(
+                text=streamer.text,
+                span_id=span_id,
+                finish_reason="stop" if token in self._family.stop_ids else "length",
+                usage=self._usage(assembled, len(streamer.token_ids)),
+                timings=_timings(assembled, 1e3 * (first - start), 1e3 * (decoded - first)),
+                plan=make_plan(assembled.steps),
+            )
+
+    def _enter_reply(self, reply_id: str) -> str | None:
+        run = self._assembly.finish(reply_id)
+        if run is None:
+            return None
+        self._items.enter_reply(reply_id, run, self._family.detokenize(run.token_ids))
+        return reply_id
+
+    def _usage(self, assembled: Assembled, num_generated: int) -> Usage:
+        plan = make_plan(assembled.steps)
+        written, self._written_before = self._library.bytes_written - self._written_before, self._library.bytes_written
+        num_chunks = sum(isinstance(step.piece.run, Chunk) for step in assembled.steps)
+        return Usage(
+            tokens_computed=plan.num_tokens("computed"),
+            tokens_kept=plan.num_tokens("kept"),
+            tokens_moved=plan.num_tokens("moved"),
+            tokens_recalled=plan.num_tokens("recalled"),
+            tokens_blind=plan.num_tokens("blind"),
+            tokens_generated=num_generated,
+            encoder_calls=assembled.encoder_calls,
+            encoder_avoided=num_chunks - assembled.encoder_calls,
+            bytes_read=assembled.bytes_read,
+            bytes_written=written,
+        )
+
+
+def _span(piece: Piece, position: int, lying: Lying | None) -> Span:
+    return Span(
+        id=piece.id,
+        kind=piece.kind,
+        role=piece.role,
+        num_tokens=len(piece.run.token_ids),
+        position=position,
+        origin=lying.origin if lying else None,
+        exact=lying.exact if lying else None,
+        slots=lying.slots if lying else (),
+        key=piece.run.digest.hex() if isinstance(piece.run, Chunk) else "",
+    )
+
+
+def _timings(assembled: Assembled, first_token_ms: float, decode_ms: float) -> Timings:
+    return Timings(assembled.plan_ms, assembled.rebuild_ms, assembled.prefill_ms, first_token_ms, decode_ms)
