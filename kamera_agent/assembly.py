@@ -17,7 +17,7 @@ from kamera_agent.plan import Lying, Step, link, plan_steps
 from kamera_agent.runtime.engine import Engine, Placed
 
 DECODE_BLOCK = 64
-MAX_WASTE = 1 / 25
+MAX_WASTE = 1 / 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)

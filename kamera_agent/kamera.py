@@ -108,6 +108,7 @@ class Kamera:
     def flush(self) -> None:
         """Return once everything computed so far is remembered and durable."""
         self._library.flush()
+        self.store.flush()
 
     def stats(self) -> KameraStats:
         """Counters and sizes."""

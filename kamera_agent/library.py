@@ -98,14 +98,12 @@ class Library:
         job.add_done_callback(self._settle)
 
     def flush(self) -> None:
-        """Return once everything computed so far is remembered and durable."""
+        """Return once everything computed so far has been handed to the store."""
         for job in list(self._pending):
             job.exception()
-        self._store.flush()
 
     def close(self) -> None:
-        """Flush and stop the worker."""
-        self.flush()
+        """Finish what waits and stop the worker. Idempotent."""
         self._worker.shutdown()
 
     def _match(self, header: Header, antecedents: Antecedents) -> Match | None:

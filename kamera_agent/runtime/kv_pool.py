@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -45,15 +46,29 @@ class KVPool:
     def __init__(self, shape: KVShape) -> None:
         self.shape = shape
         self._kernels = kernels_for(shape.device)
+        self.masters: torch.Tensor
+        self.keys: torch.Tensor
+        self.values: torch.Tensor
+        self.order: torch.Tensor
         self._free: list[range] = []
-        self._resize(0)
+        self._resize(0, [])
 
-    def _resize(self, capacity: int) -> None:
-        size = (self.shape.num_layers, self.shape.num_heads, capacity, self.shape.head_dim)
-        self.masters, self.keys, self.values = (
-            torch.zeros(size, dtype=self.shape.dtype, device=self.shape.device) for _ in range(3)
-        )
-        self.order = torch.full((capacity,), FREE, device=self.shape.device)
+    def _resize(self, capacity: int, spans: Sequence[Sequence[range]]) -> None:
+        """Buffers of another size: the given slots come first, in their order, then free ones."""
+        shape = self.shape
+        size = (shape.num_layers, shape.num_heads, capacity, shape.head_dim)
+        slots = [part for span in spans for part in span]
+        used = sum(map(len, slots))
+        for name in ("masters", "keys", "values"):
+            buffer = torch.empty(size, dtype=shape.dtype, device=shape.device)
+            if slots:
+                old = getattr(self, name)
+                torch.cat([old[:, :, part.start : part.stop] for part in slots], 2, out=buffer[:, :, :used])
+            buffer[:, :, used:] = 0
+            setattr(self, name, buffer)
+        order = [self.order[part.start : part.stop] for part in slots]
+        self.order = torch.cat([*order, torch.full((capacity - used,), FREE, device=shape.device)])
+        self._free = [range(used, capacity)] if used < capacity else []
 
     @property
     def capacity(self) -> int:
@@ -103,30 +118,15 @@ class KVPool:
         """Make room for num_tokens more tokens. Copies the pool when it is too small."""
         missing = num_tokens - self.num_free
         if missing > 0:
-            # A little more than asked, so that a slowly growing window is not copied at every turn.
-            used = self.capacity
-            old = (self.masters, self.keys, self.values, self.order)
-            self._resize(used + missing + (used + missing) // 32)
-            for source, target in zip(old[:3], (self.masters, self.keys, self.values), strict=True):
-                target[:, :, :used] = source
-            self.order[:used] = old[3]
-            self.free([range(used, self.capacity)])
+            free, used = self._free, self.capacity
+            self._resize(_with_slack(used + missing), [[range(used)]])
+            self.free(free)
 
-    def compact(self, spans: Sequence[tuple[range, ...]]) -> list[tuple[range, ...]]:
-        """Copy the spans' slots into a pool that just holds them; returns their new slots, in the same order."""
-        old = (self.masters, self.keys, self.values, self.order)
-        self._resize(sum(len(part) for slots in spans for part in slots))
-        self._free, start, moved = [], 0, []
-        for slots in spans:
-            begin = start
-            for part in slots:
-                stop = start + len(part)
-                for source, target in zip(old[:3], (self.masters, self.keys, self.values), strict=True):
-                    target[:, :, start:stop] = source[:, :, part.start : part.stop]
-                self.order[start:stop] = old[3][part.start : part.stop]
-                start = stop
-            moved.append((range(begin, start),))
-        return moved
+    def compact(self, spans: Sequence[Sequence[range]]) -> list[tuple[range, ...]]:
+        """Copy the spans into a pool that just holds them; returns their new slots, in the same order."""
+        ends = list(accumulate(sum(map(len, span)) for span in spans))
+        self._resize(_with_slack(ends[-1]), spans)
+        return [(range(start, end),) for start, end in zip([0, *ends], ends, strict=False)]
 
     def place(self, slots: Sequence[range], order: int) -> None:
         """Say where in the window the tokens of these slots stand: order, order + 1, ..."""
@@ -184,6 +184,11 @@ class KVPool:
             f"slots leaked: {len(owned)} owned, {len(free)} free, {self.capacity} in all"
         )
         assert all(self.order[slot] == FREE for slot in free), "a free slot is visible to attention"
+
+
+def _with_slack(num_tokens: int) -> int:
+    """A little more than asked, so that a slowly growing window is not copied at every turn."""
+    return num_tokens + num_tokens // 64
 
 
 class SlotIndex:

@@ -1,4 +1,4 @@
-"""The disk tier: a folder with one LMDB database."""
+"""The disk tier: a folder with one LMDB environment."""
 
 from __future__ import annotations
 
@@ -6,25 +6,120 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+from lmdb import verify
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.config import MIB
-from kamera_agent.errors import CorruptRecordError, StoreClosedError, StoreUnavailableError
+from kamera_agent.errors import StoreClosedError, StoreUnavailableError
 from kamera_agent.store.base import CheckReport, Store, StoreStats
 from kamera_agent.store.capacity import record_bytes, require_bytes
-from kamera_agent.store.codec import decode_header, decode_layers, require_storable
+from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
-from kamera_agent.store.manifest import Manifest
+from kamera_agent.store.database import Database, Transaction
+from kamera_agent.store.gate import Gate
+from kamera_agent.store.reader import Reader
 from kamera_agent.store.sharing import lend_writer, return_writer
-from kamera_agent.store.tables import Transaction
-from kamera_agent.store.write_queue import Intent
+from kamera_agent.store.tables import Tables
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
+MAX_READERS = 1024
 
+T = TypeVar("T")
 _log = logging.getLogger("kamera_agent.store")
+
+
+class Environment(Database):
+    """An open LMDB environment, and the only place that begins transactions.
+
+    path: an existing folder. map_size: bytes of address space, the most that the file can grow to.
+
+    Raises StoreUnavailableError when the folder cannot be opened or its database is cut short or garbage.
+    """
+
+    def __init__(self, path: Path, map_size: int) -> None:
+        self.path = path
+        self._gate = Gate()
+        self._closed = False
+        try:
+            # Committed data is synced; losing the last meta page to a power cut only loses the last batch.
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_size,
+                mode=0o600,
+                metasync=False,
+                max_dbs=len(fields(Tables)),
+                max_readers=MAX_READERS,
+            )
+            self.tables = self._prepare()
+        except (OSError, lmdb.Error, verify.VerifyError) as error:
+            raise StoreUnavailableError(
+                f"the store {path} cannot be opened: {error}. If its data.mdb is damaged, delete the folder: "
+                "everything in it can be computed again. Otherwise pass a folder on a local disk that this "
+                "user may write to."
+            ) from error
+
+    def read(self, query: Callable[[Transaction], T]) -> T | None:
+        try:
+            return self._run(query, write=False)
+        except lmdb.Error as error:
+            _log.warning("reading the store %s failed: %s", self.path, error)
+            return None
+
+    def write(self, change: Callable[[Transaction], T]) -> T | None:
+        try:
+            return self._run(change, write=True)
+        except lmdb.MapFullError:
+            return None
+
+    def close(self) -> None:
+        with self._gate.alone():
+            self._closed = True
+            self._env.close()
+
+    def abandon(self) -> None:
+        self._env.close()
+
+    def _run(self, body: Callable[[Transaction], T], write: bool) -> T:
+        while True:
+            with self._gate.shared():
+                if self._closed:
+                    raise StoreClosedError(f"the store {self.path} was closed; open it again.")
+                try:
+                    txn = self._env.begin(write=write, buffers=True)
+                except lmdb.MapResizedError:
+                    txn = None
+                if txn is not None:
+                    with txn:
+                        return body(txn)
+            # Another process opened the folder with a larger cap and the file grew past our map.
+            with self._gate.alone():
+                self._env.set_mapsize(0)
+
+    def _prepare(self) -> Tables:
+        try:
+            self._require_whole()
+            self._env.reader_check()
+            return Tables(*(self._env.open_db(table.name.encode()) for table in fields(Tables)))
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _require_whole(self) -> None:
+        """Reading a page that a cut-off file lacks would kill the process, so look before the first read."""
+        page_bytes, num_pages = self._env.stat()["psize"], self._env.info()["last_pgno"] + 1
+        if (self.path / "data.mdb").stat().st_size >= num_pages * page_bytes:
+            return
+        # Pages at the end may be absent rightly when they are free; only a walk over the file can tell.
+        problems = verify.verify(str(self.path))  # type: ignore[no-untyped-call]
+        if problems:
+            raise OSError(f"data.mdb is cut short ({problems[0]})")
 
 
 class LmdbStore(Store):
@@ -53,8 +148,9 @@ class LmdbStore(Store):
         self._path = Path(path).expanduser().resolve()
         self._pid = os.getpid()
         self._counters = Counters()
-        self._writer = lend_writer(self._path, cap_bytes, queue_bytes)
-        self._environment, self._queue = self._writer.environment, self._writer.queue
+        self._writer = lend_writer(self._path, cap_bytes, queue_bytes, Environment)
+        self._database, self._queue = self._writer.database, self._writer.queue
+        self._reader = Reader(self._database.tables, self._quarantine)
         self._closing = threading.Lock()
         self._closed = False
         # A store that nobody closed still writes what is queued.
@@ -64,7 +160,7 @@ class LmdbStore(Store):
         self._require_usable()
         # Before the transaction begins: what is committed in between is then in its snapshot.
         intents = {key.digest: self._queue.find(key.digest) for key in keys}
-        found = self._environment.read(partial(self._find, keys, intents)) or {}
+        found = self._database.read(partial(self._reader.find, keys, intents)) or {}
         for digest in found:
             self._queue.use(digest)
         num_bytes = sum(record.header.num_bytes for record in found.values())
@@ -89,10 +185,16 @@ class LmdbStore(Store):
         for key in keys:
             self._queue.remove(key.digest)
 
+    def use(self, keys: Sequence[Key]) -> None:
+        """Count the records as used just now, as when another tier served them. Unknown keys are ignored."""
+        self._require_usable()
+        for key in keys:
+            self._queue.use(key.digest)
+
     def headers(self, chunk: bytes | None = None) -> list[Header]:
         self._require_usable()
         pending = self._queue.pending()
-        stored = self._environment.read(partial(self._stored_headers, chunk, pending)) or []
+        stored = self._database.read(partial(self._reader.headers, chunk, pending)) or []
         queued = [intent.record.header for intent in pending.values() if intent.record is not None]
         return stored + [header for header in queued if chunk in (None, header.chunk)]
 
@@ -108,7 +210,7 @@ class LmdbStore(Store):
         """
         self._require_usable()
         pending = self._queue.pending()
-        num_records, num_bytes = self._environment.read(partial(self._sizes, pending)) or (0, 0)
+        num_records, num_bytes = self._database.read(partial(self._reader.sizes, pending)) or (0, 0)
         counts = self._writer.counters.snapshot()
         for name, count in self._counters.snapshot().items():
             counts[name] = counts.get(name, 0) + count
@@ -116,12 +218,12 @@ class LmdbStore(Store):
 
     def check(self) -> CheckReport:
         self.flush()
-        found = self._environment.read(self._survey)
+        found = self._database.read(self._reader.survey)
         digests, problems = found or ([], ["the database cannot be read; the log says why"])
         sizes: list[int] = []
         for digest in digests:
             # One transaction per record: a long reader would keep replaced pages from being used again.
-            outcome = self._environment.read(partial(self._verify, digest))
+            outcome = self._database.read(partial(self._reader.verify, digest))
             if isinstance(outcome, int):
                 sizes.append(outcome)
             elif outcome is not None:
@@ -146,79 +248,7 @@ class LmdbStore(Store):
                 "forked from it; open the store again in the child."
             )
 
-    def _find(
-        self, keys: Sequence[Key], intents: Mapping[bytes, Intent | None], txn: Transaction
-    ) -> dict[bytes, Record]:
-        found = {}
-        for key in keys:
-            intent = intents[key.digest]
-            record = self._load(key, txn) if intent is None else intent.record
-            if record is not None and record.header.key.material == key.material:
-                found[key.digest] = record
-        return found
-
-    def _load(self, key: Key, txn: Transaction) -> Record | None:
-        try:
-            manifest = self._manifest(key.digest, txn)
-            if manifest is None or manifest.material != key.material:
-                return None
-            return self._record(manifest, txn)
-        except CorruptRecordError as error:
-            self._quarantine(key.digest, error)
-            return None
-
-    def _verify(self, digest: bytes, txn: Transaction) -> int | str | None:
-        """Bytes counted for a whole record, what is wrong with a damaged one, None for one that has gone."""
-        try:
-            manifest = self._manifest(digest, txn)
-            return None if manifest is None else record_bytes(self._record(manifest, txn).header)
-        except CorruptRecordError as error:
-            self._quarantine(digest, error)
-            return f"record {digest.hex()}: {error}"
-
-    def _stored_headers(
-        self, chunk: bytes | None, pending: Mapping[bytes, Intent], txn: Transaction
-    ) -> list[Header]:
-        headers = []
-        for digest in self._environment.tables.digests(txn, chunk):
-            try:
-                manifest = None if digest in pending else self._manifest(digest, txn)
-            except CorruptRecordError as error:
-                self._quarantine(digest, error)
-                continue
-            if manifest is not None:
-                headers.append(manifest.header)
-        return headers
-
-    def _sizes(self, pending: Mapping[bytes, Intent], txn: Transaction) -> tuple[int, int]:
-        """Number and bytes of the records held once what is pending is written, before eviction."""
-        tables = self._environment.tables
-        num_records, num_bytes = tables.num_records(txn), tables.held_bytes(txn)
-        for digest, intent in pending.items():
-            entry = tables.entry(txn, digest)
-            num_records += (intent.record is not None) - (entry is not None)
-            num_bytes += intent.num_bytes - (0 if entry is None else entry.num_bytes)
-        return num_records, num_bytes
-
-    def _survey(self, txn: Transaction) -> tuple[list[bytes], list[str]]:
-        tables = self._environment.tables
-        return tables.digests(txn), tables.problems(txn)
-
-    def _manifest(self, digest: bytes, txn: Transaction) -> Manifest | None:
-        blob = self._environment.tables.header(txn, digest)
-        if blob is None:
-            return None
-        manifest = decode_header(blob)
-        if manifest.digest != digest.hex():
-            raise CorruptRecordError(f"the header is that of record {manifest.digest}")
-        return manifest
-
-    def _record(self, manifest: Manifest, txn: Transaction) -> Record:
-        header = manifest.header
-        fetch = partial(self._environment.tables.value, txn, header.key.digest)
-        return Record(header, decode_layers(manifest, fetch))
-
-    def _quarantine(self, digest: bytes, error: CorruptRecordError) -> None:
-        if self._queue.quarantine(digest, str(error)):
-            _log.warning("a record of the store %s was damaged and removed: %s", self._path, error)
+    def _quarantine(self, digest: bytes, reason: str) -> None:
+        if self._queue.quarantine(digest, reason):
+            _log.warning("a record of the store %s was damaged and removed: %s", self._path, reason)
             self._writer.counters.add({"quarantined": 1})

@@ -48,9 +48,9 @@ class TensorLayout(_Stored):
         """Bytes of the tensor."""
         return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
 
-    def allocate(self) -> torch.Tensor:
-        """Fresh, unwritten CPU memory of that dtype and shape."""
-        return torch.empty(self.shape, dtype=_DTYPES[self.dtype])
+    def over(self, memory: torch.Tensor) -> torch.Tensor:
+        """The tensor over exactly its bytes of memory [num_bytes] uint8. Nothing is copied."""
+        return memory.view(_DTYPES[self.dtype]).view(self.shape)
 
 
 class ValueLayout(_Stored):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kamera_agent.errors import SettingError, StoreUnavailableError
 from kamera_agent.store.capacity import default_cap_bytes, map_bytes
-from kamera_agent.store.environment import Environment
+from kamera_agent.store.database import Database
 from kamera_agent.store.writer import Writer
+
+OpenDatabase = Callable[[Path, int], Database]
 
 
 @dataclass(slots=True)
@@ -25,10 +28,11 @@ _lock = threading.Lock()
 _loans: dict[Path, _Loan] = {}
 
 
-def lend_writer(folder: Path, cap_bytes: int | None, queue_bytes: int) -> Writer:
+def lend_writer(folder: Path, cap_bytes: int | None, queue_bytes: int, open_database: OpenDatabase) -> Writer:
     """The writer of a folder, started for its first user. Give it back with return_writer().
 
     cap_bytes: None takes the cap of the running writer, or the default. queue_bytes: used by the first user.
+    open_database: given the folder and the size of its map in bytes.
 
     Raises StoreUnavailableError when the folder cannot be opened, and SettingError when this process has it
     open with another cap.
@@ -37,10 +41,12 @@ def lend_writer(folder: Path, cap_bytes: int | None, queue_bytes: int) -> Writer
         loan = _loans.get(folder)
         if loan is not None and loan.pid != os.getpid():
             # Inherited through a fork: the parent goes on using it, this process starts afresh.
-            loan.writer.environment.abandon()
+            loan.writer.database.abandon()
             loan = None
         if loan is None:
-            loan = _loans[folder] = _Loan(_start_writer(folder, cap_bytes, queue_bytes), os.getpid())
+            loan = _loans[folder] = _Loan(
+                _start_writer(folder, cap_bytes, queue_bytes, open_database), os.getpid()
+            )
         if cap_bytes not in (None, loan.writer.cap_bytes):
             raise SettingError(
                 f"the store {folder} is open in this process with cap_bytes={loan.writer.cap_bytes}, not "
@@ -62,7 +68,9 @@ def return_writer(folder: Path, pid: int) -> None:
             loan.writer.close()
 
 
-def _start_writer(folder: Path, cap_bytes: int | None, queue_bytes: int) -> Writer:
+def _start_writer(
+    folder: Path, cap_bytes: int | None, queue_bytes: int, open_database: OpenDatabase
+) -> Writer:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -72,4 +80,4 @@ def _start_writer(folder: Path, cap_bytes: int | None, queue_bytes: int) -> Writ
         ) from error
     if cap_bytes is None:
         cap_bytes = default_cap_bytes(folder)
-    return Writer(Environment(folder, map_bytes(cap_bytes)), cap_bytes, queue_bytes)
+    return Writer(open_database(folder, map_bytes(cap_bytes)), cap_bytes, queue_bytes)

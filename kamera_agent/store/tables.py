@@ -19,23 +19,15 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from kamera_agent.store.codec import Encoded
+from kamera_agent.store.database import Transaction
 
 DIGEST_BYTES = 32
 MAX_QUARANTINE_NOTES = 1000
+MAX_REASON_BYTES = 1000
 TOTAL_BYTES = b"bytes"
-
-
-class Transaction(Protocol):
-    """The calls of an LMDB transaction used here. Buffers die with the transaction."""
-
-    def get(self, key: bytes, default: None = None, db: Any = None) -> memoryview | None: ...
-    def put(self, key: bytes, value: Any, *, db: Any = None) -> bool: ...
-    def delete(self, key: bytes, *, db: Any = None) -> bool: ...
-    def cursor(self, db: Any = None) -> Any: ...
-    def stat(self, db: Any = None) -> Any: ...
 
 
 class Entry(NamedTuple):
@@ -157,7 +149,7 @@ class Tables:
         cursor = txn.cursor(self.quarantine)
         if txn.stat(self.quarantine)["entries"] >= MAX_QUARANTINE_NOTES and cursor.first():
             cursor.delete()
-        txn.put(_TICK.pack(time.time_ns()) + digest, reason.encode(), db=self.quarantine)
+        txn.put(_TICK.pack(time.time_ns()) + digest, reason.encode()[:MAX_REASON_BYTES], db=self.quarantine)
 
     def _add_bytes(self, txn: Transaction, num_bytes: int) -> None:
         txn.put(TOTAL_BYTES, _TOTAL.pack(self.held_bytes(txn) + num_bytes), db=self.totals)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.store.base import CheckReport, Store, StoreStats
+from kamera_agent.store.lmdb_store import LmdbStore
 
 
 class TieredStore(Store):
@@ -16,7 +17,7 @@ class TieredStore(Store):
     The tiers belong to this store and close with it; each one's own figures are in `memory` and `disk`.
     """
 
-    def __init__(self, memory: Store, disk: Store) -> None:
+    def __init__(self, memory: Store, disk: LmdbStore) -> None:
         self.memory = memory
         self.disk = disk
         self._lock = threading.Lock()
@@ -24,6 +25,8 @@ class TieredStore(Store):
 
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
         found = self.memory.get_many(keys)
+        # Or what memory serves every day would be the first thing that the disk forgets.
+        self.disk.use([record.header.key for record in found.values()])
         missing = [key for key in keys if key.digest not in found]
         if not missing:
             return found

@@ -10,8 +10,8 @@ from functools import partial
 from kamera_agent.config import MIB
 from kamera_agent.store.codec import encode
 from kamera_agent.store.counters import Counters
-from kamera_agent.store.environment import Environment
-from kamera_agent.store.tables import Entry, Transaction
+from kamera_agent.store.database import Database, Transaction
+from kamera_agent.store.tables import Entry
 from kamera_agent.store.write_queue import Batch, WriteQueue
 
 BATCH_BYTES = 64 * MIB
@@ -27,28 +27,27 @@ class Writer:
     Trouble with the medium never leaves this thread: the batch is counted in failed_writes and logged.
     """
 
-    def __init__(self, environment: Environment, cap_bytes: int, queue_bytes: int) -> None:
-        self.environment = environment
+    def __init__(self, database: Database, cap_bytes: int, queue_bytes: int) -> None:
+        self.database = database
         self.cap_bytes = cap_bytes
         self.counters = Counters()
-        self.queue = WriteQueue(queue_bytes, after=environment.read(environment.tables.last_tick) or 0)
+        self.queue = WriteQueue(queue_bytes, after=database.read(database.tables.last_tick) or 0)
         self._thread = threading.Thread(target=self._run, name="kamera-store-writer", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Write what is queued, then close the environment."""
+        """Write what is queued, then close the database."""
         self.queue.close()
         self._thread.join()
-        self.environment.close()
+        self.database.close()
 
     def _run(self) -> None:
         while (batch := self.queue.take(BATCH_BYTES)) is not None:
             try:
                 self.counters.add(self._commit(batch))
-            except Exception:
-                # Whatever it was, a dead writer would block put_many() for ever.
+            except Exception:  # noqa: BLE001 - whatever it was, a dead writer would block put_many() for ever
                 _log.warning(
-                    "%d writes to the store %s failed", batch.num_puts, self.environment.path, exc_info=True
+                    "%d writes to the store %s failed", batch.num_puts, self.database.path, exc_info=True
                 )
                 self.counters.add({"failed_writes": batch.num_puts})
             finally:
@@ -57,17 +56,17 @@ class Writer:
     def _commit(self, batch: Batch) -> Counter[str]:
         counts: Counter[str] = Counter()
         for num_tries in range(1, MAX_TRIES + 1):
-            written = self.environment.write(partial(self._apply, batch))
+            written = self.database.write(partial(self._apply, batch))
             if written is not None:
                 return counts + written
-            evicted = self.environment.write(partial(self._make_room, num_tries * batch.num_bytes))
+            evicted = self.database.write(partial(self._make_room, num_tries * batch.num_bytes))
             counts["evictions"] += evicted or 0
-        _log.warning("%d writes do not fit in the map of the store %s", batch.num_puts, self.environment.path)
+        _log.warning("%d writes do not fit in the map of the store %s", batch.num_puts, self.database.path)
         counts["failed_writes"] += batch.num_puts
         return counts
 
     def _apply(self, batch: Batch, txn: Transaction) -> Counter[str]:
-        tables, counts = self.environment.tables, Counter[str]()
+        tables, counts = self.database.tables, Counter[str]()
         for digest, intent in batch.intents.items():
             tables.remove(txn, digest)
             if intent.damage is not None:
@@ -83,4 +82,4 @@ class Writer:
         return counts
 
     def _make_room(self, num_bytes: int, txn: Transaction) -> int:
-        return self.environment.tables.evict(txn, max(0, self.environment.tables.held_bytes(txn) - num_bytes))
+        return self.database.tables.evict(txn, max(0, self.database.tables.held_bytes(txn) - num_bytes))

@@ -16,6 +16,9 @@ from kamera_agent.vision.image import ImageSource, Pixels, decode_image
 # The rate the Qwen families sample clips at, and so the spacing they were trained on.
 DEFAULT_FPS = 2.0
 
+# Iterable, most of them, and yet no list of pictures.
+ONE_PICTURE = (str, bytes, bytearray, memoryview, Image.Image)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
@@ -54,7 +57,7 @@ def _check_timestamps(timestamps: Sequence[float]) -> None:
 
 
 def stack_frames(
-    frames: Frames | Pixels | Iterable[ImageSource], timestamps: Sequence[float] | None = None
+    frames: Frames | Pixels | Iterable[ImageSource], timestamps: Iterable[float] | None = None
 ) -> Frames:
     """Gather frames in any accepted form.
 
@@ -73,7 +76,7 @@ def stack_frames(
     return Frames(pixels, _seconds(timestamps))
 
 
-def _seconds(timestamps: Sequence[float]) -> tuple[float, ...]:
+def _seconds(timestamps: Iterable[float]) -> tuple[float, ...]:
     try:
         # Adding 0.0 turns -0.0, which is the same moment with other bits, into 0.0.
         return tuple(float(time) + 0.0 for time in timestamps)
@@ -90,9 +93,7 @@ def _copy_array(array: npt.NDArray[np.generic]) -> Pixels:
 
 
 def _decode_all(frames: Iterable[ImageSource]) -> list[Pixels]:
-    if isinstance(frames, (str, bytes, bytearray, memoryview, Image.Image)) or not isinstance(
-        frames, Iterable
-    ):
+    if isinstance(frames, ONE_PICTURE) or not isinstance(frames, Iterable):
         hint = "pass a list of pictures, or read a clip with sample_fps"
         raise VideoError(f"frames are one {type(frames).__name__}; {hint}")
     return [_decode_frame(i, frame) for i, frame in enumerate(frames)]

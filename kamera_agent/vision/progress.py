@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from rich.console import Console
 from rich.progress import Progress
@@ -12,7 +12,7 @@ from rich.progress import Progress
 QUIET_S = 1.0
 
 
-def with_progress(times: Iterable[float], duration_s: float, label: str) -> Iterator[float]:
+def with_progress(times: Iterable[float], duration_s: float, label: str) -> Generator[float, None, None]:
     """Yield the times unchanged; show how far they came on stderr once QUIET_S seconds went by.
 
     times: seconds into the clip. duration_s: length of the clip, 0.0 if unknown.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 
 import numpy as np
@@ -83,7 +83,7 @@ def _times_of_change(clip: Clip, threshold: float) -> Generator[float, None, Non
             yield time_s
 
 
-def _watched(clip: Clip) -> Iterator[float]:
+def _watched(clip: Clip) -> Generator[float, None, None]:
     return with_progress(clip.times(), clip.duration_s, "reading clip")
 
 

@@ -113,9 +113,12 @@ class Family(ABC):
 
     @abstractmethod
     def hidden_states(
-        self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: SlotCache
+        self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: SlotCache
     ) -> torch.Tensor:
-        """Decoder output [Q, hidden] for embeds [Q, hidden], positions [A, Q] and an additive mask [1, 1, Q, S]."""
+        """Decoder output [Q, hidden] for embeds [Q, hidden], positions [A, Q] and an additive mask [1, 1, Q, S].
+
+        No mask: queries and first slots are one and the same, in order (only where causal_without_mask).
+        """
 
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -124,6 +127,11 @@ class Family(ABC):
     @abstractmethod
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
+
+    @property
+    def causal_without_mask(self) -> bool:
+        """Whether attention without a mask is causal and cuts the keys to the number of queries."""
+        return bool(self.model.config._attn_implementation == "sdpa")
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, without anything added around it."""

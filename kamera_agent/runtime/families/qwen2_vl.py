@@ -18,7 +18,7 @@ from kamera_agent.errors import ImageError, UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors, Run
 from kamera_agent.runtime.kv_pool import KVShape, SlotCache
 from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image
-from kamera_agent.vision.frames import DEFAULT_FPS, Frames
+from kamera_agent.vision.frames import DEFAULT_FPS, Frames, pad_to_multiple
 from kamera_agent.vision.image import Pixels
 
 Grid = tuple[int, int, int]
@@ -184,11 +184,10 @@ class Qwen2VL(Family):
 
     def _group_stills(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
         """Video patches from the image processor: it repeats a still along the temporal patch, so one
-        copy of each frame is taken and neighbouring frames are put together; the last frame fills up."""
+        copy of each frame is taken and neighbouring frames are put together."""
         image = self.processors.image_processor
         per_group, num_groups = image.temporal_patch_size, chunk.grid[0]
-        fill = [chunk.pixels[-1]] * (num_groups * per_group - len(chunk.pixels))
-        batch = image(images=[*chunk.pixels, *fill], return_tensors="pt")
+        batch = image(images=list(pad_to_multiple(chunk.pixels, per_group)), return_tensors="pt")
         stills = batch["pixel_values"].view(num_groups, per_group, -1, 3, per_group, image.patch_size**2)
         values = stills[:, :, :, :, 0].permute(0, 2, 3, 1, 4)
         grid = batch["image_grid_thw"][:1].clone()
@@ -209,12 +208,13 @@ class Qwen2VL(Family):
         return cos[0], sin[0]
 
     def hidden_states(
-        self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: SlotCache
+        self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: SlotCache
     ) -> torch.Tensor:
         hidden: torch.Tensor = self._text(
             inputs_embeds=embeds[None],
             position_ids=positions[:, None],
-            attention_mask=mask,
+            # By layer type, so that a missing mask stays missing.
+            attention_mask={"full_attention": mask},
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state

@@ -1,0 +1,51 @@
+# Every target sets up what it needs: a fresh machine needs only Python 3.11+ and make.
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench
+
+help:
+	@echo "make setup   create $(VENV) and install the package with its tools"
+	@echo "make demo    run the demo"
+	@echo "make test    run the tests"
+	@echo "make check   lint, types, house plan"
+	@echo "make bench   print the benchmarks as JSON"
+	@echo
+	@echo "PYTHON=$(PYTHON)   the Python (3.11 or newer) that $(VENV) is made with"
+	@echo "TORCH='$(TORCH)'   the torch requirement, installed before the package"
+
+setup:
+	@rm -f $(READY)
+	@$(MAKE) --no-print-directory $(READY)
+
+# torch goes first: the package then accepts the build that is there (CPU or CUDA) and fetches no other.
+$(READY): pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || \
+		{ echo "No $(PYTHON) here. Install Python 3.11 or newer, or name one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1); kamera-agent needs Python 3.11 or newer." \
+			"Name one: make setup PYTHON=python3.12" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install "$(TORCH)"
+	$(BIN)/python -m pip install -e ".[dev]"
+	@touch $(READY)
+
+demo: $(READY)
+	@$(BIN)/kamera demo
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+check: $(READY)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_floors.py
+
+bench: $(READY)
+	@$(BIN)/python -m benchmarks.window --json
+	@$(BIN)/python -m benchmarks.store --json

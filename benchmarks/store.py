@@ -1,0 +1,153 @@
+"""Put and get of one chunk on the disk tier, beside plain file access and plain memory copies.
+
+    python -m benchmarks.store --json
+
+Each round takes every measurement once, in turn, so that a busy machine slows all of them alike. Medians over
+the rounds are reported. The store's file and the plain file lie on the same disk, in the page cache.
+
+put         put_many() and flush(): encode, checksum, copy into the database, commit, sync
+get         get_many(): copy out of the page cache into fresh tensors, verify every checksum
+file_write  the same bytes to a new plain file, and fsync
+file_read   the plain file from the page cache into fresh memory (readinto), no checksum
+memcpy      resident memory into fresh memory, numpy.copyto on one thread, tensor by tensor
+
+get, file_read and memcpy fill the same kind of destination: one block of uninitialised memory from
+torch.empty, allocated inside the measured time and freed outside of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kamera_agent.chunk import Key, Record
+from kamera_agent.config import MIB
+from kamera_agent.store.lmdb_store import LmdbStore
+
+NUM_LAYERS, NUM_KV_HEADS, NUM_TOKENS, HEAD_DIM = 12, 2, 1196, 64
+SEED = 0
+
+
+def make_record(seed: int) -> Record:
+    """Canonical KV of one 1280x720 screenshot: per layer K and V [H, T, D]."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (NUM_KV_HEADS, NUM_TOKENS, HEAD_DIM)
+    layers = [[torch.randn(shape, generator=generator) for _ in range(2)] for _ in range(NUM_LAYERS)]
+    key = Key.of(benchmark="store")
+    return Record.of(key, key.digest, "canonical", layers)
+
+
+class Workload:
+    """The steps of one round. All of them move the bytes of the same record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.record = make_record(SEED)
+        self.tensors = [tensor for tensors in self.record.layers for tensor in tensors]
+        self.file = folder / "plain"
+        self.store = LmdbStore(folder / "store", cap_bytes=1024 * MIB)
+
+    def put(self) -> None:
+        self.store.put_many([self.record])
+        self.store.flush()
+
+    def get(self) -> list[torch.Tensor]:
+        found = self.store.get_many([self.record.header.key])[self.record.header.key.digest]
+        return [tensor for tensors in found.layers for tensor in tensors]
+
+    def file_write(self) -> None:
+        with self.file.open("wb", buffering=0) as file:
+            for tensor in self.tensors:
+                file.write(tensor.numpy().data)
+            os.fsync(file.fileno())
+
+    def file_read(self) -> list[torch.Tensor]:
+        fresh = self.fresh()
+        with self.file.open("rb", buffering=0) as file:
+            for tensor in fresh:
+                file.readinto(tensor.numpy().data)
+        return fresh
+
+    def memcpy(self) -> list[torch.Tensor]:
+        fresh = self.fresh()
+        for target, tensor in zip(fresh, self.tensors, strict=True):
+            np.copyto(target.numpy(), tensor.reshape(-1).numpy())
+        return fresh
+
+    def fresh(self) -> list[torch.Tensor]:
+        """Uninitialised memory for every tensor, flat, in one block."""
+        sizes = [tensor.numel() for tensor in self.tensors]
+        return list(torch.empty(sum(sizes)).split(sizes))
+
+
+def seconds_of(step: Callable[[], object]) -> float:
+    """Time of one call. The result is freed outside of it."""
+    start = time.perf_counter()
+    result = step()
+    seconds = time.perf_counter() - start
+    del result
+    return seconds
+
+
+def measure(workload: Workload, num_rounds: int) -> dict[str, float]:
+    """Median seconds of every step; the first two rounds are warm-up."""
+    steps = [workload.put, workload.get, workload.file_write, workload.file_read, workload.memcpy]
+    times: dict[str, list[float]] = {step.__name__: [] for step in steps}
+    for _ in range(num_rounds + 2):
+        for step in steps:
+            times[step.__name__].append(seconds_of(step))
+    return {name: statistics.median(seconds[2:]) for name, seconds in times.items()}
+
+
+def report(medians: dict[str, float], record: Record, num_rounds: int) -> dict[str, object]:
+    """Rates in GB/s (10^9 bytes per second), their ratios, and the conditions they hold under."""
+    num_bytes = record.header.num_bytes
+    rates = {f"{name}_gbps": round(num_bytes / seconds / 1e9, 3) for name, seconds in medians.items()}
+    return {
+        **rates,
+        "get_vs_memcpy": round(medians["memcpy"] / medians["get"], 3),
+        "put_vs_file": round(medians["file_write"] / medians["put"], 3),
+        "conditions": {
+            "shape": [NUM_LAYERS, 2, NUM_KV_HEADS, NUM_TOKENS, HEAD_DIM],
+            "tokens": NUM_TOKENS,
+            "bytes": num_bytes,
+            "dtype": "float32",
+            "device": "cpu",
+            "threads": torch.get_num_threads(),
+            "cpus": os.cpu_count(),
+            "rounds": num_rounds,
+            "seed": SEED,
+            "torch": torch.__version__,
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Put and get of one chunk, beside file access and memcpy.")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--rounds", type=int, default=15, help="measured rounds, at least 7 (default 15)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        workload = Workload(Path(folder))
+        result = report(measure(workload, max(7, args.rounds)), workload.record, max(7, args.rounds))
+        workload.store.close()
+    print(f"one chunk of {NUM_TOKENS} tokens, {workload.record.header.num_bytes / 1e6:.1f} MB, float32")
+    for name in ("put", "get", "file_write", "file_read", "memcpy"):
+        print(f"{name:>10}  {result[f'{name}_gbps']:7.3f} GB/s")
+    print(f"get reaches {result['get_vs_memcpy']} of memcpy, put {result['put_vs_file']} of a plain file")
+    if args.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

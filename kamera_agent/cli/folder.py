@@ -1,0 +1,28 @@
+"""Opening a store that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from kamera_agent.errors import StoreUnavailableError
+from kamera_agent.store.lmdb_store import LmdbStore
+
+# Every folder that was ever opened as a store has this file.
+DATABASE = "data.mdb"
+
+
+@contextmanager
+def existing_store(path: Path) -> Iterator[LmdbStore]:
+    """The store in a folder, closed at the end.
+
+    Raises StoreUnavailableError where there is none. Nothing is created.
+    """
+    folder = path.expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise StoreUnavailableError(f"{folder} is a file; pass the folder of a store.")
+    if not (folder / DATABASE).is_file():
+        raise StoreUnavailableError(f"{folder} holds no store; pass a folder that a Kamera was opened with.")
+    with closing(LmdbStore(folder)) as store:
+        yield store

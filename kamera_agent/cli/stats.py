@@ -1,0 +1,53 @@
+"""`kamera stats`: what a store holds, by kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args
+
+import typer
+
+from rich.table import Table
+
+from kamera_agent.chunk import Header, RecordKind
+from kamera_agent.cli.console import format_bytes, make_console
+from kamera_agent.cli.folder import existing_store
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Records of one kind and the bytes of their tensors."""
+
+    num_records: int
+    num_bytes: int
+
+
+def show_stats(path: Path, as_json: bool) -> None:
+    """Print the holdings of a store. Raises StoreUnavailableError."""
+    with existing_store(path) as store:
+        stats, holdings = store.stats(), count(store.headers())
+    if as_json:
+        sizes = {"num_records": stats.num_records, "num_bytes": stats.num_bytes, "cap_bytes": stats.cap_bytes}
+        kinds = {kind: asdict(holding) for kind, holding in holdings.items()}
+        typer.echo(json.dumps({"store": str(path.expanduser()), **sizes, "kinds": kinds}, indent=2))
+        return
+    table = Table("kind", title=str(path.expanduser()), title_justify="left")
+    table.add_column("records", justify="right")
+    table.add_column("size", justify="right")
+    for kind, holding in holdings.items():
+        table.add_row(kind, str(holding.num_records), format_bytes(holding.num_bytes))
+    table.add_section()
+    table.add_row("all", str(stats.num_records), format_bytes(stats.num_bytes))
+    table.add_row("cap", "", format_bytes(stats.cap_bytes))
+    make_console().print(table)
+
+
+def count(headers: Iterable[Header]) -> dict[RecordKind, Holding]:
+    """Holdings by kind; every kind is there, even if empty."""
+    sizes: dict[RecordKind, list[int]] = {kind: [] for kind in get_args(RecordKind)}
+    for header in headers:
+        sizes[header.kind].append(header.num_bytes)
+    return {kind: Holding(len(found), sum(found)) for kind, found in sizes.items()}

@@ -1,0 +1,29 @@
+"""`kamera verify`: read and check every record of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from kamera_agent.cli.console import format_bytes
+from kamera_agent.cli.folder import existing_store
+
+
+def verify_store(path: Path) -> None:
+    """Check a store and print what was wrong.
+
+    Raises StoreUnavailableError, and typer.Exit(1) when there were problems.
+    """
+    with existing_store(path) as store:
+        stats = store.stats()
+        doing = f"Reading {stats.num_records} records, {format_bytes(stats.num_bytes)}"
+        with Console(stderr=True).status(doing):
+            report = store.check()
+    for problem in report.problems:
+        typer.echo(problem)
+    whole = f"{report.num_records} records, {format_bytes(report.num_bytes)}, are whole"
+    typer.echo(f"{whole}; {len(report.problems)} damaged." if report.problems else f"{whole}.")
+    if report.problems:
+        raise typer.Exit(1)

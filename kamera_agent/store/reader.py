@@ -1,0 +1,97 @@
+"""Reading records out of the tables, and telling damaged ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from kamera_agent.chunk import Header, Key, Record
+from kamera_agent.errors import CorruptRecordError
+from kamera_agent.store.capacity import record_bytes
+from kamera_agent.store.codec import decode_header, decode_layers
+from kamera_agent.store.database import Transaction
+from kamera_agent.store.manifest import Manifest
+from kamera_agent.store.tables import Tables
+from kamera_agent.store.write_queue import Intent
+
+
+class Reader:
+    """Queries over the tables, each run inside one read transaction. What is pending hides what is stored.
+
+    on_damage: called with the digest of a record that fails verification, and why.
+    """
+
+    def __init__(self, tables: Tables, on_damage: Callable[[bytes, str], None]) -> None:
+        self._tables = tables
+        self._on_damage = on_damage
+
+    def find(
+        self, keys: Sequence[Key], intents: Mapping[bytes, Intent | None], txn: Transaction
+    ) -> dict[bytes, Record]:
+        """The records of the keys, by digest. intents: for every key what is pending, or None."""
+        found = {}
+        for key in keys:
+            intent = intents[key.digest]
+            record = self._load(key, txn) if intent is None else intent.record
+            if record is not None and record.header.key.material == key.material:
+                found[key.digest] = record
+        return found
+
+    def verify(self, digest: bytes, txn: Transaction) -> int | str | None:
+        """Bytes counted for a whole record, what is wrong with a damaged one, None for one that has gone."""
+        try:
+            manifest = self._manifest(digest, txn)
+            return None if manifest is None else record_bytes(self._record(manifest, txn).header)
+        except CorruptRecordError as error:
+            self._on_damage(digest, str(error))
+            return f"record {digest.hex()}: {error}"
+
+    def headers(self, chunk: bytes | None, pending: Mapping[bytes, Intent], txn: Transaction) -> list[Header]:
+        """Headers of the stored records of one chunk, or of all, without those that have something pending."""
+        headers = []
+        for digest in self._tables.digests(txn, chunk):
+            try:
+                manifest = None if digest in pending else self._manifest(digest, txn)
+            except CorruptRecordError as error:
+                self._on_damage(digest, str(error))
+                continue
+            if manifest is not None:
+                headers.append(manifest.header)
+        return headers
+
+    def sizes(self, pending: Mapping[bytes, Intent], txn: Transaction) -> tuple[int, int]:
+        """Number and bytes of the records held once what is pending is written, before eviction."""
+        num_records, num_bytes = self._tables.num_records(txn), self._tables.held_bytes(txn)
+        for digest, intent in pending.items():
+            entry = self._tables.entry(txn, digest)
+            num_records += (intent.record is not None) - (entry is not None)
+            num_bytes += intent.num_bytes - (0 if entry is None else entry.num_bytes)
+        return num_records, num_bytes
+
+    def survey(self, txn: Transaction) -> tuple[list[bytes], list[str]]:
+        """Digests of all records, and where the books do not agree."""
+        return self._tables.digests(txn), self._tables.problems(txn)
+
+    def _load(self, key: Key, txn: Transaction) -> Record | None:
+        try:
+            manifest = self._manifest(key.digest, txn)
+            if manifest is None or manifest.material != key.material:
+                return None
+            return self._record(manifest, txn)
+        except CorruptRecordError as error:
+            self._on_damage(key.digest, str(error))
+            return None
+
+    def _manifest(self, digest: bytes, txn: Transaction) -> Manifest | None:
+        blob = self._tables.header(txn, digest)
+        if blob is None:
+            return None
+        manifest = decode_header(blob)
+        if manifest.digest != digest.hex():
+            raise CorruptRecordError(f"the header is that of record {manifest.digest}")
+        return manifest
+
+    def _record(self, manifest: Manifest, txn: Transaction) -> Record:
+        header = manifest.header
+        fetch = partial(self._tables.value, txn, header.key.digest)
+        return Record(header, decode_layers(manifest, fetch))

@@ -1,0 +1,53 @@
+"""Stores of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kamera_agent.config import MIB
+from kamera_agent.store.base import Store
+from kamera_agent.store.lmdb_store import LmdbStore
+from kamera_agent.store.memory import MemoryStore
+from kamera_agent.store.tiered import TieredStore
+
+MakeStore = Callable[..., Store]
+
+OPEN: dict[str, Callable[[Path, int], Store]] = {
+    "memory": lambda folder, cap_bytes: MemoryStore(cap_bytes),
+    "disk": lambda folder, cap_bytes: LmdbStore(folder, cap_bytes),
+    "tiered": lambda folder, cap_bytes: TieredStore(
+        MemoryStore(cap_bytes // 4), LmdbStore(folder, cap_bytes)
+    ),
+}
+
+
+def maker(kind: str, folder: Path) -> Iterator[MakeStore]:
+    """Opens stores of one kind, each over a folder of its own, and closes them at the end."""
+    opened: list[Store] = []
+
+    def make(cap_bytes: int = 64 * MIB) -> Store:
+        opened.append(OPEN[kind](folder / f"store{len(opened)}", cap_bytes))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture(params=OPEN)
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
+    yield from maker(request.param, tmp_path)
+
+
+# Two tiers are two lists of what was used last: memory may still serve what the disk evicted.
+@pytest.fixture(params=["memory", "disk"])
+def make_tier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
+    yield from maker(request.param, tmp_path)
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> Store:
+    return make_store()

@@ -1,0 +1,77 @@
+"""Records whose bytes are known, and how to compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from kamera_agent.chunk import Key, Record
+
+KIB = 1024
+AWKWARD_SHAPES = [(), (0,), (1,), (63,), (3, 0, 5), (1, 217, 3), (2, 100, 7)]
+
+
+def make_key(name: str) -> Key:
+    return Key.of(name=name)
+
+
+def random_tensor(shape: Sequence[int], dtype: torch.dtype, seed: int) -> torch.Tensor:
+    """Random bits, NaN and infinity among them."""
+    generator = torch.Generator().manual_seed(seed)
+    num_bytes = torch.empty(tuple(shape), dtype=dtype).numel() * dtype.itemsize
+    bits = torch.randint(0, 256, (num_bytes,), dtype=torch.uint8, generator=generator)
+    return bits.view(dtype).reshape(tuple(shape))
+
+
+def make_record(
+    name: str,
+    shapes: Sequence[Sequence[int]] = ((16, 16), (16, 16)),
+    dtype: torch.dtype = torch.float32,
+    num_layers: int = 2,
+    seed: int = 0,
+    **fields: Any,
+) -> Record:
+    """A record whose bytes follow from the name, the seed and the layer."""
+    key = make_key(name)
+    base = int.from_bytes(key.digest[:4], "big") + seed
+    layers = [
+        [random_tensor(shape, dtype, base + 100 * layer + place) for place, shape in enumerate(shapes)]
+        for layer in range(num_layers)
+    ]
+    return Record.of(key, fields.pop("chunk", key.digest), fields.pop("kind", "canonical"), layers, **fields)
+
+
+def record_of_bytes(name: str, num_bytes: int, seed: int = 0) -> Record:
+    """A one-layer record of exactly that many tensor bytes."""
+    return make_record(name, shapes=[(num_bytes,)], dtype=torch.uint8, num_layers=1, seed=seed)
+
+
+def bits(record: Record) -> list[tuple[str, tuple[int, ...], bytes]]:
+    """Everything about the tensors, comparable: dtype, shape, raw bytes, in order."""
+    return [
+        (str(tensor.dtype), tuple(tensor.shape), bytes(tensor.reshape(-1).view(torch.uint8).numpy()))
+        for tensors in record.layers
+        for tensor in tensors
+    ]
+
+
+def same(left: Record, right: Record) -> bool:
+    """Whether two records are equal bit for bit."""
+    return (
+        left.header == right.header
+        and [len(tensors) for tensors in left.layers] == [len(tensors) for tensors in right.layers]
+        and bits(left) == bits(right)
+    )
+
+
+def versioned_record(name: str, version: int) -> Record:
+    """A record that says in its attributes which of its versions it is, so that whoever reads it can tell."""
+    shapes = [(version % 7 + 1, 512), (3, 1 + version % 5, 256)]
+    return make_record(name, shapes, torch.bfloat16, seed=version, attributes={"version": version})
+
+
+def genuine(name: str, record: Record) -> bool:
+    """Whether a versioned record is, bit for bit, the version it says it is."""
+    return same(record, versioned_record(name, record.header.attributes["version"]))

@@ -1,0 +1,331 @@
+"""The disk tier by itself: restarts, folders that cannot be opened, and a disk that fails later."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import resource
+import stat
+import sys
+import threading
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import pytest
+from store_records import KIB, make_key, make_record, record_of_bytes, same
+
+from kamera_agent.config import MIB
+from kamera_agent.errors import SettingError, StoreUnavailableError
+from kamera_agent.store import capacity, sharing
+from kamera_agent.store.lmdb_store import Environment, LmdbStore
+
+CAP_BYTES = 100 * KIB
+
+
+class TestReopening:
+    def test_order_of_use_and_totals_survive(self, tmp_path: Path) -> None:
+        """1. Put r0..r4, read r1 then r0, close. 2. Reopen; two more push out r2 and r3."""
+        store = LmdbStore(tmp_path, CAP_BYTES)
+        store.put_many(record_of_bytes(f"r{i}", 20 * KIB) for i in range(5))
+        store.flush()
+        for name in ("r1", "r0"):
+            store.get_many([make_key(name)])
+        before = store.stats()
+        store.close()
+        store = LmdbStore(tmp_path, CAP_BYTES)
+        after = store.stats()
+        assert (
+            (after.num_records, after.num_bytes) == (before.num_records, before.num_bytes) == (5, 100 * KIB)
+        )
+        store.put_many(record_of_bytes(name, 20 * KIB) for name in ("r5", "r6"))
+        store.flush()
+        assert {header.key for header in store.headers()} == {make_key(f"r{i}") for i in (0, 1, 4, 5, 6)}
+        assert store.check().problems == ()
+        store.close()
+
+    def test_close_writes_what_is_queued(self, tmp_path: Path) -> None:
+        records = [make_record(f"r{i}") for i in range(20)]
+        store = LmdbStore(tmp_path, CAP_BYTES * 10)
+        store.put_many(records)
+        store.close()
+        store = LmdbStore(tmp_path, CAP_BYTES * 10)
+        found = store.get_many([record.header.key for record in records])
+        assert all(same(found[record.header.key.digest], record) for record in records)
+        store.close()
+
+    def test_a_smaller_cap_evicts_with_the_next_write(self, tmp_path: Path) -> None:
+        store = LmdbStore(tmp_path, CAP_BYTES)
+        store.put_many(record_of_bytes(f"r{i}", 20 * KIB) for i in range(5))
+        store.close()
+        store = LmdbStore(tmp_path, 40 * KIB)
+        store.put_many([record_of_bytes("r5", 20 * KIB)])
+        store.flush()
+        assert {header.key for header in store.headers()} == {make_key("r4"), make_key("r5")}
+        store.close()
+
+
+class TestFolder:
+    def test_folder_and_files_are_private(self, tmp_path: Path) -> None:
+        LmdbStore(tmp_path / "a" / "b", CAP_BYTES).close()
+        assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+        assert stat.S_IMODE((tmp_path / "a" / "b" / "data.mdb").stat().st_mode) == 0o600
+
+    def test_home_is_expanded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        LmdbStore("~/cache", CAP_BYTES).close()
+        assert (tmp_path / "cache" / "data.mdb").exists()
+
+    @pytest.mark.parametrize(
+        ("free_bytes", "expected"),
+        [(1000 * MIB, 100 * MIB), (10**15, 20 * 1024 * MIB)],
+        ids=["tenth", "limit"],
+    )
+    def test_the_default_cap_is_a_tenth_of_the_free_disk_and_is_said(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        free_bytes: int,
+        expected: int,
+    ) -> None:
+        usage = namedtuple("usage", "free")(free_bytes)
+        monkeypatch.setattr(capacity.shutil, "disk_usage", lambda folder: usage)
+        with caplog.at_level(logging.INFO, "kamera_agent.store"):
+            store = LmdbStore(tmp_path)
+        assert store.stats().cap_bytes == expected
+        assert f"may hold {expected // MIB} MiB" in caplog.text
+        store.close()
+
+    def test_a_negative_queue_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingError, match="queue_bytes is -1"):
+            LmdbStore(tmp_path, queue_bytes=-1)
+
+
+def a_file(folder: Path) -> Path:
+    folder.write_text("in the way")
+    return folder
+
+
+def below_a_file(folder: Path) -> Path:
+    return a_file(folder) / "store"
+
+
+def not_creatable(folder: Path) -> Path:
+    return Path("/proc/no such folder")
+
+
+def garbage(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "data.mdb").write_bytes(bytes(range(256)) * 100)
+    return folder
+
+
+def cut_short(folder: Path) -> Path:
+    store = LmdbStore(folder, CAP_BYTES)
+    store.put_many([record_of_bytes("r", 50 * KIB)])
+    store.close()
+    os.truncate(folder / "data.mdb", (folder / "data.mdb").stat().st_size // 2)
+    return folder
+
+
+def cut_to_a_stump(folder: Path) -> Path:
+    cut_short(folder)
+    os.truncate(folder / "data.mdb", 100)
+    return folder
+
+
+def folder_for_data(folder: Path) -> Path:
+    (folder / "data.mdb").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "spoil", [a_file, below_a_file, not_creatable, garbage, cut_short, cut_to_a_stump, folder_for_data]
+)
+def test_a_folder_that_cannot_be_opened_is_a_clear_error(
+    tmp_path: Path, spoil: Callable[[Path], Path]
+) -> None:
+    folder = spoil(tmp_path / "folder")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="local disk") as caught:
+            LmdbStore(folder, CAP_BYTES)
+        assert str(folder) in str(caught.value)
+
+
+def test_a_spoiled_folder_can_be_used_again_once_emptied(tmp_path: Path) -> None:
+    folder = garbage(tmp_path / "folder")
+    with pytest.raises(StoreUnavailableError):
+        LmdbStore(folder, CAP_BYTES)
+    (folder / "data.mdb").unlink()
+    store = LmdbStore(folder, CAP_BYTES)
+    store.put_many([make_record("r")])
+    assert store.check().num_records == 1
+    store.close()
+
+
+def write_beyond_file_limit(folder: Path) -> None:
+    """Exit code 0 when a disk that takes no more costs writes, and nothing else."""
+    store, early = LmdbStore(folder, 64 * MIB), record_of_bytes("early", 50 * KIB)
+    store.put_many([early])
+    store.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
+    late = [record_of_bytes(f"late{i}", 500 * KIB) for i in range(10)]
+    for record in late:
+        store.put_many([record])
+        store.flush()
+    stats, found = store.stats(), store.get_many([r.header.key for r in [early, *late]])
+    assert same(found[early.header.key.digest], early)
+    assert stats.failed_writes > 0
+    assert stats.failed_writes + stats.num_records == 11
+    assert len(found) == stats.num_records
+    assert store.check().problems == ()
+    store.close()
+
+
+class TestFailingDisk:
+    def test_a_disk_that_takes_no_more_costs_writes_and_nothing_else(self, tmp_path: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        child = context.Process(target=write_beyond_file_limit, args=(tmp_path,))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+
+    @pytest.mark.parametrize(
+        "error", [lmdb.DiskError("disk"), OSError(28, "no space"), MemoryError()], ids=repr
+    )
+    def test_a_failing_write_is_counted_and_reading_goes_on(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        error: Exception,
+    ) -> None:
+        store, stored, lost = LmdbStore(tmp_path, CAP_BYTES), make_record("stored"), make_record("lost")
+        store.put_many([stored])
+        store.flush()
+
+        def fail(*_: object) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Environment, "write", fail)
+            store.put_many([lost])
+            store.flush()
+        found = store.get_many([stored.header.key, lost.header.key])
+        assert list(found) == [stored.header.key.digest]
+        assert store.stats().failed_writes == 1
+        assert "1 writes to the store" in caplog.text
+        store.put_many([lost])
+        assert store.check().num_records == 2
+        store.close()
+
+    def test_a_failing_read_is_a_miss(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store, record = LmdbStore(tmp_path, CAP_BYTES), make_record("r")
+        store.put_many([record])
+        store.flush()
+
+        def fail(*_: object, **__: object) -> None:
+            raise lmdb.CorruptedError("page")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Environment, "_run", fail)
+            assert store.get_many([record.header.key]) == {}
+            assert store.headers() == []
+            assert store.stats().num_records == 0
+            assert store.check().problems != ()
+        assert same(store.get_many([record.header.key])[record.header.key.digest], record)
+        store.close()
+
+    def test_a_full_map_evicts_and_tries_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The map is smaller than the cap, as when old readers keep replaced pages from being used again."""
+        monkeypatch.setattr(sharing, "map_bytes", lambda cap_bytes: 2 * MIB)
+        store = LmdbStore(tmp_path, 64 * MIB)
+        for i in range(60):
+            store.put_many([record_of_bytes(f"r{i}", 100 * KIB)])
+            store.flush()
+        stats = store.stats()
+        assert stats.failed_writes == 0
+        assert stats.evictions == 60 - stats.num_records
+        assert stats.num_bytes == stats.num_records * 100 * KIB > 0
+        assert make_key("r59") in {header.key for header in store.headers()}
+        assert store.check().problems == ()
+        store.close()
+
+    def test_a_record_that_never_fits_the_map_is_counted_as_failed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sharing, "map_bytes", lambda cap_bytes: MIB)
+        store = LmdbStore(tmp_path, 64 * MIB)
+        store.put_many([record_of_bytes("huge", 3 * MIB)])
+        store.flush()
+        assert (store.stats().failed_writes, store.stats().num_records) == (1, 0)
+        store.put_many([make_record("r")])
+        assert store.check().num_records == 1
+        store.close()
+
+
+class TestQueue:
+    def test_put_waits_while_the_queue_is_full_and_a_larger_record_is_let_in_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """1. The writer is held up. 2. Two records fill the queue, the third waits. 3. All are written."""
+        store, may_write, write = LmdbStore(tmp_path, MIB, 20 * KIB), threading.Event(), Environment.write
+        monkeypatch.setattr(
+            Environment, "write", lambda self, change: may_write.wait() and write(self, change)
+        )
+        records = [record_of_bytes(f"r{i}", size * KIB) for i, size in enumerate([10, 10, 10, 50])]
+        producer = threading.Thread(target=lambda: store.put_many(iter(records)))
+        producer.start()
+        while len(store.headers()) < 2:
+            assert producer.is_alive()
+        producer.join(timeout=0.2)
+        assert producer.is_alive()
+        assert len(store.headers()) == 2
+        assert len(store.get_many([record.header.key for record in records])) == 2
+        may_write.set()
+        producer.join()
+        assert store.check().num_records == 4
+        store.close()
+
+    def test_closing_one_store_while_another_thread_puts_loses_nothing_by_half(self, tmp_path: Path) -> None:
+        store = LmdbStore(tmp_path, 64 * MIB, 20 * KIB)
+        records = [record_of_bytes(f"r{i}", 10 * KIB) for i in range(300)]
+        outcome: list[Exception | None] = []
+
+        def produce() -> None:
+            try:
+                store.put_many(iter(records))
+                outcome.append(None)
+            except Exception as error:  # noqa: BLE001 - the type is what is looked at
+                outcome.append(error)
+
+        producer = threading.Thread(target=produce)
+        producer.start()
+        store.close()
+        producer.join()
+        store = LmdbStore(tmp_path, 64 * MIB)
+        report = store.check()
+        found = store.get_many([record.header.key for record in records])
+        store.close()
+        assert report.problems == ()
+        assert all(same(record, found[record.header.key.digest]) for record in records[: report.num_records])
+        assert report.num_records == 300 or "closed" in str(outcome[0])
+
+
+def test_a_store_that_nobody_closed_is_written_at_exit(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from store_records import make_record\n"
+        "from kamera_agent.store.lmdb_store import LmdbStore\n"
+        "LmdbStore(sys.argv[1], 1 << 20).put_many([make_record('r')])\n"
+    )
+    code = os.spawnl(
+        os.P_WAIT, sys.executable, sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)
+    )
+    assert code == 0
+    store = LmdbStore(tmp_path, MIB)
+    assert same(store.get_many([make_key("r")])[make_key("r").digest], make_record("r"))
+    store.close()

@@ -1,0 +1,172 @@
+"""Several stores, threads and processes over one folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+from store_records import KIB, genuine, make_key, make_record, same, versioned_record
+
+from kamera_agent.errors import SettingError, StoreUnavailableError
+from kamera_agent.store import sharing
+from kamera_agent.store.lmdb_store import LmdbStore
+
+SHARED_SECONDS = 60
+CAP_BYTES = 300 * KIB
+NAMES = [f"r{i}" for i in range(50)]
+
+
+@pytest.fixture
+def context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kamera_agent.store.lmdb_store"])
+    return context
+
+
+def operate(folder: Path, seed: int, seconds: float) -> None:
+    """Random operations; every record served must be genuine. Ends with exit code 1 where one is not."""
+    rng, store, end = random.Random(seed), LmdbStore(folder, CAP_BYTES), time.monotonic() + seconds
+
+    def put() -> None:
+        store.put_many(
+            versioned_record(rng.choice(NAMES), rng.randrange(1000)) for _ in range(rng.randrange(8))
+        )
+
+    def get() -> None:
+        for name in rng.sample(NAMES, 10):
+            found = store.get_many([make_key(name)])
+            assert all(genuine(name, record) for record in found.values())
+
+    def delete() -> None:
+        store.delete([make_key(name) for name in rng.sample(NAMES, 3)])
+
+    def check() -> None:
+        assert store.check().problems == ()
+
+    def reopen() -> None:
+        nonlocal store
+        store.close()
+        store = LmdbStore(folder, CAP_BYTES)
+
+    while time.monotonic() < end:
+        rng.choices([put, get, delete, store.flush, store.headers, check, reopen], [30, 50, 5, 5, 2, 1, 1])[
+            0
+        ]()
+    stats = store.stats()
+    store.close()
+    assert (stats.quarantined, stats.failed_writes) == (0, 0)
+
+
+def test_two_processes_share_a_folder(tmp_path: Path, context: ForkServerContext) -> None:
+    """1. Two processes put, get, delete, evict, check and reopen. 2. A full scan agrees with the books."""
+    children = [context.Process(target=operate, args=(tmp_path, seed, SHARED_SECONDS)) for seed in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+    store = LmdbStore(tmp_path, CAP_BYTES)
+    report, stats = store.check(), store.stats()
+    found = store.get_many([make_key(name) for name in NAMES])
+    store.close()
+    assert report.problems == ()
+    assert (report.num_records, report.num_bytes) == (stats.num_records, stats.num_bytes)
+    sizes = [max(4096, record.header.num_bytes) for record in found.values()]
+    assert (len(sizes), sum(sizes)) == (stats.num_records, stats.num_bytes)
+    assert 0 < stats.num_bytes <= CAP_BYTES
+
+
+def put_megabytes(folder: Path) -> None:
+    store = LmdbStore(folder, 64 << 20)
+    store.put_many(make_record(f"theirs{i}", [(256, 1024)], num_layers=1) for i in range(8))
+    store.close()
+
+
+def test_a_file_that_another_process_grew_past_our_map_is_still_served(
+    tmp_path: Path, context: ForkServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "map_bytes", lambda cap_bytes: 1 << 20)
+    store, ours = LmdbStore(tmp_path, 64 << 20), make_record("ours")
+    store.put_many([ours])
+    store.flush()
+    child = context.Process(target=put_megabytes, args=(tmp_path,))
+    child.start()
+    child.join()
+    theirs = make_record("theirs7", [(256, 1024)], num_layers=1)
+    found = store.get_many([ours.header.key, theirs.header.key])
+    assert same(found[ours.header.key.digest], ours)
+    assert same(found[theirs.header.key.digest], theirs)
+    store.put_many([make_record("later")])
+    store.flush()
+    assert (store.stats().num_records, store.stats().failed_writes) == (10, 0)
+    store.close()
+
+
+def test_two_stores_of_one_process_share_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    first, second = LmdbStore(tmp_path / "folder", CAP_BYTES), LmdbStore(tmp_path / "link")
+    record = make_record("r")
+    first.put_many([record])
+    assert same(second.get_many([record.header.key])[record.header.key.digest], record)
+    assert second.stats().cap_bytes == CAP_BYTES
+    assert (first.stats().hits, second.stats().hits) == (0, 1)
+    first.close()
+    second.put_many([make_record("after the first was closed")])
+    assert second.check().num_records == 2
+    second.close()
+
+
+def test_a_second_cap_for_an_open_folder_is_refused(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path, CAP_BYTES)
+    with pytest.raises(SettingError, match=f"cap_bytes={CAP_BYTES}, not 5"):
+        LmdbStore(tmp_path, 5)
+    store.close()
+    LmdbStore(tmp_path, 5).close()
+
+
+def exit_code_of_fork(body: Callable[[], bool]) -> int:
+    """Run body in a forked child: 0 for True, 1 for False or an exception."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if body() else 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def refuses(store: LmdbStore) -> bool:
+    with pytest.raises(StoreUnavailableError, match="open the store again"):
+        store.get_many([make_key("r")])
+    store.close()
+    return True
+
+
+def serves(folder: Path) -> bool:
+    store = LmdbStore(folder, CAP_BYTES)
+    store.put_many([make_record("from the child")])
+    found = store.get_many([make_key("r")])
+    store.close()
+    return same(found[make_key("r").digest], make_record("r"))
+
+
+# Later Pythons warn of forks beside threads, which is what this test is about.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_after_a_fork_the_child_opens_its_own(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path, CAP_BYTES)
+    store.put_many([make_record("r")])
+    store.flush()
+    assert exit_code_of_fork(partial(refuses, store)) == 0
+    assert exit_code_of_fork(partial(serves, tmp_path)) == 0
+    found = store.get_many([make_key("r"), make_key("from the child")])
+    assert len(found) == 2
+    assert store.check().problems == ()
+    store.close()

@@ -1,0 +1,141 @@
+"""Recall and relocation against full prefill: exact at full rank, better with every rank, worst blind."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from huggingface import Conversation, turn_keys
+from kamera_agent import Kamera, Window
+from kamera_agent.pocket.model import PocketProcessor
+from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.families import family_for
+from models import TINY, MakeKamera, kl, max_error, screenshot
+
+NUM_IMAGES = 4
+FULL_RANK = 26
+
+
+def see_all(kamera: Kamera) -> Window:
+    window = kamera.window()
+    for i in range(NUM_IMAGES):
+        window.add_image(screenshot(i))
+    return window
+
+
+@pytest.fixture
+def full(model: Any, processor: PocketProcessor) -> torch.Tensor:
+    images = [screenshot(i) for i in range(NUM_IMAGES)]
+    return Conversation(model, processor).say("user", *images, "what?").logits()
+
+
+def recalled_logits(make: MakeKamera, model: Any, rank: int) -> torch.Tensor:
+    """1. One Kamera sees the images and remembers them. 2. Another over the same store recalls every one."""
+    first = make(model, rank=rank)
+    see_all(first).logits("what?")
+    first.flush()
+    second = make(model, rank=rank, store=first.store)
+    window = see_all(second)
+    logits = window.logits("what?")
+    assert {span.origin for span in window.spans if span.kind == "image"} == {"recalled"}
+    assert second.stats().encoder_calls == 0
+    return logits
+
+
+def blind_logits(make: MakeKamera, model: Any) -> torch.Tensor:
+    first = make(model)
+    see_all(first).logits("what?")
+    first.flush()
+    first.store.delete([header.key for header in first.store.headers() if header.kind == "patch"])
+    window = see_all(make(model, fidelity="blind", store=first.store))
+    logits = window.logits("what?")
+    assert {span.origin for span in window.spans if span.kind == "image"} == {"blind"}
+    return logits
+
+
+def test_full_rank_recall_is_a_full_prefill(make: MakeKamera, model: Any, full: torch.Tensor) -> None:
+    assert max_error(full, recalled_logits(make, model, FULL_RANK)) <= 1e-3
+
+
+def test_error_falls_with_rank_and_blind_is_worst(make: MakeKamera, model: Any, full: torch.Tensor) -> None:
+    logits = {rank: recalled_logits(make, model, rank) for rank in (1, 2, 4, 8, 16, FULL_RANK)}
+    errors = [float((full - at_rank).norm()) for at_rank in logits.values()]
+    assert all(later <= 1.02 * earlier for earlier, later in itertools.pairwise(errors)), errors
+    assert kl(full, blind_logits(make, model)) > kl(full, logits[8])
+
+
+def test_blind_is_never_used_unasked(make: MakeKamera, model: Any) -> None:
+    """Without a patch the default computes again, though the canonical KV is there."""
+    first = make(model)
+    see_all(first).logits("what?")
+    first.flush()
+    first.store.delete([header.key for header in first.store.headers() if header.kind == "patch"])
+    window = see_all(make(model, store=first.store))
+    window.logits("what?")
+    assert {span.origin for span in window.spans} == {"computed"}
+
+
+@pytest.mark.parametrize(
+    ("order", "grade"),
+    [((0, 1, 2, 3), "ordered"), ((1, 0, 2, 3), "orbit"), ((1, 3), "survivor"), ((3, 2), None)],
+    ids=["same order", "another order", "some gone", "not seen so"],
+)
+def test_lookup_order(make: MakeKamera, order: tuple[int, ...], grade: str | None) -> None:
+    """The last chunk of `order`, behind the others, finds the patch it was fitted with behind 0, 1, 2 and 3."""
+    first = make()
+    see_all(first).logits("what?")
+    first.flush()
+    window = make(store=first.store).window()
+    for i in order:
+        window.add_image(screenshot(i))
+    last = window.plan().rows[-1]
+    assert (last.match, last.origin) == (grade, "recalled" if grade else "computed")
+
+
+def test_patch_over_approximate_antecedents_says_so(make: MakeKamera) -> None:
+    kamera = make()
+    window = see_all(kamera)
+    window.logits("what?")
+    window.slide(2)
+    window.add_image(screenshot(9))
+    window.logits("what?")
+    kamera.flush()
+    flags = [header.attributes["approximate"] for header in kamera.store.headers() if header.kind == "patch"]
+    assert sorted(flags) == [False] * NUM_IMAGES + [True]
+
+
+def test_a_thousand_moves_are_one_relocation_in_bf16(processor: PocketProcessor, seeded: torch.Generator) -> None:
+    """1. Keys turned a thousand times, to a thousand positions. 2. The same keys turned once: the same bits, which
+    are also those of the model's own rotary function."""
+    from kamera_agent.pocket.model import build_model
+
+    model = build_model(TINY, dtype=torch.bfloat16)
+    engine = Engine(family_for(model, processor), 0)
+    pool = engine.new_pool()
+    slots = pool.allocate(63)
+    pool.masters[:, :, :63] = torch.randn(4, 2, 63, 16, generator=seeded).bfloat16()
+    positions = torch.stack([torch.arange(63), torch.arange(63) // 9, torch.arange(63) % 9])
+    for shift in [*torch.randint(0, 30000, (999,), generator=seeded).tolist(), 1234]:
+        pool.relocate(slots, *engine.family.rope_tables(positions + shift))
+    expected = turn_keys(model, pool.masters[:, :, :63], positions + 1234)
+    assert torch.equal(pool.keys[:, :, :63], expected)
+
+
+def test_moved_keys_are_the_models_own(make: MakeKamera, model: Any, processor: PocketProcessor) -> None:
+    """fp32: a chunk whose antecedent is dropped lies where the model's own keys lie, within 1e-4."""
+    window = make(model).window()
+    first = window.add_image(screenshot(0, 196, 84))
+    kept = window.add_image(screenshot(1))
+    window.logits()
+    before = {span.id: span for span in window.spans}[kept]
+    masters = torch.stack([keys for keys, _ in window._assembly.pool.read(before.slots)])
+    window.drop(first)
+    window.logits()
+    after = {span.id: span for span in window.spans}[kept]
+    assert after.origin == "moved"
+    assert after.position < before.position
+    offsets = window._items.live[1].run.offsets
+    expected = turn_keys(model, masters, offsets + after.position)
+    part = after.slots[0]
+    assert max_error(expected, window._assembly.pool.keys[:, :, part.start : part.stop]) <= 1e-4
