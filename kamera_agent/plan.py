@@ -199,7 +199,8 @@ def _recall(step: Step, chunk: Chunk, fidelity: Fidelity, library: Finder) -> St
 def _match_lying(pieces: Sequence[Piece], lying: Sequence[Lying]) -> tuple[int, dict[int, Lying]]:
     """Pair pieces with KV in the pool: (length of the unchanged beginning, partner by piece index).
 
-    Behind the beginning, the span of the same id goes first, then any other of the same content, in order.
+    Behind the beginning, the span of the same id goes first; for chunks, then any other of the same content, in
+    order. A text of another id is computed: it is cheap, and stood elsewhere for another reason.
     """
     num_kept = 0
     for piece, there in zip(pieces, lying, strict=False):
@@ -210,7 +211,10 @@ def _match_lying(pieces: Sequence[Piece], lying: Sequence[Lying]) -> tuple[int, 
     left = list(lying[num_kept:])
     for same_id in (True, False):
         for index in range(num_kept, len(pieces)):
-            if index not in partners and (there := _take(left, pieces[index], same_id)):
+            piece = pieces[index]
+            if index in partners or not (same_id or isinstance(piece.run, Chunk)):
+                continue
+            if there := _take(left, piece, same_id):
                 partners[index] = there
     return num_kept, partners
 

@@ -156,7 +156,7 @@ class Window:
         """
         if max_new_tokens < 1:
             raise SettingError(f"max_new_tokens is {max_new_tokens}; use 1 or more.")
-        return self._stream(question, max_new_tokens, Sampler(Sampling(**sampling)))
+        return self._stream(question, max_new_tokens, Sampler(Sampling(**sampling), self._family.placeholder_ids))
 
     def logits(self, question: str | None = None) -> torch.Tensor:
         """Next-token logits [vocab], float32, over the window and the question. The spans are unchanged."""

@@ -84,7 +84,10 @@ class Conversation:
         """The greedy reply of Hugging Face's own generate()."""
         self.model.model.rope_deltas = None
         inputs = self.inputs()
-        output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        pads = [self.model.config.image_token_id, self.model.config.video_token_id]
+        output = self.model.generate(
+            **inputs, max_new_tokens=max_new_tokens, do_sample=False, suppress_tokens=pads
+        )
         return self.processor.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 

@@ -35,11 +35,6 @@ StoreFolder = Annotated[Path, typer.Argument(metavar="[STORE]", help="Folder of 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-@app.callback()
-def kamera() -> None:
-    """Screenshots and video frames as position-free chunks of KV."""
-
-
 @app.command()
 def demo(
     store: Annotated[

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 import typer
-
 from rich.table import Table
 
 from kamera_agent.chunk import Header, RecordKind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -43,9 +44,10 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class Sampler:
-    """Draws tokens for one reply."""
+    """Draws tokens for one reply. never: token ids that are not drawn, however likely."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, never: Iterable[int]) -> None:
+        self._never = torch.tensor(sorted(never), dtype=torch.long)
         self._greedy = sampling.temperature == 0
         self._generator = torch.Generator()
         if sampling.seed is None:
@@ -62,7 +64,8 @@ class Sampler:
 
     def draw(self, logits: torch.Tensor) -> int:
         """One token id, for next-token logits [vocab] in float32."""
+        allowed = logits.index_fill(0, self._never.to(logits.device), float("-inf"))
         if self._greedy:
-            return int(logits.argmax())
-        scores = self._warpers(torch.empty(1, 0, dtype=torch.long), logits[None].cpu())
+            return int(allowed.argmax())
+        scores = self._warpers(torch.empty(1, 0, dtype=torch.long), allowed[None].cpu())
         return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=self._generator))

@@ -47,7 +47,7 @@ class Reader:
             return f"record {digest.hex()}: {error}"
 
     def headers(self, chunk: bytes | None, pending: Mapping[bytes, Intent], txn: Transaction) -> list[Header]:
-        """Headers of the stored records of one chunk, or of all, without those that have something pending."""
+        """Headers of the stored records of one chunk, or of all, but for those with something pending."""
         headers = []
         for digest in self._tables.digests(txn, chunk):
             try:

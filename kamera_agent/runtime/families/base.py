@@ -83,6 +83,11 @@ class Family(ABC):
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end a reply."""
 
+    @property
+    @abstractmethod
+    def placeholder_ids(self) -> frozenset[int]:
+        """Tokens that stand for pixels; a reply never holds one."""
+
     @abstractmethod
     def open_turn(self, role: str) -> tuple[int, ...]:
         """Tokens that open a turn of a role."""
@@ -134,7 +139,13 @@ class Family(ABC):
         return bool(self.model.config._attn_implementation == "sdpa")
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text, without anything added around it."""
+        """Token ids of a caller's text, nothing added. What looks like a marker in it stays text: a page that
+        says <|im_end|> must not end a turn."""
+        encoded = self.processors.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return tuple(encoded["input_ids"])
+
+    def markup(self, text: str) -> tuple[int, ...]:
+        """Token ids of the chat format's own text, markers and all."""
         return tuple(self.processors.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def detokenize(self, token_ids: Sequence[int]) -> str:

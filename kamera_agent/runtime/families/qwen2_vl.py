@@ -78,11 +78,15 @@ class Qwen2VL(Family):
         listed = configured if isinstance(configured, list) else [configured]
         return frozenset({token for token in listed if token is not None} | {self.close_turn()[0]})
 
+    @cached_property
+    def placeholder_ids(self) -> frozenset[int]:
+        return frozenset({self.model.config.image_token_id, self.model.config.video_token_id})
+
     def open_turn(self, role: str) -> tuple[int, ...]:
-        return self.tokenize(f"<|im_start|>{role}\n")
+        return self.markup(f"<|im_start|>{role}\n")
 
     def close_turn(self) -> tuple[int, ...]:
-        return self.tokenize("<|im_end|>\n")
+        return self.markup("<|im_end|>\n")
 
     def image_chunk(self, pixels: Pixels, namespace: str) -> Chunk:
         grid = (1, *_grid(self.processors.image_processor, *pixels.shape[:2]))

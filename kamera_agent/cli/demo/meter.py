@@ -1,0 +1,123 @@
+"""Measuring a turn: one question over one content, answered in three ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from kamera_agent import ImageContent, Kamera, Reply, TextContent, Window
+from kamera_agent.cli.demo.media import Media
+from kamera_agent.cli.demo.result import ORIGINS, ChunkResult, TurnResult
+from kamera_agent.cli.demo.trace import TASK, Turn
+from kamera_agent.content import Content
+from kamera_agent.plan import Plan
+from kamera_agent.runtime.families import load
+
+NAMESPACE = "kamera-demo"
+ANSWER_TOKENS = 4
+
+
+class Answer(NamedTuple):
+    """A reply, the milliseconds from the edit to its first token, and those of remembering afterwards."""
+
+    reply: Reply
+    first_token_ms: float
+    remember_ms: float
+
+
+class Meter:
+    """Kamera, a prefix cache that keeps encoder outputs, and plain forward passes, over one model in one process.
+
+    Every answer is flushed before the next way is measured: what runs in the background would slow it down, and two
+    Kameras must not use one model at the same time.
+    """
+
+    def __init__(self, checkpoint: Path, store: Path, media: Media) -> None:
+        self.family = load(str(checkpoint), device="cpu", dtype="auto", revision=None)
+        self._media = media
+        self._kamera = Kamera(self.family.model, self.family.processors, store, namespace=NAMESPACE)
+        self._prefix = Kamera(self.family.model, self.family.processors, fidelity="exact")
+        self._window, self._prefix_window = self._kamera.window(), self._prefix.window()
+
+    def warm_up(self) -> None:
+        """Pay what first calls cost, with noise of the size of a page, in a window and a store of its own."""
+        size = next(media.image.shape for media in self._media.values() if isinstance(media, ImageContent))
+        noise = ImageContent(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
+        with Kamera(self.family.model, self.family.processors) as kamera:
+            window = kamera.window()
+            for contents in ([noise], [], [noise]):
+                _answer(kamera, window, contents, "Ready?")
+            window.reference_logits()
+
+    def measure(self, turn: Turn, number: int, process: int) -> TurnResult:
+        """Answer a turn. The edit counts for the two caches; the full prefill gets the decoded pixels for nothing."""
+        contents = [TextContent(TASK), *(self._media[name] for name in turn.window)]
+        kamera = _answer(self._kamera, self._window, contents, turn.question)
+        prefix = _answer(self._prefix, self._prefix_window, contents, turn.question)
+        full_ms, kl = self._full(kamera.reply)
+        plan = kamera.reply.plan
+        return TurnResult(
+            number=number,
+            process=process,
+            event=turn.event,
+            question=turn.question,
+            chunks=_chunks(turn, plan),
+            tokens={origin: plan.num_tokens(origin) for origin in ORIGINS},
+            num_computed={
+                "kamera": plan.num_tokens("computed"),
+                "prefix": prefix.reply.usage.tokens_computed,
+                "full": plan.num_tokens(),
+            },
+            first_token_ms={
+                "kamera": kamera.first_token_ms,
+                "prefix": prefix.first_token_ms,
+                "full": full_ms,
+            },
+            remember_ms=kamera.remember_ms,
+            kl=kl,
+            bytes_read=kamera.reply.usage.bytes_read,
+        )
+
+    def close(self) -> None:
+        """Close both Kameras."""
+        self._kamera.close()
+        self._prefix.close()
+
+    def _full(self, reply: Reply) -> tuple[float, float]:
+        """Milliseconds of a full prefill up to the reply, and the divergence of what the reply rested on."""
+        if reply.span_id:
+            self._window.drop(reply.span_id)
+        start = perf_counter()
+        full = self._window.reference_logits()
+        full_ms = 1e3 * (perf_counter() - start)
+        # The KV behind the reply's first token lies in the pool still; only the opening of its turn runs again.
+        return full_ms, divergence(full, self._window.logits())
+
+
+def divergence(full: torch.Tensor, ours: torch.Tensor) -> float:
+    """KL(full || ours) in nats, for next-token logits [vocab] each."""
+    expected, given = full.double().log_softmax(-1), ours.double().log_softmax(-1)
+    return float((expected.exp() * (expected - given)).sum())
+
+
+def _answer(kamera: Kamera, window: Window, contents: Sequence[Content], question: str) -> Answer:
+    start = perf_counter()
+    window.sync(contents)
+    edit_ms = 1e3 * (perf_counter() - start)
+    reply = window.generate(question, max_new_tokens=ANSWER_TOKENS)
+    start = perf_counter()
+    kamera.flush()
+    return Answer(reply, edit_ms + reply.timings.first_token_ms, 1e3 * (perf_counter() - start))
+
+
+def _chunks(turn: Turn, plan: Plan) -> tuple[ChunkResult, ...]:
+    rows = [row for row in plan.rows if row.kind in ("image", "frames")]
+    return tuple(
+        ChunkResult(name, row.num_tokens, row.origin, row.match, row.error)
+        for name, row in zip(turn.window, rows, strict=True)
+    )

@@ -1,0 +1,94 @@
+"""What was measured: one turn, and all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+from kamera_agent.plan import Origin
+
+Way = Literal["kamera", "prefix", "full"]
+WAYS: tuple[Way, ...] = get_args(Way)
+
+# Of the trace's spans: nothing is blind unless asked for.
+ORIGINS: tuple[Origin, ...] = ("kept", "moved", "recalled", "computed")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """A chunk of the window: how its KV came to be, and the match and error of its patch where it was recalled."""
+
+    name: str
+    num_tokens: int
+    origin: Origin
+    match: str | None
+    error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnResult:
+    """One turn, answered in three ways over the same content.
+
+    number: from 1. process: 1 before the restart, 2 after it.
+    tokens: of the whole window, by origin.
+    num_computed: tokens that each way computed. first_token_ms: of each way.
+    remember_ms: Kamera writing down what was new, after the answer.
+    kl: nats from the next-token distribution of the full prefill to Kamera's.
+    bytes_read: KV and factors that came from the store.
+    """
+
+    number: int
+    process: int
+    event: str
+    question: str
+    chunks: tuple[ChunkResult, ...]
+    tokens: dict[Origin, int]
+    num_computed: dict[Way, int]
+    first_token_ms: dict[Way, float]
+    remember_ms: float
+    kl: float
+    bytes_read: int
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> Self:
+        """The inverse of asdict()."""
+        return cls(**{**facts, "chunks": tuple(ChunkResult(**chunk) for chunk in facts["chunks"])})
+
+    def speedup(self, over: Way) -> float:
+        """How many times sooner Kamera's first token came."""
+        return self.first_token_ms[over] / self.first_token_ms["kamera"]
+
+
+class Totals(NamedTuple):
+    """Sums over the turns."""
+
+    num_computed: dict[Way, int]
+    first_token_ms: dict[Way, float]
+    remember_ms: float
+    median_kl: float
+    largest_kl: float
+    bytes_read: int
+
+    @classmethod
+    def of(cls, results: Sequence[TurnResult]) -> Self:
+        """Sum the turns up. There must be one at least."""
+        return cls(
+            num_computed={way: sum(r.num_computed[way] for r in results) for way in WAYS},
+            first_token_ms={way: sum(r.first_token_ms[way] for r in results) for way in WAYS},
+            remember_ms=sum(r.remember_ms for r in results),
+            median_kl=median(r.kl for r in results),
+            largest_kl=max(r.kl for r in results),
+            bytes_read=sum(r.bytes_read for r in results),
+        )
+
+
+def as_report(conditions: dict[str, Any], results: Sequence[TurnResult]) -> dict[str, Any]:
+    """Everything measured, as JSON-serialisable data."""
+    sizes = {chunk.name: chunk.num_tokens for result in results for chunk in result.chunks}
+    return {
+        "conditions": {**conditions, "tokens_per_chunk": sizes},
+        "turns": [asdict(result) for result in results],
+        "totals": Totals.of(results)._asdict(),
+    }

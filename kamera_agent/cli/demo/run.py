@@ -1,0 +1,131 @@
+"""The demo from the first word to the last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+
+from kamera_agent.cli.console import make_console
+from kamera_agent.cli.demo.media import MEDIA
+from kamera_agent.cli.demo.meter import NAMESPACE
+from kamera_agent.cli.demo.process import run_part
+from kamera_agent.cli.demo.result import Totals, TurnResult, as_report
+from kamera_agent.cli.demo.table import turn_table
+from kamera_agent.cli.demo.trace import RESTART_AFTER, TRACE
+from kamera_agent.cli.demo.weights import SHAPE
+from kamera_agent.cli.demo.worker import Part
+from kamera_agent.errors import InputError, KameraError
+from kamera_agent.pocket.model import Shape
+from kamera_agent.store.lmdb_store import LmdbStore
+
+INTRO = f"""\
+An agent watches a yard and reads manuals: 12 frames in 6 groups, 6 screenshots, a window of the last 4 chunks.
+After turn {RESTART_AFTER} of {len(TRACE)} the process ends; another one goes on with what the store has on disk.
+
+The model has seeded random weights: its words are noise, its KV and its timings are real.
+
+Every turn is answered in three ways over the same content; the table shows the time to the first token of each.
+  kamera  this library: computes what is new, moves or recalls the rest
+  prefix  a prefix cache that keeps vision-encoder outputs, in memory
+  full    one plain Hugging Face forward pass over all pixels and tokens
+KL is from the next-token distribution of full to that of kamera, in nats.
+New chunks are written down between the turns, outside these times; the summary says how long that took.
+"""
+
+
+def run_demo(store: Path, out: Path, shape: Shape = SHAPE, media: Path = MEDIA) -> None:
+    """Play the trace, print it, and write demo.json and demo.png.
+
+    store: folder of the store and the model; chunks of earlier demos are deleted from it, nothing else.
+    out: folder for the two files. shape: of the model. media: as in load_media().
+    Raises KameraError before any work when the files could not be written.
+    """
+    _require_output(out)
+    console = make_console()
+    console.print(INTRO)
+    _forget_earlier_demos(store)
+    conditions, results = _play(console, store, shape, media)
+    report = as_report({"date": datetime.now(UTC).isoformat(timespec="seconds"), **conditions}, results)
+    (out / "demo.json").write_text(json.dumps(report, indent=2) + "\n")
+    from kamera_agent.cli.demo.picture import draw
+
+    draw(results, out / "demo.png")
+    console.print(summary(Totals.of(results)))
+    console.print(f"{out / 'demo.png'}\n{out / 'demo.json'}")
+
+
+def summary(totals: Totals) -> str:
+    """The totals in words."""
+    computed, first, remember = totals.num_computed, totals.first_token_ms, totals.remember_ms
+    seconds = {way: time / 1e3 for way, time in first.items()}
+    return (
+        f"First tokens of all turns: kamera {seconds['kamera']:.1f} s, prefix {seconds['prefix']:.1f} s "
+        f"({first['prefix'] / first['kamera']:.1f}x), full {seconds['full']:.1f} s "
+        f"({first['full'] / first['kamera']:.1f}x).\n"
+        f"Paid up front, between the turns: {remember / 1e3:.1f} s for the canonical KV and patches of new chunks. "
+        f"With that, kamera took {(first['kamera'] + remember) / 1e3:.1f} s.\n"
+        f"Tokens computed: kamera {computed['kamera']}, prefix {computed['prefix']}, full {computed['full']}. "
+        f"KL: median {totals.median_kl:.1e}, largest {totals.largest_kl:.1e}."
+    )
+
+
+def _require_output(out: Path) -> None:
+    if find_spec("matplotlib") is None:
+        raise KameraError(
+            "The demo draws with matplotlib, which is missing; pip install 'kamera-agent[examples]'."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be used for the demo's files: {error.strerror}; pass another --out."
+        ) from error
+
+
+def _forget_earlier_demos(store: Path) -> None:
+    with closing(LmdbStore(store)) as disk:
+        headers = disk.headers()
+        material = {
+            header.chunk: json.loads(header.key.material) for header in headers if header.kind == "canonical"
+        }
+        chunks = {chunk for chunk, facts in material.items() if facts.get("namespace") == NAMESPACE}
+        disk.delete([header.key for header in headers if header.chunk in chunks])
+
+
+def _play(
+    console: Console, store: Path, shape: Shape, media: Path
+) -> tuple[dict[str, Any], list[TurnResult]]:
+    """Both processes, one after the other; conditions and turns."""
+    conditions: dict[str, Any] = {}
+    results: list[TurnResult] = []
+    with Live(console=console, refresh_per_second=8) as live:
+        live.update(_progress(results))
+        for part in _parts(store, shape, media):
+            told = run_part(part)
+            conditions = next(told)
+            for facts in told:
+                results.append(TurnResult.from_json(facts))
+                live.update(_progress(results))
+        live.update(turn_table(results))
+    return conditions, results
+
+
+def _parts(store: Path, shape: Shape, media: Path) -> Iterator[Part]:
+    bounds = (0, RESTART_AFTER, len(TRACE))
+    for process, (first, stop) in enumerate(zip(bounds, bounds[1:], strict=False), start=1):
+        yield Part(process, first, stop, str(store), str(media), asdict(shape))
+
+
+def _progress(results: list[TurnResult]) -> Group:
+    doing = "loading the model" if len(results) in (0, RESTART_AFTER) else "measuring"
+    return Group(turn_table(results), Spinner("line", f"turn {len(results) + 1} of {len(TRACE)}: {doing}"))

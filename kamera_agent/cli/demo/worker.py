@@ -1,0 +1,69 @@
+"""A child process of the demo: plays some turns over a store's folder and prints one JSON line for each.
+
+Run as `python -m kamera_agent.cli.demo.worker PART`, PART being JSON. The first line tells the conditions.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kamera_agent.cli.demo.media import load_media
+from kamera_agent.cli.demo.meter import Meter
+from kamera_agent.cli.demo.trace import TRACE
+from kamera_agent.cli.demo.weights import SEED, cached_model
+from kamera_agent.pocket.model import Shape
+from kamera_agent.runtime.families.base import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process does: the turns [first, stop) of the trace, counted from 0."""
+
+    process: int
+    first: int
+    stop: int
+    store: str
+    media: str
+    shape: dict[str, Any]
+
+
+def play(part: Part) -> Iterator[dict[str, Any]]:
+    """The conditions, then the turns as they are measured."""
+    media, shape = load_media(Path(part.media)), Shape(**part.shape)
+    with closing(Meter(cached_model(Path(part.store), shape), Path(part.store), media)) as meter:
+        yield _conditions(meter.family, shape)
+        meter.warm_up()
+        for index in range(part.first, part.stop):
+            yield asdict(meter.measure(TRACE[index], number=index + 1, process=part.process))
+
+
+def _conditions(family: Family, shape: Shape) -> dict[str, Any]:
+    return {
+        "model": type(family.model).__name__,
+        "shape": asdict(shape),
+        "num_parameters": sum(parameter.numel() for parameter in family.model.parameters()),
+        "weights": f"random, seed {SEED}",
+        "dtype": str(family.model.dtype).removeprefix("torch."),
+        "device": family.model.device.type,
+        "num_threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers")},
+        },
+    }
+
+
+if __name__ == "__main__":
+    for facts in play(Part(**json.loads(sys.argv[1]))):
+        print(json.dumps(facts), flush=True)
