@@ -119,7 +119,8 @@ class Assembly:
 
     def settle(self, steps: Sequence[Step], keep: int | None = None) -> None:
         """After the answer: hand the chunks that were computed to the library, take everything behind the first
-        `keep` spans out of the pool, and give back what the pool has too much of."""
+        `keep` spans out of the pool, and give back what the pool has too much of.
+        """
         slots = {there.piece.id: there.slots for there in self.lying}
         for step in steps:
             run = step.piece.run
@@ -153,7 +154,9 @@ class Assembly:
             recalls = [i for i, step in enumerate(steps) if step.origin in ("recalled", "blind")]
             wanted = [(run, steps[i].match) for i in recalls if isinstance(run := steps[i].piece.run, Chunk)]
             found = self._library.load(wanted) if wanted else []
-            missing = {chunk.digest for (chunk, _), record in zip(wanted, found, strict=True) if record is None}
+            missing = {
+                chunk.digest for (chunk, _), record in zip(wanted, found, strict=True) if record is None
+            }
             if not missing:
                 return steps, {i: record for i, record in zip(recalls, found, strict=True) if record}
             unavailable |= missing

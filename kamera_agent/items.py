@@ -120,7 +120,9 @@ class Items:
 
     def _named(self, item_id: str, unused: dict[str, Item]) -> Item:
         if item_id not in unused:
-            raise UnknownSpanError(f"{item_id!r} is not a span of the window, or is named twice; add its content.")
+            raise UnknownSpanError(
+                f"{item_id!r} is not a span of the window, or is named twice; add its content."
+            )
         return unused[item_id]
 
     def _equal(self, content: Content, unused: dict[str, Item]) -> Item:
@@ -130,8 +132,11 @@ class Items:
                     return item
             return self.make(content)
         run = self._run(content)
-        same = (item for item in unused.values() if (item.role, item.run.digest) == (content.role, run.digest))
-        return next(same, None) or self._new(content, run)
+        same = (
+            item for item in unused.values() if (item.role, item.run.digest) == (content.role, run.digest)
+        )
+        found = next(same, None)
+        return self._new(content, run) if found is None else found
 
     def _run(self, content: Content) -> Run:
         if isinstance(content, TextContent):
@@ -154,7 +159,9 @@ class Items:
         return Item(self.reserve_id(kind), kind, content.role, run, text)
 
     def _text_run(self, text: str) -> TextRun:
-        if not isinstance(text, str) or not (token_ids := self._family.tokenize(text)):
+        if not isinstance(text, str):
+            raise InputError(f"A text is a str; got a {type(text).__name__}.")
+        if not (token_ids := self._family.tokenize(text)):
             raise InputError(f"The text {text!r} has no tokens; leave it out.")
         return TextRun(token_ids)
 
@@ -162,7 +169,9 @@ class Items:
         for index, item in enumerate(self._live[1:], start=1):
             if item.id == item_id:
                 return index
-        raise UnknownSpanError(f"{item_id!r} is not in the window; it holds {[item.id for item in self._live[1:]]}.")
+        raise UnknownSpanError(
+            f"{item_id!r} is not in the window; it holds {[item.id for item in self._live[1:]]}."
+        )
 
     def _keep_dropped(self, items: Iterable[Item]) -> None:
         for item in items:

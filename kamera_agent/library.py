@@ -111,7 +111,9 @@ class Library:
         if facts["rank"] != _rank_label(self._settings):
             return None
         fitted = Antecedents(
-            tuple(map(bytes.fromhex, facts["chunks"])), tuple(map(bytes.fromhex, facts["texts"])), facts["approximate"]
+            tuple(map(bytes.fromhex, facts["chunks"])),
+            tuple(map(bytes.fromhex, facts["texts"])),
+            facts["approximate"],
         )
         grade = _grade(fitted, antecedents)
         if grade is None:
@@ -128,7 +130,12 @@ class Library:
     @torch.no_grad()
     def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> None:
         known = self.find(chunk, antecedents)
-        if known and known.grade == "ordered" and known.text_match == 1 and known.approximate <= antecedents.approximate:
+        if (
+            known
+            and known.grade == "ordered"
+            and known.text_match == 1
+            and known.approximate <= antecedents.approximate
+        ):
             return
         loaded = self.load([(chunk, None)])[0]
         canonical = [(k, v) for k, v in loaded.canonical] if loaded else self._engine.canonical(chunk)
@@ -136,7 +143,9 @@ class Library:
         patch = fit(conditioned, [(k.to(device), v.to(device)) for k, v in canonical], self._settings)
         records = [_patch_record(chunk, patch, antecedents, self._settings)]
         if not loaded:
-            records.append(Record.of(chunk.key, chunk.digest, "canonical", [_to_cpu(layer) for layer in canonical]))
+            records.append(
+                Record.of(chunk.key, chunk.digest, "canonical", [_to_cpu(layer) for layer in canonical])
+            )
         self._store.put_many(records)
         self.bytes_written += sum(record.header.num_bytes for record in records)
 
@@ -189,7 +198,9 @@ def _grade(fitted: Antecedents, present: Antecedents) -> Grade | None:
 
 def _text_match(fitted: Antecedents, present: Antecedents) -> float:
     same = len(set(fitted.texts) & set(present.texts))
-    return same / max(len(set(fitted.texts) | set(present.texts)), 1) if fitted.texts != present.texts else 1.0
+    return (
+        same / max(len(set(fitted.texts) | set(present.texts)), 1) if fitted.texts != present.texts else 1.0
+    )
 
 
 def _preference(match: Match) -> tuple[int, bool, float, float]:

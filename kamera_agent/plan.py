@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
@@ -100,7 +100,14 @@ class Plan:
         for row in self.rows:
             patch = f"{row.match}, error {row.error:.3f}" if row.match else ""
             moved_from = "" if row.moved_from is None else str(row.moved_from)
-            cells = (row.num_tokens, row.position, moved_from, row.origin, "yes" if row.exact else "no", patch)
+            cells = (
+                row.num_tokens,
+                row.position,
+                moved_from,
+                row.origin,
+                "yes" if row.exact else "no",
+                patch,
+            )
             table.add_row(row.id, row.kind, *map(str, cells))
         yield table
 
@@ -150,10 +157,16 @@ def plan_steps(
     chain = b""
     for index, piece in enumerate(pieces):
         chain = link(chain, piece.run)
-        step = Step(piece, position, order, "computed", all(s.exact for s in steps), chain, _antecedents(steps))
+        step = Step(
+            piece, position, order, "computed", all(s.exact for s in steps), chain, _antecedents(steps)
+        )
         if not (answering and index == len(pieces) - 1):
             step = _reuse(step, partners.get(index), index < num_kept, fidelity)
-            if step.origin == "computed" and isinstance(piece.run, Chunk) and piece.run.digest not in unavailable:
+            if (
+                step.origin == "computed"
+                and isinstance(piece.run, Chunk)
+                and piece.run.digest not in unavailable
+            ):
                 step = _recall(step, piece.run, fidelity, library)
         steps.append(step)
         position += piece.run.extent
@@ -214,8 +227,9 @@ def _match_lying(pieces: Sequence[Piece], lying: Sequence[Lying]) -> tuple[int, 
             piece = pieces[index]
             if index in partners or not (same_id or isinstance(piece.run, Chunk)):
                 continue
-            if there := _take(left, piece, same_id):
-                partners[index] = there
+            found = _take(left, piece, same_id)
+            if found:
+                partners[index] = found
     return num_kept, partners
 
 

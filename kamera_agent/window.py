@@ -156,7 +156,9 @@ class Window:
         """
         if max_new_tokens < 1:
             raise SettingError(f"max_new_tokens is {max_new_tokens}; use 1 or more.")
-        return self._stream(question, max_new_tokens, Sampler(Sampling(**sampling), self._family.placeholder_ids))
+        return self._stream(
+            question, max_new_tokens, Sampler(Sampling(**sampling), self._family.placeholder_ids)
+        )
 
     def logits(self, question: str | None = None) -> torch.Tensor:
         """Next-token logits [vocab], float32, over the window and the question. The spans are unchanged."""
@@ -170,7 +172,9 @@ class Window:
         """The same by one plain Hugging Face forward pass over all pixels and tokens: the yardstick."""
         with self._editing():
             items = [*self._items.live, *self._ask(question)]
-            return self._engine.reference_logits([piece.run for piece in lay_out(items, self._family, "answer")])
+            return self._engine.reference_logits(
+                [piece.run for piece in lay_out(items, self._family, "answer")]
+            )
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -214,7 +218,9 @@ class Window:
         finally:
             self._lock.release()
 
-    def _stream(self, question: str | None, max_new_tokens: int, sampler: Sampler) -> Generator[str, None, Reply]:
+    def _stream(
+        self, question: str | None, max_new_tokens: int, sampler: Sampler
+    ) -> Generator[str, None, Reply]:
         with self._editing():
             start = perf_counter()
             asked = self._ask(question)
@@ -226,7 +232,9 @@ class Window:
             streamer = Streamer(self._family)
             room = self._family.max_positions - sum(len(step.piece.run.token_ids) for step in assembled.steps)
             try:
-                while token not in self._family.stop_ids and len(streamer.token_ids) < min(max_new_tokens, room):
+                while token not in self._family.stop_ids and len(streamer.token_ids) < min(
+                    max_new_tokens, room
+                ):
                     if text := streamer.push(token):
                         yield text
                     token = sampler.draw(self._assembly.extend(token))
@@ -254,7 +262,10 @@ class Window:
 
     def _usage(self, assembled: Assembled, num_generated: int) -> Usage:
         plan = make_plan(assembled.steps)
-        written, self._written_before = self._library.bytes_written - self._written_before, self._library.bytes_written
+        written, self._written_before = (
+            self._library.bytes_written - self._written_before,
+            self._library.bytes_written,
+        )
         num_chunks = sum(isinstance(step.piece.run, Chunk) for step in assembled.steps)
         return Usage(
             tokens_computed=plan.num_tokens("computed"),

@@ -33,7 +33,7 @@ def show_stats(path: Path, as_json: bool) -> None:
         kinds = {kind: asdict(holding) for kind, holding in holdings.items()}
         typer.echo(json.dumps({"store": str(path.expanduser()), **sizes, "kinds": kinds}, indent=2))
         return
-    table = Table("kind", title=str(path.expanduser()), title_justify="left")
+    table = Table("kind")
     table.add_column("records", justify="right")
     table.add_column("size", justify="right")
     for kind, holding in holdings.items():
@@ -41,7 +41,9 @@ def show_stats(path: Path, as_json: bool) -> None:
     table.add_section()
     table.add_row("all", str(stats.num_records), format_bytes(stats.num_bytes))
     table.add_row("cap", "", format_bytes(stats.cap_bytes))
-    make_console().print(table)
+    console = make_console()
+    console.print(path.expanduser(), soft_wrap=True)
+    console.print(table)
 
 
 def count(headers: Iterable[Header]) -> dict[RecordKind, Holding]:

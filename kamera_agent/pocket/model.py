@@ -126,7 +126,7 @@ def _text(shape: Shape) -> dict[str, Any]:
     }
 
 
-def _markers() -> dict[str, int]:
+def _markers() -> dict[str, Any]:
     ids = build_tokenizer().convert_tokens_to_ids
     return {
         "image_token_id": ids("<|image_pad|>"),

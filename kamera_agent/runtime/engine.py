@@ -146,7 +146,7 @@ class Engine:
             pools.append((pool, slots))
         (pool, slots), (shifted, shifted_slots) = pools
         pool.relocate(slots, *self.family.rope_tables(positions + SELF_TEST_SHIFT))
-        check_rotation(pool.keys[:, :, : SELF_TEST_TOKENS], shifted.keys[:, :, : SELF_TEST_TOKENS])
+        check_rotation(pool.keys[:, :, :SELF_TEST_TOKENS], shifted.keys[:, :, :SELF_TEST_TOKENS])
 
 
 def _causal_mask(pool: KVPool, index: SlotIndex, dtype: torch.dtype) -> torch.Tensor:

@@ -131,7 +131,9 @@ class KVPool:
     def place(self, slots: Sequence[range], order: int) -> None:
         """Say where in the window the tokens of these slots stand: order, order + 1, ..."""
         for part in slots:
-            self.order[part.start : part.stop] = torch.arange(order, order + len(part), device=self.order.device)
+            self.order[part.start : part.stop] = torch.arange(
+                order, order + len(part), device=self.order.device
+            )
             order += len(part)
 
     def relocate(self, slots: Sequence[range], cos: torch.Tensor, sin: torch.Tensor) -> None:
@@ -140,7 +142,9 @@ class KVPool:
         for part in slots:
             tokens = slice(done, done + len(part))
             place = slice(part.start, part.stop)
-            self._kernels.rotate(self.masters[:, :, place], cos[tokens], sin[tokens], out=self.keys[:, :, place])
+            self._kernels.rotate(
+                self.masters[:, :, place], cos[tokens], sin[tokens], out=self.keys[:, :, place]
+            )
             done += len(part)
 
     def load(
@@ -210,7 +214,8 @@ class SlotIndex:
 
 class SlotCache(Cache):
     """Gives a Hugging Face model the pool as its cache: scattered queries write to their slots, attention
-    reads every slot. Right only together with a 4-D mask that knows the slots' order."""
+    reads every slot. Right only together with a 4-D mask that knows the slots' order.
+    """
 
     def __init__(self, pool: KVPool, index: SlotIndex) -> None:
         super().__init__(layers=[_SlotLayer(pool, layer, index) for layer in range(pool.shape.num_layers)])
@@ -221,7 +226,7 @@ class _SlotLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self, pool: KVPool, layer: int, index: SlotIndex) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # not annotated there
         self._pool, self._layer, self._index = pool, layer, index
         self.is_initialized = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -67,5 +67,6 @@ class Sampler:
         allowed = logits.index_fill(0, self._never.to(logits.device), float("-inf"))
         if self._greedy:
             return int(allowed.argmax())
-        scores = self._warpers(torch.empty(1, 0, dtype=torch.long), allowed[None].cpu())
+        nothing_before = cast(torch.LongTensor, torch.empty(1, 0, dtype=torch.long))
+        scores = self._warpers(nothing_before, cast(torch.FloatTensor, allowed[None].cpu()))
         return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=self._generator))

@@ -2,10 +2,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from models import TINY, MakeKamera
 
 from kamera_agent import Kamera
 from kamera_agent.pocket.model import PocketProcessor, build_model, build_processor
-from models import TINY, MakeKamera
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from huggingface import Conversation, logits_over, positions_of, turn_keys
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from models import TINY, max_error, screenshot
 
-from huggingface import Conversation, logits_over, positions_of, turn_keys
 from kamera_agent import Kamera
 from kamera_agent.pocket.model import build_model, build_processor
-from models import TINY, max_error, screenshot
 
 MODEL, PROCESSOR = build_model(TINY), build_processor()
 GRIDS = [(112, 168), (56, 56), (84, 196), (56, 140), (112, 112)]
@@ -157,7 +157,9 @@ class WindowMachine(RuleBasedStateMachine):
         at = data.draw(st.sampled_from([None, *[other.name for other in self.brute.held]]))
         self.window.recall(thing.name, at)
         names = [other.name for other in self.brute.held]
-        self.brute.held.insert(len(names) if at is None else names.index(at), self.brute.dropped.pop(thing.name))
+        self.brute.held.insert(
+            len(names) if at is None else names.index(at), self.brute.dropped.pop(thing.name)
+        )
 
     @precondition(lambda self: sum(thing.is_chunk for thing in self.brute.held) > 1)
     @rule(data=st.data())

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-
 from huggingface import Conversation, turn_keys
+from models import TINY, MakeKamera, kl, max_error, screenshot
+
 from kamera_agent import Kamera, Window
 from kamera_agent.pocket.model import PocketProcessor
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for
-from models import TINY, MakeKamera, kl, max_error, screenshot
 
 NUM_IMAGES = 4
 FULL_RANK = 26
@@ -105,7 +105,9 @@ def test_patch_over_approximate_antecedents_says_so(make: MakeKamera) -> None:
     assert sorted(flags) == [False] * NUM_IMAGES + [True]
 
 
-def test_a_thousand_moves_are_one_relocation_in_bf16(processor: PocketProcessor, seeded: torch.Generator) -> None:
+def test_a_thousand_moves_are_one_relocation_in_bf16(
+    processor: PocketProcessor, seeded: torch.Generator
+) -> None:
     """1. Keys turned a thousand times, to a thousand positions. 2. The same keys turned once: the same bits, which
     are also those of the model's own rotary function."""
     from kamera_agent.pocket.model import build_model

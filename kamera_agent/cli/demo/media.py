@@ -21,19 +21,17 @@ Media = dict[str, ImageContent | FramesContent]
 def load_media(folder: Path) -> Media:
     """Contents of the trace by name, decoded.
 
-    folder: one .mp4 of at least 12 frames, half a second apart or less, and at least six .png, in order of name.
+    folder: one .mp4 of at least 12 frames at two per second, and six .png, taken in order of name.
     Raises InputError when there is less, ImageError or VideoError for a file that cannot be read.
     """
     pages, clips = sorted(folder.glob("*.png")), sorted(folder.glob("*.mp4"))
     if len(pages) < NUM_PAGES or not clips:
-        raise InputError(
-            f"{folder} holds {len(pages)} .png and {len(clips)} .mp4; the demo needs {NUM_PAGES} and 1."
-        )
+        found = f"{len(pages)} .png and {len(clips)} .mp4"
+        raise InputError(f"{folder} holds {found}; the demo needs {NUM_PAGES} and 1.")
     clip = sample_fps(clips[0])
-    if len(clip.timestamps) < NUM_GROUPS * GROUP_FRAMES:
-        raise InputError(
-            f"{clips[0]} gives {len(clip.timestamps)} frames; the demo needs {NUM_GROUPS * GROUP_FRAMES}."
-        )
+    num_frames = len(clip.timestamps)
+    if num_frames < NUM_GROUPS * GROUP_FRAMES:
+        raise InputError(f"{clips[0]} gives {num_frames} frames; the demo needs {NUM_GROUPS * GROUP_FRAMES}.")
     media: Media = {}
     for i in range(NUM_GROUPS):
         group = slice(i * GROUP_FRAMES, (i + 1) * GROUP_FRAMES)

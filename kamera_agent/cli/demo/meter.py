@@ -31,10 +31,10 @@ class Answer(NamedTuple):
 
 
 class Meter:
-    """Kamera, a prefix cache that keeps encoder outputs, and plain forward passes, over one model in one process.
+    """Kamera, a prefix cache that keeps encoder outputs, and plain forward passes over one model, in one process.
 
-    Every answer is flushed before the next way is measured: what runs in the background would slow it down, and two
-    Kameras must not use one model at the same time.
+    Every answer is flushed before the next way is measured: what runs in the background would slow it down,
+    and two Kameras must not use one model at the same time.
     """
 
     def __init__(self, checkpoint: Path, store: Path, media: Media) -> None:
@@ -55,7 +55,7 @@ class Meter:
             window.reference_logits()
 
     def measure(self, turn: Turn, number: int, process: int) -> TurnResult:
-        """Answer a turn. The edit counts for the two caches; the full prefill gets the decoded pixels for nothing."""
+        """Answer a turn. Fingerprints and plans count for the two caches, preprocessing for the full prefill."""
         contents = [TextContent(TASK), *(self._media[name] for name in turn.window)]
         kamera = _answer(self._kamera, self._window, contents, turn.question)
         prefix = _answer(self._prefix, self._prefix_window, contents, turn.question)
@@ -95,7 +95,7 @@ class Meter:
         start = perf_counter()
         full = self._window.reference_logits()
         full_ms = 1e3 * (perf_counter() - start)
-        # The KV behind the reply's first token lies in the pool still; only the opening of its turn runs again.
+        # The KV behind the reply's first token is still in the pool; only the opening of its turn runs again.
         return full_ms, divergence(full, self._window.logits())
 
 

@@ -51,4 +51,12 @@ def _mark_restart(axes: Axes, results: Sequence[TurnResult]) -> None:
     for index in range(1, len(results)):
         if results[index].process != results[index - 1].process:
             axes.axvline(index - 0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-            axes.annotate("restart", (index - 0.5, 1), xycoords=("data", "axes fraction"), color=INK)
+            axes.annotate(
+                "restart",
+                (index - 0.5, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(6, -10),
+                textcoords="offset points",
+                color=INK,
+                backgroundcolor="white",
+            )

@@ -18,7 +18,7 @@ ORIGINS: tuple[Origin, ...] = ("kept", "moved", "recalled", "computed")
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """A chunk of the window: how its KV came to be, and the match and error of its patch where it was recalled."""
+    """A chunk of the window: how its KV came to be; match and error of its patch where it was recalled."""
 
     name: str
     num_tokens: int

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.spinner import Spinner
 
+from kamera_agent.chunk import Header
 from kamera_agent.cli.console import make_console
 from kamera_agent.cli.demo.media import MEDIA
 from kamera_agent.cli.demo.meter import NAMESPACE
@@ -29,14 +31,14 @@ from kamera_agent.pocket.model import Shape
 from kamera_agent.store.lmdb_store import LmdbStore
 
 INTRO = f"""\
-An agent watches a yard and reads manuals: 12 frames in 6 groups, 6 screenshots, a window of the last 4 chunks.
-After turn {RESTART_AFTER} of {len(TRACE)} the process ends; another one goes on with what the store has on disk.
+An agent watches a yard and reads manuals: 12 frames in 6 groups, 6 screenshots, a window of 4 chunks.
+After turn {RESTART_AFTER} of {len(TRACE)} the process ends; another goes on with what the store has on disk.
 
 The model has seeded random weights: its words are noise, its KV and its timings are real.
 
-Every turn is answered in three ways over the same content; the table shows the time to the first token of each.
+Every turn is answered in three ways over the same content. The table shows when the first token came:
   kamera  this library: computes what is new, moves or recalls the rest
-  prefix  a prefix cache that keeps vision-encoder outputs, in memory
+  prefix  a prefix cache that keeps vision-encoder outputs, in the memory of the process
   full    one plain Hugging Face forward pass over all pixels and tokens
 KL is from the next-token distribution of full to that of kamera, in nats.
 New chunks are written down between the turns, outside these times; the summary says how long that took.
@@ -54,7 +56,7 @@ def run_demo(store: Path, out: Path, shape: Shape = SHAPE, media: Path = MEDIA) 
     console = make_console()
     console.print(INTRO)
     _forget_earlier_demos(store)
-    conditions, results = _play(console, store, shape, media)
+    conditions, results = _play(console, _parts(store, shape, media))
     report = as_report({"date": datetime.now(UTC).isoformat(timespec="seconds"), **conditions}, results)
     (out / "demo.json").write_text(json.dumps(report, indent=2) + "\n")
     from kamera_agent.cli.demo.picture import draw
@@ -66,51 +68,45 @@ def run_demo(store: Path, out: Path, shape: Shape = SHAPE, media: Path = MEDIA) 
 
 def summary(totals: Totals) -> str:
     """The totals in words."""
-    computed, first, remember = totals.num_computed, totals.first_token_ms, totals.remember_ms
-    seconds = {way: time / 1e3 for way, time in first.items()}
+    computed, first = totals.num_computed, {way: ms / 1e3 for way, ms in totals.first_token_ms.items()}
+    remember = totals.remember_ms / 1e3
     return (
-        f"First tokens of all turns: kamera {seconds['kamera']:.1f} s, prefix {seconds['prefix']:.1f} s "
-        f"({first['prefix'] / first['kamera']:.1f}x), full {seconds['full']:.1f} s "
-        f"({first['full'] / first['kamera']:.1f}x).\n"
-        f"Paid up front, between the turns: {remember / 1e3:.1f} s for the canonical KV and patches of new chunks. "
-        f"With that, kamera took {(first['kamera'] + remember) / 1e3:.1f} s.\n"
-        f"Tokens computed: kamera {computed['kamera']}, prefix {computed['prefix']}, full {computed['full']}. "
+        f"First tokens of all turns: kamera {first['kamera']:.1f} s, "
+        f"prefix {first['prefix']:.1f} s ({first['prefix'] / first['kamera']:.1f}x), "
+        f"full {first['full']:.1f} s ({first['full'] / first['kamera']:.1f}x).\n"
+        f"Paid up front, between the turns: {remember:.1f} s for canonical KV and patches of new chunks; "
+        f"{first['kamera'] + remember:.1f} s for kamera with that.\n"
+        f"Tokens computed: kamera {computed['kamera']}, prefix {computed['prefix']}, full {computed['full']}.\n"
         f"KL: median {totals.median_kl:.1e}, largest {totals.largest_kl:.1e}."
     )
 
 
 def _require_output(out: Path) -> None:
     if find_spec("matplotlib") is None:
-        raise KameraError(
-            "The demo draws with matplotlib, which is missing; pip install 'kamera-agent[examples]'."
-        )
+        raise KameraError("The demo draws with matplotlib: pip install 'kamera-agent[examples]'.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{out} cannot be used for the demo's files: {error.strerror}; pass another --out."
-        ) from error
+        raise InputError(f"{out} cannot hold the demo's files: {error.strerror}; pass another --out.") from error
 
 
 def _forget_earlier_demos(store: Path) -> None:
     with closing(LmdbStore(store)) as disk:
         headers = disk.headers()
-        material = {
-            header.chunk: json.loads(header.key.material) for header in headers if header.kind == "canonical"
-        }
-        chunks = {chunk for chunk, facts in material.items() if facts.get("namespace") == NAMESPACE}
+        chunks = {header.chunk for header in headers if header.kind == "canonical" and _is_ours(header)}
         disk.delete([header.key for header in headers if header.chunk in chunks])
 
 
-def _play(
-    console: Console, store: Path, shape: Shape, media: Path
-) -> tuple[dict[str, Any], list[TurnResult]]:
-    """Both processes, one after the other; conditions and turns."""
+def _is_ours(canonical: Header) -> bool:
+    return bool(json.loads(canonical.key.material).get("namespace") == NAMESPACE)
+
+
+def _play(console: Console, parts: Iterable[Part]) -> tuple[dict[str, Any], list[TurnResult]]:
+    """Conditions and turns of all parts, one after the other."""
     conditions: dict[str, Any] = {}
     results: list[TurnResult] = []
-    with Live(console=console, refresh_per_second=8) as live:
-        live.update(_progress(results))
-        for part in _parts(store, shape, media):
+    with Live(_progress(results), console=console, refresh_per_second=8) as live:
+        for part in parts:
             told = run_part(part)
             conditions = next(told)
             for facts in told:
@@ -120,10 +116,12 @@ def _play(
     return conditions, results
 
 
-def _parts(store: Path, shape: Shape, media: Path) -> Iterator[Part]:
-    bounds = (0, RESTART_AFTER, len(TRACE))
-    for process, (first, stop) in enumerate(zip(bounds, bounds[1:], strict=False), start=1):
-        yield Part(process, first, stop, str(store), str(media), asdict(shape))
+def _parts(store: Path, shape: Shape, media: Path) -> list[Part]:
+    ranges = pairwise((0, RESTART_AFTER, len(TRACE)))
+    return [
+        Part(process, first, stop, str(store), str(media), asdict(shape))
+        for process, (first, stop) in enumerate(ranges, start=1)
+    ]
 
 
 def _progress(results: list[TurnResult]) -> Group:

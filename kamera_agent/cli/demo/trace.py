@@ -1,7 +1,7 @@
 """The trace: what the agent of the demo sees and asks, turn by turn.
 
-It counts the people in a yard and looks up how to keep the counts in a database. Its window holds the last four
-chunks: `yard1` to `yard6` are groups of two video frames, `page1` to `page6` screenshots of manuals.
+It counts the people in a yard and looks up how to keep the counts in a database. Its window holds four chunks:
+`yard1` to `yard6` are groups of two video frames, `page1` to `page6` screenshots of manuals.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ TASK = "Count the people in the yard and keep the counts in an SQLite database."
 class Turn:
     """One turn.
 
-    action: "see" a new chunk, which enters at the end; "reorder" what is there; "recall" a chunk that was dropped
-        earlier, to the front, where its stored patch fits whatever stands behind.
+    action: "see" a new chunk, which enters at the end; "reorder" what is there; "recall" a chunk that was
+        dropped earlier, to the front, where its stored patch fits whatever stands behind.
     window: names of the chunks, in order.
     """
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors
@@ -56,7 +62,7 @@ def load(model_id: str, *, device: str, dtype: str | torch.dtype, revision: str 
     try:
         find_family(AutoConfig.from_pretrained(model_id, revision=revision).model_type)
         processor = _load_processor(model_id, revision)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             model_id, revision=revision, dtype=dtype, attn_implementation="sdpa"
         )
     except (OSError, ValueError) as error:

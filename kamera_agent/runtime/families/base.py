@@ -140,7 +140,8 @@ class Family(ABC):
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of a caller's text, nothing added. What looks like a marker in it stays text: a page that
-        says <|im_end|> must not end a turn."""
+        says <|im_end|> must not end a turn.
+        """
         encoded = self.processors.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return tuple(encoded["input_ids"])
 

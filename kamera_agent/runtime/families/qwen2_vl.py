@@ -52,7 +52,11 @@ class Qwen2VL(Family):
         config = self._text.config
         head_dim = config.hidden_size // config.num_attention_heads
         return KVShape(
-            config.num_hidden_layers, config.num_key_value_heads, head_dim, self.model.dtype, self.model.device
+            config.num_hidden_layers,
+            config.num_key_value_heads,
+            head_dim,
+            self.model.dtype,
+            self.model.device,
         )
 
     @property
@@ -157,7 +161,8 @@ class Qwen2VL(Family):
     def _processor_identity(self) -> dict[str, Any]:
         parts = {"image": self.processors.image_processor, "video": self.processors.video_processor}
         facts = {
-            name: part and [type(part).__name__, json.loads(part.to_json_string())] for name, part in parts.items()
+            name: part and [type(part).__name__, json.loads(part.to_json_string())]
+            for name, part in parts.items()
         }
         return {"transformers": transformers.__version__, **facts}
 
@@ -170,12 +175,15 @@ class Qwen2VL(Family):
 
     def _pixel_values(self, chunk: Chunk) -> torch.Tensor:
         """Patches of the chunk as the model's vision tower takes them: [patches, C·t·p·p]."""
+        values: torch.Tensor
         if chunk.kind == "image":
             batch = self.processors.image_processor(images=[chunk.pixels], return_tensors="pt")
             values, grid = batch["pixel_values"], batch["image_grid_thw"]
         elif self.processors.video_processor is not None:
             clip = torch.from_numpy(chunk.pixels).permute(0, 3, 1, 2)
-            batch = self.processors.video_processor(videos=[clip], do_sample_frames=False, return_tensors="pt")
+            batch = self.processors.video_processor(
+                videos=[clip], do_sample_frames=False, return_tensors="pt"
+            )
             values, grid = batch["pixel_values_videos"], batch["video_grid_thw"]
         else:
             values, grid = self._group_stills(chunk)
@@ -188,7 +196,8 @@ class Qwen2VL(Family):
 
     def _group_stills(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
         """Video patches from the image processor: it repeats a still along the temporal patch, so one
-        copy of each frame is taken and neighbouring frames are put together."""
+        copy of each frame is taken and neighbouring frames are put together.
+        """
         image = self.processors.image_processor
         per_group, num_groups = image.temporal_patch_size, chunk.grid[0]
         batch = image(images=list(pad_to_multiple(chunk.pixels, per_group)), return_tensors="pt")
@@ -232,7 +241,10 @@ class Qwen2VL(Family):
         token_ids = [token for run in runs for token in run.token_ids]
         device = self.model.device
         inputs: dict[str, torch.Tensor] = {}
-        for kind, values, grids in (("image", "pixel_values", "image"), ("frames", "pixel_values_videos", "video")):
+        for kind, values, grids in (
+            ("image", "pixel_values", "image"),
+            ("frames", "pixel_values_videos", "video"),
+        ):
             chunks = [run for run in runs if isinstance(run, Chunk) and run.kind == kind]
             if chunks:
                 inputs[values] = torch.cat([self._pixel_values(chunk) for chunk in chunks])
@@ -254,7 +266,9 @@ class Qwen2VL(Family):
 def _grid(processor: Any, height: int, width: int) -> tuple[int, int]:
     """Patches (height, width) that the processor makes of an image."""
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ImageError(f"The image is {width}x{height}; one side is over {MAX_ASPECT} times the other. Crop it.")
+        raise ImageError(
+            f"The image is {width}x{height}; one side is over {MAX_ASPECT} times the other. Crop it."
+        )
     resized_height, resized_width = smart_resize(
         height,
         width,

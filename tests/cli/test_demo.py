@@ -1,0 +1,182 @@
+"""The demo, whole, over a tiny model and small pictures: what it plays, prints and writes. No timings."""
+
+import io
+import json
+from contextlib import closing, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+from cli_records import RunKamera, page
+from PIL import Image
+
+from kamera_agent.cli.demo.run import run_demo
+from kamera_agent.cli.demo.trace import RESTART_AFTER, TRACE
+from kamera_agent.errors import KameraError
+from kamera_agent.pocket.model import Shape
+from kamera_agent.store.lmdb_store import LmdbStore
+
+TINY = Shape(
+    hidden=64,
+    intermediate=96,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    sections=(2, 3, 3),
+    vision_depth=1,
+    vision_hidden=32,
+    vision_heads=2,
+)
+
+
+class Played(NamedTuple):
+    """What a run left behind."""
+
+    report: dict[str, Any]
+    printed: str
+    store: Path
+    out: Path
+
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        return self.report["turns"]
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pages of 26 tokens, and a clip of twelve frames, two per second."""
+    folder, rng = tmp_path_factory.mktemp("media"), np.random.default_rng(0)
+    for i in range(6):
+        pixels = rng.integers(0, 256, (112, 168, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    writer = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 2.0, (112, 84))
+    for level in range(0, 240, 20):
+        writer.write(np.full((84, 112, 3), level, dtype=np.uint8))
+    writer.release()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def played(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """One run over a store that holds a chunk of somebody else."""
+    folder, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
+    with closing(LmdbStore(folder / "store")) as store:
+        store.put_many([page("somebody else's")])
+    with redirect_stdout(printed):
+        run_demo(folder / "store", folder / "out", TINY, media)
+    report = json.loads((folder / "out" / "demo.json").read_text())
+    return Played(report, printed.getvalue(), folder / "store", folder / "out")
+
+
+def test_it_plays_the_whole_trace(played: Played) -> None:
+    assert [turn["number"] for turn in played.turns] == list(range(1, len(TRACE) + 1))
+    windows = [tuple(chunk["name"] for chunk in turn["chunks"]) for turn in played.turns]
+    assert windows == [turn.window for turn in TRACE]
+
+
+def test_it_shows_every_origin(played: Played) -> None:
+    origins = {chunk["origin"] for turn in played.turns for chunk in turn["chunks"]}
+    assert origins == {"computed", "kept", "moved", "recalled"}
+
+
+def test_each_turn_computes_only_what_is_new(played: Played) -> None:
+    """A chunk is computed at the turn that sees it, and at no other."""
+    for turn, planned in zip(played.turns, TRACE, strict=True):
+        computed = [chunk["name"] for chunk in turn["chunks"] if chunk["origin"] == "computed"]
+        assert computed == ([planned.window[-1]] if planned.action == "see" else [])
+        assert sum(turn["tokens"].values()) == turn["num_computed"]["full"]
+
+
+def test_the_prefix_cache_computes_what_an_edit_moved(played: Played) -> None:
+    for turn in played.turns:
+        moved = any(chunk["origin"] in ("moved", "recalled") for chunk in turn["chunks"])
+        computed = turn["num_computed"]
+        assert (computed["kamera"] < computed["prefix"]) == moved
+        assert computed["prefix"] <= computed["full"]
+
+
+def test_the_second_process_goes_on_from_the_disk(played: Played) -> None:
+    before, after = played.turns[RESTART_AFTER - 1 : RESTART_AFTER + 1]
+    assert (before["process"], after["process"]) == (1, 2)
+    assert [chunk["origin"] for chunk in after["chunks"]] == ["recalled", "recalled", "recalled", "computed"]
+    assert after["bytes_read"] > 0
+
+
+def test_answers_over_exact_spans_are_those_of_a_full_prefill(played: Played) -> None:
+    exact = [turn for turn in played.turns if not turn["tokens"]["moved"] + turn["tokens"]["recalled"]]
+    assert len(exact) == 4
+    # The rounding of float32, squared.
+    assert max(abs(turn["kl"]) for turn in exact) < np.finfo(np.float32).eps
+
+
+def test_the_report_tells_its_conditions(played: Played) -> None:
+    conditions = played.report["conditions"]
+    assert conditions["shape"]["hidden"] == TINY.hidden
+    assert conditions["weights"] == "random, seed 0"
+    assert set(conditions["tokens_per_chunk"]) == {name for turn in TRACE for name in turn.window}
+    assert {"date", "dtype", "num_parameters", "num_threads", "versions"} <= set(conditions)
+
+
+def test_it_prints_a_row_per_turn_and_the_files(played: Played) -> None:
+    assert "random weights" in played.printed
+    assert all(f"{turn.event} " in played.printed for turn in TRACE)
+    assert "3 recalled 1 computed" in played.printed
+    assert "Paid up front" in played.printed
+    assert str(played.out / "demo.json") in played.printed
+
+
+def test_it_draws_a_picture(played: Played) -> None:
+    with Image.open(played.out / "demo.png") as picture:
+        assert picture.size == (1920, 1200)
+
+
+def test_it_keeps_one_model_and_what_is_not_its_own(played: Played) -> None:
+    assert len(list(played.store.glob("demo-model-*"))) == 1
+    with closing(LmdbStore(played.store)) as store:
+        assert page("somebody else's").header.chunk in {header.chunk for header in store.headers()}
+        assert store.check().problems == ()
+
+
+def test_the_trace_is_a_window_of_four() -> None:
+    seen: set[str] = set()
+    before: tuple[str, ...] = ()
+    for turn in TRACE:
+        assert len(turn.window) == min(len(seen) + (turn.action == "see"), 4)
+        entered = set(turn.window) - set(before)
+        match turn.action:
+            case "see":
+                assert entered == {turn.window[-1]} or before[0] not in turn.window
+                assert turn.window[-1] not in seen
+            case "reorder":
+                assert (sorted(turn.window), turn.window != before) == (sorted(before), True)
+            case "recall":
+                assert entered == {turn.window[0]} <= seen
+        seen, before = seen | set(turn.window), turn.window
+    actions = [turn.action for turn in TRACE]
+    assert [actions.count(action) for action in ("see", "reorder", "recall")] == [12, 2, 2]
+
+
+def test_a_process_that_fails_is_one_clean_line(tmp_path: Path) -> None:
+    with redirect_stdout(io.StringIO()), pytest.raises(KameraError, match=r"Process 1 .* the demo needs 6 and 1"):
+        run_demo(tmp_path / "store", tmp_path / "out", TINY, media=tmp_path)
+
+
+def test_files_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path, run_kamera: RunKamera) -> None:
+    (tmp_path / "out").write_text("")
+    done = run_kamera("demo", "--store", tmp_path / "store", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("kamera: ")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_missing_matplotlib_is_named_before_any_work(
+    tmp_path: Path, run_kamera: RunKamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kamera_agent.cli.demo.run.find_spec", lambda name: None)
+    done = run_kamera("demo", "--store", tmp_path / "store", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "pip install 'kamera-agent[examples]'" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,106 @@
+"""kamera stats, ls and verify, over a store that was made by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_records import RunKamera
+
+COMMANDS = ["stats", "ls", "verify"]
+
+
+def test_stats_counts_by_kind(folder: Path, run_kamera: RunKamera) -> None:
+    done = run_kamera("stats", folder, "--json")
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert found["kinds"]["canonical"] == {"num_records": 2, "num_bytes": 2 * 1536}
+    assert found["kinds"]["patch"]["num_records"] == 2
+    assert found["num_records"] == 4
+    assert found["cap_bytes"] > 0
+
+
+def test_stats_prints_a_table(folder: Path, run_kamera: RunKamera) -> None:
+    done = run_kamera("stats", folder)
+    assert done.exit_code == 0
+    for word in (str(folder), "canonical", "3.1 kB", "patch", "cap"):
+        assert word in done.stdout
+
+
+def test_ls_tells_chunks_and_patches(folder: Path, run_kamera: RunKamera) -> None:
+    done = run_kamera("ls", folder, "--json")
+    assert done.exit_code == 0
+    first, second = json.loads(done.stdout)
+    assert [chunk["facts"]["namespace"] for chunk in (first, second)] == ["default", "team"]
+    assert first["facts"]["model"] == {"model_id": "maker/model-2b"}
+    assert first["canonical_bytes"] == 1536
+    assert sorted(found["ranks"] for found in first["patches"]) == [[4, 2], [8, 8]]
+    assert first["patches"][0]["antecedents"] == ["ab" * 32]
+    assert second["patches"] == []
+
+
+def test_ls_prints_one_line_per_chunk(folder: Path, run_kamera: RunKamera) -> None:
+    done = run_kamera("ls", folder)
+    assert done.exit_code == 0
+    _, first, second = done.stdout.splitlines()
+    row = "image 1280x720 default model-2b 1.5 kB 2 2 to 8 0.125 to 0.250"
+    assert first.split()[1:] == row.split()
+    assert second.split()[-3:] == ["0", "-", "-"]
+
+
+def test_verify_passes_a_whole_store(folder: Path, run_kamera: RunKamera) -> None:
+    done = run_kamera("verify", folder)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("4 records, ")
+
+
+def test_verify_names_what_is_damaged(folder: Path, run_kamera: RunKamera) -> None:
+    damage(folder / "data.mdb", np.full(192, 7.25, dtype=np.float32).tobytes())
+    done = run_kamera("verify", folder)
+    assert done.exit_code == 1
+    assert "checksum" in done.stdout
+    assert done.stdout.endswith("1 damaged.\n")
+    assert run_kamera("verify", folder).exit_code == 0
+
+
+def damage(path: Path, values: bytes) -> None:
+    """Flip a bit in the first place in a file that holds these bytes."""
+    content = bytearray(path.read_bytes())
+    content[content.index(values)] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_missing_store_is_an_error_and_is_not_created(command: str, tmp_path: Path, run_kamera: RunKamera) -> None:
+    done = run_kamera(command, tmp_path / "nowhere")
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "holds no store" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_without_a_store_stays_as_it_is(command: str, tmp_path: Path, run_kamera: RunKamera) -> None:
+    assert run_kamera(command, tmp_path).exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_in_the_way_is_an_error(command: str, tmp_path: Path, run_kamera: RunKamera) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = run_kamera(command, tmp_path / "file")
+    assert done.exit_code == 1
+    assert "is a file" in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_home_folder_is_understood(folder: Path, run_kamera: RunKamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert run_kamera("stats", "~/store").exit_code == 0
+
+
+def test_help_names_every_command(run_kamera: RunKamera) -> None:
+    done = run_kamera("--help")
+    assert done.exit_code == 0
+    assert all(command in done.stdout for command in ["demo", *COMMANDS])
