@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from click.testing import Result
+from typer.testing import Result
 
 from kamera_agent.chunk import Key, Record
 

@@ -41,7 +41,8 @@ class Played(NamedTuple):
 
     @property
     def turns(self) -> list[dict[str, Any]]:
-        return self.report["turns"]
+        turns: list[dict[str, Any]] = self.report["turns"]
+        return turns
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -24,9 +24,9 @@ def draw(results: Sequence[TurnResult], path: Path) -> None:
     """Write the picture."""
     figure = Figure(figsize=(12.8, 8.0), layout="constrained")
     times, tokens = figure.subplots(2, 1, sharex=True)
-    _bars(times, [{way: r.first_token_ms[way] / 1e3 for way in COLOURS} for r in results])
+    _bars(times, [{way: r.first_token_ms[way] / 1e3 for way in COLOURS} for r in results], "{:.2f}")
     times.set_title("Time to first token, seconds", loc="left", color=INK, fontsize=13)
-    _bars(tokens, [r.num_computed for r in results])
+    _bars(tokens, [r.num_computed for r in results], "{:,.0f}")
     tokens.set_title("Tokens computed", loc="left", color=INK, fontsize=13)
     for axes in (times, tokens):
         _mark_restart(axes, results)
@@ -36,15 +36,18 @@ def draw(results: Sequence[TurnResult], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _bars(axes: Axes, rows: Sequence[dict[Way, float]] | Sequence[dict[Way, int]]) -> None:
+def _bars(axes: Axes, rows: Sequence[Mapping[Way, float]], form: str) -> None:
     for offset, (way, colour) in enumerate(COLOURS.items(), start=-1):
         positions = [turn + offset * BAR_WIDTH for turn in range(len(rows))]
-        axes.bar(positions, [row[way] for row in rows], BAR_WIDTH, color=colour, label=LABELS[way])
+        bars = axes.bar(positions, [row[way] for row in rows], BAR_WIDTH, color=colour, label=LABELS[way])
+        if way == "kamera":
+            axes.bar_label(bars, fmt=form, color=colour, fontsize=8.5, padding=2)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="y", color="#e6e9ec", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, colors=INK)
-    axes.margins(x=0.01)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.margins(x=0.01, y=0.1)
 
 
 def _mark_restart(axes: Axes, results: Sequence[TurnResult]) -> None:

@@ -32,7 +32,8 @@ from kamera_agent.store.lmdb_store import LmdbStore
 
 INTRO = f"""\
 An agent watches a yard and reads manuals: 12 frames in 6 groups, 6 screenshots, a window of 4 chunks.
-After turn {RESTART_AFTER} of {len(TRACE)} the process ends; another goes on with what the store has on disk.
+After turn {RESTART_AFTER} of {len(TRACE)} the process ends; another goes on with what the store has on disk
+(though the operating system may still have the store's file in memory).
 
 The model has seeded random weights: its words are noise, its KV and its timings are real.
 
@@ -57,13 +58,14 @@ def run_demo(store: Path, out: Path, shape: Shape = SHAPE, media: Path = MEDIA) 
     console.print(INTRO)
     _forget_earlier_demos(store)
     conditions, results = _play(console, _parts(store, shape, media))
+    console.print(turn_table(results))
     report = as_report({"date": datetime.now(UTC).isoformat(timespec="seconds"), **conditions}, results)
     (out / "demo.json").write_text(json.dumps(report, indent=2) + "\n")
     from kamera_agent.cli.demo.picture import draw
 
     draw(results, out / "demo.png")
     console.print(summary(Totals.of(results)))
-    console.print(f"{out / 'demo.png'}\n{out / 'demo.json'}")
+    console.print(f"\n{out / 'demo.png'}\n{out / 'demo.json'}", soft_wrap=True)
 
 
 def summary(totals: Totals) -> str:
@@ -105,14 +107,13 @@ def _play(console: Console, parts: Iterable[Part]) -> tuple[dict[str, Any], list
     """Conditions and turns of all parts, one after the other."""
     conditions: dict[str, Any] = {}
     results: list[TurnResult] = []
-    with Live(_progress(results), console=console, refresh_per_second=8) as live:
+    with Live(_progress(results), console=console, refresh_per_second=8, transient=True) as live:
         for part in parts:
             told = run_part(part)
             conditions = next(told)
             for facts in told:
                 results.append(TurnResult.from_json(facts))
                 live.update(_progress(results))
-        live.update(turn_table(results))
     return conditions, results
 
 

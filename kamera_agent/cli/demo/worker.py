@@ -21,6 +21,7 @@ from kamera_agent.cli.demo.media import load_media
 from kamera_agent.cli.demo.meter import Meter
 from kamera_agent.cli.demo.trace import TRACE
 from kamera_agent.cli.demo.weights import SEED, cached_model
+from kamera_agent.config import DEFAULT_RANK
 from kamera_agent.pocket.model import Shape
 from kamera_agent.runtime.families.base import Family
 
@@ -57,6 +58,7 @@ def _conditions(family: Family, shape: Shape) -> dict[str, Any]:
         "device": family.model.device.type,
         "num_threads": torch.get_num_threads(),
         "machine": platform.machine(),
+        "rank": DEFAULT_RANK,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers")},

@@ -1,0 +1,78 @@
+"""What a long-lived window holds: pool bytes, and every counter that could creep."""
+
+import pytest
+import torch
+
+from kamera_agent import Window
+from models import TINY, MakeKamera, screenshot
+
+TOKEN_BYTES = 3 * TINY.num_layers * TINY.num_kv_heads * 16 * 4
+
+
+def needed_bytes(window: Window) -> int:
+    """Masters, rotated keys and values of every token in the window."""
+    return TOKEN_BYTES * sum(span.num_tokens for span in window.spans)
+
+
+@pytest.mark.parametrize("size", [(112, 168), (560, 728)], ids=["small", "large"])
+def test_pool_bytes_are_what_the_spans_need(make: MakeKamera, size: tuple[int, int]) -> None:
+    kamera = make()
+    window = kamera.window()
+    for i in range(8):
+        window.add_image(screenshot(i, *size))
+        window.slide(3 if i < 6 else 1)
+        window.generate("what?", max_new_tokens=4)
+        assert needed_bytes(window) <= window.pool_bytes <= 1.05 * needed_bytes(window)
+        assert window.pool_bytes == kamera.stats().pool_bytes
+        window.check_integrity()
+
+
+def test_five_hundred_slides_do_not_grow(make: MakeKamera) -> None:
+    """Keep-last-3 over ever new images: after a warm-up nothing that is counted grows."""
+    size = (56, 56)
+    chunk_bytes = screenshot(0, *size).nbytes
+    kamera = make(
+        memory_bytes=40_000, encoder_cache_bytes=8 * 4 * TINY.hidden * 4, dropped_bytes=10 * (chunk_bytes + 4096)
+    )
+    window = kamera.window()
+    counted = []
+    for i in range(500):
+        window.add_image(screenshot(i, *size))
+        window.slide(3)
+        window.logits("what?")
+        kamera.flush()
+        stats = kamera.stats()
+        counted.append(
+            (
+                window.pool_bytes,
+                window.dropped_bytes,
+                len(window.spans),
+                stats.store.num_bytes,
+                stats.store.num_records,
+                stats.encoder_bytes,
+                stats.num_windows,
+            )
+        )
+    assert counted[20:] == [counted[20]] * 480
+    assert stats.store.num_bytes <= 40_000
+    assert window.dropped_bytes <= 10 * (chunk_bytes + 4096)
+
+
+def test_closed_windows_are_forgotten(make: MakeKamera) -> None:
+    kamera = make()
+    for _ in range(3):
+        kamera.window().logits("hi")
+    assert kamera.stats().num_windows == 0
+    assert kamera.stats().pool_bytes == 0
+
+
+def test_span_dropped_beyond_the_bound_cannot_be_recalled(make: MakeKamera) -> None:
+    from kamera_agent import UnknownSpanError
+
+    window = make(dropped_bytes=100_000).window()
+    ids = [window.add_image(screenshot(i)) for i in range(3)]
+    window.slide(0)
+    with pytest.raises(UnknownSpanError, match="Add the content again"):
+        window.recall(ids[0])
+    window.recall(ids[2])
+    assert torch.isfinite(window.logits()).all()

@@ -1,0 +1,166 @@
+"""Windows over the disk tier: restart, damage, and what a key tells apart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from huggingface import Conversation
+from kamera_agent import Kamera
+from kamera_agent.pocket.model import PocketProcessor, build_model, build_processor
+from kamera_agent.runtime.families import family_for
+from kamera_agent.vision.frames import stack_frames
+from models import TINY, MakeKamera, max_error, screenshot
+
+NUM_IMAGES = 3
+
+
+def ask(kamera: Kamera) -> tuple[torch.Tensor, set[str | None]]:
+    """Logits over NUM_IMAGES images, and the origins of their spans."""
+    window = kamera.window()
+    for i in range(NUM_IMAGES):
+        window.add_image(screenshot(i))
+    logits = window.logits("what?")
+    kamera.flush()
+    return logits, {span.origin for span in window.spans if span.kind == "image"}
+
+
+@pytest.fixture
+def expected(models: dict[str, Any], processor: PocketProcessor) -> torch.Tensor:
+    images = [screenshot(i) for i in range(NUM_IMAGES)]
+    return Conversation(models["qwen2_5_vl"], processor).say("user", *images, "what?").logits()
+
+
+def test_chunks_outlive_the_process(make: MakeKamera, tmp_path: Path, expected: torch.Tensor) -> None:
+    with make(store=tmp_path, rank=26) as first:
+        assert ask(first)[1] == {"computed"}
+    with make(store=tmp_path, rank=26) as second:
+        logits, origins = ask(second)
+        assert origins == {"recalled"}
+        assert second.stats().encoder_calls == 0
+        assert max_error(expected, logits) <= 1e-3
+
+
+def test_damaged_record_is_computed_again(make: MakeKamera, tmp_path: Path, expected: torch.Tensor) -> None:
+    """One bit of the file is flipped inside a chunk's V: the answer is right, the record quarantined, then whole."""
+    with make(store=tmp_path) as first:
+        ask(first)
+        header = next(header for header in first.store.headers() if header.kind == "canonical")
+        value = first.store.get_many([header.key])[header.key.digest].layers[2][1]
+        needle = value.contiguous().view(torch.uint8).numpy().tobytes()
+    data = tmp_path / "data.mdb"
+    content = bytearray(data.read_bytes())
+    assert content.count(needle[:512]) == 1
+    content[content.find(needle[:512]) + 100] ^= 1
+    data.write_bytes(content)
+    with make(store=tmp_path, rank=26) as second:
+        logits, origins = ask(second)
+        assert "computed" in origins
+        assert max_error(expected, logits) <= 1e-3
+    with make(store=tmp_path) as third:
+        logits, origins = ask(third)
+        assert third.store.check().problems == ()
+
+
+def test_record_that_vanishes_between_plan_and_read(make: MakeKamera, expected: torch.Tensor) -> None:
+    """The store loses canonical KV after planning from headers: the chunk is computed."""
+    first = make()
+    ask(first)
+    store = first.store
+    original = store.get_many
+    store.get_many = lambda keys: {}  # type: ignore[method-assign]
+    try:
+        logits, origins = ask(make(store=store))
+    finally:
+        store.get_many = original  # type: ignore[method-assign]
+    assert origins == {"computed"}
+    assert max_error(expected, logits) <= 1e-4
+
+
+@pytest.mark.parametrize("options", [{"namespace": "other"}, {"rank": 2}], ids=str)
+def test_other_options_do_not_meet(make: MakeKamera, options: dict[str, Any]) -> None:
+    first = make()
+    ask(first)
+    assert ask(make(store=first.store, **options))[1] == {"computed"}
+
+
+def chunk_digests(model: Any, processor: Any, namespace: str = "default") -> tuple[bytes, bytes]:
+    family = family_for(model, processor)
+    image = family.image_chunk(screenshot(0), namespace)
+    return image.digest, family.frames_chunk(stack_frames([screenshot(0), screenshot(1)]), namespace).digest
+
+
+def test_key_tells_models_and_processors_apart(models: dict[str, Any], processor: PocketProcessor) -> None:
+    """Every change below could change the KV, so it must change the key; equal models have equal keys."""
+    model = models["qwen2_5_vl"]
+    base = chunk_digests(model, processor)
+    assert chunk_digests(build_model(TINY), build_processor()) == base
+    others = [
+        chunk_digests(models["qwen2_vl"], processor),
+        chunk_digests(build_model(TINY, seed=1), processor),
+        chunk_digests(build_model(TINY, dtype=torch.bfloat16), processor),
+        chunk_digests(model, processor, "another"),
+        chunk_digests(_retrained(), processor),
+        chunk_digests(_named("some/model", None), processor),
+        chunk_digests(_named("some/model", "abc"), processor),
+        chunk_digests(_with_adapter(), processor),
+        chunk_digests(model, _processor(image_mean=[0.5, 0.5, 0.5])),
+        chunk_digests(model, _processor(size={"shortest_edge": 3136, "longest_edge": 10**6})),
+        chunk_digests(_turned_slower(), processor),
+        chunk_digests(_eager(), processor),
+    ]
+    assert len({base, *others}) == len(others) + 1
+    assert len({digest for pair in (base, *others) for digest in pair}) == 2 * (len(others) + 1)
+
+
+def _processor(**options: Any) -> PocketProcessor:
+    image_processor = type(build_processor().image_processor)(**options)
+    return PocketProcessor(build_processor().tokenizer, image_processor)
+
+
+def _retrained() -> Any:
+    model = build_model(TINY)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + 1e-4)
+    return model
+
+
+def _named(name: str, revision: str | None) -> Any:
+    model = build_model(TINY)
+    model.config._name_or_path, model.config._commit_hash = name, revision
+    return model
+
+
+def _with_adapter() -> Any:
+    model = build_model(TINY)
+    model.peft_config = {"screens": object()}
+    model.active_adapters = lambda: ["screens"]
+    return model
+
+
+def _turned_slower() -> Any:
+    model = build_model(TINY)
+    model.model.language_model.rotary_emb.inv_freq.mul_(0.5)
+    return model
+
+
+def _eager() -> Any:
+    model = build_model(TINY)
+    model.set_attn_implementation("eager")
+    return model
+
+
+def test_checkpoint_loads_by_its_folder(tmp_path: Path, expected: torch.Tensor) -> None:
+    """The same weights through from_pretrained, without torchvision, give the same answer and find the same chunks."""
+    checkpoint, store = tmp_path / "checkpoint", tmp_path / "store"
+    processor = build_processor()
+    build_model(TINY).save_pretrained(checkpoint)
+    processor.tokenizer.save_pretrained(checkpoint)
+    processor.image_processor.save_pretrained(checkpoint)
+    for origin in ("computed", "recalled"):
+        with Kamera.from_pretrained(checkpoint, store=store, device="cpu", dtype=torch.float32, rank=26) as kamera:
+            logits, origins = ask(kamera)
+            assert origins == {origin}
+            assert max_error(expected, logits) <= 1e-3
