@@ -21,7 +21,8 @@ from kamera_agent.errors import (
 from kamera_agent.kamera import Kamera, KameraStats
 from kamera_agent.plan import Plan
 from kamera_agent.reply import Reply
-from kamera_agent.window import Span, Window
+from kamera_agent.span import Span
+from kamera_agent.window import Window
 
 __all__ = [
     "ConventionError",

@@ -13,7 +13,7 @@ from kamera_agent.config import Settings
 from kamera_agent.errors import WindowTooLongError
 from kamera_agent.layout import Piece
 from kamera_agent.library import Library, Loaded
-from kamera_agent.plan import Lying, Step, link, plan_steps
+from kamera_agent.planner import Lying, Step, link, plan_steps
 from kamera_agent.runtime.engine import Engine, Placed
 
 DECODE_BLOCK = 64
@@ -118,8 +118,9 @@ class Assembly:
         return run
 
     def settle(self, steps: Sequence[Step], keep: int | None = None) -> None:
-        """After the answer: hand the chunks that were computed to the library, take everything behind the first
-        `keep` spans out of the pool, and give back what the pool has too much of.
+        """After the answer: remember the chunks that were computed, and give back what the pool has too much of.
+
+        keep: number of spans that stay in the pool; None keeps all.
         """
         slots = {there.piece.id: there.slots for there in self.lying}
         for step in steps:
@@ -154,9 +155,7 @@ class Assembly:
             recalls = [i for i, step in enumerate(steps) if step.origin in ("recalled", "blind")]
             wanted = [(run, steps[i].match) for i in recalls if isinstance(run := steps[i].piece.run, Chunk)]
             found = self._library.load(wanted) if wanted else []
-            missing = {
-                chunk.digest for (chunk, _), record in zip(wanted, found, strict=True) if record is None
-            }
+            missing = {chunk.digest for (chunk, _), record in zip(wanted, found, strict=True) if record is None}
             if not missing:
                 return steps, {i: record for i, record in zip(recalls, found, strict=True) if record}
             unavailable |= missing

@@ -45,9 +45,7 @@ class Settings:
         if isinstance(self.rank, bool) or not (self.rank in (None, "auto") or isinstance(self.rank, int)):
             raise SettingError(f"rank is {self.rank!r}; use a positive integer, 'auto' or None.")
         if isinstance(self.rank, int) and self.rank < 1:
-            raise SettingError(
-                f"rank is {self.rank}; use at least 1 (fidelity='blind' reuses without a patch)."
-            )
+            raise SettingError(f"rank is {self.rank}; use at least 1 (fidelity='blind' reuses without a patch).")
         if self.fidelity not in get_args(Fidelity):
             raise SettingError(f"fidelity is {self.fidelity!r}; use one of {', '.join(get_args(Fidelity))}.")
         if not self.namespace:

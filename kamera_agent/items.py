@@ -16,8 +16,9 @@ from kamera_agent.vision.image import decode_image
 
 
 class Items:
-    """The items of one window, in order; the first is the system prompt. Dropped ones are kept for recall,
-    as many as fit the byte bound.
+    """The items of one window, in order; the first is the system prompt.
+
+    Dropped ones are kept for recall, as many as fit the byte bound.
 
     Every method checks its arguments before it changes anything.
     """
@@ -96,8 +97,9 @@ class Items:
         self._keep_dropped(gone)
 
     def resolve(self, contents: Iterable[Content | str]) -> list[Item]:
-        """The items that a new list of contents would make: an id stands for an item that is in the window or
-        was dropped; a content equal to such an item becomes that item. The system prompt stays in front.
+        """The items that a new list of contents would make; the system prompt stays in front.
+
+        An id stands for an item that is in the window or was dropped. A content equal to such an item becomes it.
 
         Raises as make does, and UnknownSpanError.
         """
@@ -120,9 +122,7 @@ class Items:
 
     def _named(self, item_id: str, unused: dict[str, Item]) -> Item:
         if item_id not in unused:
-            raise UnknownSpanError(
-                f"{item_id!r} is not a span of the window, or is named twice; add its content."
-            )
+            raise UnknownSpanError(f"{item_id!r} is not a span of the window, or is named twice; add its content.")
         return unused[item_id]
 
     def _equal(self, content: Content, unused: dict[str, Item]) -> Item:
@@ -132,9 +132,7 @@ class Items:
                     return item
             return self.make(content)
         run = self._run(content)
-        same = (
-            item for item in unused.values() if (item.role, item.run.digest) == (content.role, run.digest)
-        )
+        same = (item for item in unused.values() if (item.role, item.run.digest) == (content.role, run.digest))
         found = next(same, None)
         return self._new(content, run) if found is None else found
 
@@ -169,9 +167,7 @@ class Items:
         for index, item in enumerate(self._live[1:], start=1):
             if item.id == item_id:
                 return index
-        raise UnknownSpanError(
-            f"{item_id!r} is not in the window; it holds {[item.id for item in self._live[1:]]}."
-        )
+        raise UnknownSpanError(f"{item_id!r} is not in the window; it holds {[item.id for item in self._live[1:]]}.")
 
     def _keep_dropped(self, items: Iterable[Item]) -> None:
         for item in items:

@@ -1,4 +1,4 @@
-"""The library of a Kamera: finds canonical KV and patches in the store, and remembers new ones off the critical path."""
+"""The library of a Kamera: finds canonical KV and patches, and remembers new ones off the critical path."""
 
 from __future__ import annotations
 
@@ -143,9 +143,7 @@ class Library:
         patch = fit(conditioned, [(k.to(device), v.to(device)) for k, v in canonical], self._settings)
         records = [_patch_record(chunk, patch, antecedents, self._settings)]
         if not loaded:
-            records.append(
-                Record.of(chunk.key, chunk.digest, "canonical", [_to_cpu(layer) for layer in canonical])
-            )
+            records.append(Record.of(chunk.key, chunk.digest, "canonical", [_to_cpu(layer) for layer in canonical]))
         self._store.put_many(records)
         self.bytes_written += sum(record.header.num_bytes for record in records)
 
@@ -198,9 +196,7 @@ def _grade(fitted: Antecedents, present: Antecedents) -> Grade | None:
 
 def _text_match(fitted: Antecedents, present: Antecedents) -> float:
     same = len(set(fitted.texts) & set(present.texts))
-    return (
-        same / max(len(set(fitted.texts) | set(present.texts)), 1) if fitted.texts != present.texts else 1.0
-    )
+    return same / max(len(set(fitted.texts) | set(present.texts)), 1) if fitted.texts != present.texts else 1.0
 
 
 def _preference(match: Match) -> tuple[int, bool, float, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Unpack
 
@@ -17,34 +16,15 @@ from kamera_agent.config import Settings
 from kamera_agent.content import Content, FramesContent, ImageContent, TextContent
 from kamera_agent.errors import SettingError, WindowError
 from kamera_agent.items import Items
-from kamera_agent.layout import Item, Kind, Piece, lay_out
+from kamera_agent.layout import Item, lay_out
 from kamera_agent.library import Library
-from kamera_agent.plan import Lying, Origin, Plan, make_plan
+from kamera_agent.plan import Plan
+from kamera_agent.planner import make_plan
 from kamera_agent.reply import Reply, Timings, Usage
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.sampler import Sampler, Sampling, SamplingOptions
 from kamera_agent.runtime.streamer import Streamer
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A chunk or a text run lying in a window.
-
-    position: of its first token, as the window stands now.
-    origin, exact: how its KV came to be at the last answer, and whether it is what a full prefill of that window
-        gives; None before its first answer. slots: rows of the pool, empty before its first answer.
-    key: hex digest of a chunk's key; empty for text.
-    """
-
-    id: str
-    kind: Kind
-    role: str
-    num_tokens: int
-    position: int
-    origin: Origin | None
-    exact: bool | None
-    slots: tuple[range, ...]
-    key: str
+from kamera_agent.span import Span, make_span
 
 
 class Window:
@@ -156,9 +136,7 @@ class Window:
         """
         if max_new_tokens < 1:
             raise SettingError(f"max_new_tokens is {max_new_tokens}; use 1 or more.")
-        return self._stream(
-            question, max_new_tokens, Sampler(Sampling(**sampling), self._family.placeholder_ids)
-        )
+        return self._stream(question, max_new_tokens, Sampler(Sampling(**sampling), self._family.placeholder_ids))
 
     def logits(self, question: str | None = None) -> torch.Tensor:
         """Next-token logits [vocab], float32, over the window and the question. The spans are unchanged."""
@@ -172,9 +150,7 @@ class Window:
         """The same by one plain Hugging Face forward pass over all pixels and tokens: the yardstick."""
         with self._editing():
             items = [*self._items.live, *self._ask(question)]
-            return self._engine.reference_logits(
-                [piece.run for piece in lay_out(items, self._family, "answer")]
-            )
+            return self._engine.reference_logits([piece.run for piece in lay_out(items, self._family, "answer")])
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -182,7 +158,7 @@ class Window:
         lying = {there.piece.id: there for there in self._assembly.lying}
         spans, position = [], 0
         for piece in lay_out(self._items.live, self._family):
-            spans.append(_span(piece, position, lying.get(piece.id)))
+            spans.append(make_span(piece, position, lying.get(piece.id)))
             position += piece.run.extent
         return tuple(spans)
 
@@ -218,9 +194,7 @@ class Window:
         finally:
             self._lock.release()
 
-    def _stream(
-        self, question: str | None, max_new_tokens: int, sampler: Sampler
-    ) -> Generator[str, None, Reply]:
+    def _stream(self, question: str | None, max_new_tokens: int, sampler: Sampler) -> Generator[str, None, Reply]:
         with self._editing():
             start = perf_counter()
             asked = self._ask(question)
@@ -232,9 +206,7 @@ class Window:
             streamer = Streamer(self._family)
             room = self._family.max_positions - sum(len(step.piece.run.token_ids) for step in assembled.steps)
             try:
-                while token not in self._family.stop_ids and len(streamer.token_ids) < min(
-                    max_new_tokens, room
-                ):
+                while token not in self._family.stop_ids and len(streamer.token_ids) < min(max_new_tokens, room):
                     if text := streamer.push(token):
                         yield text
                     token = sampler.draw(self._assembly.extend(token))
@@ -279,20 +251,6 @@ class Window:
             bytes_read=assembled.bytes_read,
             bytes_written=written,
         )
-
-
-def _span(piece: Piece, position: int, lying: Lying | None) -> Span:
-    return Span(
-        id=piece.id,
-        kind=piece.kind,
-        role=piece.role,
-        num_tokens=len(piece.run.token_ids),
-        position=position,
-        origin=lying.origin if lying else None,
-        exact=lying.exact if lying else None,
-        slots=lying.slots if lying else (),
-        key=piece.run.digest.hex() if isinstance(piece.run, Chunk) else "",
-    )
 
 
 def _timings(assembled: Assembled, first_token_ms: float, decode_ms: float) -> Timings:

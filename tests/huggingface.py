@@ -48,23 +48,17 @@ class Conversation:
                 elif isinstance(content, Frames):
                     clips.append(video_patches(self.processor.image_processor, content.pixels))
                     seconds.append(2 * content.seconds_per_frame)
-                    ids += self._ids(
-                        f"<|vision_start|>{'<|video_pad|>' * num_pads(clips[-1][1])}<|vision_end|>"
-                    )
+                    ids += self._ids(f"<|vision_start|>{'<|video_pad|>' * num_pads(clips[-1][1])}<|vision_end|>")
                 else:
                     images.append(image_patches(self.processor.image_processor, content))
-                    ids += self._ids(
-                        f"<|vision_start|>{'<|image_pad|>' * num_pads(images[-1][1])}<|vision_end|>"
-                    )
+                    ids += self._ids(f"<|vision_start|>{'<|image_pad|>' * num_pads(images[-1][1])}<|vision_end|>")
             ids += self._ids("<|im_end|>\n")
         return self._join(ids + self._ids("<|im_start|>assistant\n"), images, clips, seconds)
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _join(
-        self, token_ids: Any, images: list[Any], clips: list[Any], seconds: list[float]
-    ) -> dict[str, Any]:
+    def _join(self, token_ids: Any, images: list[Any], clips: list[Any], seconds: list[float]) -> dict[str, Any]:
         ids = torch.tensor([token_ids])
         config = self.model.config
         types = (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()
@@ -91,12 +85,8 @@ class Conversation:
         self.model.model.rope_deltas = None
         inputs = self.inputs()
         pads = [self.model.config.image_token_id, self.model.config.video_token_id]
-        output = self.model.generate(
-            **inputs, max_new_tokens=max_new_tokens, do_sample=False, suppress_tokens=pads
-        )
-        return self.processor.tokenizer.decode(
-            output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
+        output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, suppress_tokens=pads)
+        return self.processor.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def num_pads(grid: Sequence[int]) -> int:

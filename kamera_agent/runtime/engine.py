@@ -12,9 +12,10 @@ from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.runtime.capture import capture_keys
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family, Run
-from kamera_agent.runtime.kv_pool import KVPool, SlotCache, SlotIndex
+from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.patch import LayerKV
 from kamera_agent.runtime.rope import check_frequencies, check_rotation
+from kamera_agent.runtime.slot_cache import SlotCache, SlotIndex
 
 SELF_TEST_TOKENS = 8
 SELF_TEST_SHIFT = 17
@@ -124,9 +125,7 @@ class Engine:
         plain = self.family.causal_without_mask and _is_plain_prefill(pool, index)
         mask = None if plain else _causal_mask(pool, index, embeds.dtype)
         with capture_keys(self.family.key_modules, keep_master):
-            return self.family.hidden_states(
-                embeds, positions.to(embeds.device), mask, SlotCache(pool, index)
-            )
+            return self.family.hidden_states(embeds, positions.to(embeds.device), mask, SlotCache(pool, index))
 
     @torch.no_grad()
     def _self_test(self) -> None:
@@ -144,7 +143,7 @@ class Engine:
             pool.place(slots, 0)
             self._forward_at(pool, slots, embeds, positions + shift)
             pools.append((pool, slots))
-        (pool, slots), (shifted, shifted_slots) = pools
+        (pool, slots), (shifted, _) = pools
         pool.relocate(slots, *self.family.rope_tables(positions + SELF_TEST_SHIFT))
         check_rotation(pool.keys[:, :, :SELF_TEST_TOKENS], shifted.keys[:, :, :SELF_TEST_TOKENS])
 

@@ -1,14 +1,12 @@
-"""The KV pool of one window: slots, pre-RoPE masters, and the Hugging Face cache that writes into them."""
+"""The KV pool of one window: slots, masters before RoPE, and the rotated working copy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from transformers import Cache
-from transformers.cache_utils import CacheLayerMixin
 
 from kamera_agent.runtime.kernels.dispatch import kernels_for
 
@@ -131,9 +129,7 @@ class KVPool:
     def place(self, slots: Sequence[range], order: int) -> None:
         """Say where in the window the tokens of these slots stand: order, order + 1, ..."""
         for part in slots:
-            self.order[part.start : part.stop] = torch.arange(
-                order, order + len(part), device=self.order.device
-            )
+            self.order[part.start : part.stop] = torch.arange(order, order + len(part), device=self.order.device)
             order += len(part)
 
     def relocate(self, slots: Sequence[range], cos: torch.Tensor, sin: torch.Tensor) -> None:
@@ -142,9 +138,7 @@ class KVPool:
         for part in slots:
             tokens = slice(done, done + len(part))
             place = slice(part.start, part.stop)
-            self._kernels.rotate(
-                self.masters[:, :, place], cos[tokens], sin[tokens], out=self.keys[:, :, place]
-            )
+            self._kernels.rotate(self.masters[:, :, place], cos[tokens], sin[tokens], out=self.keys[:, :, place])
             done += len(part)
 
     def load(
@@ -193,59 +187,3 @@ class KVPool:
 def _with_slack(num_tokens: int) -> int:
     """A little more than asked, so that a slowly growing window is not copied at every turn."""
     return num_tokens + num_tokens // 64
-
-
-class SlotIndex:
-    """The slots that the queries of one forward pass write to, as a slice where they lie in one range."""
-
-    def __init__(self, slots: Sequence[range], device: torch.device) -> None:
-        ranges = [part for part in slots if len(part)]
-        joined = all(a.stop == b.start for a, b in zip(ranges, ranges[1:], strict=False))
-        self.index: slice | torch.Tensor = (
-            slice(ranges[0].start, ranges[-1].stop)
-            if joined
-            else torch.cat([torch.arange(part.start, part.stop, device=device) for part in ranges])
-        )
-
-    def write(self, buffer: torch.Tensor, states: torch.Tensor) -> None:
-        """buffer[:, slots] = states, for buffer [H, S, D] and states [H, Q, D]."""
-        buffer[:, self.index] = states
-
-
-class SlotCache(Cache):
-    """Gives a Hugging Face model the pool as its cache: scattered queries write to their slots, attention
-    reads every slot. Right only together with a 4-D mask that knows the slots' order.
-    """
-
-    def __init__(self, pool: KVPool, index: SlotIndex) -> None:
-        super().__init__(layers=[_SlotLayer(pool, layer, index) for layer in range(pool.shape.num_layers)])
-
-
-class _SlotLayer(CacheLayerMixin):
-    is_compileable = False
-    is_sliding = False
-
-    def __init__(self, pool: KVPool, layer: int, index: SlotIndex) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # not annotated there
-        self._pool, self._layer, self._index = pool, layer, index
-        self.is_initialized = True
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing to do: the pool is there before the forward pass."""
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = self._pool.keys[self._layer], self._pool.values[self._layer]
-        self._index.write(keys, key_states[0])
-        self._index.write(values, value_states[0])
-        return keys[None], values[None]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._pool.capacity, 0
-
-    def get_seq_length(self) -> int:
-        return self._pool.capacity
-
-    def get_max_length(self) -> int:
-        return -1

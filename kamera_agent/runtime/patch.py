@@ -89,17 +89,15 @@ def _choose_ranks(spectrum: torch.Tensor, num_tokens: int, width: int, settings:
     if settings.rank == "auto":
         return _ranks_within_budgets(spectrum, num_tokens, width, settings)
     if isinstance(settings.rank, int) and settings.rank > largest:
-        raise SettingError(
-            f"rank {settings.rank} is above {largest}, the largest this chunk allows; lower it."
-        )
+        raise SettingError(f"rank {settings.rank} is above {largest}, the largest this chunk allows; lower it.")
     return [min(settings.rank or DEFAULT_RANK, largest)] * num_layers
 
 
-def _ranks_within_budgets(
-    spectrum: torch.Tensor, num_tokens: int, width: int, settings: Settings
-) -> list[int]:
-    """Per layer the smallest rank within the error budget; where all of them together are over the byte
-    budget, the components that capture least are left out, whichever layer they are in.
+def _ranks_within_budgets(spectrum: torch.Tensor, num_tokens: int, width: int, settings: Settings) -> list[int]:
+    """Per layer the smallest rank within the error budget.
+
+    Where all of them together are over the byte budget, the components that capture least are left out,
+    whichever layer they are in.
     """
     total = spectrum.sum(-1, keepdim=True)
     tail = (total - spectrum.cumsum(-1)).clamp_min(0)

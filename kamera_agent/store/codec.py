@@ -66,12 +66,8 @@ def encode(record: Record) -> Encoded:
         values += pieces
         layouts.append(
             LayerLayout(
-                tensors=tuple(
-                    TensorLayout(dtype=DTYPE_NAMES[t.dtype], shape=tuple(t.shape)) for t in tensors
-                ),
-                values=tuple(
-                    ValueLayout(num_bytes=p.size, checksum=xxh3_128_hexdigest(p.data)) for p in pieces
-                ),
+                tensors=tuple(TensorLayout(dtype=DTYPE_NAMES[t.dtype], shape=tuple(t.shape)) for t in tensors),
+                values=tuple(ValueLayout(num_bytes=p.size, checksum=xxh3_128_hexdigest(p.data)) for p in pieces),
             )
         )
     manifest = Manifest(

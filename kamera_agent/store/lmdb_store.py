@@ -139,9 +139,7 @@ class LmdbStore(Store):
     StoreUnavailableError when the folder cannot be opened.
     """
 
-    def __init__(
-        self, path: str | Path, cap_bytes: int | None = None, queue_bytes: int = DEFAULT_QUEUE_BYTES
-    ) -> None:
+    def __init__(self, path: str | Path, cap_bytes: int | None = None, queue_bytes: int = DEFAULT_QUEUE_BYTES) -> None:
         if cap_bytes is not None:
             require_bytes("cap_bytes", cap_bytes)
         require_bytes("queue_bytes", queue_bytes)
@@ -164,9 +162,7 @@ class LmdbStore(Store):
         for digest in found:
             self._queue.use(digest)
         num_bytes = sum(record.header.num_bytes for record in found.values())
-        self._counters.add(
-            {"hits": len(found), "misses": len(set(keys)) - len(found), "bytes_read": num_bytes}
-        )
+        self._counters.add({"hits": len(found), "misses": len(set(keys)) - len(found), "bytes_read": num_bytes})
         return found
 
     def put_many(self, records: Iterable[Record]) -> None:

@@ -15,9 +15,7 @@ MAX_VALUE_BYTES = 16 * MIB
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Checksum = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-DTypeName = Literal[
-    "bfloat16", "float16", "float32", "float64", "uint8", "int8", "float8_e4m3fn", "float8_e5m2"
-]
+DTypeName = Literal["bfloat16", "float16", "float32", "float64", "uint8", "int8", "float8_e4m3fn", "float8_e5m2"]
 
 DTYPE_NAMES: dict[torch.dtype, DTypeName] = {
     torch.bfloat16: "bfloat16",

@@ -37,9 +37,7 @@ class MemoryStore(Store):
                     self._records.move_to_end(key.digest)
                     found[key.digest] = record
         num_bytes = sum(record.header.num_bytes for record in found.values())
-        self._counters.add(
-            {"hits": len(found), "misses": len(set(keys)) - len(found), "bytes_read": num_bytes}
-        )
+        self._counters.add({"hits": len(found), "misses": len(set(keys)) - len(found), "bytes_read": num_bytes})
         return found
 
     def put_many(self, records: Iterable[Record]) -> None:

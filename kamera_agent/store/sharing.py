@@ -44,9 +44,7 @@ def lend_writer(folder: Path, cap_bytes: int | None, queue_bytes: int, open_data
             loan.writer.database.abandon()
             loan = None
         if loan is None:
-            loan = _loans[folder] = _Loan(
-                _start_writer(folder, cap_bytes, queue_bytes, open_database), os.getpid()
-            )
+            loan = _loans[folder] = _Loan(_start_writer(folder, cap_bytes, queue_bytes, open_database), os.getpid())
         if cap_bytes not in (None, loan.writer.cap_bytes):
             raise SettingError(
                 f"the store {folder} is open in this process with cap_bytes={loan.writer.cap_bytes}, not "
@@ -68,9 +66,7 @@ def return_writer(folder: Path, pid: int) -> None:
             loan.writer.close()
 
 
-def _start_writer(
-    folder: Path, cap_bytes: int | None, queue_bytes: int, open_database: OpenDatabase
-) -> Writer:
+def _start_writer(folder: Path, cap_bytes: int | None, queue_bytes: int, open_database: OpenDatabase) -> Writer:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

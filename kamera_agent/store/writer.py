@@ -46,9 +46,7 @@ class Writer:
             try:
                 self.counters.add(self._commit(batch))
             except Exception:  # noqa: BLE001 - whatever it was, a dead writer would block put_many() for ever
-                _log.warning(
-                    "%d writes to the store %s failed", batch.num_puts, self.database.path, exc_info=True
-                )
+                _log.warning("%d writes to the store %s failed", batch.num_puts, self.database.path, exc_info=True)
                 self.counters.add({"failed_writes": batch.num_puts})
             finally:
                 self.queue.done()

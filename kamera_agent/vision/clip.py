@@ -35,9 +35,7 @@ class Clip:
             raise VideoError(f"no video file at {self._name}; pass the path of a local file")
         self._capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
-            raise VideoError(
-                f"{self._name} is not a video that OpenCV can read; check it or convert it to MP4"
-            )
+            raise VideoError(f"{self._name} is not a video that OpenCV can read; check it or convert it to MP4")
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self._frame_s = 1.0 / fps if fps > 0 else 0.0

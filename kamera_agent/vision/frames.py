@@ -40,9 +40,7 @@ class Frames:
         if self.pixels.size == 0:
             raise VideoError(f"frames of shape {list(self.pixels.shape)} hold no pixels")
         if len(self.timestamps) != len(self.pixels):
-            raise VideoError(
-                f"{len(self.timestamps)} timestamps for {len(self.pixels)} frames; pass one per frame"
-            )
+            raise VideoError(f"{len(self.timestamps)} timestamps for {len(self.pixels)} frames; pass one per frame")
         _check_timestamps(self.timestamps)
 
 
@@ -51,14 +49,10 @@ def _check_timestamps(timestamps: Sequence[float]) -> None:
         if not math.isfinite(time):
             raise VideoError(f"timestamp {i} is {time}; timestamps are finite seconds")
         if i and time <= timestamps[i - 1]:
-            raise VideoError(
-                f"timestamp {i} ({time} s) is not later than the one before ({timestamps[i - 1]} s)"
-            )
+            raise VideoError(f"timestamp {i} ({time} s) is not later than the one before ({timestamps[i - 1]} s)")
 
 
-def stack_frames(
-    frames: Frames | Pixels | Iterable[ImageSource], timestamps: Iterable[float] | None = None
-) -> Frames:
+def stack_frames(frames: Frames | Pixels | Iterable[ImageSource], timestamps: Iterable[float] | None = None) -> Frames:
     """Gather frames in any accepted form.
 
     frames: Frames; array [N, H, W, 3] uint8 RGB; or pictures that decode_image takes, all of one size.
@@ -81,9 +75,7 @@ def _seconds(timestamps: Iterable[float]) -> tuple[float, ...]:
         # Adding 0.0 turns -0.0, which is the same moment with other bits, into 0.0.
         return tuple(float(time) + 0.0 for time in timestamps)
     except (TypeError, ValueError) as error:
-        raise VideoError(
-            f"timestamps cannot be read: {error}; pass one number of seconds per frame"
-        ) from error
+        raise VideoError(f"timestamps cannot be read: {error}; pass one number of seconds per frame") from error
 
 
 def _copy_array(array: npt.NDArray[np.generic]) -> Pixels:

@@ -44,9 +44,7 @@ def decode_image(source: ImageSource) -> Pixels:
         return _decode_file(bytes(source), f"{len(source)} bytes")
     if isinstance(source, (str, os.PathLike)):
         return _decode_file(_read(source), _short(source))
-    raise ImageError(
-        f"cannot make an image of a {type(source).__name__}; pass a PIL image, array, path or bytes"
-    )
+    raise ImageError(f"cannot make an image of a {type(source).__name__}; pass a PIL image, array, path or bytes")
 
 
 def _decode_array(array: npt.NDArray[np.generic]) -> Pixels:
@@ -67,9 +65,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(
-            f"cannot read image file {_short(path)}: {reason}; pass a local path or the bytes"
-        ) from error
+        raise ImageError(f"cannot read image file {_short(path)}: {reason}; pass a local path or the bytes") from error
 
 
 def _short(path: str | os.PathLike[str]) -> str:
@@ -102,9 +98,7 @@ def _flatten(image: Image.Image) -> Pixels:
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
-        raise ImageError(
-            f"image of mode {image.mode} has no fixed white; scale it to 0..255 and convert it to L"
-        )
+        raise ImageError(f"image of mode {image.mode} has no fixed white; scale it to 0..255 and convert it to L")
     if image.mode.startswith("I;16"):
         # Pillow's own convert() clips instead of scaling; the high byte is what it keeps of 16-bit RGB.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -125,6 +119,4 @@ def _explained(name: str) -> Iterator[None]:
         raise ImageError(f"not an image ({name}); accepted formats: {', '.join(FORMATS)}") from error
     # Damaged files make the decoders raise almost anything: SyntaxError, struct.error, KeyError, ...
     except Exception as error:
-        raise ImageError(
-            f"cannot decode image ({name}): {error}; the file may be damaged or cut short"
-        ) from error
+        raise ImageError(f"cannot decode image ({name}): {error}; the file may be damaged or cut short") from error

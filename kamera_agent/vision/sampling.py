@@ -20,9 +20,7 @@ MAX_FRAMES = 64
 ROUNDING_S = 5e-4
 
 
-def sample_fps(
-    path: str | os.PathLike[str], fps: float = DEFAULT_FPS, max_frames: int = MAX_FRAMES
-) -> Frames:
+def sample_fps(path: str | os.PathLike[str], fps: float = DEFAULT_FPS, max_frames: int = MAX_FRAMES) -> Frames:
     """Keep the first frame of every 1/fps seconds.
 
     fps: frames kept per second of the clip; a clip with fewer keeps all it has.
@@ -39,9 +37,7 @@ def sample_fps(
         return _keep(clip, _times_at(clip, fps), max_frames)
 
 
-def sample_scenes(
-    path: str | os.PathLike[str], threshold: float = 10.0, max_frames: int = MAX_FRAMES
-) -> Frames:
+def sample_scenes(path: str | os.PathLike[str], threshold: float = 10.0, max_frames: int = MAX_FRAMES) -> Frames:
     """Keep the first frame, then each that differs enough from the one kept last.
 
     threshold: mean absolute difference of two frames, shrunk to small grey pictures, at which the later

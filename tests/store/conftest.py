@@ -18,9 +18,7 @@ MakeStore = Callable[..., Store]
 OPEN: dict[str, Callable[[Path, int], Store]] = {
     "memory": lambda folder, cap_bytes: MemoryStore(cap_bytes),
     "disk": lambda folder, cap_bytes: LmdbStore(folder, cap_bytes),
-    "tiered": lambda folder, cap_bytes: TieredStore(
-        MemoryStore(cap_bytes // 4), LmdbStore(folder, cap_bytes)
-    ),
+    "tiered": lambda folder, cap_bytes: TieredStore(MemoryStore(cap_bytes // 4), LmdbStore(folder, cap_bytes)),
 }
 
 

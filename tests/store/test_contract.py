@@ -28,9 +28,7 @@ MakeStore = Callable[..., Store]
 class TestRoundTrip:
     @pytest.mark.parametrize("flushed", [False, True], ids=["queued", "flushed"])
     @pytest.mark.parametrize("dtype", DTYPE_NAMES, ids=str)
-    def test_every_dtype_and_awkward_shape_is_bit_equal(
-        self, store: Store, dtype: torch.dtype, flushed: bool
-    ) -> None:
+    def test_every_dtype_and_awkward_shape_is_bit_equal(self, store: Store, dtype: torch.dtype, flushed: bool) -> None:
         record = make_record("awkward", AWKWARD_SHAPES, dtype, num_layers=3)
         store.put_many([record])
         if flushed:
@@ -124,10 +122,7 @@ class TestIdentity:
 class TestHeaders:
     def test_headers_by_chunk_and_of_all_with_what_is_queued(self, store: Store) -> None:
         chunks = [make_key(f"chunk{i}").digest for i in range(3)]
-        records = [
-            make_record(f"r{i}", chunk=chunks[i % 3], kind="patch", attributes={"place": i})
-            for i in range(12)
-        ]
+        records = [make_record(f"r{i}", chunk=chunks[i % 3], kind="patch", attributes={"place": i}) for i in range(12)]
         store.put_many(records[:6])
         store.flush()
         store.put_many(records[6:])
@@ -210,9 +205,7 @@ class TestCap:
         assert {h.key for h in store.headers()} == {make_key(f"r{i}") for i in (7, 8, 9)}
         assert stats.evictions == 7
 
-    def test_a_record_above_the_cap_is_not_stored_and_replaces_nothing_by_half(
-        self, make_store: MakeStore
-    ) -> None:
+    def test_a_record_above_the_cap_is_not_stored_and_replaces_nothing_by_half(self, make_store: MakeStore) -> None:
         store = make_store(10 * KIB)
         store.put_many([record_of_bytes("r", 5 * KIB), record_of_bytes("other", 2 * KIB)])
         store.put_many([record_of_bytes("r", 11 * KIB)])

@@ -101,9 +101,7 @@ def test_headers_leaves_a_damaged_record_out_and_quarantines_it(pristine: bytes,
     store.close()
 
 
-def test_damage_is_noted_with_its_reason(
-    pristine: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damage_is_noted_with_its_reason(pristine: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = bytearray(pristine)
     data[next(value_ranges(pristine, RECORDS[4]))[5000]] ^= 1
     (tmp_path / "data.mdb").write_bytes(data)

@@ -37,9 +37,7 @@ class TestReopening:
         store.close()
         store = LmdbStore(tmp_path, CAP_BYTES)
         after = store.stats()
-        assert (
-            (after.num_records, after.num_bytes) == (before.num_records, before.num_bytes) == (5, 100 * KIB)
-        )
+        assert (after.num_records, after.num_bytes) == (before.num_records, before.num_bytes) == (5, 100 * KIB)
         store.put_many(record_of_bytes(name, 20 * KIB) for name in ("r5", "r6"))
         store.flush()
         assert {header.key for header in store.headers()} == {make_key(f"r{i}") for i in (0, 1, 4, 5, 6)}
@@ -145,9 +143,7 @@ def folder_for_data(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "spoil", [a_file, below_a_file, not_creatable, garbage, cut_short, cut_to_a_stump, folder_for_data]
 )
-def test_a_folder_that_cannot_be_opened_is_a_clear_error(
-    tmp_path: Path, spoil: Callable[[Path], Path]
-) -> None:
+def test_a_folder_that_cannot_be_opened_is_a_clear_error(tmp_path: Path, spoil: Callable[[Path], Path]) -> None:
     folder = spoil(tmp_path / "folder")
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="local disk") as caught:
@@ -193,9 +189,7 @@ class TestFailingDisk:
         child.join()
         assert child.exitcode == 0
 
-    @pytest.mark.parametrize(
-        "error", [lmdb.DiskError("disk"), OSError(28, "no space"), MemoryError()], ids=repr
-    )
+    @pytest.mark.parametrize("error", [lmdb.DiskError("disk"), OSError(28, "no space"), MemoryError()], ids=repr)
     def test_a_failing_write_is_counted_and_reading_goes_on(
         self,
         tmp_path: Path,
@@ -273,9 +267,7 @@ class TestQueue:
     ) -> None:
         """1. The writer is held up. 2. Two records fill the queue, the third waits. 3. All are written."""
         store, may_write, write = LmdbStore(tmp_path, MIB, 20 * KIB), threading.Event(), Environment.write
-        monkeypatch.setattr(
-            Environment, "write", lambda self, change: may_write.wait() and write(self, change)
-        )
+        monkeypatch.setattr(Environment, "write", lambda self, change: may_write.wait() and write(self, change))
         records = [record_of_bytes(f"r{i}", size * KIB) for i, size in enumerate([10, 10, 10, 50])]
         producer = threading.Thread(target=lambda: store.put_many(iter(records)))
         producer.start()
@@ -322,9 +314,7 @@ def test_a_store_that_nobody_closed_is_written_at_exit(tmp_path: Path) -> None:
         "from kamera_agent.store.lmdb_store import LmdbStore\n"
         "LmdbStore(sys.argv[1], 1 << 20).put_many([make_record('r')])\n"
     )
-    code = os.spawnl(
-        os.P_WAIT, sys.executable, sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)
-    )
+    code = os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent))
     assert code == 0
     store = LmdbStore(tmp_path, MIB)
     assert same(store.get_many([make_key("r")])[make_key("r").digest], make_record("r"))

@@ -35,9 +35,7 @@ def operate(folder: Path, seed: int, seconds: float) -> None:
     rng, store, end = random.Random(seed), LmdbStore(folder, CAP_BYTES), time.monotonic() + seconds
 
     def put() -> None:
-        store.put_many(
-            versioned_record(rng.choice(NAMES), rng.randrange(1000)) for _ in range(rng.randrange(8))
-        )
+        store.put_many(versioned_record(rng.choice(NAMES), rng.randrange(1000)) for _ in range(rng.randrange(8)))
 
     def get() -> None:
         for name in rng.sample(NAMES, 10):
@@ -56,9 +54,7 @@ def operate(folder: Path, seed: int, seconds: float) -> None:
         store = LmdbStore(folder, CAP_BYTES)
 
     while time.monotonic() < end:
-        rng.choices([put, get, delete, store.flush, store.headers, check, reopen], [30, 50, 5, 5, 2, 1, 1])[
-            0
-        ]()
+        rng.choices([put, get, delete, store.flush, store.headers, check, reopen], [30, 50, 5, 5, 2, 1, 1])[0]()
     stats = store.stats()
     store.close()
     assert (stats.quarantined, stats.failed_writes) == (0, 0)

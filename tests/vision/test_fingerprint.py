@@ -48,9 +48,7 @@ def test_fingerprint_is_blake3_over_header_and_pixels() -> None:
 def test_memory_layout_does_not_count() -> None:
     view = np.repeat(PIXELS, 2, axis=1)[:, ::2]
     assert not view.flags.c_contiguous
-    assert (
-        fingerprint_image(view) == fingerprint_image(np.asfortranarray(PIXELS)) == fingerprint_image(PIXELS)
-    )
+    assert fingerprint_image(view) == fingerprint_image(np.asfortranarray(PIXELS)) == fingerprint_image(PIXELS)
 
 
 def test_shape_counts_even_with_the_same_bytes() -> None:

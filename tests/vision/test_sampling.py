@@ -48,9 +48,7 @@ def test_long_clip_is_thinned_over_its_whole_length(clip: Path) -> None:
     assert numbers(sample_fps(clip, fps=10, max_frames=6)) == [0, 5, 10, 15, 20, 25]
 
 
-def test_max_frames_holds_when_the_container_states_no_length(
-    clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_max_frames_holds_when_the_container_states_no_length(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Clip.__init__
 
     def open_without_length(self: Clip, path: Path) -> None:

@@ -33,6 +33,6 @@ def make(models: dict[str, Any], processor: PocketProcessor) -> Iterator[MakeKam
         return made[-1]
 
     yield build
-    for kamera in made:
+    for kamera in reversed(made):  # the owner of a shared store last
         kamera.close()
         assert kamera._library.num_failed == 0

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface import Conversation
+from models import MakeKamera, max_error, screenshot
 from rich.console import Console
 
-from huggingface import Conversation
 from kamera_agent import Window, WindowError
 from kamera_agent.pocket.model import PocketProcessor
-from models import MakeKamera, max_error, screenshot
 
 
 @pytest.fixture

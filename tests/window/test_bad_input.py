@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import TINY, MakeKamera, screenshot
 from PIL import Image
 
 from kamera_agent import (
@@ -29,7 +30,6 @@ from kamera_agent import (
 )
 from kamera_agent.pocket.model import PocketProcessor, build_model
 from kamera_agent.vision.sampling import sample_fps
-from models import TINY, MakeKamera, screenshot
 
 
 def cut_png() -> bytes:
@@ -148,7 +148,7 @@ def test_attention_that_takes_no_mask(
 ) -> None:
     model = models["qwen2_5_vl"]
     monkeypatch.setattr(type(model.config), "_attn_implementation", "flash_attention_2")
-    with pytest.raises(UnsupportedModelError, match="'flash_attention_2' takes no 4-D mask.*'sdpa'"):
+    with pytest.raises(UnsupportedModelError, match=r"'flash_attention_2' takes no 4-D mask.*'sdpa'"):
         Kamera(model, processor)
 
 

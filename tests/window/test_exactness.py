@@ -49,9 +49,7 @@ def _said(window: Window, span_id: str | None) -> tuple[int, ...]:
     return next(item.run.token_ids for item in window._items.live if item.id == span_id)
 
 
-def test_greedy_reply_is_that_of_hugging_face(
-    make: MakeKamera, model: Any, processor: PocketProcessor
-) -> None:
+def test_greedy_reply_is_that_of_hugging_face(make: MakeKamera, model: Any, processor: PocketProcessor) -> None:
     window = make(model).window()
     window.add_image(screenshot(0))
     window.add_frames(CLIP[:2])
@@ -62,9 +60,7 @@ def test_greedy_reply_is_that_of_hugging_face(
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_exact_fidelity_after_any_edit(
-    make: MakeKamera, model: Any, processor: PocketProcessor, edit: str
-) -> None:
+def test_exact_fidelity_after_any_edit(make: MakeKamera, model: Any, processor: PocketProcessor, edit: str) -> None:
     kamera = make(model, fidelity="exact")
     window = kamera.window()
     ids = [window.add_image(screenshot(i)) for i in range(4)]
@@ -102,9 +98,7 @@ def _edit(window: Window, ids: list[str], edit: str) -> list[Any]:
     return [images[2], *rest] if edit == "recall at front" else [*rest, images[2]]
 
 
-def test_windows_do_not_leak_into_each_other(
-    make: MakeKamera, model: Any, processor: PocketProcessor
-) -> None:
+def test_windows_do_not_leak_into_each_other(make: MakeKamera, model: Any, processor: PocketProcessor) -> None:
     """Two windows step by step in turn, a text-only one between: each has the logits it has alone."""
     kamera = make(model)
     one, two, text = kamera.window(), kamera.window(), kamera.window()
@@ -113,9 +107,7 @@ def test_windows_do_not_leak_into_each_other(
         one.add_image(screenshot(step))
         two.add_frames([screenshot(30 + step, 56, 84), screenshot(40 + step, 56, 84)])
         alone_one.turns[0][1].append(screenshot(step))
-        alone_two.turns[0][1].append(
-            Frames([screenshot(30 + step, 56, 84), screenshot(40 + step, 56, 84)], 0.5)
-        )
+        alone_two.turns[0][1].append(Frames([screenshot(30 + step, 56, 84), screenshot(40 + step, 56, 84)], 0.5))
         expected = alone_one.logits(), alone_two.logits()
         assert max_error(expected[0], one.logits()) <= 1e-4
         only_text = Conversation(model, processor).say("user", "hi").logits()

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from models import TINY, MakeKamera, screenshot
 
 from kamera_agent import Window
-from models import TINY, MakeKamera, screenshot
 
 TOKEN_BYTES = 3 * TINY.num_layers * TINY.num_kv_heads * 16 * 4
 

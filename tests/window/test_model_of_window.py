@@ -108,8 +108,7 @@ class BruteForce:
 
     def fits(self, seed: int, present: tuple[int, ...]) -> bool:
         return any(
-            sorted(fitted) == sorted(present) or is_subsequence(present, fitted)
-            for fitted in self.seen.get(seed, [])
+            sorted(fitted) == sorted(present) or is_subsequence(present, fitted) for fitted in self.seen.get(seed, [])
         )
 
 
@@ -157,9 +156,7 @@ class WindowMachine(RuleBasedStateMachine):
         at = data.draw(st.sampled_from([None, *[other.name for other in self.brute.held]]))
         self.window.recall(thing.name, at)
         names = [other.name for other in self.brute.held]
-        self.brute.held.insert(
-            len(names) if at is None else names.index(at), self.brute.dropped.pop(thing.name)
-        )
+        self.brute.held.insert(len(names) if at is None else names.index(at), self.brute.dropped.pop(thing.name))
 
     @precondition(lambda self: sum(thing.is_chunk for thing in self.brute.held) > 1)
     @rule(data=st.data())

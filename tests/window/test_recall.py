@@ -105,9 +105,7 @@ def test_patch_over_approximate_antecedents_says_so(make: MakeKamera) -> None:
     assert sorted(flags) == [False] * NUM_IMAGES + [True]
 
 
-def test_a_thousand_moves_are_one_relocation_in_bf16(
-    processor: PocketProcessor, seeded: torch.Generator
-) -> None:
+def test_a_thousand_moves_are_one_relocation_in_bf16(processor: PocketProcessor, seeded: torch.Generator) -> None:
     """1. Keys turned a thousand times, to a thousand positions. 2. The same keys turned once: the same bits, which
     are also those of the model's own rotary function."""
     from kamera_agent.pocket.model import build_model

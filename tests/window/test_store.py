@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-
 from huggingface import Conversation
+from models import TINY, MakeKamera, max_error, screenshot
+
 from kamera_agent import Kamera
 from kamera_agent.pocket.model import PocketProcessor, build_model, build_processor
 from kamera_agent.runtime.families import family_for
 from kamera_agent.vision.frames import stack_frames
-from models import TINY, MakeKamera, max_error, screenshot
 
 NUM_IMAGES = 3
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-
 from huggingface import Conversation
+from models import MakeKamera, max_error, screenshot
+
 from kamera_agent import ImageContent, Kamera, TextContent, Window
 from kamera_agent.pocket.model import PocketProcessor
-from models import MakeKamera, max_error, screenshot
 
 Message = tuple[str, list[Any]]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from kamera_agent import ImageContent, Kamera, Reply, TextContent, Window
+from kamera_agent import FramesContent, ImageContent, Kamera, Reply, TextContent, Window
 from kamera_agent.cli.demo.media import Media
 from kamera_agent.cli.demo.result import ORIGINS, ChunkResult, TurnResult
 from kamera_agent.cli.demo.trace import TASK, Turn
@@ -45,12 +45,11 @@ class Meter:
         self._window, self._prefix_window = self._kamera.window(), self._prefix.window()
 
     def warm_up(self) -> None:
-        """Pay what first calls cost, with noise of the size of a page, in a window and a store of its own."""
-        size = next(media.image.shape for media in self._media.values() if isinstance(media, ImageContent))
-        noise = ImageContent(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
+        """Pay what first calls cost, with noise of the trace's sizes, in a window and a store of its own."""
+        noise = [_noise_like(self._media[name]) for name in ("page1", "yard1")]
         with Kamera(self.family.model, self.family.processors) as kamera:
             window = kamera.window()
-            for contents in ([noise], [], [noise]):
+            for contents in (noise, [], noise):
                 _answer(kamera, window, contents, "Ready?")
             window.reference_logits()
 
@@ -103,6 +102,13 @@ def divergence(full: torch.Tensor, ours: torch.Tensor) -> float:
     """KL(full || ours) in nats, for next-token logits [vocab] each."""
     expected, given = full.double().log_softmax(-1), ours.double().log_softmax(-1)
     return float((expected.exp() * (expected - given)).sum())
+
+
+def _noise_like(content: ImageContent | FramesContent) -> ImageContent | FramesContent:
+    draw = np.random.default_rng(0).integers
+    if isinstance(content, ImageContent):
+        return ImageContent(draw(0, 256, content.image.shape, dtype=np.uint8))
+    return FramesContent(draw(0, 256, content.frames.shape, dtype=np.uint8), content.timestamps)
 
 
 def _answer(kamera: Kamera, window: Window, contents: Sequence[Content], question: str) -> Answer:

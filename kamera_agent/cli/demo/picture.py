@@ -39,15 +39,27 @@ def draw(results: Sequence[TurnResult], path: Path) -> None:
 def _bars(axes: Axes, rows: Sequence[Mapping[Way, float]], form: str) -> None:
     for offset, (way, colour) in enumerate(COLOURS.items(), start=-1):
         positions = [turn + offset * BAR_WIDTH for turn in range(len(rows))]
-        bars = axes.bar(positions, [row[way] for row in rows], BAR_WIDTH, color=colour, label=LABELS[way])
-        if way == "kamera":
-            axes.bar_label(bars, fmt=form, color=colour, fontsize=8.5, padding=2)
+        axes.bar(positions, [row[way] for row in rows], BAR_WIDTH, color=colour, label=LABELS[way])
+    for turn, row in enumerate(rows):
+        _label(axes, turn, row["kamera"], form)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="y", color="#e6e9ec", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, colors=INK)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.01, y=0.1)
+
+
+def _label(axes: Axes, turn: int, value: float, form: str) -> None:
+    """Write the value over kamera's bar; it begins with the bar, so that it runs into the gap behind it."""
+    axes.annotate(
+        form.format(value),
+        (turn + BAR_WIDTH / 2, value),
+        xytext=(1, 2),
+        textcoords="offset points",
+        color=COLOURS["kamera"],
+        fontsize=8,
+    )
 
 
 def _mark_restart(axes: Axes, results: Sequence[TurnResult]) -> None:

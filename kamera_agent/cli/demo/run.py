@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict
@@ -88,8 +89,11 @@ def _require_output(out: Path) -> None:
         raise KameraError("The demo draws with matplotlib: pip install 'kamera-agent[examples]'.")
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot hold the demo's files: {error.strerror}; pass another --out.") from error
+        writable = os.access(out, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise InputError(f"{out} is no folder that the demo can write to; pass another --out.")
 
 
 def _forget_earlier_demos(store: Path) -> None:

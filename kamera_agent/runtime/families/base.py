@@ -11,7 +11,8 @@ from blake3 import blake3
 from torch import nn
 
 from kamera_agent.chunk import Chunk, TextRun
-from kamera_agent.runtime.kv_pool import KVShape, SlotCache
+from kamera_agent.runtime.kv_pool import KVShape
+from kamera_agent.runtime.slot_cache import SlotCache
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
@@ -139,8 +140,9 @@ class Family(ABC):
         return bool(self.model.config._attn_implementation == "sdpa")
 
     def tokenize(self, text: str) -> tuple[int, ...]:
-        """Token ids of a caller's text, nothing added. What looks like a marker in it stays text: a page that
-        says <|im_end|> must not end a turn.
+        """Token ids of a caller's text, nothing added.
+
+        What looks like a marker in it stays text: a page that says <|im_end|> must not end a turn.
         """
         encoded = self.processors.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return tuple(encoded["input_ids"])

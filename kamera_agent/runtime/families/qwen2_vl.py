@@ -11,20 +11,18 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from kamera_agent.chunk import Chunk, ChunkKind
-from kamera_agent.errors import ImageError, UnsupportedModelError
+from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors, Run
-from kamera_agent.runtime.kv_pool import KVShape, SlotCache
+from kamera_agent.runtime.families.qwen_patches import Grid, QwenPatchifier
+from kamera_agent.runtime.kv_pool import KVShape
+from kamera_agent.runtime.slot_cache import SlotCache
 from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image
-from kamera_agent.vision.frames import DEFAULT_FPS, Frames, pad_to_multiple
+from kamera_agent.vision.frames import DEFAULT_FPS, Frames
 from kamera_agent.vision.image import Pixels
 
-Grid = tuple[int, int, int]
-
 IMAGE, VIDEO = 1, 2
-MAX_ASPECT = 200
 
 
 class Qwen2VL(Family):
@@ -36,6 +34,7 @@ class Qwen2VL(Family):
 
     def __init__(self, model: Any, processors: Processors) -> None:
         super().__init__(model, processors)
+        self._patchifier = QwenPatchifier(processors)
         kinds = set(self._text.config.layer_types)
         if kinds != {"full_attention"}:
             raise UnsupportedModelError(
@@ -93,19 +92,16 @@ class Qwen2VL(Family):
         return self.markup("<|im_end|>\n")
 
     def image_chunk(self, pixels: Pixels, namespace: str) -> Chunk:
-        grid = (1, *_grid(self.processors.image_processor, *pixels.shape[:2]))
+        grid = self._patchifier.image_grid(*pixels.shape[:2])
         return self._chunk("image", pixels, (), grid, None, fingerprint_image(pixels), namespace)
 
     def frames_chunk(self, frames: Frames, namespace: str) -> Chunk:
-        processor = self.processors.video_processor or self.processors.image_processor
-        per_group, num_frames = processor.temporal_patch_size, len(frames.timestamps)
-        grid = (math.ceil(num_frames / per_group), *_grid(processor, *frames.pixels.shape[1:3]))
+        num_frames, per_group = len(frames.timestamps), self._patchifier.frames_per_group
+        grid = self._patchifier.frames_grid(*frames.pixels.shape[:3])
         seconds = frames.timestamps[-1] - frames.timestamps[0]
         seconds_per_grid = per_group * (seconds / (num_frames - 1) if num_frames > 1 else 1 / DEFAULT_FPS)
         digest = fingerprint_frames(frames.pixels, frames.timestamps)
-        return self._chunk(
-            "frames", frames.pixels, frames.timestamps, grid, seconds_per_grid, digest, namespace
-        )
+        return self._chunk("frames", frames.pixels, frames.timestamps, grid, seconds_per_grid, digest, namespace)
 
     def _chunk(
         self,
@@ -161,51 +157,16 @@ class Qwen2VL(Family):
     def _processor_identity(self) -> dict[str, Any]:
         parts = {"image": self.processors.image_processor, "video": self.processors.video_processor}
         facts = {
-            name: part and [type(part).__name__, json.loads(part.to_json_string())]
-            for name, part in parts.items()
+            name: part and [type(part).__name__, json.loads(part.to_json_string())] for name, part in parts.items()
         }
         return {"transformers": transformers.__version__, **facts}
 
     def encode(self, chunk: Chunk) -> torch.Tensor:
-        pixel_values = self._pixel_values(chunk)
+        pixel_values = self._patchifier.patches(chunk).to(self.model.device)
         grid = torch.tensor([chunk.grid], device=self.model.device)
         encoder = self.model.get_image_features if chunk.kind == "image" else self.model.get_video_features
         features: torch.Tensor = encoder(pixel_values, grid, return_dict=True).pooler_output[0]
         return features.to(self.kv_shape.dtype)
-
-    def _pixel_values(self, chunk: Chunk) -> torch.Tensor:
-        """Patches of the chunk as the model's vision tower takes them: [patches, C·t·p·p]."""
-        values: torch.Tensor
-        if chunk.kind == "image":
-            batch = self.processors.image_processor(images=[chunk.pixels], return_tensors="pt")
-            values, grid = batch["pixel_values"], batch["image_grid_thw"]
-        elif self.processors.video_processor is not None:
-            clip = torch.from_numpy(chunk.pixels).permute(0, 3, 1, 2)
-            batch = self.processors.video_processor(
-                videos=[clip], do_sample_frames=False, return_tensors="pt"
-            )
-            values, grid = batch["pixel_values_videos"], batch["video_grid_thw"]
-        else:
-            values, grid = self._group_stills(chunk)
-        if tuple(grid[0].tolist()) != chunk.grid:
-            raise UnsupportedModelError(
-                f"The processor made a grid of {tuple(grid[0].tolist())} where {chunk.grid} was planned; "
-                f"{type(self.processors.image_processor).__name__} resizes in a way this family does not know."
-            )
-        return values.to(self.model.device)
-
-    def _group_stills(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
-        """Video patches from the image processor: it repeats a still along the temporal patch, so one
-        copy of each frame is taken and neighbouring frames are put together.
-        """
-        image = self.processors.image_processor
-        per_group, num_groups = image.temporal_patch_size, chunk.grid[0]
-        batch = image(images=list(pad_to_multiple(chunk.pixels, per_group)), return_tensors="pt")
-        stills = batch["pixel_values"].view(num_groups, per_group, -1, 3, per_group, image.patch_size**2)
-        values = stills[:, :, :, :, 0].permute(0, 2, 3, 1, 4)
-        grid = batch["image_grid_thw"][:1].clone()
-        grid[0, 0] = num_groups
-        return values.reshape(-1, 3 * per_group * image.patch_size**2), grid
 
     def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
         token_ids = torch.tensor(run.token_ids, device=self.model.device)
@@ -247,7 +208,7 @@ class Qwen2VL(Family):
         ):
             chunks = [run for run in runs if isinstance(run, Chunk) and run.kind == kind]
             if chunks:
-                inputs[values] = torch.cat([self._pixel_values(chunk) for chunk in chunks])
+                inputs[values] = torch.cat([self._patchifier.patches(chunk).to(self.model.device) for chunk in chunks])
                 inputs[f"{grids}_grid_thw"] = torch.tensor([chunk.grid for chunk in chunks], device=device)
         seconds = [run.seconds_per_grid for run in runs if isinstance(run, Chunk) and run.seconds_per_grid]
         if seconds:
@@ -261,19 +222,3 @@ class Qwen2VL(Family):
         )
         logits: torch.Tensor = output.logits[0, -1].float()
         return logits
-
-
-def _grid(processor: Any, height: int, width: int) -> tuple[int, int]:
-    """Patches (height, width) that the processor makes of an image."""
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ImageError(
-            f"The image is {width}x{height}; one side is over {MAX_ASPECT} times the other. Crop it."
-        )
-    resized_height, resized_width = smart_resize(
-        height,
-        width,
-        processor.patch_size * processor.merge_size,
-        min_pixels=processor.size["shortest_edge"],
-        max_pixels=processor.size["longest_edge"],
-    )
-    return resized_height // processor.patch_size, resized_width // processor.patch_size

@@ -1,0 +1,105 @@
+"""What Kamera is measured against: plain Hugging Face forward passes, with nothing of the runtime in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+SYSTEM = "You are a helpful assistant."
+
+
+class Prompt:
+    """One user turn of images and a question in the Qwen-VL chat format, as tokens and positions.
+
+    token_ids: [T]. positions: [3, T], the model's own. first_image: tokens before the first image.
+    """
+
+    def __init__(self, model: Any, processor: Any, images: Sequence[Pixels], question: str) -> None:
+        self.model, self.processor, self.images = model, processor, list(images)
+        batch = processor.image_processor(images=self.images, return_tensors="pt")
+        self.grids = batch["image_grid_thw"]
+        head = self._ids(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
+        body = [
+            token
+            for grid in self.grids.tolist()
+            for token in self._ids(f"<|vision_start|>{'<|image_pad|>' * (grid[1] * grid[2] // 4)}<|vision_end|>")
+        ]
+        tail = self._ids(f"{question}<|im_end|>\n<|im_start|>assistant\n")
+        self.first_image = len(head)
+        self.token_ids = torch.tensor([*head, *body, *tail])
+        self.types = (self.token_ids == model.config.image_token_id).int()
+        self.positions = model.model.get_rope_index(
+            self.token_ids[None], mm_token_type_ids=self.types[None], image_grid_thw=self.grids
+        )[0][:, 0]
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def patches(self, images: Sequence[Pixels]) -> torch.Tensor:
+        """Image processor output of some images: [patches, C·t·p·p]."""
+        values: torch.Tensor = self.processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return values
+
+    @torch.no_grad()
+    def full_prefill(self) -> DynamicCache:
+        """Everything anew: preprocessing, vision encoder, one forward pass to the next-token logits."""
+        cache = DynamicCache()
+        self.model.model.rope_deltas = None
+        logits = self.model(
+            input_ids=self.token_ids[None],
+            mm_token_type_ids=self.types[None],
+            pixel_values=self.patches(self.images),
+            image_grid_thw=self.grids,
+            past_key_values=cache,
+            logits_to_keep=1,
+        ).logits
+        int(logits[0, -1].argmax())
+        return cache
+
+    @torch.no_grad()
+    def features(self, index: int, patches: torch.Tensor | None = None) -> torch.Tensor:
+        """Encoder output [N, hidden] of one image; patches as from patches(), made here where left out."""
+        values = self.patches([self.images[index]]) if patches is None else patches
+        output: torch.Tensor = self.model.get_image_features(
+            values, self.grids[index : index + 1], return_dict=True
+        ).pooler_output[0]
+        return output
+
+    @torch.no_grad()
+    def forward_tail(self, cache: DynamicCache, start: int, features: Sequence[torch.Tensor]) -> None:
+        """Forward pass of the tokens from `start` on over a cache of those before it, to the next-token logits.
+
+        features: encoder outputs of the images that lie behind start, in order.
+        """
+        text = self.model.model.language_model
+        embeds = text.embed_tokens(self.token_ids[start:])
+        if features:
+            embeds[self.types[start:].bool()] = torch.cat(list(features))
+        hidden = text(inputs_embeds=embeds[None], position_ids=self.positions[:, None, start:], past_key_values=cache)
+        int(self.model.lm_head(hidden.last_hidden_state[0, -1]).argmax())
+
+
+def head_of(cache: DynamicCache, num_tokens: int) -> DynamicCache:
+    """A cache of its own that holds the first num_tokens tokens of another."""
+    head = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        head.update(layer.keys[:, :, :num_tokens].clone(), layer.values[:, :, :num_tokens].clone(), index)
+    return head
+
+
+def timed_ms(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Wall-clock milliseconds of a call, and what it returned."""
+    start = perf_counter()
+    result = work()
+    return 1e3 * (perf_counter() - start), result
