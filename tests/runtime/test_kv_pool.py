@@ -1,0 +1,102 @@
+"""The pool against a dict that remembers what every span should hold."""
+
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from kamera_agent.runtime.kv_pool import FREE, KVPool, KVShape
+
+SHAPE = KVShape(num_layers=2, num_heads=1, head_dim=4, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def fill(pool: KVPool, slots: tuple[range, ...], mark: float) -> None:
+    """Write mark, mark + 1, ... into the tokens of a span; another number in each of the three buffers."""
+    for offset, slot in enumerate(slot for part in slots for slot in part):
+        for shift, buffer in enumerate((pool.masters, pool.keys, pool.values)):
+            buffer[:, :, slot] = 1000 * mark + offset + 0.25 * shift
+
+
+class PoolMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = KVPool(SHAPE)
+        self.spans: dict[int, tuple[range, ...]] = {}
+        self.sizes: dict[int, int] = {}
+        self.num_made = 0
+
+    @rule(size=st.integers(0, 20))
+    def allocate(self, size: int) -> None:
+        mark = self.num_made = self.num_made + 1
+        self.spans[mark] = self.pool.allocate(size)
+        self.sizes[mark] = size
+        self.pool.place(self.spans[mark], 100 * mark)
+        fill(self.pool, self.spans[mark], mark)
+
+    @precondition(lambda self: self.spans)
+    @rule(data=st.data())
+    def free(self, data: st.DataObject) -> None:
+        mark = data.draw(st.sampled_from(sorted(self.spans)))
+        self.pool.free(self.spans.pop(mark))
+
+    @rule(size=st.integers(0, 60))
+    def reserve(self, size: int) -> None:
+        self.pool.reserve(size)
+        assert self.pool.num_free >= size
+        capacity = self.pool.capacity
+        self.pool.free(self.pool.allocate(size))
+        assert self.pool.capacity == capacity
+
+    @precondition(lambda self: self.spans)
+    @rule()
+    def compact(self) -> None:
+        marks = sorted(self.spans)
+        slots = self.pool.compact([self.spans[mark] for mark in marks])
+        self.spans = dict(zip(marks, slots, strict=True))
+        needed = sum(self.sizes[mark] for mark in marks)
+        assert self.pool.capacity <= 1.02 * needed
+
+    @invariant()
+    def every_span_holds_what_was_written(self) -> None:
+        self.pool.check_integrity(list(self.spans.values()))
+        size = 2 * 1 * 4 * 4
+        assert self.pool.num_bytes == 3 * size * self.pool.capacity
+        visible = set()
+        for mark, slots in self.spans.items():
+            indices = [slot for part in slots for slot in part]
+            assert len(indices) == self.sizes[mark]
+            tokens = 1000.0 * mark + torch.arange(len(indices))
+            assert bool((self.pool.masters[:, :, indices] == tokens[:, None]).all())
+            assert bool((self.pool.keys[:, :, indices] == tokens[:, None] + 0.25).all())
+            assert bool((self.pool.values[:, :, indices] == tokens[:, None] + 0.5).all())
+            assert self.pool.order[indices].tolist() == list(range(100 * mark, 100 * mark + len(indices)))
+            visible |= set(indices)
+        hidden = [slot for slot in range(self.pool.capacity) if slot not in visible]
+        assert self.pool.order[hidden].tolist() == [FREE] * len(hidden)
+
+    @invariant()
+    def free_slots_hold_finite_numbers(self) -> None:
+        assert bool(self.pool.values.isfinite().all())
+        assert bool(self.pool.keys.isfinite().all())
+
+
+PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestPoolAgainstDict = PoolMachine.TestCase
+
+
+def test_one_range_where_one_is_long_enough() -> None:
+    pool = KVPool(SHAPE)
+    first, _second, third = (pool.allocate(10) for _ in range(3))
+    pool.free(first)
+    pool.free(third)
+    assert len(pool.allocate(10)) == 1
+    assert len(pool.allocate(4)) == 1
+
+
+def test_read_copies() -> None:
+    pool = KVPool(SHAPE)
+    slots = pool.allocate(5)
+    fill(pool, slots, 1)
+    copy = pool.read(slots)
+    fill(pool, slots, 2)
+    assert copy[1][0][0, :, 0].tolist() == [1000.0, 1001.0, 1002.0, 1003.0, 1004.0]

@@ -1,0 +1,137 @@
+"""Patches against a full SVD of the same difference."""
+
+import itertools
+
+import pytest
+import torch
+
+from kamera_agent.config import Settings
+from kamera_agent.errors import SettingError
+from kamera_agent.runtime.patch import LayerKV, Patch, fit
+
+SHAPES = [(1, 2, 4), (7, 1, 4), (63, 2, 16), (217, 3, 8), (100, 2, 64)]
+NUM_LAYERS = 3
+
+
+def random_kv(tokens: int, heads: int, dim: int, generator: torch.Generator) -> list[LayerKV]:
+    def states() -> torch.Tensor:
+        return torch.randn(heads, tokens, dim, generator=generator)
+
+    return [(states(), states()) for _ in range(NUM_LAYERS)]
+
+
+def add(kv: list[LayerKV], change: list[LayerKV]) -> list[LayerKV]:
+    return [(k + dk, v + dv) for (k, v), (dk, dv) in zip(kv, change, strict=True)]
+
+
+def matrix(layer: LayerKV) -> torch.Tensor:
+    """[T, 2·H·D] in float64, written out head by head: the columns of K, then those of V."""
+    keys, values = layer
+    columns = [states[head] for states in (keys, values) for head in range(len(states))]
+    return torch.cat(columns, dim=1).double()
+
+
+def left_over(patch: Patch, change: list[LayerKV]) -> list[torch.Tensor]:
+    return [matrix(layer) - u.double() @ v.double() for layer, (u, v) in zip(change, patch.factors, strict=True)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("rank", [1, 2, 8, 32])
+def test_truncation_is_the_best_of_its_rank(shape: tuple[int, int, int], rank: int, seeded: torch.Generator) -> None:
+    """Eckart and Young: no matrix of that rank comes nearer than the truncated SVD."""
+    tokens, heads, dim = shape
+    canonical, change = random_kv(*shape, seeded), random_kv(*shape, seeded)
+    largest = min(tokens, 2 * heads * dim)
+    if rank > largest:
+        with pytest.raises(SettingError, match=f"above {largest}"):
+            fit(add(canonical, change), canonical, Settings(rank=rank))
+        return
+    patch = fit(add(canonical, change), canonical, Settings(rank=rank))
+    assert patch.ranks == (rank,) * NUM_LAYERS
+    total, tail = 0.0, 0.0
+    for index, (layer, rest) in enumerate(zip(change, left_over(patch, change), strict=True)):
+        spectrum = torch.linalg.svdvals(matrix(layer)).square()
+        best = float(spectrum[rank:].sum())
+        whole = float(spectrum.sum())
+        assert float(rest.square().sum()) <= 1.001 * best + 1e-8 * whole
+        assert patch.energy[index] == pytest.approx(1 - best / whole, abs=1e-4)
+        norm = matrix(add(canonical, change)[index]).norm()
+        assert patch.norm[index] == pytest.approx(float(matrix(layer).norm() / norm), rel=1e-4)
+        total, tail = total + whole, tail + float(rest.square().sum())
+    assert patch.error == pytest.approx((tail / total) ** 0.5, rel=1e-3, abs=1e-6)
+
+
+def test_full_rank_loses_nothing(seeded: torch.Generator) -> None:
+    for shape in SHAPES:
+        canonical, change = random_kv(*shape, seeded), random_kv(*shape, seeded)
+        patch = fit(add(canonical, change), canonical, Settings(rank=min(shape[0], 2 * shape[1] * shape[2])))
+        assert all(float(rest.abs().max()) < 1e-4 for rest in left_over(patch, change))
+
+
+def test_default_rank_bends_to_the_chunk(seeded: torch.Generator) -> None:
+    for tokens, expected in ((7, 7), (63, 32)):
+        kv = random_kv(tokens, 2, 16, seeded)
+        assert fit(add(kv, random_kv(tokens, 2, 16, seeded)), kv, Settings()).ranks == (expected,) * NUM_LAYERS
+
+
+def test_nothing_lost_is_nothing_patched(seeded: torch.Generator) -> None:
+    kv = random_kv(63, 2, 16, seeded)
+    patch = fit(kv, kv, Settings(rank="auto"))
+    assert patch.ranks == (0,) * NUM_LAYERS
+    assert (patch.energy, patch.error, patch.norm) == ((1.0,) * NUM_LAYERS, 0.0, (0.0,) * NUM_LAYERS)
+
+
+def decaying(tokens: int, heads: int, dim: int, generator: torch.Generator) -> list[LayerKV]:
+    """Differences of which each layer needs another rank: spectra that fall at different speeds."""
+    layers = []
+    for layer in range(NUM_LAYERS):
+        width = 2 * heads * dim
+        u = torch.linalg.qr(torch.randn(tokens, width, generator=generator))[0]
+        v = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+        spread = (layer + 1) * torch.exp(-torch.arange(width) / (2.0 + 4 * layer))
+        parts = (u * spread) @ v
+        keys, values = parts.view(tokens, 2, heads, dim).permute(1, 2, 0, 3)
+        layers.append((keys.contiguous(), values.contiguous()))
+    return layers
+
+
+@pytest.mark.parametrize("error_budget", [0.5, 0.1, 0.02])
+def test_auto_takes_the_smallest_rank_within_the_error_budget(error_budget: float, seeded: torch.Generator) -> None:
+    kv, change = random_kv(100, 2, 8, seeded), decaying(100, 2, 8, seeded)
+    settings = Settings(rank="auto", error_budget=error_budget, byte_budget=1.0)
+    ranks = fit(add(kv, change), kv, settings).ranks
+    assert len(set(ranks)) > 1
+    for rank, layer in zip(ranks, change, strict=True):
+        spectrum = torch.linalg.svdvals(matrix(layer)).square()
+        errors = [float((spectrum[r:].sum() / spectrum.sum()).sqrt()) for r in (rank - 1, rank)]
+        assert errors[0] > error_budget >= errors[1]
+
+
+def test_auto_keeps_what_captures_most_within_the_byte_budget(seeded: torch.Generator) -> None:
+    """Brute force: all components of all layers in one list, strongest first, as many as the bytes allow."""
+    kv, change = random_kv(100, 2, 8, seeded), decaying(100, 2, 8, seeded)
+    settings = Settings(rank="auto", error_budget=0.001, byte_budget=0.1)
+    patch = fit(add(kv, change), kv, settings)
+    numbers = sum(u.numel() + v.numel() for u, v in patch.factors)
+    allowed = 0.1 * NUM_LAYERS * 100 * 32
+    assert allowed - (100 + 32) < numbers <= allowed
+    spectra = [torch.linalg.svdvals(matrix(layer)).tolist() for layer in change]
+    strongest = sorted(((value, layer) for layer, values in enumerate(spectra) for value in values), reverse=True)
+    kept = [layer for _, layer in strongest[: sum(patch.ranks)]]
+    assert patch.ranks == tuple(kept.count(layer) for layer in range(NUM_LAYERS))
+
+
+def test_factors_have_the_dtype_of_the_kv_and_the_error_counts_their_rounding(seeded: torch.Generator) -> None:
+    kv = [(k.bfloat16(), v.bfloat16()) for k, v in random_kv(63, 2, 16, seeded)]
+    conditioned = [(k * 2, v * 2) for k, v in kv]
+    patch = fit(conditioned, kv, Settings(rank=63))
+    assert {factor.dtype for factors in patch.factors for factor in factors} == {torch.bfloat16}
+    change = [(k.float(), v.float()) for k, v in kv]
+    rest = torch.stack(left_over(patch, change)).norm() / torch.stack([matrix(layer) for layer in change]).norm()
+    assert 1e-5 < patch.error == pytest.approx(float(rest), rel=1e-2)
+
+
+def test_error_falls_with_every_rank(seeded: torch.Generator) -> None:
+    kv, change = random_kv(63, 2, 16, seeded), random_kv(63, 2, 16, seeded)
+    errors = [fit(add(kv, change), kv, Settings(rank=rank)).error for rank in range(1, 64)]
+    assert all(later < earlier for earlier, later in itertools.pairwise(errors))
