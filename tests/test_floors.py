@@ -68,7 +68,7 @@ CONFINED = {
         "runtime/sampler.py",
         "pocket/",
     ),
-    "lmdb": ("store/lmdb_store.py",),
+    "lmdb": ("store/environment.py",),
     "triton": ("runtime/kernels/",),
     "langchain": ("agent/",),
     "langchain_core": ("agent/",),
@@ -216,7 +216,7 @@ GOOD = {
     "same room": ("store/tiered.py", "from kamera_agent.store.memory import MemoryStore"),
     "neighbouring file": ("runtime/families/qwen.py", "from kamera_agent.runtime.kv_pool import KVPool"),
     "types only": ("store/base.py", "if TYPE_CHECKING:\n    from kamera_agent.window import Window"),
-    "in its place": ("store/lmdb_store.py", "import lmdb"),
+    "in its place": ("store/environment.py", "import lmdb"),
     "free third party": ("chunk.py", "import torch"),
     "a like name": ("chunk.py", "import picklebook"),
 }
@@ -245,7 +245,7 @@ BAD = {
         "from kamera_agent.store.base import Store",
         "never imports store/",
     ),
-    "out of place": ("kamera.py", "from lmdb import Environment", "belongs in store/lmdb_store.py"),
+    "out of place": ("kamera.py", "from lmdb import Environment", "belongs in store/environment.py"),
     "out of place, by string": (
         "kamera.py",
         'import_module("triton.language")',

@@ -6,14 +6,9 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
-
-import lmdb
-from lmdb import verify
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.config import MIB
@@ -22,104 +17,12 @@ from kamera_agent.store.base import CheckReport, Store, StoreStats
 from kamera_agent.store.capacity import record_bytes, require_bytes
 from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
-from kamera_agent.store.database import Database, Transaction
-from kamera_agent.store.gate import Gate
+from kamera_agent.store.environment import Environment
 from kamera_agent.store.reader import Reader
 from kamera_agent.store.sharing import lend_writer, return_writer
-from kamera_agent.store.tables import Tables
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
-MAX_READERS = 1024
-
-T = TypeVar("T")
 _log = logging.getLogger("kamera_agent.store")
-
-
-class Environment(Database):
-    """An open LMDB environment, and the only place that begins transactions.
-
-    path: an existing folder. map_size: bytes of address space, the most that the file can grow to.
-
-    Raises StoreUnavailableError when the folder cannot be opened or its database is cut short or garbage.
-    """
-
-    def __init__(self, path: Path, map_size: int) -> None:
-        self.path = path
-        self._gate = Gate()
-        self._closed = False
-        try:
-            # Committed data is synced; losing the last meta page to a power cut only loses the last batch.
-            self._env = lmdb.open(
-                str(path),
-                map_size=map_size,
-                mode=0o600,
-                metasync=False,
-                max_dbs=len(fields(Tables)),
-                max_readers=MAX_READERS,
-            )
-            self.tables = self._prepare()
-        except (OSError, lmdb.Error, verify.VerifyError) as error:
-            raise StoreUnavailableError(
-                f"the store {path} cannot be opened: {error}. If its data.mdb is damaged, delete the folder: "
-                "everything in it can be computed again. Otherwise pass a folder on a local disk that this "
-                "user may write to."
-            ) from error
-
-    def read(self, query: Callable[[Transaction], T]) -> T | None:
-        try:
-            return self._run(query, write=False)
-        except lmdb.Error as error:
-            _log.warning("reading the store %s failed: %s", self.path, error)
-            return None
-
-    def write(self, change: Callable[[Transaction], T]) -> T | None:
-        try:
-            return self._run(change, write=True)
-        except lmdb.MapFullError:
-            return None
-
-    def close(self) -> None:
-        with self._gate.alone():
-            self._closed = True
-            self._env.close()
-
-    def abandon(self) -> None:
-        self._env.close()
-
-    def _run(self, body: Callable[[Transaction], T], write: bool) -> T:
-        while True:
-            with self._gate.shared():
-                if self._closed:
-                    raise StoreClosedError(f"the store {self.path} was closed; open it again.")
-                try:
-                    txn = self._env.begin(write=write, buffers=True)
-                except lmdb.MapResizedError:
-                    txn = None
-                if txn is not None:
-                    with txn:
-                        return body(txn)
-            # Another process opened the folder with a larger cap and the file grew past our map.
-            with self._gate.alone():
-                self._env.set_mapsize(0)
-
-    def _prepare(self) -> Tables:
-        try:
-            self._require_whole()
-            self._env.reader_check()
-            return Tables(*(self._env.open_db(table.name.encode()) for table in fields(Tables)))
-        except BaseException:
-            self._env.close()
-            raise
-
-    def _require_whole(self) -> None:
-        """Reading a page that a cut-off file lacks would kill the process, so look before the first read."""
-        page_bytes, num_pages = self._env.stat()["psize"], self._env.info()["last_pgno"] + 1
-        if (self.path / "data.mdb").stat().st_size >= num_pages * page_bytes:
-            return
-        # Pages at the end may be absent rightly when they are free; only a walk over the file can tell.
-        problems = verify.verify(str(self.path))  # type: ignore[no-untyped-call]
-        if problems:
-            raise OSError(f"data.mdb is cut short ({problems[0]})")
 
 
 class LmdbStore(Store):

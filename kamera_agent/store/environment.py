@@ -1,0 +1,109 @@
+"""The only file that touches lmdb."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+from lmdb import verify
+
+from kamera_agent.errors import StoreClosedError, StoreUnavailableError
+from kamera_agent.store.database import Database, Transaction
+from kamera_agent.store.gate import Gate
+from kamera_agent.store.tables import Tables
+
+MAX_READERS = 1024
+
+T = TypeVar("T")
+_log = logging.getLogger("kamera_agent.store")
+
+
+class Environment(Database):
+    """An open LMDB environment, and the only place that begins transactions.
+
+    path: an existing folder. map_size: bytes of address space, the most that the file can grow to.
+
+    Raises StoreUnavailableError when the folder cannot be opened or its database is cut short or garbage.
+    """
+
+    def __init__(self, path: Path, map_size: int) -> None:
+        self.path = path
+        self._gate = Gate()
+        self._closed = False
+        try:
+            # Committed data is synced; losing the last meta page to a power cut only loses the last batch.
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_size,
+                mode=0o600,
+                metasync=False,
+                max_dbs=len(fields(Tables)),
+                max_readers=MAX_READERS,
+            )
+            self.tables = self._prepare()
+        except (OSError, lmdb.Error, verify.VerifyError) as error:
+            raise StoreUnavailableError(
+                f"the store {path} cannot be opened: {error}. If its data.mdb is damaged, delete the folder: "
+                "everything in it can be computed again. Otherwise pass a folder on a local disk that this "
+                "user may write to."
+            ) from error
+
+    def read(self, query: Callable[[Transaction], T]) -> T | None:
+        try:
+            return self._run(query, write=False)
+        except lmdb.Error as error:
+            _log.warning("reading the store %s failed: %s", self.path, error)
+            return None
+
+    def write(self, change: Callable[[Transaction], T]) -> T | None:
+        try:
+            return self._run(change, write=True)
+        except lmdb.MapFullError:
+            return None
+
+    def close(self) -> None:
+        with self._gate.alone():
+            self._closed = True
+            self._env.close()
+
+    def abandon(self) -> None:
+        self._env.close()
+
+    def _run(self, body: Callable[[Transaction], T], write: bool) -> T:
+        while True:
+            with self._gate.shared():
+                if self._closed:
+                    raise StoreClosedError(f"the store {self.path} was closed; open it again.")
+                try:
+                    txn = self._env.begin(write=write, buffers=True)
+                except lmdb.MapResizedError:
+                    txn = None
+                if txn is not None:
+                    with txn:
+                        return body(txn)
+            # Another process opened the folder with a larger cap and the file grew past our map.
+            with self._gate.alone():
+                self._env.set_mapsize(0)
+
+    def _prepare(self) -> Tables:
+        try:
+            self._require_whole()
+            self._env.reader_check()
+            return Tables(*(self._env.open_db(table.name.encode()) for table in fields(Tables)))
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _require_whole(self) -> None:
+        """Reading a page that a cut-off file lacks would kill the process, so look before the first read."""
+        page_bytes, num_pages = self._env.stat()["psize"], self._env.info()["last_pgno"] + 1
+        if (self.path / "data.mdb").stat().st_size >= num_pages * page_bytes:
+            return
+        # Pages at the end may be absent rightly when they are free; only a walk over the file can tell.
+        problems = verify.verify(str(self.path))  # type: ignore[no-untyped-call]
+        if problems:
+            raise OSError(f"data.mdb is cut short ({problems[0]})")
