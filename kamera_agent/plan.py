@@ -9,13 +9,20 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from kamera_agent.layout import Kind
+from kamera_agent.library import Grade
 
 Origin = Literal["computed", "kept", "moved", "recalled", "blind"]
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One span of a plan, as plain data. moved_from: its position before, None where it was not in the pool."""
+    """One span of a plan, as plain data.
+
+    moved_from: its position before; None where it was not in the pool.
+    match, error, text_match, approximate: of the patch of a recalled span, else None: how well its antecedents fit,
+        the relative error of its truncation, the share of text runs before it that are the same, and whether it was
+        fitted over antecedents that were not exact.
+    """
 
     id: str
     kind: Kind
@@ -24,8 +31,10 @@ class PlanRow:
     moved_from: int | None
     origin: Origin
     exact: bool
-    match: str | None
-    error: float | None
+    match: Grade | None = None
+    error: float | None = None
+    text_match: float | None = None
+    approximate: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class Plan:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table("span", "kind", "tokens", "position", "from", "origin", "exact", "patch")
         for row in self.rows:
-            patch = f"{row.match}, error {row.error:.3f}" if row.match else ""
+            patch = f"{row.match}, error {row.error:.3f}, text {row.text_match:.0%}" if row.match else ""
             moved_from = "" if row.moved_from is None else str(row.moved_from)
             cells = (
                 row.num_tokens,

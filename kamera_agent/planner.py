@@ -68,7 +68,7 @@ def make_plan(steps: Sequence[Step]) -> Plan:
 
 
 def _row(step: Step) -> PlanRow:
-    return PlanRow(
+    row = PlanRow(
         id=step.piece.id,
         kind=step.piece.kind,
         num_tokens=len(step.piece.run.token_ids),
@@ -76,8 +76,12 @@ def _row(step: Step) -> PlanRow:
         moved_from=step.lying.position if step.lying else None,
         origin=step.origin,
         exact=step.exact,
-        match=step.match.grade if step.match else None,
-        error=step.match.error if step.match else None,
+    )
+    match = step.match
+    if match is None:
+        return row
+    return replace(
+        row, match=match.grade, error=match.error, text_match=match.text_match, approximate=match.approximate
     )
 
 
