@@ -32,7 +32,7 @@ class Prompt:
             for token in self._ids(f"<|vision_start|>{'<|image_pad|>' * (grid[1] * grid[2] // 4)}<|vision_end|>")
         ]
         tail = self._ids(f"{question}<|im_end|>\n<|im_start|>assistant\n")
-        self.first_image = len(head)
+        self.first_image, self._num_tail = len(head), len(tail)
         self.token_ids = torch.tensor([*head, *body, *tail])
         self.types = (self.token_ids == model.config.image_token_id).int()
         self.positions = model.model.get_rope_index(
@@ -42,6 +42,12 @@ class Prompt:
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def tail_start(self, num_images: int) -> int:
+        """Where the tail begins that holds the last num_images images and the question."""
+        images = self.grids[len(self.images) - num_images :]
+        tokens = sum(int(grid.prod()) // 4 + 2 for grid in images)
+        return len(self) - self._num_tail - tokens
 
     def __len__(self) -> int:
         return len(self.token_ids)

@@ -3,8 +3,8 @@
     python -m benchmarks.window --json
 
 A window of four 1280x720 screenshots (1,196 tokens each) and a question, on a Qwen2.5-VL of about 60 million
-parameters with seeded random weights. Every round goes through the four events and measures all ways on the same
-content, one after the other; medians over the rounds are reported.
+parameters with seeded random weights. Every round measures all ways, one after the other; medians over the rounds
+are reported.
 
 slide    a new screenshot comes, the oldest goes
 reorder  the four change places
@@ -15,7 +15,10 @@ ours     the edit and generate() up to the first token, preprocessing and finger
 full     preprocessing, vision encoder and forward pass of everything
 prefix   forward pass of all behind the unchanged beginning, encoder outputs of known pixels cached
 bare     forward pass of just the tokens that ours computes, over a DynamicCache of all others; encoder of a
-         new screenshot included, its preprocessing not
+         new screenshot included, its preprocessing not; mean of one run before ours and one after
+
+In all four events the first page is another than before, so full and prefix have the same work: they are measured
+once a round, on the window of the slide.
 
 Between two measurements what Kamera remembers in the background is finished: that time is in remember_ms.
 """
@@ -25,10 +28,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import platform
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +48,7 @@ from kamera_agent.pocket.model import SMALL, build_model, build_processor
 QUESTION = "What changed?"
 NUM_KEPT, NUM_PAGES, SEED = 4, 5, 0
 EVENTS = ("slide", "reorder", "recall", "revisit")
+WAYS = ("ours", "bare", "prefix", "full", "remember")
 Figures = dict[str, float]
 
 
@@ -53,10 +59,9 @@ def page(seed: int) -> Pixels:
 
 
 class Trace:
-    """A window that always holds four pages when it answers, and the baselines over the same model."""
+    """A window that holds four pages when it answers."""
 
-    def __init__(self, kamera: Kamera, model: Any, processor: Any) -> None:
-        self.kamera, self.model, self.processor = kamera, model, processor
+    def __init__(self, kamera: Kamera) -> None:
         self.window = kamera.window()
         self.pages: dict[str, Pixels] = {}
 
@@ -69,7 +74,7 @@ class Trace:
     def ids(self) -> list[str]:
         return [span.id for span in self.window.spans if span.kind == "image"]
 
-    def answer(self, edit: Callable[[], object] = lambda: None) -> tuple[float, Reply]:
+    def answer(self, edit: Callable[[], object]) -> tuple[float, Reply]:
         """Milliseconds from the edit to the first token. Question and reply are taken out again, so that
         every turn has the same content but for its pages."""
         edit_ms, _ = timed_ms(edit)
@@ -79,39 +84,71 @@ class Trace:
                 self.window.drop(span.id)
         return edit_ms + reply.timings.first_token_ms, reply
 
-    def measure(self, edit: Callable[[], object]) -> Figures:
-        """All ways over the content that `edit` leaves."""
-        ours_ms, reply = self.answer(edit)
-        remember_ms, _ = timed_ms(self.kamera.flush)
-        prompt = Prompt(self.model, self.processor, [self.pages[name] for name in self.ids], QUESTION)
+
+class Bench:
+    """Two windows of one Kamera, and the baselines over the same model."""
+
+    def __init__(self) -> None:
+        self.model, self.processor = build_model(seed=SEED), build_processor()
+        self.kamera = Kamera(self.model, self.processor)
+        self.fresh = (page(seed) for seed in itertools.count(NUM_PAGES))
+        self.turns = itertools.cycle([page(seed) for seed in range(NUM_PAGES)])
+        self.line, self.circle = Trace(self.kamera), Trace(self.kamera)
+        for _ in range(NUM_KEPT):
+            self.line.see(next(self.fresh))
+        self.line.answer(_nothing)
+        # Twice round: from then on every page comes back behind the same three.
+        for _ in range(2 * NUM_PAGES):
+            self.circle.see(next(self.turns))
+            self.circle.answer(_nothing)
+            self.kamera.flush()
+
+    def round(self) -> dict[str, Figures]:
+        """Every event once."""
+        new, back = next(self.fresh), next(self.turns)
+        line, circle = self.line, self.circle
+        kept = [*line.pages.values()][1 - NUM_KEPT :]
+        prompt = Prompt(self.model, self.processor, [*kept, new], QUESTION)
         full_ms, cache = timed_ms(prompt.full_prefill)
-        start = len(prompt) - reply.usage.tokens_computed
-        return {
-            "ours": ours_ms,
-            "full": full_ms,
-            "prefix": _prefix_ms(prompt, cache, reply.usage.encoder_calls),
-            "bare": _bare_ms(prompt, cache, start, reply.usage.encoder_calls),
-            "remember": remember_ms,
-            "tokens_computed": reply.usage.tokens_computed,
-            "tokens_full": len(prompt),
-        }
+        shared = {"full": full_ms, "prefix": _prefix_ms(prompt, cache), "tokens_full": len(prompt)}
+        figures = {"slide": self._measure(line, lambda: line.see(new), prompt, cache, num_new=1)}
+        order = line.ids[::-1]
+        figures["reorder"] = self._measure(line, lambda: line.window.reorder(order), prompt, cache, num_new=0)
+        oldest, second = line.ids[:2]
+        line.answer(lambda: line.window.drop(oldest))
+        recall = partial(line.window.recall, oldest, at=second)
+        figures["recall"] = self._measure(line, recall, prompt, cache, num_new=0)
+        figures["revisit"] = self._measure(circle, lambda: circle.see(back), prompt, cache, num_new=0)
+        return {event: shared | ms for event, ms in figures.items()}
+
+    def _measure(
+        self, trace: Trace, edit: Callable[[], object], prompt: Prompt, cache: DynamicCache, num_new: int
+    ) -> Figures:
+        """Our time to first token, and on both sides of it the bare forward pass of the same number of tokens."""
+        before_ms = _bare_ms(prompt, cache, num_new)
+        ours_ms, reply = trace.answer(edit)
+        remember_ms, _ = timed_ms(self.kamera.flush)
+        bare_ms = (before_ms + _bare_ms(prompt, cache, num_new)) / 2
+        computed = reply.usage.tokens_computed
+        assert computed == len(prompt) - prompt.tail_start(num_new), (computed, reply.plan)
+        return {"ours": ours_ms, "bare": bare_ms, "remember": remember_ms, "tokens_computed": computed}
 
 
-def _prefix_ms(prompt: Prompt, cache: DynamicCache, num_new: int) -> float:
-    """In all four events the first page is another than before: what a prefix cache keeps ends there."""
-    known = [prompt.features(i) for i in range(len(prompt.images) - num_new)]
+def _nothing() -> None:
+    """The edit of a turn that has had its edits."""
+
+
+def _prefix_ms(prompt: Prompt, cache: DynamicCache) -> float:
+    """What a prefix cache keeps ends before the first page, which is another one than before."""
+    known = [prompt.features(i) for i in range(NUM_KEPT - 1)]
     head = head_of(cache, prompt.first_image)
-
-    def run() -> None:
-        new = [prompt.features(i) for i in range(len(known), len(prompt.images))]
-        prompt.forward_tail(head, prompt.first_image, [*known, *new])
-
-    return timed_ms(run)[0]
+    return timed_ms(lambda: prompt.forward_tail(head, prompt.first_image, [*known, prompt.features(NUM_KEPT - 1)]))[0]
 
 
-def _bare_ms(prompt: Prompt, cache: DynamicCache, start: int, num_new: int) -> float:
-    new = range(len(prompt.images) - num_new, len(prompt.images))
+def _bare_ms(prompt: Prompt, cache: DynamicCache, num_new: int) -> float:
+    new = range(NUM_KEPT - num_new, NUM_KEPT)
     patches = [prompt.patches([prompt.images[i]]) for i in new]
+    start = prompt.tail_start(num_new)
     head = head_of(cache, start)
 
     def run() -> None:
@@ -123,43 +160,20 @@ def _bare_ms(prompt: Prompt, cache: DynamicCache, start: int, num_new: int) -> f
 
 def rounds(num_rounds: int) -> dict[str, list[Figures]]:
     """Figures of every event, round by round. The first round warms up and is left out."""
-    model, processor = build_model(seed=SEED), build_processor()
-    fresh = (page(seed) for seed in range(NUM_PAGES, 10**6))
+    bench = Bench()
     measured: dict[str, list[Figures]] = {event: [] for event in EVENTS}
-    with Kamera(model, processor) as kamera:
-        first, circle = Trace(kamera, model, processor), Trace(kamera, model, processor)
-        for _ in range(NUM_KEPT):
-            first.see(next(fresh))
-        first.answer()
-        turns = itertools.cycle(page(seed) for seed in range(NUM_PAGES))
-        # Twice round: from then on every page comes back behind the same three.
-        for _ in range(2 * NUM_PAGES):
-            circle.see(next(turns))
-            circle.answer()
-            kamera.flush()
-        for index in range(num_rounds + 1):
-            figures = _round(first, circle, fresh, turns)
-            _say(index, figures)
-            for event in EVENTS if index else ():
-                measured[event].append(figures[event])
+    for index in range(num_rounds + 1):
+        figures = bench.round()
+        _say(index, figures)
+        for event in EVENTS if index else ():
+            measured[event].append(figures[event])
+    bench.kamera.close()
     return measured
-
-
-def _round(first: Trace, circle: Trace, fresh: Iterator[Pixels], turns: Iterator[Pixels]) -> dict[str, Figures]:
-    new, back = next(fresh), next(turns)
-    figures = {"slide": first.measure(lambda: first.see(new))}
-    order = first.ids[::-1]
-    figures["reorder"] = first.measure(lambda: first.window.reorder(order))
-    oldest, second = first.ids[:2]
-    first.answer(lambda: first.window.drop(oldest))
-    figures["recall"] = first.measure(lambda: first.window.recall(oldest, at=second))
-    figures["revisit"] = circle.measure(lambda: circle.see(back))
-    return figures
 
 
 def _say(index: int, figures: dict[str, Figures]) -> None:
     for event, ms in figures.items():
-        times = "  ".join(f"{way} {ms[way]:8.0f} ms" for way in ("ours", "bare", "prefix", "full", "remember"))
+        times = "  ".join(f"{way} {ms[way]:8.0f} ms" for way in WAYS)
         print(f"{f'round {index}' if index else 'warm-up':8} {event:8} {times}", flush=True)
 
 
@@ -178,10 +192,7 @@ def _medians(figures: list[Figures]) -> dict[str, Any]:
         "overhead": median_ratio("ours", "bare"),
         "tokens_computed": int(figures[0]["tokens_computed"]),
         "tokens_full": int(figures[0]["tokens_full"]),
-        **{
-            f"{way}_ms": round(statistics.median(ms[way] for ms in figures), 1)
-            for way in ("ours", "full", "prefix", "bare", "remember")
-        },
+        **{f"{way}_ms": round(statistics.median(ms[way] for ms in figures), 1) for way in WAYS},
     }
 
 
@@ -192,6 +203,7 @@ def conditions(num_rounds: int) -> dict[str, Any]:
         "shape": asdict(SMALL),
         "dtype": "float32",
         "device": "cpu",
+        "cpu": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "rounds": num_rounds,
         "seed": SEED,

@@ -122,16 +122,21 @@ class Assembly:
 
         keep: number of spans that stay in the pool; None keeps all.
         """
-        slots = {there.piece.id: there.slots for there in self.lying}
-        for step in steps:
-            run = step.piece.run
-            if step.origin == "computed" and isinstance(run, Chunk) and step.piece.id in slots:
-                self._library.remember(run, self.pool.read(slots[step.piece.id]), step.antecedents)
+        # Exact answers cannot use what is stored, so they do not pay for it.
+        if self._settings.fidelity != "exact":
+            self._remember(steps)
         for there in self.lying[len(self.lying) if keep is None else keep :]:
             self.pool.free(there.slots)
             self.lying.remove(there)
         if self.pool.num_free > MAX_WASTE * self.pool.capacity:
             self._compact()
+
+    def _remember(self, steps: Sequence[Step]) -> None:
+        slots = {there.piece.id: there.slots for there in self.lying}
+        for step in steps:
+            run = step.piece.run
+            if step.origin == "computed" and isinstance(run, Chunk) and step.piece.id in slots:
+                self._library.remember(run, self.pool.read(slots[step.piece.id]), step.antecedents)
 
     def check_integrity(self) -> None:
         """Assert that every slot has exactly one owner."""

@@ -22,8 +22,8 @@ class Settings:
         or the chunk's size where that is smaller. "auto" picks per layer the smallest rank within both budgets.
     error_budget: for "auto", the relative Frobenius error a layer's patch may leave, 0 to 1.
     byte_budget: for "auto", the share of the chunk's KV bytes that all its factors may take, 0 to 1.
-    fidelity: which origins an answer may rest on. "exact": computed and kept. "patched": all but blind.
-        "blind": everything.
+    fidelity: which origins an answer may rest on. "exact": computed and kept; nothing is stored. "patched": all but
+        blind. "blind": everything.
     namespace: chunks of different namespaces never meet, however equal.
     encoder_cache_bytes: bound of the vision-encoder outputs kept.
     memory_bytes: bound of the memory tier of the store.

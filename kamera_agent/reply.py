@@ -37,7 +37,8 @@ class Timings:
     """Wall-clock milliseconds of a turn.
 
     plan: deciding, and reading the store. rebuild: relocating and recalling. prefill: computing the new tokens.
-    first_token: all of these and the first draw. decode: the rest of the reply.
+    first_token: all of these and the first draw. decode: the rest of the reply. On a GPU work is queued and waited for
+        at the first draw, so that only first_token and decode are whole there.
     """
 
     plan_ms: float

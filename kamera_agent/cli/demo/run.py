@@ -25,10 +25,9 @@ from kamera_agent.cli.demo.process import run_part
 from kamera_agent.cli.demo.result import Totals, TurnResult, as_report
 from kamera_agent.cli.demo.table import turn_table
 from kamera_agent.cli.demo.trace import RESTART_AFTER, TRACE
-from kamera_agent.cli.demo.weights import SHAPE
 from kamera_agent.cli.demo.worker import Part
 from kamera_agent.errors import InputError, KameraError
-from kamera_agent.pocket.model import Shape
+from kamera_agent.pocket.model import SMALL, Shape
 from kamera_agent.store.lmdb_store import LmdbStore
 
 INTRO = f"""\
@@ -47,7 +46,7 @@ New chunks are written down between the turns, outside these times; the summary 
 """
 
 
-def run_demo(store: Path, out: Path, shape: Shape = SHAPE, media: Path = MEDIA) -> None:
+def run_demo(store: Path, out: Path, shape: Shape = SMALL, media: Path = MEDIA) -> None:
     """Play the trace, print it, and write demo.json and demo.png.
 
     store: folder of the store and the model; chunks of earlier demos are deleted from it, nothing else.

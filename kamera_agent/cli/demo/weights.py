@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from kamera_agent.chunk import Key
-from kamera_agent.pocket.model import SMALL, Shape, build_model, build_processor
+from kamera_agent.pocket.model import Shape, build_model, build_processor
 
 SEED = 0
-
-# Full prefills are the bulk of the demo's time: this size keeps it near two minutes on two cores.
-SHAPE = replace(SMALL, hidden=512, intermediate=2048, num_layers=4, num_heads=8, vision_depth=2)
 
 
 def cached_model(folder: Path, shape: Shape) -> Path:

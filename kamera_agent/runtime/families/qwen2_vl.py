@@ -35,6 +35,11 @@ class Qwen2VL(Family):
     def __init__(self, model: Any, processors: Processors) -> None:
         super().__init__(model, processors)
         self._patchifier = QwenPatchifier(processors)
+        if not hasattr(model.model, "language_model"):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} is a wrapper; pass the Qwen2-VL model itself, with adapters loaded by "
+                "model.load_adapter() or merged."
+            )
         kinds = set(self._text.config.layer_types)
         if kinds != {"full_attention"}:
             raise UnsupportedModelError(
