@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-
 from huggingface import turn_keys
+from models import TINY, max_error, screenshot
+
 from kamera_agent import Kamera
 from kamera_agent.pocket.model import PocketProcessor, build_model
-from models import TINY, max_error, screenshot
 
 
 @pytest.mark.gpu
