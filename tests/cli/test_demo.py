@@ -10,25 +10,13 @@ import cv2
 import numpy as np
 import pytest
 from cli_records import RunKamera, page
+from models import TINY
 from PIL import Image
 
 from kamera_agent.cli.demo.run import run_demo
 from kamera_agent.cli.demo.trace import RESTART_AFTER, TRACE
 from kamera_agent.errors import KameraError
-from kamera_agent.pocket.model import Shape
 from kamera_agent.store.lmdb_store import LmdbStore
-
-TINY = Shape(
-    hidden=64,
-    intermediate=96,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    sections=(2, 3, 3),
-    vision_depth=1,
-    vision_hidden=32,
-    vision_heads=2,
-)
 
 
 class Played(NamedTuple):

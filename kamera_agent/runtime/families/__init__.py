@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors
@@ -60,8 +54,8 @@ def load(model_id: str, *, device: str, dtype: str | torch.dtype, revision: str 
     """
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        find_family(AutoConfig.from_pretrained(model_id, revision=revision).model_type)
-        processor = _load_processor(model_id, revision)
+        family = find_family(AutoConfig.from_pretrained(model_id, revision=revision).model_type)
+        processor = _load_processor(family, model_id, revision)
         model: Any = AutoModelForImageTextToText.from_pretrained(
             model_id, revision=revision, dtype=dtype, attn_implementation="sdpa"
         )
@@ -70,10 +64,10 @@ def load(model_id: str, *, device: str, dtype: str | torch.dtype, revision: str 
     return family_for(model.to(where), processor)
 
 
-def _load_processor(model_id: str, revision: str | None) -> Any:
+def _load_processor(family: type[Family], model_id: str, revision: str | None) -> Any:
     """The checkpoint's processor; its parts alone where torchvision, which video processors need, is missing."""
     try:
         return AutoProcessor.from_pretrained(model_id, revision=revision)
     except ImportError:
         tokenizer = AutoTokenizer.from_pretrained(model_id, revision=revision)
-        return Processors(tokenizer, AutoImageProcessor.from_pretrained(model_id, revision=revision), None)
+        return Processors(tokenizer, family.pil_processor.from_pretrained(model_id, revision=revision), None)

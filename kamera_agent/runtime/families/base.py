@@ -36,9 +36,11 @@ class Family(ABC):
     """One backbone, behind the words of the design. Holds the model; never changes it.
 
     model_types: the Hugging Face `config.model_type` values it serves.
+    pil_processor: the image processor class that does without torchvision.
     """
 
     model_types: ClassVar[tuple[str, ...]]
+    pil_processor: ClassVar[Any]
 
     def __init__(self, model: Any, processors: Processors) -> None:
         self.model = model

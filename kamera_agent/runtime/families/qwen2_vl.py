@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from kamera_agent.chunk import Chunk, ChunkKind
 from kamera_agent.errors import UnsupportedModelError
@@ -29,6 +30,7 @@ class Qwen2VL(Family):
     """The Qwen2-VL line (arXiv 2409.12191, 2502.13923)."""
 
     model_types = ("qwen2_vl", "qwen2_5_vl")
+    pil_processor = Qwen2VLImageProcessorPil
     num_axes = 3
     default_system = "You are a helpful assistant."
 
