@@ -1,5 +1,8 @@
 """Agent-side caching for multimodal agents: screenshots and frames as position-free chunks of KV."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from kamera_agent.config import Settings
 from kamera_agent.content import FramesContent, ImageContent, TextContent
 from kamera_agent.errors import (
@@ -18,11 +21,23 @@ from kamera_agent.errors import (
     WindowError,
     WindowTooLongError,
 )
-from kamera_agent.kamera import Kamera, KameraStats
-from kamera_agent.plan import Plan
-from kamera_agent.reply import Reply
-from kamera_agent.span import Span
-from kamera_agent.window import Window
+
+if TYPE_CHECKING:
+    from kamera_agent.kamera import Kamera, KameraStats
+    from kamera_agent.plan import Plan
+    from kamera_agent.reply import Reply
+    from kamera_agent.span import Span
+    from kamera_agent.window import Window
+
+# These bring torch and transformers with them, which take seconds: imported when they are first asked for.
+_LAZY = {
+    "Kamera": "kamera",
+    "KameraStats": "kamera",
+    "Plan": "plan",
+    "Reply": "reply",
+    "Span": "span",
+    "Window": "window",
+}
 
 __all__ = [
     "ConventionError",
@@ -50,3 +65,9 @@ __all__ = [
     "WindowError",
     "WindowTooLongError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -52,7 +52,7 @@ class Assembly:
         self, pieces: Sequence[Piece], *, answering: bool, unavailable: frozenset[bytes] = frozenset()
     ) -> list[Step]:
         """What a run of these pieces would do. Raises WindowTooLongError."""
-        self._check_length(pieces)
+        self.check_length(pieces)
         return plan_steps(
             pieces,
             self.lying,
@@ -142,7 +142,8 @@ class Assembly:
         """Assert that every slot has exactly one owner."""
         self.pool.check_integrity([there.slots for there in self.lying])
 
-    def _check_length(self, pieces: Sequence[Piece]) -> None:
+    def check_length(self, pieces: Sequence[Piece]) -> None:
+        """Raise WindowTooLongError when the model was not built for a window of these pieces."""
         limit = self._engine.family.max_positions
         num_tokens = sum(len(piece.run.token_ids) for piece in pieces)
         num_positions = sum(piece.run.extent for piece in pieces)

@@ -11,6 +11,7 @@ Fidelity = Literal["exact", "patched", "blind"]
 Rank = int | Literal["auto"] | None
 
 DEFAULT_RANK = 32
+DEFAULT_STORE = "~/.cache/kamera"
 MIB = 1 << 20
 
 

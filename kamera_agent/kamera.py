@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import torch
 
-from kamera_agent.config import Settings
+from kamera_agent.config import DEFAULT_STORE, Settings
 from kamera_agent.errors import SettingError
 from kamera_agent.library import Library
 from kamera_agent.runtime.engine import Engine
@@ -22,8 +22,6 @@ from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
 from kamera_agent.store.tiered import TieredStore
 from kamera_agent.window import Window
-
-DEFAULT_STORE = "~/.cache/kamera"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kamera_agent.assembly import Assembled
+from kamera_agent.chunk import Chunk
 from kamera_agent.plan import Plan
+from kamera_agent.planner import make_plan
 
 FinishReason = Literal["stop", "length"]
 
@@ -62,3 +65,26 @@ class Reply:
     usage: Usage
     timings: Timings
     plan: Plan
+
+
+def make_usage(assembled: Assembled, num_generated: int, bytes_written: int) -> Usage:
+    """The account of a turn."""
+    plan = make_plan(assembled.steps)
+    num_chunks = sum(isinstance(step.piece.run, Chunk) for step in assembled.steps)
+    return Usage(
+        tokens_computed=plan.num_tokens("computed"),
+        tokens_kept=plan.num_tokens("kept"),
+        tokens_moved=plan.num_tokens("moved"),
+        tokens_recalled=plan.num_tokens("recalled"),
+        tokens_blind=plan.num_tokens("blind"),
+        tokens_generated=num_generated,
+        encoder_calls=assembled.encoder_calls,
+        encoder_avoided=num_chunks - assembled.encoder_calls,
+        bytes_read=assembled.bytes_read,
+        bytes_written=bytes_written,
+    )
+
+
+def make_timings(assembled: Assembled, first_token_ms: float, decode_ms: float) -> Timings:
+    """The timings of a turn."""
+    return Timings(assembled.plan_ms, assembled.rebuild_ms, assembled.prefill_ms, first_token_ms, decode_ms)

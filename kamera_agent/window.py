@@ -10,8 +10,7 @@ from typing import Any, Unpack
 
 import torch
 
-from kamera_agent.assembly import Assembled, Assembly
-from kamera_agent.chunk import Chunk
+from kamera_agent.assembly import Assembly
 from kamera_agent.config import Settings
 from kamera_agent.content import Content, FramesContent, ImageContent, TextContent
 from kamera_agent.errors import SettingError, WindowError
@@ -20,7 +19,7 @@ from kamera_agent.layout import Item, lay_out
 from kamera_agent.library import Library
 from kamera_agent.plan import Plan
 from kamera_agent.planner import make_plan
-from kamera_agent.reply import Reply, Timings, Usage
+from kamera_agent.reply import Reply, make_timings, make_usage
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.sampler import Sampler, Sampling, SamplingOptions
 from kamera_agent.runtime.streamer import Streamer
@@ -97,7 +96,7 @@ class Window:
         """
         with self._editing():
             items = self._items.resolve(spans)
-            self._assembly.plan(lay_out(items, self._family), answering=False)
+            self._assembly.check_length(lay_out(items, self._family))
             self._items.replace(items)
             return tuple(item.id for item in items[1:])
 
@@ -220,8 +219,8 @@ class Window:
                 text=streamer.text,
                 span_id=span_id,
                 finish_reason="stop" if token in self._family.stop_ids else "length",
-                usage=self._usage(assembled, len(streamer.token_ids)),
-                timings=_timings(assembled, 1e3 * (first - start), 1e3 * (decoded - first)),
+                usage=make_usage(assembled, len(streamer.token_ids), self._count_written()),
+                timings=make_timings(assembled, 1e3 * (first - start), 1e3 * (decoded - first)),
                 plan=make_plan(assembled.steps),
             )
 
@@ -232,26 +231,8 @@ class Window:
         self._items.enter_reply(reply_id, run, self._family.detokenize(run.token_ids))
         return reply_id
 
-    def _usage(self, assembled: Assembled, num_generated: int) -> Usage:
-        plan = make_plan(assembled.steps)
-        written, self._written_before = (
-            self._library.bytes_written - self._written_before,
-            self._library.bytes_written,
-        )
-        num_chunks = sum(isinstance(step.piece.run, Chunk) for step in assembled.steps)
-        return Usage(
-            tokens_computed=plan.num_tokens("computed"),
-            tokens_kept=plan.num_tokens("kept"),
-            tokens_moved=plan.num_tokens("moved"),
-            tokens_recalled=plan.num_tokens("recalled"),
-            tokens_blind=plan.num_tokens("blind"),
-            tokens_generated=num_generated,
-            encoder_calls=assembled.encoder_calls,
-            encoder_avoided=num_chunks - assembled.encoder_calls,
-            bytes_read=assembled.bytes_read,
-            bytes_written=written,
-        )
-
-
-def _timings(assembled: Assembled, first_token_ms: float, decode_ms: float) -> Timings:
-    return Timings(assembled.plan_ms, assembled.rebuild_ms, assembled.prefill_ms, first_token_ms, decode_ms)
+    def _count_written(self) -> int:
+        """Bytes handed to the store since the last call."""
+        written = self._library.bytes_written - self._written_before
+        self._written_before += written
+        return written

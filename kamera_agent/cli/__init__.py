@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from kamera_agent.config import DEFAULT_STORE
 from kamera_agent.errors import KameraError
-from kamera_agent.kamera import DEFAULT_STORE
 
 
 class _Commands(TyperGroup):
