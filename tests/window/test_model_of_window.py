@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from huggingface import Conversation, logits_over, positions_of, turn_keys
+from huggingface import Conversation, Frames, logits_over, positions_of, turn_keys
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -21,12 +21,17 @@ from kamera_agent.pocket.model import build_model, build_processor
 
 MODEL, PROCESSOR = build_model(TINY), build_processor()
 GRIDS = [(112, 168), (56, 56), (84, 196), (56, 140), (112, 112)]
+# Even and odd numbers of frames; seconds that are whole, as temporal positions are.
+CLIPS = {
+    5: Frames([screenshot(50 + i, 56, 84) for i in range(4)], 1.0),
+    6: Frames([screenshot(60 + i, 84, 56) for i in range(3)], 0.5),
+}
 SYSTEM = "You are a helpful assistant."
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A text (role, str), an image (role, seed), or a reply (token ids)."""
+    """A text (str), an image or a clip (seed), or a reply (token ids)."""
 
     name: str
     role: str
@@ -96,6 +101,8 @@ class BruteForce:
                 continue
             if isinstance(identity, int) and self.fidelity != "exact" and self.fits(identity, chunks):
                 origins[name] = ("recalled", False)
+            elif identity in self.seen and self.fidelity == "blind":
+                origins[name] = ("blind", False)
             else:
                 origins[name] = ("computed", all_exact)
                 if isinstance(identity, int):
@@ -119,8 +126,12 @@ def is_subsequence(short: tuple[int, ...], long: tuple[int, ...]) -> bool:
     return not short
 
 
+def pixels_of(seed: int) -> Any:
+    return CLIPS[seed] if seed in CLIPS else screenshot(seed, *GRIDS[seed])
+
+
 class WindowMachine(RuleBasedStateMachine):
-    @initialize(fidelity=st.sampled_from(["patched", "patched", "exact"]))
+    @initialize(fidelity=st.sampled_from(["patched", "patched", "exact", "blind"]))
     def start(self, fidelity: str) -> None:
         self.kamera = Kamera(MODEL, PROCESSOR, fidelity=fidelity, rank="auto")
         self.window = self.kamera.window()
@@ -136,6 +147,12 @@ class WindowMachine(RuleBasedStateMachine):
     @rule(seed=st.integers(0, 4))
     def add_image(self, seed: int) -> None:
         self.brute.held.append(Thing(self.window.add_image(screenshot(seed, *GRIDS[seed])), "user", seed))
+
+    @rule(seed=st.sampled_from(sorted(CLIPS)))
+    def add_frames(self, seed: int) -> None:
+        frames = CLIPS[seed]
+        timestamps = [i * frames.seconds_per_frame for i in range(len(frames.pixels))]
+        self.brute.held.append(Thing(self.window.add_frames(frames.pixels, timestamps), "user", seed))
 
     @rule(text=st.sampled_from(["a", "some text", "é"]), role=st.sampled_from(["user", "assistant"]))
     def add_text(self, text: str, role: str) -> None:
@@ -228,8 +245,7 @@ class WindowMachine(RuleBasedStateMachine):
         for thing in self.brute.held:
             if thing.role != role or isinstance(thing.content, tuple):
                 talk.say(role := thing.role)
-            content = screenshot(thing.content, *GRIDS[thing.content]) if thing.is_chunk else thing.content
-            talk.turns[-1][1].append(content)
+            talk.turns[-1][1].append(pixels_of(thing.content) if thing.is_chunk else thing.content)
         for content in more:
             if role != "user":
                 talk.say(role := "user")
