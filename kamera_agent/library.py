@@ -13,6 +13,7 @@ import torch
 
 from kamera_agent.chunk import Antecedents, Chunk, Header, Key, Record
 from kamera_agent.config import DEFAULT_RANK, Settings
+from kamera_agent.errors import StoreClosedError
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.patch import LayerKV, Patch, fit
 from kamera_agent.store.base import Store
@@ -64,12 +65,16 @@ class Library:
         self._settings = settings
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="kamera-remember")
         self._room = threading.BoundedSemaphore(MAX_PENDING)
-        self._pending: set[Future[None]] = set()
+        self._closed = False
         self.bytes_written = 0
         self.num_failed = 0
 
     def find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None:
-        """The best patch for a chunk behind these antecedents, judged by headers alone; None where none fits."""
+        """The best patch for a chunk behind these antecedents, judged by headers alone; None where none fits.
+
+        Raises StoreClosedError after close().
+        """
+        self._require_open()
         headers = self._store.headers(chunk.digest)
         if not any(header.kind == "canonical" for header in headers):
             return None
@@ -94,17 +99,22 @@ class Library:
         """
         self._room.acquire()
         job = self._worker.submit(self._write_down, chunk, conditioned, antecedents)
-        self._pending.add(job)
         job.add_done_callback(self._settle)
 
     def flush(self) -> None:
-        """Return once everything computed so far has been handed to the store."""
-        for job in list(self._pending):
-            job.exception()
+        """Return once everything computed so far has been handed to the store. Raises StoreClosedError."""
+        self._require_open()
+        # One worker takes the jobs in order, so what comes last is done last.
+        self._worker.submit(_nothing).result()
 
     def close(self) -> None:
         """Finish what waits and stop the worker. Idempotent."""
         self._worker.shutdown()
+        self._closed = True
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError("This Kamera was closed; make a new one.")
 
     def _match(self, header: Header, antecedents: Antecedents) -> Match | None:
         facts = header.attributes
@@ -121,7 +131,6 @@ class Library:
         return Match(header.key, grade, _text_match(fitted, antecedents), facts["error"], fitted.approximate)
 
     def _settle(self, job: Future[None]) -> None:
-        self._pending.discard(job)
         self._room.release()
         if error := job.exception():
             self.num_failed += 1
@@ -146,6 +155,10 @@ class Library:
             records.append(Record.of(chunk.key, chunk.digest, "canonical", [_to_cpu(layer) for layer in canonical]))
         self._store.put_many(records)
         self.bytes_written += sum(record.header.num_bytes for record in records)
+
+
+def _nothing() -> None:
+    """A job that only marks a place in the queue."""
 
 
 def _join(canonical: Record | None, match: Match | None, records: Mapping[bytes, Record]) -> Loaded | None:

@@ -173,6 +173,18 @@ def test_another_rope_convention(processor: PocketProcessor, monkeypatch: pytest
         Kamera(build_model(TINY), processor)
 
 
+def test_window_of_a_closed_kamera(make: MakeKamera) -> None:
+    kamera = make()
+    window = kamera.window()
+    window.add_image(screenshot(0))
+    kamera.close()
+    kamera.close()
+    with pytest.raises(StoreError, match="closed"):
+        window.generate("what?")
+    with pytest.raises(StoreError, match="closed"):
+        kamera.flush()
+
+
 def test_missing_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nothing-here"):
         Kamera.from_pretrained(tmp_path / "nothing-here", store=None)
