@@ -23,6 +23,8 @@ logger = logging.getLogger("kamera_agent.library")
 Grade = Literal["ordered", "orbit", "survivor"]
 GRADES: tuple[Grade, ...] = ("ordered", "orbit", "survivor")
 MAX_PENDING = 8
+# Answers go first; but one that nobody reads to its end must not stop the worker for good.
+PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class Library:
 
     @torch.no_grad()
     def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> None:
+        self._engine.wait_idle(PATIENCE_S)
         known = self.find(chunk, antecedents)
         if (
             known

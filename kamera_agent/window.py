@@ -141,7 +141,8 @@ class Window:
         """Next-token logits [vocab], float32, over the window and the question. The spans are unchanged."""
         with self._editing():
             items = [*self._items.live, *self._ask(question)]
-            assembled = self._assembly.run(lay_out(items, self._family, "answer"))
+            with self._engine.answering():
+                assembled = self._assembly.run(lay_out(items, self._family, "answer"))
             self._assembly.settle(assembled.steps, keep=len(lay_out(self._items.live, self._family)))
             return assembled.logits
 
@@ -198,19 +199,15 @@ class Window:
             start = perf_counter()
             asked = self._ask(question)
             reply_id = self._items.reserve_id("reply")
-            assembled = self._assembly.run(lay_out([*self._items.live, *asked], self._family, reply_id))
+            with self._engine.answering():
+                assembled = self._assembly.run(lay_out([*self._items.live, *asked], self._family, reply_id))
+                token = sampler.draw(assembled.logits)
             self._items.append(*asked)
-            token = sampler.draw(assembled.logits)
             first = perf_counter()
             streamer = Streamer(self._family)
             room = self._family.max_positions - sum(len(step.piece.run.token_ids) for step in assembled.steps)
             try:
-                while token not in self._family.stop_ids and len(streamer.token_ids) < min(max_new_tokens, room):
-                    if text := streamer.push(token):
-                        yield text
-                    token = sampler.draw(self._assembly.extend(token))
-                if text := streamer.flush():
-                    yield text
+                token = yield from self._decode(token, sampler, streamer, min(max_new_tokens, room))
             finally:
                 decoded = perf_counter()
                 span_id = self._enter_reply(reply_id)
@@ -223,6 +220,19 @@ class Window:
                 timings=make_timings(assembled, 1e3 * (first - start), 1e3 * (decoded - first)),
                 plan=make_plan(assembled.steps),
             )
+
+    def _decode(
+        self, token: int, sampler: Sampler, streamer: Streamer, max_new_tokens: int
+    ) -> Generator[str, None, int]:
+        """Feed token after token, yield their text, and return the token that was drawn but not fed."""
+        with self._engine.answering():
+            while token not in self._family.stop_ids and len(streamer.token_ids) < max_new_tokens:
+                if text := streamer.push(token):
+                    yield text
+                token = sampler.draw(self._assembly.extend(token))
+            if text := streamer.flush():
+                yield text
+        return token
 
     def _enter_reply(self, reply_id: str) -> str | None:
         run = self._assembly.finish(reply_id)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -47,8 +48,27 @@ class Engine:
         self.family = family
         self.encoder = Encoder(family, encoder_cache_bytes)
         self.lock = threading.RLock()
+        self._idle = threading.Condition()
+        self._num_answers = 0
         check_frequencies(family.rotary)
         self._self_test()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While open, an answer is being computed, and whoever calls wait_idle waits."""
+        with self._idle:
+            self._num_answers += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._num_answers -= 1
+                self._idle.notify_all()
+
+    def wait_idle(self, timeout_s: float) -> None:
+        """Return when no answer is being computed, or after timeout_s seconds."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._num_answers == 0, timeout_s)
 
     def new_pool(self) -> KVPool:
         """An empty pool for one window."""

@@ -1,6 +1,7 @@
 """Replies: streaming, sampling, stopping, usage, and what survives an interruption."""
 
 import json
+from time import sleep
 from typing import Any
 
 import pytest
@@ -147,6 +148,21 @@ def test_a_forward_pass_of_the_caller_is_not_captured(
         logits = window.logits("what?")
     assert torch.equal(seen[0], alone)
     assert max_error(Conversation(model, processor).say("user", screenshot(0), "what?").logits(), logits) <= 1e-4
+
+
+def test_remembering_waits_for_an_answer(make: MakeKamera) -> None:
+    """While a stream is open, a chunk that another window computed is not written down; after it, it is."""
+    kamera = make()
+    talking, seeing = kamera.window(), kamera.window()
+    stream = talking.stream("go on", max_new_tokens=20, temperature=1.0, seed=0)
+    next(stream)
+    seeing.add_image(screenshot(0))
+    seeing.logits("what?")
+    sleep(0.5)
+    assert kamera.store.headers() == []
+    stream.close()
+    kamera.flush()
+    assert {header.kind for header in kamera.store.headers()} == {"canonical", "patch"}
 
 
 def test_usage_counts_every_token_once(make: MakeKamera) -> None:
