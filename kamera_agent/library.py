@@ -97,6 +97,7 @@ class Library:
     def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> None:
         """Have a computed chunk written down by the worker: canonical KV, and the patch for these antecedents.
 
+        The worker starts on it when no answer is being computed, or after PATIENCE_S seconds.
         conditioned: per layer (K pre-RoPE [H, T, D], V [H, T, D]), taken over. Blocks while too many wait.
         """
         self._room.acquire()

@@ -56,7 +56,9 @@ class Store(ABC):
     def put_many(self, records: Iterable[Record]) -> None:
         """Take the records over; each becomes visible whole or not at all. May return before they are durable.
 
-        A record of the same key replaces the stored one. Raises StoreClosedError after close().
+        A record of the same key replaces the stored one. Raises StoreClosedError after close(), and InputError,
+        before it is taken, for a record that the medium cannot hold: a tensor off the CPU, a dtype it does not know,
+        attributes that are not JSON.
         """
 
     @abstractmethod
