@@ -16,7 +16,6 @@ from kamera_agent.errors import SettingError
 from kamera_agent.library import Library
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
-from kamera_agent.runtime.families.base import Family
 from kamera_agent.store.base import Store, StoreStats
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
@@ -58,8 +57,8 @@ class Kamera:
         Raises SettingError, StoreUnavailableError, UnsupportedModelError or ConventionError.
         """
         settings = _settings(options)
-        family = family_for(model, processor)
-        self._set_up(family, settings, _open(store, settings), owns_store=not isinstance(store, Store))
+        engine = Engine(family_for(model, processor), settings.encoder_cache_bytes)
+        self._set_up(engine, settings, _open(store, settings), owns_store=not isinstance(store, Store))
 
     @classmethod
     def from_pretrained(
@@ -77,23 +76,25 @@ class Kamera:
         store, options and errors as for Kamera(); ModelError when the checkpoint cannot be read.
         """
         settings = _settings(options)
+        # Before the weights are read: a folder that cannot be opened should not cost minutes.
         opened = _open(store, settings)
         try:
             family = load(os.fspath(model_id), device=device, dtype=dtype, revision=revision)
-            kamera = cls.__new__(cls)
-            kamera._set_up(family, settings, opened, owns_store=not isinstance(store, Store))
+            engine = Engine(family, settings.encoder_cache_bytes)
         except BaseException:
             if not isinstance(store, Store):
                 opened.close()
             raise
+        kamera = cls.__new__(cls)
+        kamera._set_up(engine, settings, opened, owns_store=not isinstance(store, Store))
         return kamera
 
-    def _set_up(self, family: Family, settings: Settings, store: Store, *, owns_store: bool) -> None:
+    def _set_up(self, engine: Engine, settings: Settings, store: Store, *, owns_store: bool) -> None:
         self.settings = settings
         self.store = store
         self._owns_store = owns_store
-        self._engine = Engine(family, settings.encoder_cache_bytes)
-        self._library = Library(self._engine, store, settings)
+        self._engine = engine
+        self._library = Library(engine, store, settings)
         self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
 
     def window(self, system: str | None = None) -> Window:

@@ -22,11 +22,6 @@ class KVShape(NamedTuple):
     dtype: torch.dtype
     device: torch.device
 
-    @property
-    def token_bytes(self) -> int:
-        """Bytes of one token's K and V over all layers, stored once each."""
-        return 2 * self.num_layers * self.num_heads * self.head_dim * self.dtype.itemsize
-
 
 class KVPool:
     """Slots for the tokens of one window.

@@ -1,6 +1,6 @@
 """Patches: what a chunk's KV lost by being computed behind the anchor alone, as thin factors.
 
-Method: arXiv 2606.23581, section 3 (conditioning residue and its truncated SVD).
+Method: the conditioning residue and its truncated SVD, arXiv 2606.23581.
 """
 
 from __future__ import annotations

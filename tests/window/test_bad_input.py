@@ -158,8 +158,8 @@ def test_model_cast_after_loading(processor: PocketProcessor) -> None:
         Kamera(build_model(TINY).to(torch.bfloat16), processor)
 
 
-def test_another_rope_convention(processor: PocketProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that turns neighbouring components as a pair is refused, with the layer named."""
+def test_another_rope_convention(processor: PocketProcessor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A model that turns neighbouring components as a pair is refused, with the layer named; no store is opened."""
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
     def interleaved(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
@@ -170,7 +170,8 @@ def test_another_rope_convention(processor: PocketProcessor, monkeypatch: pytest
 
     monkeypatch.setattr(modeling, "apply_rotary_pos_emb", interleaved)
     with pytest.raises(ConventionError, match="Layer 0"):
-        Kamera(build_model(TINY), processor)
+        Kamera(build_model(TINY), processor, store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
 
 
 def test_window_of_a_closed_kamera(make: MakeKamera) -> None:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from huggingface import Conversation, turn_keys
 from models import TINY, MakeKamera, kl, max_error, screenshot
+from transformers import DynamicCache
 
 from kamera_agent import Kamera, Window
-from kamera_agent.pocket.model import PocketProcessor
-from kamera_agent.runtime.engine import Engine
+from kamera_agent.chunk import TextRun
+from kamera_agent.pocket.model import PocketProcessor, build_model
+from kamera_agent.runtime.engine import Engine, Placed
 from kamera_agent.runtime.families import family_for
 
 NUM_IMAGES = 4
@@ -108,8 +110,6 @@ def test_patch_over_approximate_antecedents_says_so(make: MakeKamera) -> None:
 def test_a_thousand_moves_are_one_relocation_in_bf16(processor: PocketProcessor, seeded: torch.Generator) -> None:
     """1. Keys turned a thousand times, to a thousand positions. 2. The same keys turned once: the same bits, which
     are also those of the model's own rotary function."""
-    from kamera_agent.pocket.model import build_model
-
     model = build_model(TINY, dtype=torch.bfloat16)
     engine = Engine(family_for(model, processor), 0)
     pool = engine.new_pool()
@@ -120,6 +120,29 @@ def test_a_thousand_moves_are_one_relocation_in_bf16(processor: PocketProcessor,
         pool.relocate(slots, *engine.family.rope_tables(positions + shift))
     expected = turn_keys(model, pool.masters[:, :, :63], positions + 1234)
     assert torch.equal(pool.keys[:, :, :63], expected)
+
+
+@torch.no_grad()
+def test_a_thousand_moves_are_the_models_own_keys_in_fp32(
+    model: Any, processor: PocketProcessor, seeded: torch.Generator
+) -> None:
+    """1. A chunk behind the anchor, computed once and turned a thousand times. 2. Anchor and chunk through plain
+    Hugging Face, with all positions shifted to where the chunk lies last: its cache holds the same keys."""
+    engine = Engine(family_for(model, processor), 10**9)
+    family, pool = engine.family, engine.new_pool()
+    runs = [TextRun(family.anchor_ids), family.image_chunk(screenshot(0, 130, 250), "default")]
+    anchor, chunk = (pool.allocate(len(run.token_ids)) for run in runs)
+    start = runs[0].extent
+    engine.prefill(pool, [Placed(runs[0], anchor, 0, 0), Placed(runs[1], chunk, start, start)])
+    last = 1234
+    for shift in [*torch.randint(0, 30000, (999,), generator=seeded).tolist(), last]:
+        engine.relocate(pool, Placed(runs[1], chunk, start + shift, start))
+    embeds = torch.cat([family.embed(runs[0], None), family.embed(runs[1], family.encode(runs[1]))])
+    positions = torch.cat([family.positions(run, at + last) for run, at in zip(runs, (0, start), strict=True)], dim=1)
+    cache = DynamicCache()
+    model.model.language_model(inputs_embeds=embeds[None], position_ids=positions[:, None], past_key_values=cache)
+    expected = torch.cat([layer.keys for layer in cache.layers])[:, :, start:]
+    assert max_error(expected, pool.keys[:, :, chunk[0].start : chunk[0].stop]) <= 1e-4
 
 
 def test_moved_keys_are_the_models_own(make: MakeKamera, model: Any, processor: PocketProcessor) -> None:

@@ -57,6 +57,7 @@ def test_damaged_record_is_computed_again(make: MakeKamera, tmp_path: Path, expe
     with make(store=tmp_path, rank=26) as second:
         logits, origins = ask(second)
         assert "computed" in origins
+        assert second.stats().store.quarantined == 1
         assert max_error(expected, logits) <= 1e-3
     with make(store=tmp_path) as third:
         logits, origins = ask(third)
