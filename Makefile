@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test check bench fidelity train
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
@@ -14,6 +14,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   lint, types, house plan"
 	@echo "make bench   print the benchmarks as JSON"
+	@echo "make fidelity  measure every way of reuse on the trained model"
+	@echo "make train   train the pocket model anew, into build/pocket"
 	@echo
 	@echo "PYTHON=$(PYTHON)   the Python (3.11 or newer) that $(VENV) is made with"
 	@echo "TORCH='$(TORCH)'   the torch requirement, installed before the package"
@@ -49,3 +51,9 @@ check: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.window --json
 	@$(BIN)/python -m benchmarks.store --json
+
+fidelity: $(READY)
+	@$(BIN)/python -m benchmarks.fidelity --json --markdown docs/fidelity_tables.md --plot docs/fidelity.png
+
+train: $(READY)
+	@$(BIN)/python -m kamera_agent.pocket.train build/pocket

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from kamera_agent.runtime.slot_cache import cache_argument
+
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 SYSTEM = "You are a helpful assistant."
@@ -67,7 +69,7 @@ class Prompt:
             mm_token_type_ids=self.types[None],
             pixel_values=self.patches(self.images),
             image_grid_thw=self.grids,
-            past_key_values=cache,
+            **{cache_argument(self.model): cache},
             logits_to_keep=1,
         ).logits
         int(logits[0, -1].argmax())
@@ -92,7 +94,9 @@ class Prompt:
         embeds = text.embed_tokens(self.token_ids[start:])
         if features:
             embeds[self.types[start:].bool()] = torch.cat(list(features))
-        hidden = text(inputs_embeds=embeds[None], position_ids=self.positions[:, None, start:], past_key_values=cache)
+        hidden = text(
+            inputs_embeds=embeds[None], position_ids=self.positions[:, None, start:], **{cache_argument(text): cache}
+        )
         int(self.model.lm_head(hidden.last_hidden_state[0, -1]).argmax())
 
 

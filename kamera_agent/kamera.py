@@ -14,6 +14,7 @@ import torch
 from kamera_agent.config import DEFAULT_STORE, Settings
 from kamera_agent.errors import SettingError
 from kamera_agent.library import Library
+from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
 from kamera_agent.store.base import Store, StoreStats
@@ -70,16 +71,17 @@ class Kamera:
         revision: str | None = None,
         **options: Any,
     ) -> Self:
-        """Load a checkpoint by hub id or folder.
+        """Load a checkpoint by hub id or folder; "pocket" is the small model that comes with this package.
 
         device: "auto" takes the first GPU, else the CPU. dtype: "auto" takes the checkpoint's own.
         store, options and errors as for Kamera(); ModelError when the checkpoint cannot be read.
         """
         settings = _settings(options)
+        source = WEIGHTS if model_id == POCKET else model_id
         # Before the weights are read: a folder that cannot be opened should not cost minutes.
         opened = _open(store, settings)
         try:
-            family = load(os.fspath(model_id), device=device, dtype=dtype, revision=revision)
+            family = load(os.fspath(source), device=device, dtype=dtype, revision=revision)
             engine = Engine(family, settings.encoder_cache_bytes)
         except BaseException:
             if not isinstance(store, Store):
@@ -88,6 +90,15 @@ class Kamera:
         kamera = cls.__new__(cls)
         kamera._set_up(engine, settings, opened, owns_store=not isinstance(store, Store))
         return kamera
+
+    @classmethod
+    def pocket(cls, store: Store | str | os.PathLike[str] | None = None, **options: Any) -> Self:
+        """The small trained model that comes with this package: offline, in seconds, on any machine.
+
+        It reads the screens and scenes that kamera_agent.pocket draws, and little else.
+        store, options and errors as for Kamera().
+        """
+        return cls.from_pretrained(POCKET, store, **options)
 
     def _set_up(self, engine: Engine, settings: Settings, store: Store, *, owns_store: bool) -> None:
         self.settings = settings

@@ -6,14 +6,17 @@ image processor, and there is one forward pass over everything.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import DynamicCache
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel, apply_rotary_pos_emb
 
 SYSTEM = "You are a helpful assistant."
+# transformers 5.24 gave it another name.
+CACHE_ARGUMENT = "cache" if "cache" in signature(Qwen2_5_VLTextModel.forward).parameters else "past_key_values"
 
 
 @dataclass
@@ -142,6 +145,6 @@ def logits_over(
     hidden = text(
         inputs_embeds=text.embed_tokens(token_ids)[None],
         position_ids=positions[:, None],
-        past_key_values=cache,
+        **{CACHE_ARGUMENT: cache},
     )
     return model.lm_head(hidden.last_hidden_state[0, -1]).float()

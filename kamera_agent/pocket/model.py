@@ -33,8 +33,12 @@ class Shape:
     vision_depth: int
     vision_hidden: int
     vision_heads: int
+    vision_intermediate: int | None = None
     initializer_range: float = 0.02
     max_positions: int = 32768
+    patch_size: int = 14
+    vision_window: int = 112
+    tied: bool = False
 
 
 # About 60 million parameters, GQA 5 : 1, heads of 64.
@@ -51,6 +55,26 @@ SMALL = Shape(
 )
 
 
+# The embedded default. A visual token is a cell of 56 x 56 pixels.
+POCKET = Shape(
+    hidden=128,
+    intermediate=384,
+    num_layers=5,
+    num_heads=4,
+    num_kv_heads=2,
+    sections=(6, 5, 5),
+    vision_depth=2,
+    vision_hidden=128,
+    vision_heads=4,
+    vision_intermediate=256,
+    initializer_range=0.08,
+    max_positions=4096,
+    patch_size=28,
+    vision_window=56,
+    tied=True,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class PocketProcessor:
     """What a Hugging Face processor holds, without its need for torchvision."""
@@ -59,9 +83,9 @@ class PocketProcessor:
     image_processor: Qwen2VLImageProcessorPil
 
 
-def build_processor() -> PocketProcessor:
-    """The byte-level tokenizer and the Qwen-VL image processor with its default options."""
-    return PocketProcessor(build_tokenizer(), Qwen2VLImageProcessorPil())
+def build_processor(shape: Shape = SMALL) -> PocketProcessor:
+    """The tokenizer and the Qwen-VL image processor with the shape's patch size, its other options by default."""
+    return PocketProcessor(build_tokenizer(), Qwen2VLImageProcessorPil(patch_size=shape.patch_size))
 
 
 def build_model(
@@ -83,13 +107,15 @@ def _qwen2_5_vl(shape: Shape, dtype: torch.dtype) -> Any:
     vision = {
         "depth": shape.vision_depth,
         "hidden_size": shape.vision_hidden,
-        "intermediate_size": 4 * shape.vision_hidden,
+        "intermediate_size": shape.vision_intermediate or 4 * shape.vision_hidden,
         "num_heads": shape.vision_heads,
         "out_hidden_size": shape.hidden,
-        "fullatt_block_indexes": [shape.vision_depth - 1],
+        "fullatt_block_indexes": [] if shape.vision_window == 2 * shape.patch_size else [shape.vision_depth - 1],
+        "window_size": shape.vision_window,
+        "patch_size": shape.patch_size,
         "initializer_range": shape.initializer_range,
     }
-    config = Qwen2_5_VLConfig(text_config=_text(shape), vision_config=vision, **_markers())
+    config = Qwen2_5_VLConfig(text_config=_text(shape), vision_config=vision, **_common(shape))
     return Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
 
 
@@ -100,9 +126,10 @@ def _qwen2_vl(shape: Shape, dtype: torch.dtype) -> Any:
         "num_heads": shape.vision_heads,
         "hidden_size": shape.hidden,
         "mlp_ratio": 4,
+        "patch_size": shape.patch_size,
         "initializer_range": shape.initializer_range,
     }
-    config = Qwen2VLConfig(text_config=_text(shape), vision_config=vision, **_markers())
+    config = Qwen2VLConfig(text_config=_text(shape), vision_config=vision, **_common(shape))
     return Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
 
 
@@ -121,14 +148,16 @@ def _text(shape: Shape) -> dict[str, Any]:
             "rope_theta": 1_000_000.0,
             "mrope_section": list(shape.sections),
         },
+        "tie_word_embeddings": shape.tied,
         "bos_token_id": None,
         "eos_token_id": build_tokenizer().convert_tokens_to_ids("<|im_end|>"),
     }
 
 
-def _markers() -> dict[str, Any]:
+def _common(shape: Shape) -> dict[str, Any]:
     ids = build_tokenizer().convert_tokens_to_ids
     return {
+        "tie_word_embeddings": shape.tied,
         "image_token_id": ids("<|image_pad|>"),
         "video_token_id": ids("<|video_pad|>"),
         "vision_start_token_id": ids("<|vision_start|>"),

@@ -1,9 +1,11 @@
-"""A byte-level tokenizer with the markers of the Qwen-VL chat format."""
+"""A tokenizer of whole words, and of every byte, with the markers of the Qwen-VL chat format."""
 
 from __future__ import annotations
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from kamera_agent.pocket.words import WORDS
 
 MARKERS = (
     "<|endoftext|>",
@@ -14,13 +16,20 @@ MARKERS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+# How the byte alphabet writes a space; a word at the start of a text has none before it.
+SPACE = "Ġ"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, then MARKERS: every text can be said, nothing has to be learned."""
+    """One token per byte, one per known word with and without a space before it, then MARKERS.
+
+    Every text can be said: what is no known word falls apart into words and bytes, the fewest that will do.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words = [form for word in WORDS for form in (word, SPACE + word) if form not in alphabet]
+    # Equal scores: the segmentation with the fewest pieces has the best sum.
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in alphabet + words], unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -100,7 +100,7 @@ class Engine:
         """
         with self.lock:
             calls_before = self.encoder.num_calls
-            embeds = torch.cat([self._embed(placed.run) for placed in batch])
+            embeds = torch.cat([self.embed(placed.run) for placed in batch])
             logits = self.family.logits(self._forward(pool, batch, embeds)[-1])
             return Prefilled(logits, self.encoder.num_calls - calls_before)
 
@@ -120,7 +120,8 @@ class Engine:
         with self.lock:
             return self.family.reference_logits(runs)
 
-    def _embed(self, run: Run) -> torch.Tensor:
+    def embed(self, run: Run) -> torch.Tensor:
+        """Decoder inputs [T, hidden] of a run; encodes a chunk that the encoder's cache does not have."""
         return self.family.embed(run, self.encoder.features(run) if isinstance(run, Chunk) else None)
 
     def _tables(self, placed: Placed) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,11 +131,15 @@ class Engine:
         for placed in batch:
             pool.place(placed.slots, placed.order)
         positions = torch.cat([self.family.positions(placed.run, placed.position) for placed in batch], dim=1)
-        return self._forward_at(pool, [part for placed in batch for part in placed.slots], embeds, positions)
+        return self.forward_at(pool, [part for placed in batch for part in placed.slots], embeds, positions)
 
-    def _forward_at(
+    def forward_at(
         self, pool: KVPool, slots: Sequence[range], embeds: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
+        """Compute tokens that have their places in the pool's order; their KV goes to their slots.
+
+        embeds: [Q, hidden]. positions: [A, Q]. Returns the decoder's output [Q, hidden].
+        """
         index = SlotIndex(slots, pool.shape.device)
 
         def keep_master(layer: int, keys: torch.Tensor) -> None:
@@ -161,7 +166,7 @@ class Engine:
             pool = self.new_pool()
             slots = pool.allocate(SELF_TEST_TOKENS)
             pool.place(slots, 0)
-            self._forward_at(pool, slots, embeds, positions + shift)
+            self.forward_at(pool, slots, embeds, positions + shift)
             pools.append((pool, slots))
         (pool, slots), (shifted, _) = pools
         pool.relocate(slots, *self.family.rope_tables(positions + SELF_TEST_SHIFT))

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from kamera_agent.runtime.kv_pool import KVPool
+
+
+def cache_argument(module: nn.Module) -> str:
+    """The argument by which a model's forward pass takes its cache: transformers 5.24 gave it another name."""
+    return "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
 
 
 class SlotIndex:

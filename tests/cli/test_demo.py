@@ -1,4 +1,4 @@
-"""The demo, whole, over a tiny model and small pictures: what it plays, prints and writes. No timings."""
+"""The demo, whole: what it plays, answers, prints and writes. No timings."""
 
 import io
 import json
@@ -6,16 +6,17 @@ from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pytest
 from cli_records import RunKamera, page
-from models import TINY
 from PIL import Image
 
+from kamera_agent.cli.demo.process import run_part
 from kamera_agent.cli.demo.run import run_demo
 from kamera_agent.cli.demo.trace import RESTART_AFTER, TRACE
+from kamera_agent.cli.demo.worker import Part
 from kamera_agent.errors import KameraError
+from kamera_agent.pocket.tasks import BINDING
 from kamera_agent.store.lmdb_store import LmdbStore
 
 
@@ -34,27 +35,13 @@ class Played(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pages of 26 tokens, and a clip of twelve frames, two per second."""
-    folder, rng = tmp_path_factory.mktemp("media"), np.random.default_rng(0)
-    for i in range(6):
-        pixels = rng.integers(0, 256, (112, 168, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-    writer = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 2.0, (112, 84))
-    for level in range(0, 240, 20):
-        writer.write(np.full((84, 112, 3), level, dtype=np.uint8))
-    writer.release()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def played(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Played:
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """One run over a store that holds a chunk of somebody else."""
     folder, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
     with closing(LmdbStore(folder / "store")) as store:
         store.put_many([page("somebody else's")])
     with redirect_stdout(printed):
-        run_demo(folder / "store", folder / "out", TINY, media)
+        run_demo(folder / "store", folder / "out")
     report = json.loads((folder / "out" / "demo.json").read_text())
     return Played(report, printed.getvalue(), folder / "store", folder / "out")
 
@@ -102,14 +89,13 @@ def test_answers_over_exact_spans_are_those_of_a_full_prefill(played: Played) ->
 
 def test_the_report_tells_its_conditions(played: Played) -> None:
     conditions = played.report["conditions"]
-    assert conditions["shape"]["hidden"] == TINY.hidden
-    assert conditions["weights"] == "random, seed 0"
+    assert conditions["weights"] == "pocket"
     assert set(conditions["tokens_per_chunk"]) == {name for turn in TRACE for name in turn.window}
     assert {"date", "dtype", "num_parameters", "num_threads", "versions"} <= set(conditions)
 
 
 def test_it_prints_a_row_per_turn_and_the_files(played: Played) -> None:
-    assert "random weights" in played.printed
+    assert "pocket model" in played.printed
     assert all(f"{turn.event} " in played.printed for turn in TRACE)
     assert "3 recalled 1 computed" in played.printed
     assert "Paid up front" in played.printed
@@ -121,8 +107,7 @@ def test_it_draws_a_picture(played: Played) -> None:
         assert picture.size == (1920, 1200)
 
 
-def test_it_keeps_one_model_and_what_is_not_its_own(played: Played) -> None:
-    assert len(list(played.store.glob("demo-model-*"))) == 1
+def test_it_keeps_what_is_not_its_own(played: Played) -> None:
     with closing(LmdbStore(played.store)) as store:
         assert page("somebody else's").header.chunk in {header.chunk for header in store.headers()}
         assert store.check().problems == ()
@@ -148,8 +133,21 @@ def test_the_trace_is_a_window_of_four() -> None:
 
 
 def test_a_process_that_fails_is_one_clean_line(tmp_path: Path) -> None:
-    with redirect_stdout(io.StringIO()), pytest.raises(KameraError, match=r"Process 1 .* the demo needs 6 and 1"):
-        run_demo(tmp_path / "store", tmp_path / "out", TINY, media=tmp_path)
+    with pytest.raises(KameraError, match=r"^Process 3 of the demo failed: IndexError"):
+        list(run_part(Part(3, len(TRACE), len(TRACE) + 1, str(tmp_path / "store"))))
+
+
+def test_blind_reuse_gets_binding_questions_wrong(played: Played) -> None:
+    """Kamera answers as a full prefill does in 14 turns of 16 at least; blind reuse misses what binds two chunks."""
+    answers = [turn["answers"] for turn in played.turns]
+    assert sum(answer["kamera"] == answer["full"] for answer in answers) >= 14
+    wrong = [
+        turn
+        for turn in played.turns
+        if turn["answers"]["full"] == turn["answers"]["kamera"] == turn["truth"] != turn["answers"]["blind"]
+    ]
+    assert len(wrong) >= 3
+    assert all(TRACE[turn["number"] - 1].task in BINDING for turn in wrong)
 
 
 def test_files_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path, run_kamera: RunKamera) -> None:

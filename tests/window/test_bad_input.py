@@ -66,8 +66,8 @@ BAD_CALLS: dict[str, tuple[type[KameraError], Callable[[Window, str], object]]] 
     "top_p of zero": (SettingError, lambda w, a: w.generate("q", top_p=0.0)),
     "negative top_k": (SettingError, lambda w, a: w.generate("q", top_k=-1)),
     "empty question": (InputError, lambda w, a: w.generate("")),
-    "question too long": (WindowTooLongError, lambda w, a: w.generate("long " * 500)),
-    "sync too long": (WindowTooLongError, lambda w, a: w.sync([TextContent("long " * 500)])),
+    "question too long": (WindowTooLongError, lambda w, a: w.generate("long " * 600)),
+    "sync too long": (WindowTooLongError, lambda w, a: w.sync([TextContent("long " * 600)])),
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface import Conversation, turn_keys
+from huggingface import CACHE_ARGUMENT, Conversation, turn_keys
 from models import TINY, MakeKamera, kl, max_error, screenshot
 from transformers import DynamicCache
 
@@ -140,7 +140,7 @@ def test_a_thousand_moves_are_the_models_own_keys_in_fp32(
     embeds = torch.cat([family.embed(runs[0], None), family.embed(runs[1], family.encode(runs[1]))])
     positions = torch.cat([family.positions(run, at + last) for run, at in zip(runs, (0, start), strict=True)], dim=1)
     cache = DynamicCache()
-    model.model.language_model(inputs_embeds=embeds[None], position_ids=positions[:, None], past_key_values=cache)
+    model.model.language_model(inputs_embeds=embeds[None], position_ids=positions[:, None], **{CACHE_ARGUMENT: cache})
     expected = torch.cat([layer.keys for layer in cache.layers])[:, :, start:]
     assert max_error(expected, pool.keys[:, :, chunk[0].start : chunk[0].stop]) <= 1e-4
 

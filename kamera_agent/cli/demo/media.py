@@ -1,41 +1,41 @@
-"""What the agent sees: six screenshots and six groups of two frames."""
+"""What the agent of the demo sees: six screens and six groups of two frames, drawn from seeds."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import numpy as np
 
 from kamera_agent import FramesContent, ImageContent
-from kamera_agent.errors import InputError
-from kamera_agent.vision.image import decode_image
-from kamera_agent.vision.sampling import sample_fps
+from kamera_agent.pocket.renderer import draw_screen, draw_shot
+from kamera_agent.pocket.screen import Picture, Screen
+from kamera_agent.pocket.world import World
 
-MEDIA = Path(__file__).parents[1] / "media"
-
-NUM_PAGES = 6
-NUM_GROUPS = 6
-GROUP_FRAMES = 2
+SEED = 3
+SHOT_TIMES = (0.0, 0.5)
+NUM_SHOTS = 6
 
 Media = dict[str, ImageContent | FramesContent]
 
 
-def load_media(folder: Path) -> Media:
-    """Contents of the trace by name, decoded.
+def sketch() -> dict[str, Picture]:
+    """The pictures by name.
 
-    folder: one .mp4 of at least 12 frames at two per second, and six .png, taken in order of name.
-    Raises InputError when there is less, ImageError or VideoError for a file that cannot be read.
+    page1 and page2 show prices before and after a change; page3, page4 and page5 owners, rooms and keys that lead
+    from one to the next; page6 prices again. yard1 to yard6 are shots of one scene in the order of time.
     """
-    pages, clips = sorted(folder.glob("*.png")), sorted(folder.glob("*.mp4"))
-    if len(pages) < NUM_PAGES or not clips:
-        found = f"{len(pages)} .png and {len(clips)} .mp4"
-        raise InputError(f"{folder} holds {found}; the demo needs {NUM_PAGES} and 1.")
-    clip = sample_fps(clips[0])
-    num_frames = len(clip.timestamps)
-    if num_frames < NUM_GROUPS * GROUP_FRAMES:
-        raise InputError(f"{clips[0]} gives {num_frames} frames; the demo needs {NUM_GROUPS * GROUP_FRAMES}.")
-    media: Media = {}
-    for i in range(NUM_GROUPS):
-        group = slice(i * GROUP_FRAMES, (i + 1) * GROUP_FRAMES)
-        media[f"yard{i + 1}"] = FramesContent(clip.pixels[group], clip.timestamps[group])
-    for i, page in enumerate(pages[:NUM_PAGES]):
-        media[f"page{i + 1}"] = ImageContent(decode_image(page))
-    return media
+    world = World(np.random.default_rng(SEED))
+    before, after = world.tell("changes", 2)
+    owners, rooms, keys = world.tell("links", 3)
+    later = world.tell("changes", 2)[1]
+    pages = (before, after, owners, rooms, keys, later)
+    yards = world.tell("moves", NUM_SHOTS)
+    return {
+        **{f"page{number}": page for number, page in enumerate(pages, start=1)},
+        **{f"yard{number}": yard for number, yard in enumerate(yards, start=1)},
+    }
+
+
+def draw(picture: Picture) -> ImageContent | FramesContent:
+    """A picture as the agent hands it over."""
+    if isinstance(picture, Screen):
+        return ImageContent(draw_screen(picture))
+    return FramesContent(draw_shot(picture), SHOT_TIMES)

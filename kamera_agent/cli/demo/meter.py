@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from kamera_agent import FramesContent, ImageContent, Kamera, Reply, TextContent, Window
-from kamera_agent.cli.demo.media import Media
+from kamera_agent.cli.demo.media import draw, sketch
 from kamera_agent.cli.demo.result import ORIGINS, ChunkResult, TurnResult
 from kamera_agent.cli.demo.trace import TASK, Turn
 from kamera_agent.content import Content
 from kamera_agent.plan import Plan
+from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.runtime.families import load
 
 NAMESPACE = "kamera-demo"
@@ -37,9 +38,10 @@ class Meter:
     and two Kameras must not use one model at the same time.
     """
 
-    def __init__(self, checkpoint: Path, store: Path, media: Media) -> None:
-        self.family = load(str(checkpoint), device="cpu", dtype="auto", revision=None)
-        self._media = media
+    def __init__(self, store: Path) -> None:
+        self.family = load(str(WEIGHTS), device="cpu", dtype="auto", revision=None)
+        self._pictures = sketch()
+        self._media = {name: draw(picture) for name, picture in self._pictures.items()}
         self._kamera = Kamera(self.family.model, self.family.processors, store, namespace=NAMESPACE)
         self._prefix = Kamera(self.family.model, self.family.processors, fidelity="exact")
         self._window, self._prefix_window = self._kamera.window(), self._prefix.window()
@@ -56,15 +58,23 @@ class Meter:
     def measure(self, turn: Turn, number: int, process: int) -> TurnResult:
         """Answer a turn. Fingerprints and plans count for the two caches, preprocessing for the full prefill."""
         contents = [TextContent(TASK), *(self._media[name] for name in turn.window)]
-        kamera = _answer(self._kamera, self._window, contents, turn.question)
-        prefix = _answer(self._prefix, self._prefix_window, contents, turn.question)
-        full_ms, kl = self._full(kamera.reply)
+        question = turn.question(self._pictures)
+        kamera = _answer(self._kamera, self._window, contents, question.text)
+        prefix = _answer(self._prefix, self._prefix_window, contents, question.text)
+        full_ms, full, kl = self._full(kamera.reply)
         plan = kamera.reply.plan
         return TurnResult(
             number=number,
             process=process,
             event=turn.event,
-            question=turn.question,
+            question=question.text,
+            truth=question.answer,
+            answers={
+                "kamera": kamera.reply.text,
+                "prefix": prefix.reply.text,
+                "full": full,
+                "blind": self._blind(turn, question.text),
+            },
             chunks=_chunks(turn, plan),
             tokens={origin: plan.num_tokens(origin) for origin in ORIGINS},
             num_computed={
@@ -87,15 +97,27 @@ class Meter:
         self._kamera.close()
         self._prefix.close()
 
-    def _full(self, reply: Reply) -> tuple[float, float]:
-        """Milliseconds of a full prefill up to the reply, and the divergence of what the reply rested on."""
+    def _blind(self, turn: Turn, question: str) -> str:
+        """What is answered over chunks that were all computed alone, rotated to their places and not patched."""
+        with Kamera(self.family.model, self.family.processors, fidelity="blind") as kamera:
+            for name in turn.window:
+                alone = kamera.window()
+                alone.sync([self._media[name]])
+                alone.logits()
+                kamera.flush()
+            window = kamera.window()
+            window.sync([TextContent(TASK), *(self._media[name] for name in turn.window)])
+            return window.generate(question, max_new_tokens=ANSWER_TOKENS).text
+
+    def _full(self, reply: Reply) -> tuple[float, str, float]:
+        """Milliseconds of a full prefill up to the reply, its first word, and the divergence of Kamera's from it."""
         if reply.span_id:
             self._window.drop(reply.span_id)
         start = perf_counter()
         full = self._window.reference_logits()
         full_ms = 1e3 * (perf_counter() - start)
         # The KV behind the reply's first token is still in the pool; only the opening of its turn runs again.
-        return full_ms, divergence(full, self._window.logits())
+        return full_ms, self.family.detokenize([int(full.argmax())]), divergence(full, self._window.logits())
 
 
 def divergence(full: torch.Tensor, ours: torch.Tensor) -> float:

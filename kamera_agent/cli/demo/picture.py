@@ -24,8 +24,8 @@ def draw(results: Sequence[TurnResult], path: Path) -> None:
     """Write the picture."""
     figure = Figure(figsize=(12.8, 8.0), layout="constrained")
     times, tokens = figure.subplots(2, 1, sharex=True)
-    _bars(times, [{way: r.first_token_ms[way] / 1e3 for way in COLOURS} for r in results], "{:.2f}")
-    times.set_title("Time to first token, seconds", loc="left", color=INK, fontsize=13)
+    _bars(times, [r.first_token_ms for r in results], "{:,.0f}")
+    times.set_title("Time to first token, milliseconds", loc="left", color=INK, fontsize=13)
     _bars(tokens, [r.num_computed for r in results], "{:,.0f}")
     tokens.set_title("Tokens computed", loc="left", color=INK, fontsize=13)
     for axes in (times, tokens):

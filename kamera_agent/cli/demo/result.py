@@ -35,6 +35,7 @@ class TurnResult:
     tokens: of the whole window, by origin.
     num_computed: tokens that each way computed. first_token_ms: of each way.
     remember_ms: Kamera writing down what was new, after the answer.
+    truth: the right answer. answers: of each way, and that of blind reuse.
     kl: nats from the next-token distribution of the full prefill to Kamera's.
     bytes_read: KV and factors that came from the store.
     """
@@ -43,6 +44,8 @@ class TurnResult:
     process: int
     event: str
     question: str
+    truth: str
+    answers: dict[str, str]
     chunks: tuple[ChunkResult, ...]
     tokens: dict[Origin, int]
     num_computed: dict[Way, int]
@@ -64,6 +67,8 @@ class TurnResult:
 class Totals(NamedTuple):
     """Sums over the turns."""
 
+    num_turns: int
+    num_right: dict[str, int]
     num_computed: dict[Way, int]
     first_token_ms: dict[Way, float]
     remember_ms: float
@@ -75,6 +80,8 @@ class Totals(NamedTuple):
     def of(cls, results: Sequence[TurnResult]) -> Self:
         """Sum the turns up. There must be one at least."""
         return cls(
+            num_turns=len(results),
+            num_right={name: sum(r.answers[name] == r.truth for r in results) for name in results[0].answers},
             num_computed={way: sum(r.num_computed[way] for r in results) for way in WAYS},
             first_token_ms={way: sum(r.first_token_ms[way] for r in results) for way in WAYS},
             remember_ms=sum(r.remember_ms for r in results),

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
-from kamera_agent.cli.demo.result import ORIGINS, TurnResult
+from kamera_agent.cli.demo.result import ORIGINS, WAYS, TurnResult
 
 
 def turn_table(results: Sequence[TurnResult]) -> Table:
@@ -17,7 +18,7 @@ def turn_table(results: Sequence[TurnResult]) -> Table:
     table.add_column("turn", justify="right")
     table.add_column("event", no_wrap=True)
     table.add_column("chunks", no_wrap=True)
-    for name in ("computed", "of tokens", "kamera", "prefix", "full", "vs prefix", "vs full", "KL"):
+    for name in ("computed", "kamera", "prefix", "full", "KL"):
         table.add_column(name, justify="right", no_wrap=True)
     for index, result in enumerate(results):
         restarts = index + 1 < len(results) and results[index + 1].process != result.process
@@ -26,18 +27,32 @@ def turn_table(results: Sequence[TurnResult]) -> Table:
 
 
 def _cells(result: TurnResult) -> list[str]:
-    times = (result.first_token_ms[way] for way in ("kamera", "prefix", "full"))
+    times = (result.first_token_ms[way] for way in WAYS)
     return [
         str(result.number),
         result.event,
         count_origins(result),
-        str(result.num_computed["kamera"]),
-        str(result.num_computed["full"]),
-        *(f"{time / 1e3:.2f} s" for time in times),
-        f"{result.speedup('prefix'):.1f}x",
-        f"{result.speedup('full'):.1f}x",
-        f"{max(result.kl, 0):.1e}",
+        f"{result.num_computed['kamera']} of {result.num_computed['full']}",
+        *(f"{time:.0f} ms" for time in times),
+        f"{max(result.kl, 0):.0e}",
     ]
+
+
+def answer_table(results: Sequence[TurnResult]) -> Table:
+    """What was asked and answered; a wrong answer is marked."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("turn", justify="right")
+    table.add_column("question")
+    for name in (*WAYS, "blind"):
+        table.add_column(name, no_wrap=True)
+    for result in results:
+        answers = (result.answers[name] for name in (*WAYS, "blind"))
+        table.add_row(str(result.number), result.question, *(_mark(answer, result.truth) for answer in answers))
+    return table
+
+
+def _mark(answer: str, truth: str) -> Text:
+    return Text(answer) if answer == truth else Text(f"{answer} (no: {truth})", style="red")
 
 
 def count_origins(result: TurnResult) -> str:

@@ -17,12 +17,10 @@ from typing import Any
 
 import torch
 
-from kamera_agent.cli.demo.media import load_media
 from kamera_agent.cli.demo.meter import Meter
 from kamera_agent.cli.demo.trace import TRACE
-from kamera_agent.cli.demo.weights import SEED, cached_model
 from kamera_agent.config import DEFAULT_RANK
-from kamera_agent.pocket.model import Shape
+from kamera_agent.pocket.weights import POCKET
 from kamera_agent.runtime.families.base import Family
 
 
@@ -34,26 +32,22 @@ class Part:
     first: int
     stop: int
     store: str
-    media: str
-    shape: dict[str, Any]
 
 
 def play(part: Part) -> Iterator[dict[str, Any]]:
     """The conditions, then the turns as they are measured."""
-    media, shape = load_media(Path(part.media)), Shape(**part.shape)
-    with closing(Meter(cached_model(Path(part.store), shape), Path(part.store), media)) as meter:
-        yield _conditions(meter.family, shape)
+    with closing(Meter(Path(part.store))) as meter:
+        yield _conditions(meter.family)
         meter.warm_up()
         for index in range(part.first, part.stop):
             yield asdict(meter.measure(TRACE[index], number=index + 1, process=part.process))
 
 
-def _conditions(family: Family, shape: Shape) -> dict[str, Any]:
+def _conditions(family: Family) -> dict[str, Any]:
     return {
         "model": type(family.model).__name__,
-        "shape": asdict(shape),
         "num_parameters": sum(parameter.numel() for parameter in family.model.parameters()),
-        "weights": f"random, seed {SEED}",
+        "weights": POCKET,
         "dtype": str(family.model.dtype).removeprefix("torch."),
         "device": family.model.device.type,
         "num_threads": torch.get_num_threads(),

@@ -18,7 +18,7 @@ from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors, Run
 from kamera_agent.runtime.families.qwen_patches import Grid, QwenPatchifier
 from kamera_agent.runtime.kv_pool import KVShape
-from kamera_agent.runtime.slot_cache import SlotCache
+from kamera_agent.runtime.slot_cache import SlotCache, cache_argument
 from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image
 from kamera_agent.vision.frames import DEFAULT_FPS, Frames
 from kamera_agent.vision.image import Pixels
@@ -48,6 +48,10 @@ class Qwen2VL(Family):
                 f"Layers of kind {sorted(kinds - {'full_attention'})} cannot be rebuilt from chunks yet; "
                 "load the model with use_sliding_window=False."
             )
+
+    @cached_property
+    def _cache_argument(self) -> str:
+        return cache_argument(self._text)
 
     @property
     def _text(self) -> Any:
@@ -196,8 +200,8 @@ class Qwen2VL(Family):
             position_ids=positions[:, None],
             # By layer type, so that a missing mask stays missing.
             attention_mask={"full_attention": mask},
-            past_key_values=cache,
             use_cache=True,
+            **{self._cache_argument: cache},
         ).last_hidden_state
         return hidden[0]
 

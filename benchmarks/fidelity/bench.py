@@ -1,0 +1,130 @@
+"""The bench that cases lie on: KV put together chunk by chunk, and a question asked over many variants at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from kamera_agent.chunk import Chunk, TextRun
+from kamera_agent.pocket.renderer import draw_screen, draw_shot
+from kamera_agent.pocket.screen import Picture, Screen
+from kamera_agent.runtime.engine import Engine, Placed
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.kernels.reference import rotate
+from kamera_agent.runtime.kv_pool import KVPool
+from kamera_agent.runtime.patch import LayerKV
+from kamera_agent.runtime.slot_cache import cache_argument
+from kamera_agent.vision.frames import Frames
+
+NAMESPACE = "fidelity"
+SHOT_TIMES = (0.0, 0.5)
+KV = tuple[LayerKV, ...]
+
+
+class Bench:
+    """Prefills windows and answers over KV that comes from elsewhere."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        family = engine.family
+        opening = (*family.tokenize(family.default_system), *family.close_turn(), *family.open_turn("user"))
+        self._opening = (TextRun(family.anchor_ids), TextRun(opening))
+
+    def chunk(self, picture: Picture) -> Chunk:
+        """The chunk of a picture."""
+        family = self.engine.family
+        if isinstance(picture, Screen):
+            return family.image_chunk(draw_screen(picture), NAMESPACE)
+        return family.frames_chunk(Frames(draw_shot(picture), SHOT_TIMES), NAMESPACE)
+
+    def ask(self, text: str) -> TextRun:
+        """The run of a question up to where the answer begins."""
+        return question_run(self.engine.family, text)
+
+    def window(self, chunks: Sequence[Chunk]) -> Window:
+        """A window with its opening prefilled and room for the chunks."""
+        return Window(self.engine, self._opening, chunks)
+
+
+def question_run(family: Family, text: str) -> TextRun:
+    """A question, the end of its turn, and the opening of the answer's."""
+    return TextRun((*family.tokenize(text), *family.close_turn(), *family.open_turn("assistant")))
+
+
+class Window:
+    """Chunks at their places behind the opening. Their KV is whatever was put there last."""
+
+    def __init__(self, engine: Engine, opening: Sequence[TextRun], chunks: Sequence[Chunk]) -> None:
+        self._engine = engine
+        self._pool: KVPool = engine.new_pool()
+        self._position = self._order = 0
+        self._texts = [self._place(run) for run in opening]
+        self.chunks = list(chunks)
+        self._placed = [self._place(chunk) for chunk in chunks]
+        engine.prefill(self._pool, self._texts)
+
+    def compute(self, indices: Sequence[int]) -> None:
+        """Compute these chunks in one forward pass over what is there."""
+        self._engine.prefill(self._pool, [self._placed[index] for index in indices])
+
+    def read(self, index: int) -> KV:
+        """KV of a chunk as it lies here, keys before RoPE."""
+        return self._pool.read(self._placed[index].slots)
+
+    def put(self, index: int, kv: KV) -> None:
+        """Lay KV from elsewhere at a chunk's place."""
+        self._engine.load(self._pool, self._placed[index], kv, None)
+
+    @torch.no_grad()
+    def recompute(self, tokens: dict[int, Sequence[int]]) -> None:
+        """Compute some tokens of some chunks, by index, over what is there."""
+        slots: list[range] = []
+        embeds, positions = [], []
+        for index, chosen in tokens.items():
+            placed = self._placed[index]
+            rows = [slot for part in placed.slots for slot in part]
+            slots += [range(rows[token], rows[token] + 1) for token in chosen]
+            embeds.append(self._engine.embed(placed.run)[list(chosen)])
+            positions.append(self._engine.family.positions(placed.run, placed.position)[:, list(chosen)])
+        if slots:
+            self._engine.forward_at(self._pool, slots, torch.cat(embeds), torch.cat(positions, dim=1))
+
+    @torch.no_grad()
+    def logits(self, question: TextRun, variants: Sequence[Mapping[int, KV]] = ({},)) -> torch.Tensor:
+        """Next-token logits [variants, vocab] behind a question, by one forward pass of plain Hugging Face.
+
+        variants: KV to be taken for chunks, by index, instead of what lies there. Nothing in the window changes.
+        """
+        family = self._engine.family
+        length = self._order
+        keys = self._pool.masters[:, :, :length].expand(len(variants), -1, -1, -1, -1).clone()
+        values = self._pool.values[:, :, :length].expand(len(variants), -1, -1, -1, -1).clone()
+        for number, variant in enumerate(variants):
+            for index, kv in variant.items():
+                first = self._placed[index].order
+                tokens = slice(first, first + len(self.chunks[index].token_ids))
+                keys[number, :, :, tokens] = torch.stack([key for key, _ in kv])
+                values[number, :, :, tokens] = torch.stack([value for _, value in kv])
+        runs = [(placed.run, placed.position) for placed in (*self._texts, *self._placed)]
+        turned = torch.empty_like(keys)
+        rotate(keys, *family.rope_tables(torch.cat([family.positions(*run) for run in runs], dim=1)), out=turned)
+        cache = DynamicCache()
+        for layer in range(turned.shape[1]):
+            cache.update(turned[:, layer], values[:, layer], layer)
+        text: Any = family.model.model.language_model
+        hidden = text(
+            inputs_embeds=self._engine.embed(question).expand(len(variants), -1, -1),
+            position_ids=family.positions(question, self._position)[:, None].expand(-1, len(variants), -1),
+            **{cache_argument(text): cache},
+        ).last_hidden_state[:, -1]
+        logits: torch.Tensor = family.model.lm_head(hidden)
+        return logits.float()
+
+    def _place(self, run: TextRun | Chunk) -> Placed:
+        placed = Placed(run, self._pool.allocate(len(run.token_ids)), self._position, self._order)
+        self._position += run.extent
+        self._order += len(run.token_ids)
+        return placed

@@ -1,0 +1,107 @@
+"""What happens to a window: where its chunks' KV was conditioned, and in which window it is reused.
+
+recall_one         the last chunk that the answer rests on was dropped and comes back; the others are exact
+recall_all         every chunk comes back, as after a restart
+reorder_3, _4      the chunks stand in another order than the one they were conditioned in; all orders in turn
+slide_one, _half   the first chunk, or the first half of the window, has gone since
+recall_after_slide the first chunk has gone, the last was conditioned behind survivors that still carry it, was
+                   dropped, and comes back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import NamedTuple
+
+from benchmarks.fidelity.bench import KV, Bench, Window
+from benchmarks.fidelity.cases import LEAST, Case, draw_case
+from kamera_agent.chunk import Chunk
+from kamera_agent.pocket.tasks import Task
+
+
+class Situation(NamedTuple):
+    """A window to answer over.
+
+    shown: its chunks in order, and what the reference computes. reused: indices of those that are not computed.
+    conditioned: per reused chunk, the KV it had when it was last computed. other: the same, computed behind the same
+    chunks in another order, where the event has one.
+    """
+
+    shown: list[Chunk]
+    reused: list[int]
+    conditioned: dict[int, KV]
+    other: dict[int, KV]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """num_pictures: of the window before the event. num_gone: of those that leave it, from the front."""
+
+    num_pictures: int = 3
+    num_gone: int = 0
+    reorders: bool = False
+    one: bool = False
+    late: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether the reused KV was conditioned in the window that is shown."""
+        return not (self.num_gone or self.reorders)
+
+    def leaves(self, task: Task) -> bool:
+        """Whether what stays in the window can be enough for the task."""
+        return self.num_pictures - self.num_gone >= LEAST[task]
+
+    def case(self, task: Task, seed: int) -> Case:
+        """A case that the event leaves answerable."""
+        return draw_case(task, self.num_pictures, seed, spared=self.num_gone)
+
+    def happen(self, bench: Bench, case: Case, chunks: Sequence[Chunk], seed: int) -> Situation:
+        """Let it happen to the chunks of a case."""
+        if self.late:
+            return _recall_late(bench, chunks)
+        before = _prefilled(bench, chunks)
+        if self.reorders:
+            orders = list(permutations(range(len(chunks))))
+            order = orders[seed % len(orders)]
+            conditioned = {place: before.read(index) for place, index in enumerate(order)}
+            return Situation([chunks[index] for index in order], [*range(len(order))], conditioned, conditioned)
+        shown = list(chunks[self.num_gone :])
+        reused = [max(case.question.needs) - self.num_gone] if self.one else [*range(len(shown))]
+        conditioned = {index: before.read(index + self.num_gone) for index in reused}
+        return Situation(shown, reused, conditioned, _behind_another_order(bench, shown, reused))
+
+
+EVENTS: dict[str, Event] = {
+    "recall_one": Event(one=True),
+    "recall_all": Event(),
+    "reorder_3": Event(reorders=True),
+    "reorder_4": Event(num_pictures=4, reorders=True),
+    "slide_one": Event(num_pictures=4, num_gone=1),
+    "slide_half": Event(num_pictures=4, num_gone=2),
+    "recall_after_slide": Event(num_pictures=4, num_gone=1, late=True),
+}
+
+
+def _prefilled(bench: Bench, chunks: Sequence[Chunk]) -> Window:
+    window = bench.window(chunks)
+    window.compute(range(len(chunks)))
+    return window
+
+
+def _behind_another_order(bench: Bench, shown: Sequence[Chunk], reused: Sequence[int]) -> dict[int, KV]:
+    """Each reused chunk computed behind its antecedents in reverse."""
+    return {index: _prefilled(bench, [*shown[:index][::-1], shown[index]]).read(index) for index in reused}
+
+
+def _recall_late(bench: Bench, chunks: Sequence[Chunk]) -> Situation:
+    before = _prefilled(bench, chunks[:-1])
+    shown, last = list(chunks[1:]), len(chunks) - 2
+    after = bench.window(shown)
+    for index in range(last):
+        after.put(index, before.read(index + 1))
+    after.compute([last])
+    conditioned = {index: after.read(index) for index in range(len(shown))}
+    return Situation(shown, [*range(len(shown))], conditioned, conditioned)

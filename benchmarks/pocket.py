@@ -1,0 +1,128 @@
+"""How well the pocket model reads: accuracy by task, on looks that training saw and on those it did not.
+
+    python -m benchmarks.pocket --json [--windows 400] [--browser chromium]
+
+train    fonts, themes and label-value pairs of the training
+fonts    two fonts that training never saw
+themes   three themes that training never saw
+pairs    label-value pairs that training never showed
+browser  the first look again, drawn by a browser from HTML instead of by our renderer
+
+Pictures go through the model's own processor and vision tower, questions through its decoder, each question as if it
+were the only one. An answer counts by its first token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+
+from kamera_agent.pocket.page import to_html
+from kamera_agent.pocket.screen import CELL, Picture, Screen
+from kamera_agent.pocket.style import LOOKS
+from kamera_agent.pocket.tasks import TASKS
+from kamera_agent.pocket.train.bank import Album
+from kamera_agent.pocket.train.decoding import COURSES, NAMESPACE, SHOT_TIMES, Decoder, Lessons, draw_windows
+from kamera_agent.pocket.train.gallery import draw
+from kamera_agent.pocket.weights import WEIGHTS
+from kamera_agent.runtime.families import load
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.vision.frames import Frames
+from kamera_agent.vision.image import Pixels
+
+SEED = 20260623
+BATCH = 16
+SCREENS_A_PAGE = 25
+PAGE_WIDTH = 560
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--force-device-scale-factor=1"),
+)
+
+
+def main() -> None:
+    """Measure all looks and print them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--windows", type=int, default=400, help="windows a look")
+    parser.add_argument("--browser", help="a Chromium to draw screens with")
+    arguments = parser.parse_args()
+    family = load(str(WEIGHTS), device="cpu", dtype="auto", revision=None)
+    accuracy = {look: examine(family, look, arguments.windows, None) for look in LOOKS}
+    if arguments.browser:
+        accuracy["browser"] = examine(family, "train", arguments.windows, arguments.browser)
+    conditions = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "windows": arguments.windows,
+        "seed": SEED,
+        "num_parameters": sum(parameter.numel() for parameter in family.model.parameters()),
+        "machine": platform.machine(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    if arguments.json:
+        print(json.dumps({"conditions": conditions, "accuracy": accuracy}))
+    else:
+        for look, row in accuracy.items():
+            print(look, *(f"{task} {row[task]:.3f}" for task in TASKS))
+
+
+@torch.no_grad()
+def examine(family: Family, look: str, num_windows: int, browser: str | None) -> dict[str, Any]:
+    """Accuracy by task, and the number of questions asked."""
+    rng = np.random.default_rng(SEED)
+    windows = draw_windows(num_windows, COURSES[-1], rng, LOOKS[look])
+    pictures = [picture for window in windows for picture in window]
+    frames = browse(pictures, browser) if browser else [draw(picture).frames for picture in pictures]
+    table = torch.cat([_encode(family, pixels) for pixels in frames])
+    lessons, decoder = Lessons(family, Album(windows, table)), Decoder(family)
+    right, asked = decoder.grade(lessons.batch(windows[:BATCH], rng), table)
+    for first in range(BATCH, num_windows, BATCH):
+        hits, questions = decoder.grade(lessons.batch(windows[first : first + BATCH], rng), table)
+        right, asked = right + hits, asked + questions
+    return {**{task: right[task] / asked[task] for task in TASKS}, "questions": dict(asked)}
+
+
+def browse(pictures: Sequence[Picture], browser: str) -> list[Pixels]:
+    """Frames [F, H, W, 3] of pictures, the screens among them as a browser shows them."""
+    screens = [picture for picture in pictures if isinstance(picture, Screen)]
+    shown: dict[int, Pixels] = {}
+    for first in range(0, len(screens), SCREENS_A_PAGE):
+        some = screens[first : first + SCREENS_A_PAGE]
+        page, top = _screenshot(to_html(some), sum(screen.rows for screen in some) * CELL, browser), 0
+        for screen in some:
+            height, width = screen.rows * CELL, screen.columns * CELL
+            shown[id(screen)] = np.ascontiguousarray(page[None, top : top + height, :width])
+            top += height
+    return [shown[id(picture)] if isinstance(picture, Screen) else draw(picture).frames for picture in pictures]
+
+
+def _screenshot(html: str, height: int, browser: str) -> Pixels:
+    with tempfile.TemporaryDirectory() as folder:
+        page, picture = Path(folder, "page.html"), Path(folder, "page.png")
+        page.write_text(html, "utf-8")
+        size, profile = f"--window-size={PAGE_WIDTH},{height}", f"--user-data-dir={folder}/profile"
+        command = [browser, *FLAGS, size, profile, f"--screenshot={picture}", page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        return np.asarray(Image.open(picture).convert("RGB"))
+
+
+def _encode(family: Family, frames: Pixels) -> torch.Tensor:
+    if len(frames) == 1:
+        return family.encode(family.image_chunk(frames[0], NAMESPACE))
+    return family.encode(family.frames_chunk(Frames(frames, SHOT_TIMES), NAMESPACE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Tasks: windows of pictures with questions whose answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from kamera_agent.pocket.screen import Picture, Screen, Shot
+from kamera_agent.pocket.words import COUNTS
+
+Task = Literal["read", "find", "diff", "count", "join2", "join3", "track"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+# Tasks whose answer lies in no single picture: what a chunk saw of another one decides.
+BINDING: tuple[Task, ...] = ("diff", "count", "join2", "join3", "track")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question over a window.
+
+    needs: indices of the pictures that the answer rests on, in window order. subject: the word the question is about.
+    """
+
+    task: Task
+    text: str
+    answer: str
+    needs: tuple[int, ...]
+    subject: str = ""
+
+
+def ask(window: Sequence[Picture]) -> list[Question]:
+    """Every question of every task that the window answers without doubt."""
+    screens = {index: picture for index, picture in enumerate(window) if isinstance(picture, Screen)}
+    shots = {index: picture for index, picture in enumerate(window) if isinstance(picture, Shot)}
+    return [*_read(screens), *_find(screens), *_changes(screens), *_joins(screens), *_track(shots)]
+
+
+READ = {
+    "prices": "What does the {} cost?",
+    "owners": "Who owns the {}?",
+    "rooms": "Where is {}?",
+    "keys": "Which key opens the {}?",
+}
+
+
+def _read(screens: dict[int, Screen]) -> list[Question]:
+    questions = []
+    for kind, text in READ.items():
+        shown: dict[str, dict[str, int]] = {}
+        for index, screen in _of_kind(screens, kind):
+            for card in screen.cards:
+                shown.setdefault(card.label, {})[card.value] = index
+        for label, values in shown.items():
+            # A label that shows two values would need a date in the question.
+            if len(values) == 1:
+                ((value, index),) = values.items()
+                questions.append(Question("read", text.format(label), value, (index,), label))
+    return questions
+
+
+def _find(screens: dict[int, Screen]) -> list[Question]:
+    places: dict[str, set[int]] = {}
+    for index, screen in screens.items():
+        for card in screen.cards:
+            for word in (card.label, card.value):
+                places.setdefault(word, set()).add(index)
+    return [
+        Question("find", f"Which screen shows {word}?", screens[index].title, (index,), word)
+        for word, (index, *others) in ((word, tuple(found)) for word, found in places.items())
+        if not others
+    ]
+
+
+def _changes(screens: dict[int, Screen]) -> list[Question]:
+    prices = _of_kind(screens, "prices")
+    if len(prices) != 2:
+        return []
+    (first, before), (second, after) = prices
+    old = {card.label: card.value for card in before.cards}
+    changed = [card.label for card in after.cards if old.get(card.label, card.value) != card.value]
+    questions = [Question("count", "How many prices changed?", COUNTS[len(changed)], (first, second))]
+    if len(changed) == 1:
+        questions.append(Question("diff", "Which price changed?", changed[0], (first, second)))
+    return questions
+
+
+def _joins(screens: dict[int, Screen]) -> list[Question]:
+    tables = {kind: (index, _table(screen)) for kind in READ for index, screen in _of_kind(screens, kind)}
+    questions = []
+    if "owners" in tables and "rooms" in tables:
+        (a, owners), (b, rooms) = tables["owners"], tables["rooms"]
+        for item, person in owners.items():
+            if person in rooms:
+                needs = tuple(sorted((a, b)))
+                questions.append(Question("join2", f"Where is the owner of the {item}?", rooms[person], needs, item))
+    if "rooms" in tables and "keys" in tables:
+        (a, rooms), (b, keys) = tables["rooms"], tables["keys"]
+        for person, room in rooms.items():
+            if room in keys:
+                needs = tuple(sorted((a, b)))
+                questions.append(Question("join2", f"Which key does {person} need?", keys[room], needs, person))
+    if {"owners", "rooms", "keys"} <= tables.keys():
+        (a, owners), (b, rooms), (c, keys) = tables["owners"], tables["rooms"], tables["keys"]
+        for item, person in owners.items():
+            if (room := rooms.get(person, "")) in keys:
+                text = f"Which key does the owner of the {item} need?"
+                questions.append(Question("join3", text, keys[room], tuple(sorted((a, b, c))), item))
+    return questions
+
+
+def _track(shots: dict[int, Shot]) -> list[Question]:
+    """Questions about marked objects. "Now" is the last shot of the window; no object turns back to a colour."""
+    if not shots:
+        return []
+    questions = []
+    last = max(shots)
+    for mark in shots[last].marks:
+        colours = {other.colour for shot in shots.values() for other in shot.marks if other.shape == mark.shape}
+        zone = shots[last].zones[mark.cell]
+        questions.append(Question("track", f"Where is the {mark.shape} now?", zone, (last,), mark.shape))
+        if len(shots) > 1:
+            text = f"How often did the {mark.shape} change?"
+            questions.append(Question("track", text, COUNTS[len(colours) - 1], tuple(sorted(shots)), mark.shape))
+    return questions
+
+
+def _of_kind(screens: dict[int, Screen], kind: str) -> list[tuple[int, Screen]]:
+    return [(index, screen) for index, screen in screens.items() if screen.kind == kind]
+
+
+def _table(screen: Screen) -> dict[str, str]:
+    return {card.label: card.value for card in screen.cards}

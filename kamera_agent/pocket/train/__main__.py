@@ -1,0 +1,22 @@
+"""Train the pocket model: `python -m kamera_agent.pocket.train FOLDER`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kamera_agent.pocket.train.recipe import POCKET_RECIPE
+from kamera_agent.pocket.train.run import train
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Folder for the checkpoint. A training that stopped goes on there.")],
+    seed: Annotated[int, typer.Option(help="Seed of weights, pictures and questions.")] = 0,
+) -> None:
+    """Train the pocket model and write its checkpoint. At most an hour on two cores."""
+    train(POCKET_RECIPE, folder, seed)
+
+
+typer.run(main)

@@ -1,0 +1,174 @@
+"""Second and third stage: the decoder learns the tasks, first over features from a bank, then over drawn windows."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from kamera_agent.pocket.screen import CELL, Picture, Screen
+from kamera_agent.pocket.style import Looks
+from kamera_agent.pocket.tasks import Question, Task, ask
+from kamera_agent.pocket.train.batch import Batch, Batcher, Lesson, Shown
+from kamera_agent.pocket.train.gaze import gaze_loss
+from kamera_agent.pocket.train.probes import Probes
+from kamera_agent.pocket.train.relations import Relations
+from kamera_agent.pocket.weights import word_ids
+from kamera_agent.pocket.words import SHOWN
+from kamera_agent.pocket.world import FULL_SIZE, STORIES, Size, Story, World
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.vision.frames import Frames
+
+NAMESPACE = "pocket-train"
+# Seconds of the two frames of a shot.
+SHOT_TIMES = (0.0, 0.5)
+
+# The probes read what this many layers made of a cell; the layers above are left to the question.
+PROBED_LAYERS = 3
+PROBE_WEIGHT = 0.5
+GAZE_WEIGHT = 1.0
+
+# How many questions of each task a window is asked at most.
+QUOTA: dict[Task, int] = {"read": 2, "find": 1, "diff": 1, "count": 1, "join2": 2, "join3": 3, "track": 3}
+STORY_SHARES = (0.3, 0.35, 0.2, 0.15)
+LEAST_PICTURES: dict[Story, int] = {"changes": 2, "links": 1, "moves": 1, "both": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What windows look like up to a share of the training.
+
+    pictures: how many a window may hold. shares: of the stories, in the order of STORIES.
+    """
+
+    until: float
+    size: Size
+    pictures: tuple[int, ...]
+    batch: int
+    shares: tuple[float, ...] = STORY_SHARES
+
+
+COURSES = (
+    Course(400 / 1750, Size(((4, 3), (5, 3)), min_cards=4, max_cards=6, min_marks=2, max_marks=4), (2, 2, 3), 24),
+    Course(800 / 1750, Size(((5, 4), (6, 4), (5, 5)), min_cards=6, max_cards=10), (1, 2, 3, 3, 4), 24),
+    Course(1350 / 1750, FULL_SIZE, (1, 2, 3, 3, 4, 4), 16),
+    # Changes are learned last, and asked about once a window only.
+    Course(1.0, FULL_SIZE, (1, 2, 3, 3, 4, 4), 16, (0.55, 0.25, 0.05, 0.15)),
+)
+
+
+class Features(Protocol):
+    """Where the features of pictures come from."""
+
+    table: torch.Tensor
+
+    def rows(self, picture: Picture, rng: np.random.Generator) -> Sequence[int]:
+        """Rows of the table, one per cell."""
+
+
+class Decoder:
+    """The decoder of a family in training, and the probes that read it."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self.text: Any = family.model.model.language_model
+        # The one kind of attention that tells where it looks.
+        self.text.config._attn_implementation = "eager"
+        self._words = word_ids(family.processors.tokenizer, SHOWN)
+        self.probes = Probes(self.text.config.hidden_size, len(Relations._fields))
+
+    def loss(self, batch: Batch, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Losses of the answers, of the probes, and of where the shown heads look."""
+        output = self._run(batch, table)
+        answers = functional.cross_entropy(self._scores(output, batch), batch.targets[2])
+        codes = self.text.embed_tokens.weight.detach()[self._words]
+        probes = self.probes.loss(output.hidden_states[PROBED_LAYERS][batch.cells], codes, batch.labels)
+        return answers, probes, gaze_loss(output.attentions, batch.gazes)
+
+    @torch.no_grad()
+    def grade(self, batch: Batch, table: torch.Tensor) -> tuple[Counter[str], Counter[str]]:
+        """Right answers and questions, by task. The first token of an answer decides."""
+        right = self._scores(self._run(batch, table), batch).argmax(-1) == batch.targets[2]
+        asked = [(task, hit) for task, hit in zip(batch.tasks, right.tolist(), strict=True) if task]
+        return Counter(task for task, hit in asked if hit), Counter(task for task, _ in asked)
+
+    def _scores(self, output: Any, batch: Batch) -> torch.Tensor:
+        states = output.last_hidden_state[batch.targets[0], batch.targets[1]]
+        scores: torch.Tensor = self._family.model.lm_head(states)
+        return scores
+
+    def _run(self, batch: Batch, table: torch.Tensor) -> Any:
+        seen = batch.features >= 0
+        embeds = self.text.embed_tokens(batch.token_ids)
+        # Additive: eager attention adds a boolean mask as numbers.
+        mask = torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, torch.finfo(torch.float32).min)
+        return self.text(
+            inputs_embeds=embeds.masked_scatter(seen[..., None], table[batch.features[seen]]),
+            position_ids=batch.positions,
+            attention_mask={"full_attention": mask},
+            use_cache=False,
+            output_hidden_states=True,
+            output_attentions=True,
+        )
+
+
+class Lessons:
+    """Makes batches of windows with questions about them."""
+
+    def __init__(self, family: Family, features: Features) -> None:
+        self._family = family
+        self._features = features
+        self._batcher = Batcher(family)
+        self._shown: dict[tuple[type[Picture], int, int], Shown] = {}
+
+    def batch(self, windows: Sequence[Sequence[Picture]], rng: np.random.Generator) -> Batch:
+        """A batch of windows; rng draws the questions, what is said between the pictures, and the features."""
+        lessons = [
+            Lesson(window, [self._show(picture, rng) for picture in window], _ask(window, rng)) for window in windows
+        ]
+        return self._batcher.make(lessons, rng)
+
+    def _show(self, picture: Picture, rng: np.random.Generator) -> Shown:
+        key = (type(picture), picture.columns, picture.rows)
+        if key not in self._shown:
+            self._shown[key] = _lay_out(self._family, picture)
+        return self._shown[key]._replace(rows=self._features.rows(picture, rng))
+
+
+def draw_windows(count: int, course: Course, rng: np.random.Generator, looks: Looks) -> list[list[Picture]]:
+    """Windows of a course, not drawn yet."""
+    world = World(rng, course.size, looks)
+    windows = []
+    for index in rng.choice(len(STORIES), size=count, p=course.shares):
+        story = STORIES[index]
+        windows.append(world.window(story, max(int(rng.choice(course.pictures)), LEAST_PICTURES[story])))
+    return windows
+
+
+def course_at(done: float) -> Course:
+    """The course for a share of the training."""
+    return next(course for course in COURSES if done < course.until)
+
+
+def _ask(window: Sequence[Picture], rng: np.random.Generator) -> list[Question]:
+    questions: defaultdict[Task, list[Question]] = defaultdict(list)
+    for question in ask(window):
+        questions[question.task].append(question)
+    chosen = [asked[index] for task, asked in questions.items() for index in rng.permutation(len(asked))[: QUOTA[task]]]
+    return [chosen[index] for index in rng.permutation(len(chosen))]
+
+
+def _lay_out(family: Family, picture: Picture) -> Shown:
+    """Tokens and offsets of pictures of this size, from the chunk of a blank one."""
+    blank = np.zeros((2, picture.rows * CELL, picture.columns * CELL, 3), dtype=np.uint8)
+    chunk = (
+        family.image_chunk(blank[0], NAMESPACE)
+        if isinstance(picture, Screen)
+        else family.frames_chunk(Frames(blank, SHOT_TIMES), NAMESPACE)
+    )
+    return Shown(chunk.token_ids, chunk.offsets, chunk.extent, ())

@@ -1,0 +1,48 @@
+"""Linear probes: they read words off hidden states during training, and are thrown away afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from kamera_agent.pocket.words import SHOWN
+
+# Classes that are no words: nothing there, and the two outcomes of a comparison.
+FLAGS = ("", "same", "changed")
+CLASSES = {name: index for index, name in enumerate((*FLAGS, *SHOWN))}
+
+
+class Probes(nn.Module):
+    """One linear map per slot of a cell's description, scored against the decoder's own word embeddings.
+
+    So a word has one code, wherever it is seen: in a label, in a value, in a question. The decoder then has to
+    learn a few maps, where it would have to learn every pair of words.
+    """
+
+    def __init__(self, hidden: int, num_slots: int) -> None:
+        super().__init__()
+        self.num_slots = num_slots
+        self.maps = nn.Linear(hidden, num_slots * hidden)
+        self.flags = nn.Parameter(torch.randn(len(FLAGS), hidden))
+
+    def forward(self, states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Scores [N, slots, classes] for states [N, hidden] and codes [words, hidden] of SHOWN."""
+        mapped = self.maps(states).unflatten(-1, (self.num_slots, -1))
+        words = functional.normalize(codes, dim=-1) * codes.shape[1] ** 0.5
+        scores: torch.Tensor = mapped @ torch.cat([self.flags, words]).mT
+        return scores
+
+    def loss(self, states: torch.Tensor, codes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy for labels [N, slots] of class numbers; full and empty slots weigh the same."""
+        scores, something = self(states, codes), labels > 0
+        return functional.cross_entropy(scores[something], labels[something]) + functional.cross_entropy(
+            scores[~something], labels[~something]
+        )
+
+
+def label(cells: Iterable[Sequence[str]]) -> torch.Tensor:
+    """Class numbers [N, slots] of cells or relations."""
+    return torch.tensor([[CLASSES[word] for word in cell] for cell in cells])

@@ -1,0 +1,82 @@
+"""The vision tower over loose cells: the same numbers as Hugging Face's forward pass, many cells at a time.
+
+Attention of the pocket's tower stays within a window of one cell. Hugging Face runs the windows one by one; in
+training there are thousands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+
+from kamera_agent.vision.image import Pixels
+
+# Patches of a cell: two by two, row by row, as the merger takes them.
+SIDE = 2
+PATCHES = SIDE * SIDE
+
+
+class Tower:
+    """A Qwen2.5-VL vision tower with its patch embedding taken apart."""
+
+    def __init__(self, visual: Any, image_processor: Any) -> None:
+        self.visual = visual
+        self._patch = image_processor.patch_size
+        self._mean = torch.tensor(image_processor.image_mean)
+        self._std = torch.tensor(image_processor.image_std)
+        rows, columns = torch.arange(PATCHES) // SIDE, torch.arange(PATCHES) % SIDE
+        self._places = torch.stack([rows, columns], dim=1)
+
+    def patches(self, frames: Pixels) -> torch.Tensor:
+        """Normalised patches [cells · 4, 3 · P · P] of the mean of some frames [F, H, W, 3]."""
+        pixels = (torch.from_numpy(frames.astype(np.float32)).mean(0) / 255 - self._mean) / self._std
+        patch, cell = self._patch, SIDE * self._patch
+        height, width = pixels.shape[0] // cell, pixels.shape[1] // cell
+        split = pixels.view(height, SIDE, patch, width, SIDE, patch, 3)
+        return split.permute(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3 * patch * patch)
+
+    @torch.no_grad()
+    def whiten(self, patches: torch.Tensor) -> None:
+        """Make the patch embedding the whitened principal components of patches [N, 3 · P · P], and freeze it.
+
+        Raw pixels are so unevenly scaled, brightness above all, that a learned embedding takes very long to
+        see the strokes of letters. The same for both frames of a temporal patch: it embeds their mean.
+        """
+        weight = self.visual.patch_embed.proj.weight
+        energies, axes = torch.linalg.eigh(patches.mT @ patches / len(patches))
+        axes = axes.flip(1)[:, : len(weight)] / energies.flip(0)[: len(weight)].sqrt()
+        # The signs of eigenvectors are the solver's whim.
+        axes *= axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+        halves = (axes.mT / 2).view(len(weight), 3, 1, self._patch, self._patch)
+        weight.copy_(halves.expand_as(weight))
+        weight.requires_grad_(False)
+
+    def embed(self, patches: torch.Tensor) -> torch.Tensor:
+        """Patch embeddings [N, width] of patches [N, 3 · P · P]."""
+        weight: torch.Tensor = self.visual.patch_embed.proj.weight
+        return patches @ weight.sum(2).flatten(1).mT
+
+    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
+        """Features [cells, hidden] of patches [cells · 4, 3 · P · P]."""
+        states = self.embed(patches)
+        for block in self.visual.blocks:
+            states = states + self._attend(block.attn, block.norm1(states))
+            states = states + block.mlp(block.norm2(states))
+        features: torch.Tensor = self.visual.merger(states)
+        return features
+
+    def _attend(self, attention: Any, states: torch.Tensor) -> torch.Tensor:
+        query, key, value = (
+            attention.qkv(states).view(-1, PATCHES, 3, attention.num_heads, attention.head_dim).unbind(2)
+        )
+        turns = self._places[:, :, None] * self.visual.rotary_pos_emb.inv_freq
+        angles = turns.flatten(1).repeat(1, 2)
+        query, key = apply_rotary_pos_emb_vision(query, key, angles.cos(), angles.sin())
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        out: torch.Tensor = attention.proj(mixed.transpose(1, 2).flatten(0, 1).flatten(1))
+        return out

@@ -1,0 +1,144 @@
+"""The fidelity harness on a handful of cases: against plain Hugging Face, and against figures worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.fidelity.bench import Bench
+from benchmarks.fidelity.cases import draw_case
+from benchmarks.fidelity.events import EVENTS
+from benchmarks.fidelity.methods import METHODS, Patch, Recompute, decompose, patched, rank_for
+from benchmarks.fidelity.run import Answer, Result, run_case
+from benchmarks.fidelity.score import make_cells, summarise
+from kamera_agent.chunk import TextRun
+from kamera_agent.pocket.tasks import TASKS
+from kamera_agent.pocket.weights import WEIGHTS
+from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.families import load
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench(Engine(load(str(WEIGHTS), device="cpu", dtype="auto", revision=None), 1 << 26))
+
+
+def kv(seed: int, num_tokens: int = 6) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(tuple(torch.randn(2, num_tokens, 4, generator=generator) for _ in range(2)) for _ in range(3))
+
+
+@pytest.mark.parametrize("task", ["read", "diff", "track"])
+def test_the_full_prefill_is_hugging_faces(bench: Bench, task: str) -> None:
+    case = draw_case(task, 3, seed=1)
+    chunks = [bench.chunk(picture) for picture in case.window]
+    question = bench.ask(case.question.text)
+    window = bench.window(chunks)
+    window.compute(range(3))
+    family = bench.engine.family
+    opening = (*family.tokenize(family.default_system), *family.close_turn(), *family.open_turn("user"))
+    runs = [TextRun(family.anchor_ids), TextRun(opening), *chunks, question]
+    assert float((window.logits(question)[0] - bench.engine.reference_logits(runs)).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_plays(bench: Bench, event: str) -> None:
+    result = run_case(bench, "find", event, seed=0, weights=torch.ones(5, 128))
+    assert set(METHODS) | {"full"} <= set(result.answers)
+    assert result.answers["full"].kl == 0
+    if EVENTS[event].num_gone == 0 and not EVENTS[event].reorders:
+        assert result.answers["full_rank"].kl < 1e-6
+    shares = [result.answers[f"patch_{percent}pct"].bytes_share for percent in (6, 12, 25)]
+    assert all(share <= limit for share, limit in zip(shares, (0.06, 0.12, 0.25), strict=True))
+    assert result.answers["recompute_15pct"].recomputed == pytest.approx(0.15, abs=0.01)
+
+
+def test_recomputing_every_token_is_computing_the_chunk(bench: Bench) -> None:
+    case = draw_case("join2", 2, seed=3)
+    chunks = [bench.chunk(picture) for picture in case.window]
+    window, again = bench.window(chunks), bench.window(chunks)
+    window.compute([0, 1])
+    again.compute([0])
+    again.put(1, bench.engine.canonical(chunks[1]))
+    again.recompute({1: range(len(chunks[1].token_ids))})
+    for (keys, values), (others, more) in zip(window.read(1), again.read(1), strict=True):
+        assert float((keys - others).abs().max()) < 1e-4
+        assert float((values - more).abs().max()) < 1e-4
+
+
+def test_a_patch_of_full_rank_gives_the_conditioned_kv() -> None:
+    residue = decompose(kv(1), kv(2))
+    for (keys, values), (others, more) in zip(patched(residue, Patch().ranks(residue)), kv(1), strict=True):
+        torch.testing.assert_close(keys, others)
+        torch.testing.assert_close(values, more)
+
+
+def test_a_patch_of_rank_one_is_numpys() -> None:
+    residue = decompose(kv(1), kv(2))
+    keys, values = patched(residue, [1, 1, 1])[0]
+    change = [
+        np.concatenate([a.permute(1, 0, 2).reshape(6, 8).numpy() for a in side[0]], axis=1) for side in (kv(1), kv(2))
+    ]
+    u, s, v = np.linalg.svd(change[0] - change[1])
+    best = change[1] + s[0] * np.outer(u[:, 0], v[0])
+    ours = np.concatenate(
+        [keys.permute(1, 0, 2).reshape(6, 8).numpy(), values.permute(1, 0, 2).reshape(6, 8).numpy()], 1
+    )
+    np.testing.assert_allclose(ours, best, atol=1e-5)
+
+
+def test_ranks_of_byte_shares() -> None:
+    """50 tokens, 128 columns: a rank costs 178 numbers of 6,400."""
+    residue = decompose(kv(1, 50), kv(2, 50))
+    wide = residue._replace(basis=residue.basis.new_zeros(3, 50, 128))
+    assert [rank_for(share, wide) for share in (0.06, 0.12, 0.25)] == [2, 4, 8]
+
+
+def test_tokens_to_recompute() -> None:
+    canonical = kv(1)
+    keys, values = canonical[1]
+    moved = keys.clone()
+    moved[:, [2, 5]] += 3
+    residue = decompose((canonical[0], (moved, values), canonical[2]), canonical)
+    assert Recompute(first=4).tokens(residue) == [0, 1, 2, 3]
+    assert Recompute(share=0.34).tokens(residue) == [2, 5]
+
+
+def answers(**right: bool) -> dict[str, Answer]:
+    return {name: Answer(hit, hit, 0.0 if hit else 2.0, 0.1, 0.0) for name, hit in right.items()}
+
+
+def test_figures_by_hand() -> None:
+    """Four cases: blind misses three, the patch repairs two of them."""
+    hits = [(True, True), (False, True), (False, True), (False, False)]
+    results = [
+        Result("diff", "recall_all", answers(full=True, blind=blind, patch_12pct=patch), [0.5]) for blind, patch in hits
+    ]
+    row = make_cells(results)["recall_all"]
+    assert row["blind"]["diff"]["accuracy"] == 0.25
+    assert row["patch_12pct"]["diff"] == {
+        "cases": 4,
+        "accuracy": 0.75,
+        "agreement": 0.75,
+        "flips": 3,
+        "flips_repaired": pytest.approx(2 / 3),
+        "kl": 0.5,
+        "bytes_share": pytest.approx(0.1),
+        "recomputed": 0.0,
+    }
+
+
+def test_the_summary_by_hand() -> None:
+    """Blind misses every second case of all tasks but read and find; orbit misses one diff of four."""
+    results = []
+    for task in TASKS:
+        for number in range(4):
+            blind = task in ("read", "find") or number % 2 == 0
+            orbit = (task, number) != ("diff", 0)
+            told = answers(full=True, blind=blind, patch_12pct=number > 0, patch_25pct=True, orbit=orbit)
+            results.append(Result(task, "recall_all", told, [0.5]))
+    summary = summarise(make_cells(results))
+    assert summary["full"] == dict.fromkeys(TASKS, 1.0)
+    assert summary["blind"]["binding_kept"] == 0.5
+    assert summary["patch_12pct"]["worst_kept"] == 0.75
+    assert summary["patch_25pct"]["worst_kept"] == 1.0
+    assert summary["orbit"]["minus_exact_points"] == -25.0
