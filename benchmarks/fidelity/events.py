@@ -24,11 +24,12 @@ from kamera_agent.pocket.tasks import Task
 class Situation(NamedTuple):
     """A window to answer over.
 
-    shown: its chunks in order, and what the reference computes. reused: indices of those that are not computed.
-    conditioned: per reused chunk, the KV it had when it was last computed. other: the same, computed behind the same
-    chunks in another order, where the event has one.
+    places: indices of the pictures shown, in order, in the window of the case. shown: their chunks, which the
+    reference computes. reused: indices of those that are not computed. conditioned: per reused chunk, the KV it had
+    when it was last computed. other: the same, behind the same chunks in another order, where the event has one.
     """
 
+    places: list[int]
     shown: list[Chunk]
     reused: list[int]
     conditioned: dict[int, KV]
@@ -67,11 +68,13 @@ class Event:
             orders = list(permutations(range(len(chunks))))
             order = orders[seed % len(orders)]
             conditioned = {place: before.read(index) for place, index in enumerate(order)}
-            return Situation([chunks[index] for index in order], [*range(len(order))], conditioned, conditioned)
+            shown = [chunks[index] for index in order]
+            return Situation([*order], shown, [*range(len(order))], conditioned, conditioned)
         shown = list(chunks[self.num_gone :])
         reused = [max(case.question.needs) - self.num_gone] if self.one else [*range(len(shown))]
         conditioned = {index: before.read(index + self.num_gone) for index in reused}
-        return Situation(shown, reused, conditioned, _behind_another_order(bench, shown, reused))
+        places = [*range(self.num_gone, len(chunks))]
+        return Situation(places, shown, reused, conditioned, _behind_another_order(bench, shown, reused))
 
 
 EVENTS: dict[str, Event] = {
@@ -104,4 +107,4 @@ def _recall_late(bench: Bench, chunks: Sequence[Chunk]) -> Situation:
         after.put(index, before.read(index + 1))
     after.compute([last])
     conditioned = {index: after.read(index) for index in range(len(shown))}
-    return Situation(shown, [*range(len(shown))], conditioned, conditioned)
+    return Situation([*range(1, len(chunks))], shown, [*range(len(shown))], conditioned, conditioned)

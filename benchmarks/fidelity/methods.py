@@ -89,7 +89,7 @@ class Patch:
 class Recompute:
     """Canonical KV with some tokens computed again: the first few, or a share of those that deviate most.
 
-    The deviation is that of the true conditioned KV, summed over layers: no method of this kind can choose better.
+    The deviation is that of the true conditioned KV, summed over layers, which no real method of this kind knows.
     """
 
     first: int = 0

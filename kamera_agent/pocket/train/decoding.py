@@ -1,4 +1,4 @@
-"""Second and third stage: the decoder learns the tasks, first over features from a bank, then over drawn windows."""
+"""Second stage: the decoder learns the tasks over windows put together from features of cells."""
 
 from __future__ import annotations
 
