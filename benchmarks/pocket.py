@@ -29,17 +29,18 @@ import torch
 import transformers
 from PIL import Image
 
+from kamera_agent.pocket.chunks import chunk_of
 from kamera_agent.pocket.page import to_html
+from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.screen import CELL, Picture, Screen
 from kamera_agent.pocket.style import LOOKS
 from kamera_agent.pocket.tasks import TASKS
 from kamera_agent.pocket.train.bank import Album
-from kamera_agent.pocket.train.decoding import COURSES, NAMESPACE, SHOT_TIMES, Decoder, Lessons, draw_windows
-from kamera_agent.pocket.train.gallery import draw
+from kamera_agent.pocket.train.decoding import Decoder, Lessons, draw_windows
+from kamera_agent.pocket.train.recipe import EXAM
 from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.runtime.families import load
 from kamera_agent.runtime.families.base import Family
-from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
 SEED = 20260623
@@ -82,10 +83,10 @@ def main() -> None:
 def examine(family: Family, look: str, num_windows: int, browser: str | None) -> dict[str, Any]:
     """Accuracy by task, and the number of questions asked."""
     rng = np.random.default_rng(SEED)
-    windows = draw_windows(num_windows, COURSES[-1], rng, LOOKS[look])
+    windows = draw_windows(num_windows, EXAM, rng, LOOKS[look])
     pictures = [picture for window in windows for picture in window]
-    frames = browse(pictures, browser) if browser else [draw(picture).frames for picture in pictures]
-    table = torch.cat([_encode(family, pixels) for pixels in frames])
+    frames = browse(pictures, browser) if browser else [draw(picture) for picture in pictures]
+    table = torch.cat([family.encode(chunk_of(family, pixels)) for pixels in frames])
     lessons, decoder = Lessons(family, Album(windows, table)), Decoder(family)
     right, asked = decoder.grade(lessons.batch(windows[:BATCH], rng), table)
     for first in range(BATCH, num_windows, BATCH):
@@ -105,7 +106,7 @@ def browse(pictures: Sequence[Picture], browser: str) -> list[Pixels]:
             height, width = screen.rows * CELL, screen.columns * CELL
             shown[id(screen)] = np.ascontiguousarray(page[None, top : top + height, :width])
             top += height
-    return [shown[id(picture)] if isinstance(picture, Screen) else draw(picture).frames for picture in pictures]
+    return [shown[id(picture)] if isinstance(picture, Screen) else draw(picture) for picture in pictures]
 
 
 def _screenshot(html: str, height: int, browser: str) -> Pixels:
@@ -116,12 +117,6 @@ def _screenshot(html: str, height: int, browser: str) -> Pixels:
         command = [browser, *FLAGS, size, profile, f"--screenshot={picture}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         return np.asarray(Image.open(picture).convert("RGB"))
-
-
-def _encode(family: Family, frames: Pixels) -> torch.Tensor:
-    if len(frames) == 1:
-        return family.encode(family.image_chunk(frames[0], NAMESPACE))
-    return family.encode(family.frames_chunk(Frames(frames, SHOT_TIMES), NAMESPACE))
 
 
 if __name__ == "__main__":

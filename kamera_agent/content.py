@@ -9,10 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextContent:
-    """A text. role: "system", "user", "assistant" or whatever the chat template knows."""
+    """A text. role: "system", "user", "assistant" or whatever the chat template knows.
+
+    new_turn: begins a turn of its own, even behind one of the same role.
+    """
 
     text: str
     role: str = "user"
+    new_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +25,7 @@ class ImageContent:
 
     image: Any
     role: str = "user"
+    new_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +35,7 @@ class FramesContent:
     frames: Any
     timestamps: Sequence[float] | None = None
     role: str = "user"
+    new_turn: bool = False
 
 
 Content = TextContent | ImageContent | FramesContent

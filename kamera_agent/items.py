@@ -12,7 +12,7 @@ from kamera_agent.errors import InputError, UnknownSpanError, WindowError
 from kamera_agent.layout import Item, Kind
 from kamera_agent.runtime.families.base import Family, Run
 from kamera_agent.vision.frames import stack_frames
-from kamera_agent.vision.image import decode_image
+from kamera_agent.vision.image import Pixels, decode_image
 
 
 class Items:
@@ -49,7 +49,14 @@ class Items:
 
     def enter_reply(self, item_id: str, run: TextRun, text: str) -> None:
         """Enter a reply at the end, under an id from reserve_id."""
-        self._live.append(Item(item_id, "reply", "assistant", run, text))
+        self._live.append(Item(item_id, "reply", "assistant", run, text, new_turn=True))
+
+    def pixels(self, item_id: str) -> Pixels:
+        """Pixels of a chunk in the window. Raises UnknownSpanError."""
+        run = self._live[self._index(item_id)].run
+        if not isinstance(run, Chunk):
+            raise UnknownSpanError(f"{item_id!r} is a text; only image and frames spans have pixels.")
+        return run.pixels
 
     def reserve_id(self, kind: Kind) -> str:
         """A fresh id for an item of this kind."""
@@ -96,8 +103,8 @@ class Items:
         self._live = [item for item in self._live if item not in gone]
         self._keep_dropped(gone)
 
-    def resolve(self, contents: Iterable[Content | str]) -> list[Item]:
-        """The items that a new list of contents would make; the system prompt stays in front.
+    def resolve(self, contents: Iterable[Content | str], system: str | None = None) -> list[Item]:
+        """The items that a new list of contents would make, the system prompt in front; None leaves it as it is.
 
         An id stands for an item that is in the window or was dropped. A content equal to such an item becomes it.
 
@@ -109,7 +116,8 @@ class Items:
             item = self._named(content, unused) if isinstance(content, str) else self._equal(content, unused)
             unused.pop(item.id, None)
             resolved.append(item)
-        return [self._live[0], *resolved]
+        first = self._live[0]
+        return [first if system in (None, first.text) else self.make(TextContent(str(system), "system")), *resolved]
 
     def replace(self, items: Sequence[Item]) -> None:
         """Make a resolved list the window's items; what is not in it counts as dropped."""
@@ -127,14 +135,14 @@ class Items:
 
     def _equal(self, content: Content, unused: dict[str, Item]) -> Item:
         if isinstance(content, TextContent):
-            for item in unused.values():
-                if item.kind in ("text", "reply") and (item.role, item.text) == (content.role, content.text):
-                    return item
-            return self.make(content)
+            texts = (item for item in unused.values() if item.kind in ("text", "reply"))
+            same = (item for item in texts if (item.role, item.text) == (content.role, content.text))
+            found = next((item for item in same if item.kind == "reply" or item.new_turn == content.new_turn), None)
+            return found or self.make(content)
         run = self._run(content)
-        same = (item for item in unused.values() if (item.role, item.run.digest) == (content.role, run.digest))
-        found = next(same, None)
-        return self._new(content, run) if found is None else found
+        known = (content.role, content.new_turn, run.digest)
+        same = (item for item in unused.values() if (item.role, item.new_turn, item.run.digest) == known)
+        return next(same, None) or self._new(content, run)
 
     def _run(self, content: Content) -> Run:
         if isinstance(content, TextContent):
@@ -154,7 +162,7 @@ class Items:
     def _new(self, content: Content, run: Run) -> Item:
         kind: Kind = run.kind if isinstance(run, Chunk) else "text"
         text = content.text if isinstance(content, TextContent) else ""
-        return Item(self.reserve_id(kind), kind, content.role, run, text)
+        return Item(self.reserve_id(kind), kind, content.role, run, text, content.new_turn)
 
     def _text_run(self, text: str) -> TextRun:
         if not isinstance(text, str):

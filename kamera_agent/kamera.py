@@ -17,6 +17,7 @@ from kamera_agent.library import Library
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
+from kamera_agent.runtime.families.base import Family
 from kamera_agent.store.base import Store, StoreStats
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
@@ -107,6 +108,11 @@ class Kamera:
         self._engine = engine
         self._library = Library(engine, store, settings)
         self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
+
+    @property
+    def family(self) -> Family:
+        """What serves the model's backbone: the model, its processors, its chat format."""
+        return self._engine.family
 
     def window(self, system: str | None = None) -> Window:
         """A new, empty window. system: the system prompt; None takes that of the model's chat template."""

@@ -16,13 +16,17 @@ ITEM_BYTES = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """Something the caller added, or a reply, tokenised and fingerprinted. text is empty for a chunk."""
+    """Something the caller added, or a reply, tokenised and fingerprinted. text is empty for a chunk.
+
+    new_turn: begins a turn even behind an item of the same role, as replies do.
+    """
 
     id: str
     kind: Kind
     role: str
     run: Run
     text: str = ""
+    new_turn: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -41,7 +45,7 @@ class Piece:
 
 
 def lay_out(items: Sequence[Item], family: Family, reply_id: str | None = None) -> list[Piece]:
-    """Anchor, items in order, and a run of markup wherever the role changes or a reply begins.
+    """Anchor, items in order, and a run of markup wherever a turn begins.
 
     items: the first one is the system prompt, which continues the anchor.
     reply_id: id of the reply about to be generated; its turn is opened at the end. None leaves the last turn open.
@@ -49,7 +53,7 @@ def lay_out(items: Sequence[Item], family: Family, reply_id: str | None = None) 
     pieces = [Piece("anchor", "anchor", "system", TextRun(family.anchor_ids))]
     role = "system"
     for item in items:
-        if item.role != role or item.kind == "reply":
+        if item.role != role or item.new_turn:
             pieces.append(_turn(item.id, item.role, family))
             role = item.role
         pieces.append(Piece(item.id, item.kind, item.role, item.run))

@@ -70,6 +70,7 @@ CONFINED = {
     ),
     "lmdb": ("store/environment.py",),
     "triton": ("runtime/kernels/",),
+    "llguidance": ("agent/grammar.py",),
     "langchain": ("agent/",),
     "langchain_core": ("agent/",),
     "langgraph": ("agent/",),

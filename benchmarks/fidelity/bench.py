@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from transformers import DynamicCache
 
 from kamera_agent.chunk import Chunk, TextRun
-from kamera_agent.pocket.renderer import draw_screen, draw_shot
-from kamera_agent.pocket.screen import Picture, Screen
+from kamera_agent.pocket.chunks import chunk_of
+from kamera_agent.pocket.renderer import draw
+from kamera_agent.pocket.screen import Picture
 from kamera_agent.runtime.engine import Engine, Placed
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.kernels.reference import rotate
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.patch import LayerKV
 from kamera_agent.runtime.slot_cache import cache_argument
-from kamera_agent.vision.frames import Frames
 
-NAMESPACE = "fidelity"
-SHOT_TIMES = (0.0, 0.5)
 KV = tuple[LayerKV, ...]
 
 
@@ -31,21 +29,18 @@ class Bench:
         self.engine = engine
         family = engine.family
         opening = (*family.tokenize(family.default_system), *family.close_turn(), *family.open_turn("user"))
-        self._opening = (TextRun(family.anchor_ids), TextRun(opening))
+        self._opening = Opening.compute(engine, (TextRun(family.anchor_ids), TextRun(opening)))
 
     def chunk(self, picture: Picture) -> Chunk:
         """The chunk of a picture."""
-        family = self.engine.family
-        if isinstance(picture, Screen):
-            return family.image_chunk(draw_screen(picture), NAMESPACE)
-        return family.frames_chunk(Frames(draw_shot(picture), SHOT_TIMES), NAMESPACE)
+        return chunk_of(self.engine.family, draw(picture))
 
     def ask(self, text: str) -> TextRun:
         """The run of a question up to where the answer begins."""
         return question_run(self.engine.family, text)
 
     def window(self, chunks: Sequence[Chunk]) -> Window:
-        """A window with its opening prefilled and room for the chunks."""
+        """A window with its opening in place and room for the chunks."""
         return Window(self.engine, self._opening, chunks)
 
 
@@ -54,17 +49,35 @@ def question_run(family: Family, text: str) -> TextRun:
     return TextRun((*family.tokenize(text), *family.close_turn(), *family.open_turn("assistant")))
 
 
+class Opening(NamedTuple):
+    """What every window begins with, and its KV."""
+
+    runs: tuple[TextRun, ...]
+    kv: tuple[KV, ...]
+
+    @classmethod
+    def compute(cls, engine: Engine, runs: tuple[TextRun, ...]) -> Self:
+        """Prefill the runs in a row."""
+        pool, placed, start = engine.new_pool(), [], 0
+        for run in runs:
+            placed.append(Placed(run, pool.allocate(run.extent), start, start))
+            start += run.extent
+        engine.prefill(pool, placed)
+        return cls(runs, tuple(pool.read(part.slots) for part in placed))
+
+
 class Window:
     """Chunks at their places behind the opening. Their KV is whatever was put there last."""
 
-    def __init__(self, engine: Engine, opening: Sequence[TextRun], chunks: Sequence[Chunk]) -> None:
+    def __init__(self, engine: Engine, opening: Opening, chunks: Sequence[Chunk]) -> None:
         self._engine = engine
         self._pool: KVPool = engine.new_pool()
         self._position = self._order = 0
-        self._texts = [self._place(run) for run in opening]
+        self._texts = [self._place(run) for run in opening.runs]
         self.chunks = list(chunks)
         self._placed = [self._place(chunk) for chunk in chunks]
-        engine.prefill(self._pool, self._texts)
+        for placed, kv in zip(self._texts, opening.kv, strict=True):
+            engine.load(self._pool, placed, kv, None)
 
     def compute(self, indices: Sequence[int]) -> None:
         """Compute these chunks in one forward pass over what is there."""

@@ -1,7 +1,8 @@
-"""Seeded cases: a window of pictures and one question of one task."""
+"""Seeded cases: a window of pictures and a question of every task of a scene."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,34 +11,50 @@ from kamera_agent.pocket.screen import Picture
 from kamera_agent.pocket.tasks import Question, Task, ask
 from kamera_agent.pocket.world import Story, World
 
-STORIES: dict[Task, tuple[Story, ...]] = {
-    "read": ("changes", "links"),
-    "find": ("changes", "links"),
-    "diff": ("changes",),
-    "count": ("changes",),
-    "join2": ("links",),
-    "join3": ("links",),
-    "track": ("moves",),
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A story and the tasks that are asked about it. least: pictures that the tasks need at least."""
+
+    story: Story
+    tasks: tuple[Task, ...]
+    least: int
+
+
+# Windows with a single change have a scene of their own: else every count would be one.
+SCENES: dict[str, Scene] = {
+    "one_change": Scene("changes", ("diff",), 2),
+    "changes": Scene("changes", ("count", "read", "find"), 2),
+    "two_joins": Scene("links", ("join2",), 2),
+    "three_joins": Scene("links", ("join3",), 3),
+    "moves": Scene("moves", ("track",), 1),
 }
-
-
-# Pictures that a task needs at least.
-LEAST: dict[Task, int] = {"read": 1, "find": 1, "diff": 2, "count": 2, "join2": 2, "join3": 3, "track": 1}
 
 
 class Case(NamedTuple):
     """What is looked at, in order, and what is asked."""
 
     window: tuple[Picture, ...]
-    question: Question
+    questions: tuple[Question, ...]
 
 
-def draw_case(task: Task, num_pictures: int, seed: int, *, spared: int = 0) -> Case:
-    """A case of a task. spared: so many pictures at the front are not needed for the answer."""
-    rng = np.random.default_rng((seed, num_pictures, spared, sum(map(ord, task))))
+def draw_case(scene: str, num_pictures: int, seed: int, *, spared: int = 0, same_last: bool = False) -> Case:
+    """A case of a scene.
+
+    spared: so many pictures at the front are not needed for the answers. same_last: the last picture that an answer
+    rests on is the same for all of them.
+    """
+    story, tasks = SCENES[scene].story, SCENES[scene].tasks
+    rng = np.random.default_rng((seed, num_pictures, spared, sum(map(ord, scene))))
     world = World(rng)
     while True:
-        window = world.window(STORIES[task][seed % len(STORIES[task])], num_pictures)
-        questions = [q for q in ask(window) if q.task == task and min(q.needs) >= spared]
-        if questions:
-            return Case(tuple(window), questions[rng.integers(len(questions))])
+        window = world.window(story, num_pictures)
+        asked = [question for question in ask(window) if min(question.needs) >= spared]
+        chosen: list[Question] = []
+        for task in tasks:
+            last = max(chosen[0].needs) if chosen and same_last else None
+            fitting = [q for q in asked if q.task == task and last in (None, max(q.needs))]
+            if fitting:
+                chosen.append(fitting[rng.integers(len(fitting))])
+        if len(chosen) == len(tasks):
+            return Case(tuple(window), tuple(chosen))

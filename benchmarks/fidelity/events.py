@@ -16,21 +16,20 @@ from itertools import permutations
 from typing import NamedTuple
 
 from benchmarks.fidelity.bench import KV, Bench, Window
-from benchmarks.fidelity.cases import LEAST, Case, draw_case
+from benchmarks.fidelity.cases import SCENES, Case, draw_case
 from kamera_agent.chunk import Chunk
-from kamera_agent.pocket.tasks import Task
 
 
 class Situation(NamedTuple):
     """A window to answer over.
 
-    places: indices of the pictures shown, in order, in the window of the case. shown: their chunks, which the
-    reference computes. reused: indices of those that are not computed. conditioned: per reused chunk, the KV it had
+    places: indices of the pictures shown, in order, in the window of the case. full: the window with all of them
+    computed. reused: indices of those that a runtime would not compute. conditioned: per reused chunk, the KV it had
     when it was last computed. other: the same, behind the same chunks in another order, where the event has one.
     """
 
     places: list[int]
-    shown: list[Chunk]
+    full: Window
     reused: list[int]
     conditioned: dict[int, KV]
     other: dict[int, KV]
@@ -51,16 +50,17 @@ class Event:
         """Whether the reused KV was conditioned in the window that is shown."""
         return not (self.num_gone or self.reorders)
 
-    def leaves(self, task: Task) -> bool:
-        """Whether what stays in the window can be enough for the task."""
-        return self.num_pictures - self.num_gone >= LEAST[task]
+    def leaves(self, scene: str) -> bool:
+        """Whether what stays in the window can be enough for the scene."""
+        return self.num_pictures - self.num_gone >= SCENES[scene].least
 
-    def case(self, task: Task, seed: int) -> Case:
+    def case(self, scene: str, seed: int) -> Case:
         """A case that the event leaves answerable."""
-        return draw_case(task, self.num_pictures, seed, spared=self.num_gone)
+        return draw_case(scene, self.num_pictures, seed, spared=self.num_gone, same_last=self.one)
 
-    def happen(self, bench: Bench, case: Case, chunks: Sequence[Chunk], seed: int) -> Situation:
-        """Let it happen to the chunks of a case."""
+    def happen(self, bench: Bench, case: Case, seed: int) -> Situation:
+        """Let it happen to the pictures of a case."""
+        chunks = [bench.chunk(picture) for picture in case.window]
         if self.late:
             return _recall_late(bench, chunks)
         before = _prefilled(bench, chunks)
@@ -68,13 +68,13 @@ class Event:
             orders = list(permutations(range(len(chunks))))
             order = orders[seed % len(orders)]
             conditioned = {place: before.read(index) for place, index in enumerate(order)}
-            shown = [chunks[index] for index in order]
-            return Situation([*order], shown, [*range(len(order))], conditioned, conditioned)
-        shown = list(chunks[self.num_gone :])
-        reused = [max(case.question.needs) - self.num_gone] if self.one else [*range(len(shown))]
+            full = _prefilled(bench, [chunks[index] for index in order])
+            return Situation([*order], full, [*range(len(order))], conditioned, conditioned)
+        full = _prefilled(bench, chunks[self.num_gone :]) if self.num_gone else before
+        reused = [max(case.questions[0].needs)] if self.one else [*range(len(full.chunks))]
         conditioned = {index: before.read(index + self.num_gone) for index in reused}
         places = [*range(self.num_gone, len(chunks))]
-        return Situation(places, shown, reused, conditioned, _behind_another_order(bench, shown, reused))
+        return Situation(places, full, reused, conditioned, _behind_another_order(bench, full, reused))
 
 
 EVENTS: dict[str, Event] = {
@@ -94,9 +94,14 @@ def _prefilled(bench: Bench, chunks: Sequence[Chunk]) -> Window:
     return window
 
 
-def _behind_another_order(bench: Bench, shown: Sequence[Chunk], reused: Sequence[int]) -> dict[int, KV]:
-    """Each reused chunk computed behind its antecedents in reverse."""
-    return {index: _prefilled(bench, [*shown[:index][::-1], shown[index]]).read(index) for index in reused}
+def _behind_another_order(bench: Bench, full: Window, reused: Sequence[int]) -> dict[int, KV]:
+    """Each reused chunk computed behind its antecedents in reverse. One antecedent has no other order."""
+    others: dict[int, KV] = {}
+    for index in reused:
+        antecedents = full.chunks[:index][::-1]
+        window = full if index < 2 else _prefilled(bench, [*antecedents, full.chunks[index]])
+        others[index] = window.read(index)
+    return others
 
 
 def _recall_late(bench: Bench, chunks: Sequence[Chunk]) -> Situation:
@@ -107,4 +112,5 @@ def _recall_late(bench: Bench, chunks: Sequence[Chunk]) -> Situation:
         after.put(index, before.read(index + 1))
     after.compute([last])
     conditioned = {index: after.read(index) for index in range(len(shown))}
-    return Situation([*range(1, len(chunks))], shown, [*range(len(shown))], conditioned, conditioned)
+    full = _prefilled(bench, shown)
+    return Situation([*range(1, len(chunks))], full, [*range(len(shown))], conditioned, conditioned)

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from benchmarks.fidelity.bench import Bench, Window
-from benchmarks.fidelity.cases import draw_case
-from kamera_agent.pocket.tasks import TASKS
+from benchmarks.fidelity.cases import SCENES, draw_case
 
-CASES_A_TASK = 4
+CASES_A_SCENE = 4
 # Seeds of no case that is measured.
 FIRST_SEED = 1_000_000
 
@@ -32,14 +31,15 @@ def column_weights(bench: Bench) -> torch.Tensor:
     squares = torch.zeros(shape.num_layers, shape.num_heads, shape.head_dim)
     spread = torch.zeros(shape.num_layers)
     count = 0
-    for task in TASKS:
-        for seed in range(FIRST_SEED, FIRST_SEED + CASES_A_TASK):
-            case = draw_case(task, 3, seed)
+    for scene in SCENES:
+        for seed in range(FIRST_SEED, FIRST_SEED + CASES_A_SCENE):
+            case = draw_case(scene, 3, seed)
             window = bench.window([bench.chunk(picture) for picture in case.window])
             window.compute(range(3))
-            squares += _query_squares(text, window, bench.ask(case.question.text), shape)
-            spread += torch.stack([window.read(2)[layer][1].std(1).norm() for layer in range(shape.num_layers)])
-            count += 1
+            for question in case.questions:
+                squares += _query_squares(text, window, bench.ask(question.text), shape)
+                spread += torch.stack([window.read(2)[layer][1].std(1).norm() for layer in range(shape.num_layers)])
+                count += 1
     out = torch.stack([layer.self_attn.o_proj.weight for layer in text.layers])
     passed = out.unflatten(2, (shape.num_heads, -1, shape.head_dim)).square().sum(dim=(1, 3)).sqrt()
     pairs = (squares / count).unflatten(2, (2, -1)).mean(2, keepdim=True).expand(-1, -1, 2, -1).flatten(2).sqrt()

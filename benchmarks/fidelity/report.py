@@ -18,6 +18,7 @@ LABELS = {
     "patch_25pct": "patch, 25 % of the bytes",
     "patch_12pct": "patch, 12 %",
     "patch_6pct": "patch, 6 %",
+    "ideal_25pct": "patch fitted in this very window, 25 %",
     "orbit": "orbit patch, 25 %",
     "recompute_15pct": "15 % of tokens recomputed",
     "recompute_5pct": "5 % of tokens recomputed",

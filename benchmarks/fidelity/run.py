@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
-from benchmarks.fidelity.bench import KV, Bench
+from benchmarks.fidelity.bench import KV, Bench, Window
 from benchmarks.fidelity.events import EVENTS
-from benchmarks.fidelity.methods import METHODS, Patch, Recompute, Residue, decompose, patched
-from kamera_agent.chunk import Chunk
+from benchmarks.fidelity.methods import METHODS, Patch, Recompute
+from benchmarks.fidelity.residue import Residue, decompose, energy_ranks, share_basis
 from kamera_agent.pocket.tasks import Task, ask
 
 
@@ -30,47 +30,52 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A case: the answers by method, "full" among them; norms: per layer, of the lost conditioning."""
+    """A question of a case: the answers by method, "full" among them.
+
+    norms: per layer, of the lost conditioning relative to the KV. energy_ranks: components that hold 90 % of it.
+    """
 
     task: Task
     event: str
     answers: dict[str, Answer]
     norms: list[float]
+    energy_ranks: list[float]
 
 
-def run_case(bench: Bench, task: Task, event: str, seed: int, weights: torch.Tensor) -> Result:
-    """One case, answered in every way. weights [L, W]: of the columns, for the weighted patches."""
-    case = EVENTS[event].case(task, seed)
-    chunks = [bench.chunk(picture) for picture in case.window]
-    situation = EVENTS[event].happen(bench, case, chunks, seed)
-    question = bench.ask(case.question.text)
-    # Another order may have another answer: "now" is the last shot of the window.
-    asked = ask([case.window[place] for place in situation.places])
-    answer = next(other.answer for other in asked if other.text == case.question.text)
-    expected = bench.engine.family.tokenize(answer)[0]
-    window = bench.window(situation.shown)
-    window.compute(range(len(situation.shown)))
-    exact = {index: window.read(index) for index in range(len(situation.shown))}
-    canonical = {index: bench.engine.canonical(situation.shown[index]) for index in situation.reused}
-    fitted = _decompose(situation.conditioned, canonical)
-    other = fitted if situation.other is situation.conditioned else _decompose(situation.other, canonical)
-    ideal = fitted if EVENTS[event].exact else _decompose({i: exact[i] for i in situation.reused}, canonical)
-    weighted = {i: decompose(kv, canonical[i], weights) for i, kv in situation.conditioned.items()}
-    variants: dict[str, Variant] = {"full": Variant({}, 0.0, 1.0)}
+def run_case(bench: Bench, scene: str, event: str, seed: int, weights: torch.Tensor) -> list[Result]:
+    """The questions of one case, answered in every way. weights [L, W]: of the columns, for the weighted patches."""
+    case = EVENTS[event].case(scene, seed)
+    places, full, reused, conditioned, other = EVENTS[event].happen(bench, case, seed)
+    canonical = {index: bench.engine.canonical(full.chunks[index]) for index in reused}
+    ideal = {index: decompose(full.read(index), canonical[index]) for index in reused}
+    fitted = {index: decompose(conditioned[index], canonical[index]) for index in reused}
+    residues = {
+        "fitted": fitted,
+        "ideal": ideal,
+        "other": {index: decompose(other[index], canonical[index]) for index in reused},
+        "weighted": {index: decompose(conditioned[index], canonical[index], weights) for index in reused},
+        "shared": {index: share_basis(conditioned[index], other[index], canonical[index]) for index in reused},
+    }
+    variants = {"full": Variant({}, 0.0, 1.0)}
     for name, method in METHODS.items():
         if isinstance(method, Recompute):
-            variants[name] = _recomputed(bench, situation.shown, method, ideal, exact)
+            variants[name] = _recomputed(bench, full, method, ideal)
         else:
-            variants[name] = _patched(method, other if method.other else weighted if method.weighted else fitted)
-    if EVENTS[event].reorders:
-        variants["exact_25pct"] = _patched(Patch(share=0.25), ideal)
-    logits = window.logits(question, [variant.kv for variant in variants.values()])
-    answers = {
-        name: _judge(row, logits[0], expected, variant)
-        for (name, variant), row in zip(variants.items(), logits, strict=True)
-    }
-    norms = torch.stack([residue.norms for residue in ideal.values()]).mean(0)
-    return Result(task, event, answers, norms.tolist())
+            variants[name] = _patched(method, residues[method.fitted])
+    # Another order may have another answer: "now" is the last shot of the window.
+    asked = {question.text: question.answer for question in ask([case.window[place] for place in places])}
+    norms = torch.stack([residue.norms for residue in ideal.values()]).mean(0).tolist()
+    ranks = torch.stack([energy_ranks(residue) for residue in ideal.values()]).mean(0).tolist()
+    results = []
+    for question in case.questions:
+        expected = bench.engine.family.tokenize(asked[question.text])[0]
+        logits = full.logits(bench.ask(question.text), [variant.kv for variant in variants.values()])
+        answers = {
+            name: _judge(row, logits[0], expected, variant)
+            for (name, variant), row in zip(variants.items(), logits, strict=True)
+        }
+        results.append(Result(question.task, event, answers, norms, ranks))
+    return results
 
 
 class Variant(NamedTuple):
@@ -81,30 +86,23 @@ class Variant(NamedTuple):
     recomputed: float
 
 
-def _decompose(conditioned: dict[int, KV], canonical: dict[int, KV]) -> dict[int, Residue]:
-    return {index: decompose(kv, canonical[index]) for index, kv in conditioned.items()}
-
-
-def _patched(method: Patch, residues: dict[int, Residue]) -> Variant:
+def _patched(method: Patch, residues: Mapping[int, Residue]) -> Variant:
     kv, shares = {}, []
     for index, residue in residues.items():
         ranks = method.ranks(residue)
-        kv[index] = patched(residue, ranks)
-        size, width = residue.left.shape[1], residue.basis.shape[2]
-        shares.append(sum(ranks) * (size + width) / (len(ranks) * size * width))
+        kv[index] = method.apply(residue, ranks)
+        shares.append(sum(ranks) * method.cost(residue) / (len(ranks) * residue.num_tokens * residue.width))
     return Variant(kv, sum(shares) / len(shares), 0.0)
 
 
-def _recomputed(
-    bench: Bench, shown: Sequence[Chunk], method: Recompute, ideal: dict[int, Residue], exact: dict[int, KV]
-) -> Variant:
+def _recomputed(bench: Bench, full: Window, method: Recompute, ideal: Mapping[int, Residue]) -> Variant:
     """Canonical KV with some tokens of all reused chunks computed again, in one pass over what stands before them."""
-    window = bench.window(shown)
-    for index, kv in exact.items():
-        window.put(index, ideal[index].canonical if index in ideal else kv)
+    window = bench.window(full.chunks)
+    for index in range(len(full.chunks)):
+        window.put(index, ideal[index].canonical if index in ideal else full.read(index))
     tokens = {index: method.tokens(residue) for index, residue in ideal.items()}
     window.recompute(tokens)
-    num_tokens = sum(residue.left.shape[1] for residue in ideal.values())
+    num_tokens = sum(residue.num_tokens for residue in ideal.values())
     return Variant({index: window.read(index) for index in ideal}, 0.0, sum(map(len, tokens.values())) / num_tokens)
 
 

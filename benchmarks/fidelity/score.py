@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.fidelity.run import Answer, Result
 from kamera_agent.pocket.tasks import BINDING, TASKS
 
 # (event, method, task) -> figures
-Cells = dict[str, dict[str, dict[str, dict[str, float]]]]
+Cells = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 SUMMARISED = ("full", "blind", "patch_12pct", "patch_25pct", "orbit")
 RECALL = "recall_all"
+RANKS = (1, 2, 4, 8, 16, 32)
+SAME = 0.99
 JUDGED = ("recall_one", "recall_all", "reorder_3", "reorder_4")
 
 
@@ -30,7 +32,7 @@ def make_cells(results: Iterable[Result]) -> Cells:
     return cells
 
 
-def _figures(pairs: list[tuple[Answer, Answer]]) -> dict[str, float]:
+def _figures(pairs: list[tuple[Answer, Answer]]) -> dict[str, Any]:
     answers = [answer for answer, _ in pairs]
     flipped = [answer.agrees for answer, blind in pairs if not blind.agrees]
     return {
@@ -38,19 +40,33 @@ def _figures(pairs: list[tuple[Answer, Answer]]) -> dict[str, float]:
         "accuracy": mean(answer.right for answer in answers),
         "agreement": mean(answer.agrees for answer in answers),
         "flips": len(flipped),
-        "flips_repaired": mean(flipped) if flipped else 1.0,
+        "flips_repaired": mean(flipped) if flipped else None,
         "kl": mean(answer.kl for answer in answers),
         "bytes_share": mean(answer.bytes_share for answer in answers),
         "recomputed": mean(answer.recomputed for answer in answers),
     }
 
 
-def mean_norms(results: Iterable[Result]) -> dict[str, list[float]]:
-    """Per event, the mean norm of the lost conditioning relative to the KV, by layer."""
-    norms: defaultdict[str, list[list[float]]] = defaultdict(list)
+def by_layer(results: Iterable[Result], figure: Literal["norms", "energy_ranks"]) -> dict[str, list[float]]:
+    """Per event, the mean of a figure of the lost conditioning, by layer."""
+    rows: defaultdict[str, list[list[float]]] = defaultdict(list)
     for result in results:
-        norms[result.event].append(result.norms)
-    return {event: [mean(layer) for layer in zip(*rows, strict=True)] for event, rows in norms.items()}
+        rows[result.event].append(getattr(result, figure))
+    return {event: [mean(layer) for layer in zip(*layers, strict=True)] for event, layers in rows.items()}
+
+
+def ranks(row: Mapping[str, Mapping[str, Mapping[str, float]]], energies: Sequence[float]) -> dict[str, float | None]:
+    """What 90 % of the energy takes, mean over layers, and the least rank that answers as the full prefill does.
+
+    As: in SAME of the cases, mean over the binding tasks.
+    """
+    agreement = {
+        rank: mean(cell["agreement"] for task, cell in row[f"rank_{rank}"].items() if task in BINDING) for rank in RANKS
+    }
+    return {
+        "energy": mean(energies),
+        "functional": next((rank for rank in RANKS if agreement[rank] >= SAME), None),
+    }
 
 
 def summarise(cells: Cells) -> dict[str, Any]:
@@ -66,10 +82,9 @@ def summarise(cells: Cells) -> dict[str, Any]:
             _kept(cells[event], method, task) for event in JUDGED if event in cells for task in TASKS
         )
     summary["orbit"]["minus_exact_points"] = min(
-        100 * (row["orbit"][task]["accuracy"] - row[exact][task]["accuracy"])
+        100 * (row["orbit"][task]["accuracy"] - row["ideal_25pct"][task]["accuracy"])
         for event, row in cells.items()
         if event in JUDGED
-        for exact in ["exact_25pct" if "exact_25pct" in row else "patch_25pct"]
         for task in TASKS
     )
     return summary

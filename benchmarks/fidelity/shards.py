@@ -9,13 +9,12 @@ import torch
 from benchmarks.fidelity.bench import Bench
 from benchmarks.fidelity.metric import column_weights
 from benchmarks.fidelity.run import Result, run_case
-from kamera_agent.pocket.tasks import Task
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import load
 
 ENCODER_BYTES = 1 << 26
 
-Job = tuple[str, Task, str, int, int]
+Job = tuple[str, str, str, int, int]
 
 
 def one_thread() -> None:
@@ -31,7 +30,7 @@ def bench_for(model: str) -> tuple[Bench, torch.Tensor]:
 
 
 def run_shard(job: Job) -> list[Result]:
-    """The cases [first, stop) of a task under an event; a job is (model, task, event, first, stop)."""
-    model, task, event, first, stop = job
+    """The cases [first, stop) of a scene under an event; a job is (model, scene, event, first, stop)."""
+    model, scene, event, first, stop = job
     bench, weights = bench_for(model)
-    return [run_case(bench, task, event, seed, weights) for seed in range(first, stop)]
+    return [result for seed in range(first, stop) for result in run_case(bench, scene, event, seed, weights)]

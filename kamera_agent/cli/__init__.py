@@ -49,6 +49,33 @@ def demo(
 
 
 @app.command()
+def ask(
+    media: Annotated[list[str], typer.Argument(metavar="MEDIA... QUESTION", help="Images, clips, then the question.")],
+    model: Annotated[str, typer.Option(help="Hub id or folder of a model; the pocket model by default.")] = "pocket",
+    keep_last: Annotated[int | None, typer.Option(help="Look at the last so many images and groups of frames.")] = None,
+    store: Annotated[Path, typer.Option(help="Folder of the store.")] = Path(DEFAULT_STORE),
+) -> None:
+    """Ask about images and clips. What was seen before is recalled, not encoded again."""
+    from kamera_agent.cli.ask import ask as answer
+
+    answer([Path(path) for path in media[:-1]], media[-1], model, keep_last, store)
+
+
+@app.command()
+def report(
+    trace: Annotated[Path, typer.Argument(help="Trace that a ChatKamera wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the page.")] = Path("report.html"),
+) -> None:
+    """Make one self-contained page of a trace."""
+    from kamera_agent.report.account import account
+    from kamera_agent.report.page import make_page
+    from kamera_agent.telemetry.trace import read_trace
+
+    out.write_text(make_page(account(read_trace(trace)), trace.name), "utf-8")
+    typer.echo(out)
+
+
+@app.command()
 def stats(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> None:
     """Show how many records a store holds, of which kind, and how large."""
     from kamera_agent.cli.stats import show_stats

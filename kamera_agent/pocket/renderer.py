@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kamera_agent.pocket.screen import CELL, Card, Mark, Screen, Shift, Shot
+from kamera_agent.pocket.screen import CELL, Card, Mark, Picture, Screen, Shift, Shot
 from kamera_agent.pocket.style import FONTS, Colour, Style
 from kamera_agent.vision.image import Pixels
 
@@ -33,6 +33,11 @@ MARK_COLOURS: dict[str, Colour] = {
     "orange": (250, 140, 20),
 }
 OUTLINE: Colour = (60, 50, 50)
+
+
+def draw(picture: Picture) -> Pixels:
+    """Frames [F, rows · CELL, columns · CELL, 3] uint8 RGB: one of a screen, two of a shot."""
+    return draw_screen(picture)[None] if isinstance(picture, Screen) else draw_shot(picture)
 
 
 def draw_screen(screen: Screen) -> Pixels:

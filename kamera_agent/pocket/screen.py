@@ -10,6 +10,8 @@ from kamera_agent.pocket.style import Style
 
 # Pixels of a cell's side; one cell becomes one visual token.
 CELL = 56
+# Seconds of the two frames of a shot.
+SHOT_TIMES = (0.0, 0.5)
 
 
 class Cell(NamedTuple):

@@ -16,6 +16,29 @@ MARKERS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+# ChatML with tool calls in the Hermes form. A system turn comes first, whether there is one or not.
+TEMPLATE = r"""
+{%- set told = messages[0].role == "system" %}
+{{- "<|im_start|>system\n" + (messages[0].content if told else "You are a helpful assistant.") }}
+{%- if tools %}
+{{- "\n\nTools:" }}
+{%- for tool in tools %}{{ "\n" + tool | tojson }}{% endfor %}
+{{- '\n\nA tool is called so: <tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>' }}
+{%- endif %}
+{{- "<|im_end|>\n" }}
+{%- for message in (messages[1:] if told else messages) %}
+{%- if message.role == "tool" %}
+{{- "<|im_start|>user\n<tool_response>\n" + message.content + "\n</tool_response>" }}
+{%- else %}
+{{- "<|im_start|>" + message.role + "\n" + message.content }}
+{%- endif %}
+{%- for call in message.tool_calls or [] %}
+{{- ("\n" if message.content or not loop.first else "") + "<tool_call>\n" + call.function | tojson + "\n</tool_call>" }}
+{%- endfor %}
+{{- "<|im_end|>\n" }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ "<|im_start|>assistant\n" }}{% endif %}
+"""
 # How the byte alphabet writes a space; a word at the start of a text has none before it.
 SPACE = "Ġ"
 
@@ -36,4 +59,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=list(MARKERS),
+        chat_template=TEMPLATE,
     )

@@ -10,7 +10,7 @@ import torch
 
 # What the model is called where a checkpoint is asked for.
 POCKET = "pocket"
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parent / "checkpoint"
 
 
 def save_checkpoint(model: Any, processor: Any, folder: Path) -> None:

@@ -12,6 +12,8 @@ PERSONS = _words("anna ben carl dora emil fay gus hana ivan jon kim lena max nor
 ROOMS = _words("attic hall cellar garden studio porch office barn garage lobby tower gym vault dock mill chapel")
 NUMBERS = tuple(str(number) for number in range(10, 50))
 MONTHS = _words("jan feb mar apr may jun jul aug sep oct nov dec")
+# What screens are called. Without jan: at the size of a title it is a stroke away from jun.
+TITLES = MONTHS[1:]
 SHAPES = _words("star ball box cross gem cone")
 COLOURS = _words("red white black pink orange")
 ZONES = _words("grass road water sand")

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from kamera_agent.pocket.screen import Card, Mark, Picture, Screen, Shift, Shot
 from kamera_agent.pocket.style import JPEG_QUALITIES, LOOKS, Looks
-from kamera_agent.pocket.words import COLOURS, ITEMS, MONTHS, NUMBERS, PERSONS, ROOMS, SHAPES, ZONES
+from kamera_agent.pocket.words import COLOURS, ITEMS, NUMBERS, PERSONS, ROOMS, SHAPES, TITLES, ZONES
 
 # changes: two screens of prices, before and after. links: owners, rooms and keys that lead from one to the next.
 # moves: shots of one scene. both: two of these, two pictures each.
@@ -25,7 +25,7 @@ CLASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "keys": (ROOMS, NUMBERS),
 }
 JITTER = 3
-MAX_CHANGES = 4
+MAX_CHANGES = 3
 # One label-value pair in so many is never shown in training.
 HELD_OUT = 10
 
@@ -67,7 +67,7 @@ class World:
 
         Changes take 2 pictures at least, both take 4. Moves take any number of shots, in the order of time.
         """
-        titles = self._pick(MONTHS, len(MONTHS))
+        titles = self._pick(TITLES, len(TITLES))
         tell = {"changes": self._changes, "links": self._links, "moves": self._moves, "both": self._both}[story]
         return tell(num_pictures, titles)
 

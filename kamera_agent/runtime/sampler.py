@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypedDict, cast
+from typing import Protocol, TypedDict, cast
 
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -43,11 +43,22 @@ class SamplingOptions(TypedDict, total=False):
     seed: int | None
 
 
+class Constraint(Protocol):
+    """What a reply may say, token by token."""
+
+    def mask(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits [vocab] with everything at minus infinity that must not come next."""
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token that mask allowed."""
+
+
 class Sampler:
     """Draws tokens for one reply. never: token ids that are not drawn, however likely."""
 
-    def __init__(self, sampling: Sampling, never: Iterable[int]) -> None:
+    def __init__(self, sampling: Sampling, never: Iterable[int], constraint: Constraint | None = None) -> None:
         self._never = torch.tensor(sorted(never), dtype=torch.long)
+        self._constraint = constraint
         self._greedy = sampling.temperature == 0
         self._generator = torch.Generator()
         if sampling.seed is None:
@@ -65,8 +76,15 @@ class Sampler:
     def draw(self, logits: torch.Tensor) -> int:
         """One token id, for next-token logits [vocab] in float32."""
         allowed = logits.index_fill(0, self._never.to(logits.device), float("-inf"))
+        if self._constraint is None:
+            return self._choose(allowed)
+        token = self._choose(self._constraint.mask(allowed))
+        self._constraint.accept(token)
+        return token
+
+    def _choose(self, logits: torch.Tensor) -> int:
         if self._greedy:
-            return int(allowed.argmax())
+            return int(logits.argmax())
         nothing_before = cast(torch.LongTensor, torch.empty(1, 0, dtype=torch.long))
-        scores = self._warpers(nothing_before, cast(torch.FloatTensor, allowed[None].cpu()))
+        scores = self._warpers(nothing_before, cast(torch.FloatTensor, logits[None].cpu()))
         return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=self._generator))

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kamera_agent.runtime.families.base import Family
 
 
 class Streamer:
-    """Text of a growing reply. A piece is held back while its last character is incomplete."""
+    """Text of a growing reply, up to the first stop word.
 
-    def __init__(self, family: Family) -> None:
+    A piece is held back while its last character is incomplete, or while it may be the beginning of a stop word.
+    """
+
+    def __init__(self, family: Family, stop_words: Sequence[str] = ()) -> None:
         self._family = family
+        self._stop_words = stop_words
         self.token_ids: list[int] = []
         self._num_sent = 0
 
     @property
     def text(self) -> str:
         """All text so far."""
-        return self._family.detokenize(self.token_ids)
+        text = self._family.detokenize(self.token_ids)
+        return text[: min([text.index(word) for word in self._stop_words if word in text], default=len(text))]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop word was said."""
+        said = self._family.detokenize(self.token_ids)
+        return any(word in said for word in self._stop_words)
 
     def push(self, token: int) -> str:
         """Add a token; the text that is now certain, often empty."""
         self.token_ids.append(token)
         text = self.text
-        return "" if text.endswith("\ufffd") else self._send(text)
+        if text.endswith("\ufffd"):
+            return ""
+        return self._send(text[: len(text) - max((opening_of(word, text) for word in self._stop_words), default=0)])
 
     def flush(self) -> str:
         """What was held back."""
@@ -30,5 +45,10 @@ class Streamer:
 
     def _send(self, text: str) -> str:
         piece = text[self._num_sent :]
-        self._num_sent = len(text)
+        self._num_sent = max(len(text), self._num_sent)
         return piece
+
+
+def opening_of(word: str, text: str) -> int:
+    """How many characters at the end of a text may be the beginning of a word."""
+    return next((size for size in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:size])), 0)

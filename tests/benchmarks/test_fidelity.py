@@ -7,7 +7,8 @@ import torch
 from benchmarks.fidelity.bench import Bench
 from benchmarks.fidelity.cases import draw_case
 from benchmarks.fidelity.events import EVENTS
-from benchmarks.fidelity.methods import METHODS, Patch, Recompute, decompose, patched, rank_for
+from benchmarks.fidelity.methods import METHODS, Patch, Recompute
+from benchmarks.fidelity.residue import decompose, energy_ranks, patched, share_basis
 from benchmarks.fidelity.run import Answer, Result, run_case
 from benchmarks.fidelity.score import make_cells, summarise
 from kamera_agent.chunk import TextRun
@@ -27,11 +28,11 @@ def kv(seed: int, num_tokens: int = 6) -> tuple[tuple[torch.Tensor, torch.Tensor
     return tuple(tuple(torch.randn(2, num_tokens, 4, generator=generator) for _ in range(2)) for _ in range(3))
 
 
-@pytest.mark.parametrize("task", ["read", "diff", "track"])
-def test_the_full_prefill_is_hugging_faces(bench: Bench, task: str) -> None:
-    case = draw_case(task, 3, seed=1)
+@pytest.mark.parametrize("scene", ["changes", "moves"])
+def test_the_full_prefill_is_hugging_faces(bench: Bench, scene: str) -> None:
+    case = draw_case(scene, 3, seed=1)
     chunks = [bench.chunk(picture) for picture in case.window]
-    question = bench.ask(case.question.text)
+    question = bench.ask(case.questions[0].text)
     window = bench.window(chunks)
     window.compute(range(3))
     family = bench.engine.family
@@ -42,7 +43,9 @@ def test_the_full_prefill_is_hugging_faces(bench: Bench, task: str) -> None:
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_event_plays(bench: Bench, event: str) -> None:
-    result = run_case(bench, "find", event, seed=0, weights=torch.ones(5, 128))
+    results = run_case(bench, "changes", event, seed=0, weights=torch.ones(5, 128))
+    assert [result.task for result in results] == ["count", "read", "find"]
+    result = results[0]
     assert set(METHODS) | {"full"} <= set(result.answers)
     assert result.answers["full"].kl == 0
     if EVENTS[event].num_gone == 0 and not EVENTS[event].reorders:
@@ -53,7 +56,7 @@ def test_every_event_plays(bench: Bench, event: str) -> None:
 
 
 def test_recomputing_every_token_is_computing_the_chunk(bench: Bench) -> None:
-    case = draw_case("join2", 2, seed=3)
+    case = draw_case("two_joins", 2, seed=3)
     chunks = [bench.chunk(picture) for picture in case.window]
     window, again = bench.window(chunks), bench.window(chunks)
     window.compute([0, 1])
@@ -90,7 +93,37 @@ def test_ranks_of_byte_shares() -> None:
     """50 tokens, 128 columns: a rank costs 178 numbers of 6,400."""
     residue = decompose(kv(1, 50), kv(2, 50))
     wide = residue._replace(basis=residue.basis.new_zeros(3, 50, 128))
-    assert [rank_for(share, wide) for share in (0.06, 0.12, 0.25)] == [2, 4, 8]
+    assert [Patch(share=share).ranks(wide)[0] for share in (0.06, 0.12, 0.25)] == [2, 4, 8]
+    # Half of 178, and 4 for two scales.
+    assert [Patch(share=share, int8=True).ranks(wide)[0] for share in (0.06, 0.12, 0.25)] == [4, 8, 17]
+    # The basis counts half.
+    shared = wide._replace(basis_bytes=0.5)
+    assert [Patch(share=share).ranks(shared)[0] for share in (0.06, 0.12, 0.25)] == [3, 6, 14]
+
+
+def test_energy_ranks_by_hand() -> None:
+    residue = decompose(kv(1), kv(2))
+    strength = torch.tensor([[3.0, 1.0, 0, 0, 0, 0], [2, 2, 2, 2, 2, 2], [1, 0, 0, 0, 0, 0]])
+    assert energy_ranks(residue._replace(strength=strength)).tolist() == [1, 6, 1]
+
+
+def test_a_shared_basis_serves_both_conditionings() -> None:
+    """Two residues of six rows: twelve components hold everything of either."""
+    residue = share_basis(kv(1), kv(3), kv(2))
+    for (keys, values), (others, more) in zip(patched(residue, [12] * 3), kv(1), strict=True):
+        torch.testing.assert_close(keys, others)
+        torch.testing.assert_close(values, more)
+    first, second = residue.basis[:, :12], share_basis(kv(3), kv(1), kv(2)).basis[:, :12]
+    torch.testing.assert_close(first.mT @ first, second.mT @ second)
+
+
+def test_int8_factors_are_off_by_half_a_step_at_most() -> None:
+    residue = decompose(kv(1), kv(2))
+    exact, rounded = (patched(residue, [1, 1, 1], int8=int8) for int8 in (False, True))
+    for layer in range(3):
+        left, basis = residue.left[layer, :, 0].abs(), residue.basis[layer, 0].abs()
+        worst = float(left.max() * basis.max()) * (1 / 127 + 1 / 4 / 127**2)
+        assert 0 < float((exact[layer][0] - rounded[layer][0]).abs().max()) <= worst
 
 
 def test_tokens_to_recompute() -> None:
@@ -111,7 +144,8 @@ def test_figures_by_hand() -> None:
     """Four cases: blind misses three, the patch repairs two of them."""
     hits = [(True, True), (False, True), (False, True), (False, False)]
     results = [
-        Result("diff", "recall_all", answers(full=True, blind=blind, patch_12pct=patch), [0.5]) for blind, patch in hits
+        Result("diff", "recall_all", answers(full=True, blind=blind, patch_12pct=patch), [0.5], [1.0])
+        for blind, patch in hits
     ]
     row = make_cells(results)["recall_all"]
     assert row["blind"]["diff"]["accuracy"] == 0.25
@@ -134,8 +168,10 @@ def test_the_summary_by_hand() -> None:
         for number in range(4):
             blind = task in ("read", "find") or number % 2 == 0
             orbit = (task, number) != ("diff", 0)
-            told = answers(full=True, blind=blind, patch_12pct=number > 0, patch_25pct=True, orbit=orbit)
-            results.append(Result(task, "recall_all", told, [0.5]))
+            told = answers(
+                full=True, blind=blind, patch_12pct=number > 0, patch_25pct=True, ideal_25pct=True, orbit=orbit
+            )
+            results.append(Result(task, "recall_all", told, [0.5], [1.0]))
     summary = summarise(make_cells(results))
     assert summary["full"] == dict.fromkeys(TASKS, 1.0)
     assert summary["blind"]["binding_kept"] == 0.5

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from kamera_agent.pocket.chunks import chunk_of
 from kamera_agent.pocket.model import POCKET, build_model, build_processor
-from kamera_agent.pocket.train.decoding import NAMESPACE, SHOT_TIMES
-from kamera_agent.pocket.train.gallery import draw
+from kamera_agent.pocket.renderer import draw
+from kamera_agent.pocket.train.gallery import cut
 from kamera_agent.pocket.train.study import study
 from kamera_agent.pocket.train.tower import Tower
 from kamera_agent.pocket.world import World
 from kamera_agent.runtime.families import family_for
-from kamera_agent.vision.frames import Frames
 
 
 def test_the_tower_in_training_is_hugging_faces() -> None:
@@ -23,23 +23,17 @@ def test_the_tower_in_training_is_hugging_faces() -> None:
     family, tower = family_for(model, processor), Tower(model.model.visual, processor.image_processor)
     source = World(np.random.default_rng(0))
     gallery = [draw(picture) for picture in (*source.window("links", 2), *source.window("moves", 1))]
-    tower.whiten(torch.cat([tower.patches(drawn.frames) for drawn in gallery]))
-    for drawn in gallery:
-        frames = drawn.frames
-        chunk = (
-            family.image_chunk(frames[0], NAMESPACE)
-            if len(frames) == 1
-            else family.frames_chunk(Frames(frames, SHOT_TIMES), NAMESPACE)
-        )
+    tower.whiten(torch.cat([tower.patches(cut(frames)) for frames in gallery]))
+    for frames in gallery:
         with torch.no_grad():
-            expected, ours = family.encode(chunk), tower(tower.patches(frames))
+            expected, ours = family.encode(chunk_of(family, frames)), tower(tower.patches(cut(frames)))
         assert float((expected - ours).norm() / expected.norm()) < 1e-3
 
 
 def test_whitened_patches_are_white() -> None:
     model, processor = build_model(POCKET), build_processor(POCKET)
     tower = Tower(model.model.visual, processor.image_processor)
-    patches = torch.cat([tower.patches(draw(p).frames) for p in World(np.random.default_rng(0)).window("links", 4)])
+    patches = torch.cat([tower.patches(cut(draw(p))) for p in World(np.random.default_rng(0)).window("links", 4)])
     tower.whiten(patches)
     states = tower.embed(patches)
     moments = states.mT @ states / len(states)

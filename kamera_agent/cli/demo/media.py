@@ -6,11 +6,10 @@ import numpy as np
 
 from kamera_agent import FramesContent, ImageContent
 from kamera_agent.pocket.renderer import draw_screen, draw_shot
-from kamera_agent.pocket.screen import Picture, Screen
+from kamera_agent.pocket.screen import SHOT_TIMES, Picture, Screen
 from kamera_agent.pocket.world import World
 
 SEED = 3
-SHOT_TIMES = (0.0, 0.5)
 NUM_SHOTS = 6
 
 Media = dict[str, ImageContent | FramesContent]

@@ -8,15 +8,22 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from kamera_agent.pocket.screen import Cell, Picture
-from kamera_agent.pocket.train.gallery import Drawn
+from kamera_agent.pocket.screen import Cell, Picture, Shot
+from kamera_agent.pocket.train.gallery import Drawn, cut
 from kamera_agent.pocket.train.tower import Tower
+from kamera_agent.pocket.train.variety import vary
 
 
 @torch.no_grad()
-def encode(tower: Tower, gallery: Sequence[Drawn]) -> torch.Tensor:
-    """Features [cells of all pictures, hidden], one after the other."""
-    return torch.cat([tower(tower.patches(drawn.frames)) for drawn in gallery])
+def encode(tower: Tower, gallery: Sequence[Drawn], rng: np.random.Generator | None = None) -> torch.Tensor:
+    """Features [cells of all pictures, hidden], one after the other. rng: show the cells in other looks."""
+    features = []
+    for drawn in gallery:
+        cells = cut(drawn.frames)
+        if rng is not None:
+            cells = vary(cells, torch.full((len(cells),), isinstance(drawn.picture, Shot)), rng)
+        features.append(tower(tower.patches(cells)))
+    return torch.cat(features)
 
 
 class Bank:
@@ -25,10 +32,11 @@ class Bank:
     A feature depends on the pixels of its cell alone, so a cell may come from any picture.
     """
 
-    def __init__(self, tower: Tower, gallery: Sequence[Drawn]) -> None:
-        self.table = encode(tower, gallery)
+    def __init__(self, tower: Tower, gallery: Sequence[Drawn], rng: np.random.Generator) -> None:
+        """rng: draws the other looks that every cell is shown in, too, beside its own."""
+        self.table = torch.cat([encode(tower, gallery), encode(tower, gallery, rng)])
         self._rows: defaultdict[Cell, list[int]] = defaultdict(list)
-        for row, cell in enumerate(cell for drawn in gallery for cell in drawn.picture.cells()):
+        for row, cell in enumerate(cell for _ in range(2) for drawn in gallery for cell in drawn.picture.cells()):
             self._rows[cell].append(row)
 
     def holds(self, window: Sequence[Picture]) -> bool:

@@ -15,7 +15,7 @@ import torch
 
 from kamera_agent.pocket.screen import Picture
 from kamera_agent.pocket.tasks import Question
-from kamera_agent.pocket.train.gaze import GAZES, Gaze, Sight, focus, look_around
+from kamera_agent.pocket.train.gaze import GAZES, Gaze, Sight, focus, holders, look_around
 from kamera_agent.pocket.train.probes import CLASSES
 from kamera_agent.pocket.train.relations import Relations, relate
 from kamera_agent.pocket.words import SHOWN
@@ -151,6 +151,8 @@ class Batcher:
             sequence.say((*asked, *answer), axes, block)
             first = len(sequence.token_ids) - len(answer) - 1
             sequence.gazes["focus"].append((first, focus(question, window, sights)))
+            if question.task == "find":
+                sequence.gazes["holder"].append((first, holders(question, sights)))
             if question.subject:
                 subject = first + 1 - len(asked) + asked.index(self._word[question.subject])
                 sequence.gazes["subject"].append((first, [subject]))

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from kamera_agent.pocket.screen import CELL, Picture, Screen
+from kamera_agent.pocket.chunks import chunk_of
+from kamera_agent.pocket.screen import CELL, SHOT_TIMES, Picture, Screen
 from kamera_agent.pocket.style import Looks
 from kamera_agent.pocket.tasks import Question, Task, ask
 from kamera_agent.pocket.train.batch import Batch, Batcher, Lesson, Shown
 from kamera_agent.pocket.train.gaze import gaze_loss
 from kamera_agent.pocket.train.probes import Probes
+from kamera_agent.pocket.train.recipe import Course
 from kamera_agent.pocket.train.relations import Relations
 from kamera_agent.pocket.weights import word_ids
 from kamera_agent.pocket.words import SHOWN
-from kamera_agent.pocket.world import FULL_SIZE, STORIES, Size, Story, World
+from kamera_agent.pocket.world import STORIES, Story, World
 from kamera_agent.runtime.families.base import Family
-from kamera_agent.vision.frames import Frames
-
-NAMESPACE = "pocket-train"
-# Seconds of the two frames of a shot.
-SHOT_TIMES = (0.0, 0.5)
 
 # The probes read what this many layers made of a cell; the layers above are left to the question.
 PROBED_LAYERS = 3
@@ -34,32 +30,8 @@ PROBE_WEIGHT = 0.5
 GAZE_WEIGHT = 1.0
 
 # How many questions of each task a window is asked at most.
-QUOTA: dict[Task, int] = {"read": 2, "find": 1, "diff": 1, "count": 1, "join2": 2, "join3": 3, "track": 3}
-STORY_SHARES = (0.3, 0.35, 0.2, 0.15)
+QUOTA: dict[Task, int] = {"read": 2, "find": 2, "diff": 1, "count": 1, "join2": 2, "join3": 3, "track": 3}
 LEAST_PICTURES: dict[Story, int] = {"changes": 2, "links": 1, "moves": 1, "both": 4}
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """What windows look like up to a share of the training.
-
-    pictures: how many a window may hold. shares: of the stories, in the order of STORIES.
-    """
-
-    until: float
-    size: Size
-    pictures: tuple[int, ...]
-    batch: int
-    shares: tuple[float, ...] = STORY_SHARES
-
-
-COURSES = (
-    Course(400 / 1750, Size(((4, 3), (5, 3)), min_cards=4, max_cards=6, min_marks=2, max_marks=4), (2, 2, 3), 24),
-    Course(800 / 1750, Size(((5, 4), (6, 4), (5, 5)), min_cards=6, max_cards=10), (1, 2, 3, 3, 4), 24),
-    Course(1350 / 1750, FULL_SIZE, (1, 2, 3, 3, 4, 4), 16),
-    # Changes are learned last, and asked about once a window only.
-    Course(1.0, FULL_SIZE, (1, 2, 3, 3, 4, 4), 16, (0.55, 0.25, 0.05, 0.15)),
-)
 
 
 class Features(Protocol):
@@ -150,11 +122,6 @@ def draw_windows(count: int, course: Course, rng: np.random.Generator, looks: Lo
     return windows
 
 
-def course_at(done: float) -> Course:
-    """The course for a share of the training."""
-    return next(course for course in COURSES if done < course.until)
-
-
 def _ask(window: Sequence[Picture], rng: np.random.Generator) -> list[Question]:
     questions: defaultdict[Task, list[Question]] = defaultdict(list)
     for question in ask(window):
@@ -165,10 +132,6 @@ def _ask(window: Sequence[Picture], rng: np.random.Generator) -> list[Question]:
 
 def _lay_out(family: Family, picture: Picture) -> Shown:
     """Tokens and offsets of pictures of this size, from the chunk of a blank one."""
-    blank = np.zeros((2, picture.rows * CELL, picture.columns * CELL, 3), dtype=np.uint8)
-    chunk = (
-        family.image_chunk(blank[0], NAMESPACE)
-        if isinstance(picture, Screen)
-        else family.frames_chunk(Frames(blank, SHOT_TIMES), NAMESPACE)
-    )
+    num_frames = 1 if isinstance(picture, Screen) else len(SHOT_TIMES)
+    chunk = chunk_of(family, np.zeros((num_frames, picture.rows * CELL, picture.columns * CELL, 3), dtype=np.uint8))
     return Shown(chunk.token_ids, chunk.offsets, chunk.extent, ())

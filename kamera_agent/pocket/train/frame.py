@@ -5,6 +5,7 @@ The decoder's first heads are given weights that look cards up by it. All of it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -14,6 +15,10 @@ SIZES = (60, 60, 8)
 # How sharply the first heads look: the score of a match is about 9, of anything else about 0 ± 2.
 SHARPNESS = 1.3
 COPY = 2.0
+# How loud the first layer says what it found, and how much louder the second one asks for it.
+FOUND, GAIN = 0.4, 3.0
+# Pairs of dimensions that tell time, by which a head knows its own picture, and how sharply.
+TIMES, NEARNESS = (1, 2, 3), 3.5
 
 
 class Frame(NamedTuple):
@@ -37,22 +42,35 @@ class Frame(NamedTuple):
 def prime(text: Any, frame: Frame) -> None:
     """Give the heads of gaze.HEADS weights that find what they are to look at.
 
-    Only dimensions that RoPE turns slowly are used: a match must not depend on the distance.
+    A match uses dimensions that RoPE turns slowly: it must not depend on the distance. The fast ones tell a head
+    whether to look at its own screen or away from it.
     """
     label, value, _ = frame.slots
-    layers = [layer.self_attn for layer in text.layers]
-    for attention in layers[:2]:
+    shared = frame.shared.mT
+    first, second, third, fourth = (layer.self_attn for layer in text.layers[:4])
+    size = first.head_dim
+    # The first layer's heads carry what they find to places of their own: a value to the card that looked for its
+    # label, a label to the one that looked for its value. The second layer looks further with that.
+    thin, places = _upright(size, len(shared)), [_upright(size, shared.shape[1]) for _ in range(4)]
+    _carry(first, 0, thin @ value, {0: FOUND * places[0], 1: FOUND * places[1]})
+    _carry(first, 1, thin @ label, {2: FOUND * places[2], 3: FOUND * places[3]})
+    further = GAIN * thin.mT @ places[1], GAIN * thin.mT @ places[2]
+    for attention, (forward, backward) in ((first, (value, label)), (second, further)):
         look = _slow(attention, frame, text)
-        # same: my label, your label; target: my value, your label; source: my label, your value.
-        _set(attention, 0, key=look @ label, queries=(look @ label, look @ value))
-        _set(attention, 1, key=look @ value, queries=(look @ label,))
-    # The word that a question is about goes to where the answer begins, and from there looks for its label.
-    carry = torch.linalg.qr(torch.randn(frame.shared.shape[1], layers[2].head_dim))[0].mT @ frame.shared.mT
-    rows = slice(layers[2].head_dim, 2 * layers[2].head_dim)
-    layers[2].v_proj.weight[rows] = carry
-    layers[2].o_proj.weight[:, 3 * layers[2].head_dim : 4 * layers[2].head_dim] = COPY * carry.mT
-    look = _slow(layers[3], frame, text)
-    _set(layers[3], 0, key=look @ label, queries=(look @ frame.shared.mT,))
+        _look(attention, 0, key=look @ label, queries=(look @ label, look @ forward))
+        _look(attention, 1, key=look @ value, queries=(look @ backward,))
+        _tell_screens_apart(attention)
+    # The word that a question is about goes to where the answer begins, and from there looks for its card.
+    _carry(third, 1, thin @ shared, {3: COPY * thin @ shared})
+    look = _slow(fourth, frame, text)
+    for group, key in enumerate((label, value)):
+        _look(fourth, group, key=look @ key, queries=(look @ shared,))
+
+
+def _upright(rows: int, columns: int) -> torch.Tensor:
+    """Random rows at right angles."""
+    axes: torch.Tensor = torch.linalg.qr(torch.randn(columns, rows))[0]
+    return axes.mT
 
 
 def _slow(attention: Any, frame: Frame, text: Any) -> torch.Tensor:
@@ -60,13 +78,35 @@ def _slow(attention: Any, frame: Frame, text: Any) -> torch.Tensor:
     pairs, (times, *_) = attention.head_dim // 2, text.config.rope_parameters["mrope_section"]
     slow = [dim for dim in range(attention.head_dim) if dim % pairs >= times]
     look = torch.zeros(attention.head_dim, frame.shared.shape[1])
-    look[slow] = torch.linalg.qr(torch.randn(frame.shared.shape[1], len(slow)))[0].mT
+    look[slow] = _upright(len(slow), frame.shared.shape[1])
     return SHARPNESS * look
 
 
-def _set(attention: Any, group: int, key: torch.Tensor, queries: tuple[torch.Tensor, ...]) -> None:
+def _rows(attention: Any, head: int) -> slice:
+    return slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+
+
+def _look(attention: Any, group: int, key: torch.Tensor, queries: tuple[torch.Tensor, ...]) -> None:
     """Weights of one key head, and of the first of its query heads."""
-    size, first = attention.head_dim, group * attention.num_key_value_groups
-    attention.k_proj.weight[group * size : (group + 1) * size] = key
-    for head, query in enumerate(queries, start=first):
-        attention.q_proj.weight[head * size : (head + 1) * size] = query
+    attention.k_proj.weight[_rows(attention, group)] = key
+    for head, query in enumerate(queries, start=group * attention.num_key_value_groups):
+        attention.q_proj.weight[_rows(attention, head)] = query
+
+
+def _carry(attention: Any, group: int, source: torch.Tensor, places: Mapping[int, torch.Tensor]) -> None:
+    """Let heads of a group write what one value head reads at source [head_dim, hidden] to places of that shape."""
+    attention.v_proj.weight[_rows(attention, group)] = source
+    for head, place in places.items():
+        attention.o_proj.weight[:, _rows(attention, head)] = place.mT
+
+
+def _tell_screens_apart(attention: Any) -> None:
+    """Turn the first head away from the cells of its own picture, the last one towards them.
+
+    Those have the same position in time. The three middle ones of the frequencies of time fall off within a picture's
+    extent.
+    """
+    for head, group, sign in ((0, 0, -1.0), (3, 1, 1.0)):
+        for dim in TIMES:
+            attention.q_proj.bias[head * attention.head_dim + dim] = NEARNESS
+            attention.k_proj.bias[group * attention.head_dim + dim] = sign * NEARNESS

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
+from itertools import chain, cycle, islice
 from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from kamera_agent.pocket.renderer import draw_screen, draw_shot
-from kamera_agent.pocket.screen import Picture, Screen
+from kamera_agent.pocket import renderer
+from kamera_agent.pocket.screen import CELL, Picture
 from kamera_agent.pocket.style import Looks
-from kamera_agent.pocket.world import STORIES, Size, World
+from kamera_agent.pocket.world import STORIES, Size, Story, World
 from kamera_agent.vision.image import Pixels
 
 PICTURES_A_WINDOW = 4
@@ -30,7 +31,15 @@ class Drawn(NamedTuple):
 
 def draw(picture: Picture) -> Drawn:
     """Draw one picture."""
-    return Drawn(picture, draw_screen(picture)[None] if isinstance(picture, Screen) else draw_shot(picture))
+    return Drawn(picture, renderer.draw(picture))
+
+
+def cut(frames: Pixels) -> torch.Tensor:
+    """The cells [N, 3, CELL, CELL] of the mean of some frames [F, H, W, 3], row by row; float, 0 to 255."""
+    pixels = torch.from_numpy(frames.astype(np.float32)).mean(0)
+    split = pixels.unflatten(1, (-1, CELL)).unflatten(0, (-1, CELL))
+    cells: torch.Tensor = split.permute(0, 2, 4, 1, 3).flatten(0, 1)
+    return cells
 
 
 def draw_all(pictures: Sequence[Picture]) -> list[Drawn]:
@@ -39,12 +48,10 @@ def draw_all(pictures: Sequence[Picture]) -> list[Drawn]:
         return list(workers.map(draw, pictures, chunksize=AT_ONCE))
 
 
-def sketch(count: int, rng: np.random.Generator, size: Size, looks: Looks) -> list[Picture]:
-    """Pictures of all stories in equal parts, not drawn yet."""
-    return list(islice(_endless(World(rng, size, looks)), count))
-
-
-def _endless(world: World) -> Iterator[Picture]:
-    while True:
-        for story in STORIES:
-            yield from world.window(story, PICTURES_A_WINDOW)
+def sketch(
+    count: int, rng: np.random.Generator, size: Size, looks: Looks, stories: Sequence[Story] = STORIES
+) -> list[Picture]:
+    """Pictures of stories in turn, not drawn yet."""
+    world = World(rng, size, looks)
+    windows = (world.window(story, PICTURES_A_WINDOW) for story in cycle(stories))
+    return list(islice(chain.from_iterable(windows), count))

@@ -14,21 +14,25 @@ import torch
 from kamera_agent.pocket.screen import Cell, Picture, Screen
 from kamera_agent.pocket.tasks import Question
 from kamera_agent.pocket.train.relations import COMES_FROM, LEADS_TO, Relations
-from kamera_agent.pocket.words import ZONES
+from kamera_agent.pocket.words import COUNTS, ZONES
 
-# From a cell: to the same label or shape earlier, to what leads to it, to what it leads to, to its title.
-# From where an answer begins: to the subject of the question, to the cells that hold the answer.
-Gaze = Literal["same", "source", "target", "title", "subject", "focus"]
+# From a cell: to the same label or shape earlier, to what leads to it, to what it leads to, to what is one join
+# further in either direction, to its title.
+# From where an answer begins: to the subject of the question, to the cells that hold the answer, to values it names.
+Gaze = Literal["same", "source", "target", "root", "end", "title", "subject", "focus", "holder"]
 GAZES: tuple[Gaze, ...] = get_args(Gaze)
 
-# (layer, head) of each gaze. Two layers look around, so that what is two joins away is reached, too.
+# (layer, head) of each gaze. Two layers look around: the second looks for what the first has found.
 HEADS: dict[Gaze, tuple[tuple[int, int], ...]] = {
     "same": ((0, 0), (1, 0)),
-    "target": ((0, 1), (1, 1)),
-    "source": ((0, 2), (1, 2)),
+    "target": ((0, 1),),
+    "end": ((1, 1),),
+    "source": ((0, 2),),
+    "root": ((1, 2),),
     "title": ((0, 3), (1, 3)),
     "subject": ((2, 3),),
     "focus": ((3, 0), (4, 1)),
+    "holder": ((3, 2),),
 }
 
 # The first token of the window: where a head looks that finds nothing.
@@ -46,7 +50,9 @@ class Sight(NamedTuple):
 
 def look_around(window: Sequence[Picture], sights: Sequence[Sight]) -> dict[Gaze, list[tuple[int, list[int]]]]:
     """Per gaze of cells, (place, places to look at)."""
-    gazes: dict[Gaze, list[tuple[int, list[int]]]] = {"same": [], "source": [], "target": [], "title": []}
+    gazes: dict[Gaze, list[tuple[int, list[int]]]] = {
+        gaze: [] for gaze in ("same", "source", "target", "root", "end", "title")
+    }
     kinds = [picture.kind if isinstance(picture, Screen) else "shot" for picture in window]
     titles = {sight.picture: sight.place for sight in sights if sight.cell.first == sight.relations.title}
     for sight in sights:
@@ -56,15 +62,26 @@ def look_around(window: Sequence[Picture], sights: Sequence[Sight]) -> dict[Gaze
         if sight.place == titles.get(sight.picture):
             continue
         before = [other for other in sights if other.picture < sight.picture]
-        of_kind = {name: [other for other in before if kinds[other.picture] == name] for name in set(kinds)}
+        shown = {name: [other for other in before if kinds[other.picture] == name] for name in set(kinds)}
+        back, on, known = COMES_FROM.get(kind, ""), LEADS_TO.get(kind, ""), sight.relations
         matches: tuple[tuple[Gaze, list[int]], ...] = (
-            ("same", [o.place for o in of_kind[kind] if o.cell.first == cell.first]),
-            ("source", [o.place for o in of_kind.get(COMES_FROM.get(kind, ""), ()) if o.cell.second == cell.first]),
-            ("target", [o.place for o in of_kind.get(LEADS_TO.get(kind, ""), ()) if o.cell.first == cell.second]),
+            ("same", _labelled(cell.first, shown[kind])),
+            ("source", _valued(cell.first, shown.get(back, []))),
+            ("target", _labelled(cell.second, shown.get(on, []))),
+            ("root", _valued(known.source, shown.get(COMES_FROM.get(back, ""), []))),
+            ("end", _labelled(known.target, shown.get(LEADS_TO.get(on, ""), []))),
         )
         for gaze, found in matches:
             gazes[gaze].append((sight.place, found or [SINK]))
     return gazes
+
+
+def _labelled(word: str, sights: Sequence[Sight]) -> list[int]:
+    return [sight.place for sight in sights if word and sight.cell.first == word]
+
+
+def _valued(word: str, sights: Sequence[Sight]) -> list[int]:
+    return [sight.place for sight in sights if word and sight.cell.second == word]
 
 
 def focus(question: Question, window: Sequence[Picture], sights: Sequence[Sight]) -> list[int]:
@@ -88,7 +105,14 @@ def focus(question: Question, window: Sequence[Picture], sights: Sequence[Sight]
                 hit = about and holds
         if hit:
             found.append(place)
-    return found or [SINK]
+    # What is counted is told by how much of the attention it draws away from the sink.
+    counts = question.answer in COUNTS
+    return [*found, SINK] if counts or not found else found
+
+
+def holders(question: Question, sights: Sequence[Sight]) -> list[int]:
+    """Places of the cells that show the subject of a question as a value."""
+    return _valued(question.subject, sights) or [SINK]
 
 
 def gaze_loss(attentions: Sequence[torch.Tensor], gazes: Mapping[Gaze, tuple[torch.Tensor, ...]]) -> torch.Tensor:

@@ -8,22 +8,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from kamera_agent.pocket.screen import Screen, Shot
+from kamera_agent.pocket.train.bank import encode
 from kamera_agent.pocket.train.frame import Frame
-from kamera_agent.pocket.train.gallery import Drawn
+from kamera_agent.pocket.train.gallery import Drawn, cut
 from kamera_agent.pocket.train.probes import CLASSES, FLAGS, label
 from kamera_agent.pocket.train.tower import Tower
+from kamera_agent.pocket.train.variety import vary
 from kamera_agent.pocket.words import COLOURS, ITEMS, MONTHS, NUMBERS, PERSONS, ROOMS, SHAPES, ZONES
-from kamera_agent.pocket.world import Size
-from kamera_agent.vision.image import Pixels
 
-# Small pictures full of cards: nearly every cell is a lesson.
-DENSE = Size(grids=((4, 4), (5, 4), (4, 5), (6, 3)), min_cards=10, max_cards=12)
-BATCH = 32
-# Of the pictures of a batch; marks are far easier to read than words.
-SHOTS = 3
-RECOLOURED = 0.6
-NUM_WHITENED = 800
+NUM_WHITENED = 14_000
+# The slot that every cell of a shot fills, and no other.
+ZONE_SLOT = 2
 # Length of a word's code in a feature: what the decoder's residual stream starts with.
 FEATURE_NORM = 3.0
 CERTAINTY = 12.0
@@ -35,13 +30,25 @@ SLOT_WORDS = (ITEMS + PERSONS + ROOMS + MONTHS + SHAPES, NUMBERS + PERSONS + ROO
 class Reading:
     """A tower that learns what the cells of a gallery show, and to tell it in the words of a frame."""
 
-    def __init__(self, tower: Tower, frame: Frame, embeddings: torch.Tensor, gallery: Sequence[Drawn]) -> None:
-        """embeddings: [words, hidden], the decoder's of SHOWN. The tower's patch embedding is set here."""
-        tower.whiten(torch.cat([tower.patches(drawn.frames) for drawn in gallery[:NUM_WHITENED]]))
-        self._tower, self._frame, self._gallery = tower, frame, gallery
-        self._labels = [label(drawn.picture.cells()) for drawn in gallery]
-        self._screens = [index for index, drawn in enumerate(gallery) if isinstance(drawn.picture, Screen)]
-        self._shots = [index for index, drawn in enumerate(gallery) if isinstance(drawn.picture, Shot)]
+    def __init__(
+        self,
+        tower: Tower,
+        frame: Frame,
+        embeddings: torch.Tensor,
+        gallery: Sequence[Drawn],
+        num_cells: tuple[int, int, int],
+    ) -> None:
+        """embeddings: [words, hidden], the decoder's of SHOWN. num_cells: as Gallery.cells.
+
+        The tower's patch embedding is set here.
+        """
+        self._cells = torch.cat([cut(drawn.frames).byte() for drawn in gallery])
+        self._labels = torch.cat([label(drawn.picture.cells()) for drawn in gallery])
+        self._in_shot, full = self._labels[:, ZONE_SLOT] > 0, (self._labels > 0).any(-1)
+        kinds = full & ~self._in_shot, self._in_shot, ~full
+        self._kinds = [(kind.nonzero().flatten(), count) for kind, count in zip(kinds, num_cells, strict=True) if count]
+        self._tower, self._frame = tower, frame
+        tower.whiten(tower.patches(self._cells[:NUM_WHITENED].float()))
         shared = embeddings @ frame.shared
         self._codes = [self._code(shared[:, : len(slot)]) for slot in frame.slots]
         self._thresholds = torch.stack([self._threshold(words) for words in SLOT_WORDS])
@@ -57,12 +64,10 @@ class Reading:
         return torch.tensor([0.5, *[0.0 if name in words else -100.0 for name in list(CLASSES)[1:]]])
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
-        """Loss of reading some pictures of the gallery in other colours: the right words, and nothing but them."""
-        shots = SHOTS if self._shots else 0
-        chosen = [*rng.choice(self._screens, BATCH - shots), *rng.choice(self._shots or [0], shots)]
-        patches = torch.cat([self._tower.patches(_recolour(self._gallery[index], rng)) for index in chosen])
-        labels = torch.cat([self._labels[index] for index in chosen])
-        features = self._tower(patches)
+        """Loss of reading some cells of the gallery in other looks: the right words, and nothing but them."""
+        chosen = torch.from_numpy(np.concatenate([rng.choice(kind, count) for kind, count in self._kinds]))
+        cells, labels = vary(self._cells[chosen].float(), self._in_shot[chosen], rng), self._labels[chosen]
+        features = self._tower(self._tower.patches(cells))
         scores, something = self._scores(features), labels > 0
         wrong = functional.cross_entropy(scores[something], labels[something]) + functional.cross_entropy(
             scores[~something], labels[~something]
@@ -78,7 +83,7 @@ class Reading:
     @torch.no_grad()
     def accuracy(self, gallery: Sequence[Drawn]) -> float:
         """Share of the cells with something in them that are read without a fault."""
-        features = torch.cat([self._tower(self._tower.patches(drawn.frames)) for drawn in gallery])
+        features = encode(self._tower, gallery)
         labels = torch.cat([label(drawn.picture.cells()) for drawn in gallery])
         right = (self._scores(features).argmax(-1) == labels).all(-1)
         return float(right[(labels > 0).any(-1)].float().mean())
@@ -90,13 +95,3 @@ class Reading:
             for codes, place in zip(self._codes, self._frame.slots, strict=True)
         ]
         return CERTAINTY * (torch.stack(told, dim=1) + self._thresholds)
-
-
-def _recolour(drawn: Drawn, rng: np.random.Generator) -> Pixels:
-    """A screen in colours of another theme; the colours of a shot mean something and stay."""
-    if not isinstance(drawn.picture, Screen) or rng.random() > RECOLOURED:
-        return drawn.frames
-    pixels = drawn.frames[..., rng.permutation(3)].astype(np.float32)
-    if rng.random() < 0.5:
-        pixels = 255 - pixels
-    return np.clip(pixels * rng.uniform(0.8, 1.15) + rng.uniform(-25, 25, 3), 0, 255)

@@ -1,20 +1,96 @@
-"""How long to train what."""
+"""What to train, on what, and how long."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kamera_agent.pocket.model import POCKET, Shape
+from kamera_agent.pocket.style import LOOKS, Looks
+from kamera_agent.pocket.world import FULL_SIZE, Size, Story
+
+# Small pictures full of cards: nearly every cell is a lesson.
+DENSE = Size(grids=((4, 4), (5, 4), (4, 5), (6, 3)), min_cards=10, max_cards=12)
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Pictures that the tower learns from: how many, of what size and stories, and how many cells of them a step sees.
+
+    cells: of screens, with something in them; of shots; of screens, empty.
+    """
+
+    count: int
+    size: Size
+    stories: tuple[Story, ...]
+    cells: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What windows look like up to a share of the training.
+
+    pictures: how many a window may hold. shares: of the stories, in the order of STORIES.
+    """
+
+    until: float
+    size: Size
+    pictures: tuple[int, ...]
+    batch: int
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Steps of the decoder's training, through courses, with a peak of the learning rate."""
+
+    courses: tuple[Course, ...]
+    num_steps: int
+    rate: float
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A training of two stages. gallery: pictures that the tower learns from."""
+    """A training: the tower learns to read in read_steps, then the decoder learns tasks stage by stage, by name.
+
+    exam: what the windows look like that it is graded by after every stage.
+    """
 
     shape: Shape
-    gallery: int
+    looks: Looks
+    gallery: Gallery
     read_steps: int
-    task_steps: int
+    stages: Mapping[str, Stage]
+    exam: Course
 
 
-POCKET_RECIPE = Recipe(POCKET, gallery=9000, read_steps=3000, task_steps=1750)
+SMALL_SIZE = Size(((4, 3), (5, 3)), min_cards=4, max_cards=6, min_marks=2, max_marks=4)
+EXAM = Course(1.0, FULL_SIZE, (1, 2, 3, 3, 4, 4), 12, (0.55, 0.25, 0.05, 0.15))
+MIDDLE_SIZE = Size(((5, 4), (6, 4), (5, 5)), min_cards=6, max_cards=10)
+
+TASKS_STAGE = Stage(
+    (
+        Course(0.12, SMALL_SIZE, (2, 2, 3), 24, (0.3, 0.35, 0.2, 0.15)),
+        Course(0.5, MIDDLE_SIZE, (1, 2, 3, 3, 4), 14, (0.4, 0.35, 0.1, 0.15)),
+        Course(0.75, FULL_SIZE, (1, 2, 3, 3, 4, 4), 12, (0.3, 0.35, 0.2, 0.15)),
+        EXAM,
+    ),
+    num_steps=2800,
+    rate=2e-3,
+)
+# Counting is learned last, and asked about once a window only: many small windows of changes.
+COUNTING_STAGE = Stage(
+    (Course(1.0, FULL_SIZE, (2, 2, 2, 3), 20, (0.8, 0.13, 0.03, 0.04)),),
+    num_steps=800,
+    rate=6e-4,
+)
+
+POCKET_RECIPE = Recipe(
+    POCKET,
+    LOOKS["train"],
+    # Marks are far easier to read than words.
+    Gallery(9000, DENSE, ("changes", "links", "links", "changes", "links", "moves"), (448, 64, 96)),
+    read_steps=2400,
+    stages={"tasks": TASKS_STAGE, "counting": COUNTING_STAGE},
+    exam=EXAM,
+)

@@ -10,35 +10,27 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kamera_agent.pocket.model import build_model, build_processor
-from kamera_agent.pocket.style import LOOKS
+from kamera_agent.pocket.style import Looks
 from kamera_agent.pocket.tasks import TASKS
 from kamera_agent.pocket.tokenizer import SPACE
 from kamera_agent.pocket.train.bank import Bank
-from kamera_agent.pocket.train.decoding import (
-    COURSES,
-    GAZE_WEIGHT,
-    PROBE_WEIGHT,
-    Decoder,
-    Lessons,
-    course_at,
-    draw_windows,
-)
+from kamera_agent.pocket.train.decoding import GAZE_WEIGHT, PROBE_WEIGHT, Decoder, Lessons, draw_windows
 from kamera_agent.pocket.train.frame import Frame, prime
-from kamera_agent.pocket.train.gallery import draw_all, sketch
-from kamera_agent.pocket.train.reading import DENSE, Reading
-from kamera_agent.pocket.train.recipe import Recipe
-from kamera_agent.pocket.train.study import Tell, study
+from kamera_agent.pocket.train.gallery import Drawn, draw_all, sketch
+from kamera_agent.pocket.train.reading import Reading
+from kamera_agent.pocket.train.recipe import Recipe, Stage
+from kamera_agent.pocket.train.study import LossOf, Tell, study
 from kamera_agent.pocket.train.tower import Tower
 from kamera_agent.pocket.weights import save_checkpoint, word_ids
 from kamera_agent.pocket.words import SHOWN, WORDS
 from kamera_agent.runtime.families import family_for
 
-READ_RATE, TASK_RATE = 3e-3, 2e-3
-# Share of a layer's usual say, and length of the embeddings of words that screens show, when training begins.
-QUIET, EMBEDDING_NORM = 0.2, 2.0
+READ_RATE = 3e-3
+# When training begins: shares of the usual say of a layer and of a feature, and length of the embeddings of words
+# that screens show.
+QUIET, FAINT, EMBEDDING_NORM = 0.2, 0.05, 2.0
 SMOOTHING, LOG_EVERY = 50, 100
 EXAM_PICTURES, EXAM_WINDOWS = 200, 96
-LOOKS_OF_TRAINING = LOOKS["train"]
 
 
 def train(recipe: Recipe, folder: Path, seed: int) -> None:
@@ -53,12 +45,17 @@ def train(recipe: Recipe, folder: Path, seed: int) -> None:
     prepare(model, processor.tokenizer)
     prime(model.model.language_model, frame)
     with _progress() as progress:
-        gallery = draw_all(sketch(recipe.gallery, np.random.default_rng((seed, 1)), DENSE, LOOKS_OF_TRAINING))
+        gallery = _draw(recipe, recipe.gallery.count, np.random.default_rng((seed, 1)))
         embeddings = model.get_input_embeddings().weight.detach()[word_ids(processor.tokenizer, SHOWN)].clone()
-        _learn_to_read(Reading(tower, frame, embeddings, gallery), tower, recipe, state, seed, progress)
-        bank = Bank(tower, gallery)
+        reading = Reading(tower, frame, embeddings, gallery, recipe.gallery.cells)
+        _learn_to_read(reading, tower, recipe, state, seed, progress)
+        bank = Bank(tower, gallery, np.random.default_rng((seed, 4)))
         _learn_tasks(Decoder(family), Lessons(family, bank), bank, recipe, state, seed, progress)
     save_checkpoint(model, processor, folder)
+
+
+def _draw(recipe: Recipe, count: int, rng: np.random.Generator) -> list[Drawn]:
+    return draw_all(sketch(count, rng, recipe.gallery.size, recipe.looks, recipe.gallery.stories))
 
 
 def _learn_to_read(reading: Reading, tower: Tower, recipe: Recipe, state: Path, seed: int, progress: Progress) -> None:
@@ -71,7 +68,7 @@ def _learn_to_read(reading: Reading, tower: Tower, recipe: Recipe, state: Path, 
         seed=seed + 1,
         tell=_teller(progress, "reading", recipe.read_steps),
     )
-    exam = draw_all(sketch(EXAM_PICTURES, np.random.default_rng((seed, 2)), DENSE, LOOKS_OF_TRAINING))
+    exam = _draw(recipe, EXAM_PICTURES, np.random.default_rng((seed, 2)))
     progress.console.print(f"cells read: {reading.accuracy(exam):.4f}")
     tower.visual.requires_grad_(False)
 
@@ -79,25 +76,30 @@ def _learn_to_read(reading: Reading, tower: Tower, recipe: Recipe, state: Path, 
 def _learn_tasks(
     decoder: Decoder, lessons: Lessons, bank: Bank, recipe: Recipe, state: Path, seed: int, progress: Progress
 ) -> None:
+    for number, (name, stage) in enumerate(recipe.stages.items()):
+        study(
+            state / f"{name}.safetensors",
+            {"text": decoder.text, "probes": decoder.probes},
+            _losses(decoder, lessons, bank, stage, recipe.looks),
+            peak_rate=stage.rate,
+            num_steps=stage.num_steps,
+            seed=seed + 2 + number,
+            tell=_teller(progress, name, stage.num_steps),
+        )
+        rng = np.random.default_rng((seed, 3))
+        windows = [*filter(bank.holds, draw_windows(EXAM_WINDOWS, recipe.exam, rng, recipe.looks))]
+        right, asked = decoder.grade(lessons.batch(windows, rng), bank.table)
+        progress.console.print(" ".join(f"{task} {right[task] / max(asked[task], 1):.3f}" for task in TASKS))
+
+
+def _losses(decoder: Decoder, lessons: Lessons, bank: Bank, stage: Stage, looks: Looks) -> LossOf:
     def loss_of(done: float, rng: np.random.Generator) -> torch.Tensor:
-        course = course_at(done)
-        windows = filter(bank.holds, draw_windows(course.batch, course, rng, LOOKS_OF_TRAINING))
+        course = next(course for course in stage.courses if done < course.until)
+        windows = filter(bank.holds, draw_windows(course.batch, course, rng, looks))
         answers, probes, gazes = decoder.loss(lessons.batch(list(windows), rng), bank.table)
         return answers + PROBE_WEIGHT * probes + GAZE_WEIGHT * gazes
 
-    study(
-        state / "tasks.safetensors",
-        {"text": decoder.text, "probes": decoder.probes},
-        loss_of,
-        peak_rate=TASK_RATE,
-        num_steps=recipe.task_steps,
-        seed=seed + 2,
-        tell=_teller(progress, "tasks", recipe.task_steps),
-    )
-    rng = np.random.default_rng((seed, 3))
-    windows = [*filter(bank.holds, draw_windows(EXAM_WINDOWS, COURSES[-1], rng, LOOKS_OF_TRAINING))]
-    right, asked = decoder.grade(lessons.batch(windows, rng), bank.table)
-    progress.console.print(" ".join(f"{task} {right[task] / max(asked[task], 1):.3f}" for task in TASKS))
+    return loss_of
 
 
 @torch.no_grad()
@@ -109,6 +111,8 @@ def prepare(model: Any, tokenizer: Any) -> None:
     embeddings[word_ids(tokenizer, SHOWN)] = scale * torch.linalg.qr(torch.randn(embeddings.shape[1], len(SHOWN)))[0].mT
     bare, spaced = word_ids(tokenizer, WORDS), word_ids(tokenizer, [SPACE + word for word in WORDS])
     embeddings[spaced] = embeddings[bare] + noise[bare]
+    # Features that begin near nothing: else the tower's first hundreds of steps go into making them smaller.
+    model.model.visual.merger.mlp[-1].weight.mul_(FAINT)
     # Layers that say little at first: else the codes would drown before the upper ones can read them.
     for layer in model.model.language_model.layers:
         layer.self_attn.o_proj.weight.mul_(QUIET)

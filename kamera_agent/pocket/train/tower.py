@@ -8,16 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
-
-from kamera_agent.vision.image import Pixels
-
-# Patches of a cell: two by two, row by row, as the merger takes them.
-SIDE = 2
-PATCHES = SIDE * SIDE
 
 
 class Tower:
@@ -28,16 +21,16 @@ class Tower:
         self._patch = image_processor.patch_size
         self._mean = torch.tensor(image_processor.image_mean)
         self._std = torch.tensor(image_processor.image_std)
-        rows, columns = torch.arange(PATCHES) // SIDE, torch.arange(PATCHES) % SIDE
-        self._places = torch.stack([rows, columns], dim=1)
+        # Patches of a cell: so many by so many, row by row, as the merger takes them.
+        self._side = image_processor.merge_size
+        self._places = torch.cartesian_prod(torch.arange(self._side), torch.arange(self._side))
 
-    def patches(self, frames: Pixels) -> torch.Tensor:
-        """Normalised patches [cells · 4, 3 · P · P] of the mean of some frames [F, H, W, 3]."""
-        pixels = (torch.from_numpy(frames.astype(np.float32)).mean(0) / 255 - self._mean) / self._std
-        patch, cell = self._patch, SIDE * self._patch
-        height, width = pixels.shape[0] // cell, pixels.shape[1] // cell
-        split = pixels.view(height, SIDE, patch, width, SIDE, patch, 3)
-        return split.permute(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3 * patch * patch)
+    def patches(self, cells: torch.Tensor) -> torch.Tensor:
+        """Normalised patches [N · patches of a cell, 3 · P · P] of cells [N, 3, CELL, CELL] of 0 to 255."""
+        pixels = (cells / 255 - self._mean[:, None, None]) / self._std[:, None, None]
+        split = pixels.unflatten(3, (self._side, self._patch)).unflatten(2, (self._side, self._patch))
+        patches: torch.Tensor = split.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
+        return patches
 
     @torch.no_grad()
     def whiten(self, patches: torch.Tensor) -> None:
@@ -47,8 +40,9 @@ class Tower:
         see the strokes of letters. The same for both frames of a temporal patch: it embeds their mean.
         """
         weight = self.visual.patch_embed.proj.weight
-        energies, axes = torch.linalg.eigh(patches.mT @ patches / len(patches))
-        axes = axes.flip(1)[:, : len(weight)] / energies.flip(0)[: len(weight)].sqrt()
+        # In double: the strokes that tell letters apart lie many orders below brightness.
+        energies, axes = torch.linalg.eigh((patches.mT @ patches / len(patches)).double())
+        axes = (axes.flip(1)[:, : len(weight)] / energies.flip(0)[: len(weight)].sqrt()).float()
         # The signs of eigenvectors are the solver's whim.
         axes *= axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
         halves = (axes.mT / 2).view(len(weight), 3, 1, self._patch, self._patch)
@@ -61,7 +55,7 @@ class Tower:
         return patches @ weight.sum(2).flatten(1).mT
 
     def __call__(self, patches: torch.Tensor) -> torch.Tensor:
-        """Features [cells, hidden] of patches [cells · 4, 3 · P · P]."""
+        """Features [cells, hidden] of patches as above."""
         states = self.embed(patches)
         for block in self.visual.blocks:
             states = states + self._attend(block.attn, block.norm1(states))
@@ -71,7 +65,7 @@ class Tower:
 
     def _attend(self, attention: Any, states: torch.Tensor) -> torch.Tensor:
         query, key, value = (
-            attention.qkv(states).view(-1, PATCHES, 3, attention.num_heads, attention.head_dim).unbind(2)
+            attention.qkv(states).view(-1, len(self._places), 3, attention.num_heads, attention.head_dim).unbind(2)
         )
         turns = self._places[:, :, None] * self.visual.rotary_pos_emb.inv_freq
         angles = turns.flatten(1).repeat(1, 2)

@@ -11,6 +11,7 @@ from blake3 import blake3
 from torch import nn
 
 from kamera_agent.chunk import Chunk, TextRun
+from kamera_agent.errors import InputError, UnsupportedModelError
 from kamera_agent.runtime.kv_pool import KVShape
 from kamera_agent.runtime.slot_cache import SlotCache
 from kamera_agent.vision.frames import Frames
@@ -19,6 +20,8 @@ from kamera_agent.vision.image import Pixels
 Run = Chunk | TextRun
 
 NUM_SAMPLES = 64
+# A role that no template has, to find what stands before and behind one.
+ROLE = "role"
 
 
 class Processors(NamedTuple):
@@ -152,6 +155,29 @@ class Family(ABC):
     def markup(self, text: str) -> tuple[int, ...]:
         """Token ids of the chat format's own text, markers and all."""
         return tuple(self.processors.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def turns(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[tuple[str, str]]:
+        """Role and text of every turn that the model's own chat template makes of messages.
+
+        messages, tools: as apply_chat_template takes them, contents as strings. Texts must hold no markers.
+        Raises InputError where the template has no place for tools, UnsupportedModelError where its turns are not
+        those of open_turn and close_turn.
+        """
+        tokenizer = self.processors.tokenizer
+        rendered = tokenizer.apply_chat_template(list(messages), tools=list(tools) or None, tokenize=False)
+        if tools and tools[0]["function"]["name"] not in rendered:
+            raise InputError("The chat template of this model has no place for tools; leave them out.")
+        before, after = tokenizer.decode(self.open_turn(ROLE)).split(ROLE)
+        *turns, rest = rendered.split(tokenizer.decode(self.close_turn()))
+        heads = [turn.removeprefix(before).partition(after) for turn in turns]
+        if rest or not all(turn.startswith(before) and head[1] for turn, head in zip(turns, heads, strict=True)):
+            raise UnsupportedModelError(
+                f"The chat template writes turns otherwise than {before}role{after}: {rendered[:200]!r}. "
+                "Use windows instead of messages."
+            )
+        return [(role, text) for role, _, text in heads]
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""

@@ -1,0 +1,7 @@
+"""Under an agent: a LangChain chat model over a Kamera, and the window that a screen agent looks through."""
+
+from kamera_agent.agent.chat_model import ChatKamera
+from kamera_agent.agent.middleware import ScreenWindow
+from kamera_agent.agent.policy import Budget, Interval, KeepLast
+
+__all__ = ["Budget", "ChatKamera", "Interval", "KeepLast", "ScreenWindow"]

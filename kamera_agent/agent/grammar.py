@@ -1,0 +1,106 @@
+"""What a reply may say: JSON of a schema, or a call of one of some tools. Enforced by llguidance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.hf import from_tokenizer
+
+from kamera_agent.errors import InputError
+
+Schema = Mapping[str, Any]
+
+# Without it a small model may write blanks for ever.
+COMPACT = {"x-guidance": {"whitespace_flexible": False}}
+
+
+BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"}
+FORMS = {"maxLength", "pattern", "format", "enum", "const"}
+# Whole numbers that every JSON reader keeps (RFC 7493): a small model may write digits for ever.
+LARGEST = 2**53 - 1
+
+
+class Grammars:
+    """Makes constraints over one tokenizer."""
+
+    def __init__(self, tokenizer: Any, max_string: int | None = None) -> None:
+        """max_string: characters of a string where the schema sets no bound."""
+        self._hugging_face = tokenizer
+        self._max_string = max_string
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        return from_tokenizer(self._hugging_face, eos_token=self._hugging_face.eos_token_id)
+
+    def json(self, schema: Schema) -> Matcher:
+        """A constraint to JSON of a schema. Raises InputError for one that cannot be enforced."""
+        return self._matcher(LLMatcher.grammar_from_json_schema(json.dumps({**self._bounded(schema), **COMPACT})))
+
+    def calls(self, tools: Sequence[Schema]) -> Matcher:
+        """A constraint to a call of one of some tools, as OpenAI describes them, in the Hermes form.
+
+        Raises InputError for a schema that cannot be enforced.
+        """
+        kinds = [
+            {
+                "type": "object",
+                "properties": {"name": {"const": tool["function"]["name"]}, "arguments": _parameters(tool)},
+                "required": ["name", "arguments"],
+            }
+            for tool in tools
+        ]
+        call = json.dumps({**self._bounded({"anyOf": kinds}), **COMPACT})
+        return self._matcher(
+            LLMatcher.grammar_from_lark(f'start: "<tool_call>\\n" call "\\n</tool_call>"\ncall: %json {call}')
+        )
+
+    def _bounded(self, schema: Any) -> Any:
+        """A schema with bounds on what has none: strings, whole numbers, and the properties of an object."""
+        if isinstance(schema, list):
+            return [self._bounded(part) for part in schema]
+        if not isinstance(schema, Mapping):
+            return schema
+        bounded = {name: self._bounded(part) for name, part in schema.items()}
+        if schema.get("type") == "integer" and not BOUNDS & schema.keys():
+            bounded |= {"minimum": -LARGEST, "maximum": LARGEST}
+        if schema.get("type") == "string" and self._max_string and not FORMS & schema.keys():
+            bounded["maxLength"] = self._max_string
+        if "properties" in schema:
+            bounded.setdefault("additionalProperties", False)
+        return bounded
+
+    def _matcher(self, grammar: str) -> Matcher:
+        if error := LLMatcher.validate_grammar(grammar, self._tokenizer):
+            raise InputError(f"This schema cannot be enforced: {error.strip()}")
+        return Matcher(LLMatcher(self._tokenizer, grammar))
+
+
+class Matcher:
+    """Where a reply stands in a grammar: a Constraint."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    def mask(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits [vocab] with everything at minus infinity that the grammar does not allow next."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little").astype(bool)).to(logits.device)
+        # Models may have more logits than the tokenizer has words, and the bits are padded.
+        masked = torch.full_like(logits, float("-inf"))
+        size = min(len(logits), len(allowed))
+        masked[:size] = logits[:size].where(allowed[:size], float("-inf"))
+        return masked
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token."""
+        self._matcher.consume_token(token)
+
+
+def _parameters(tool: Schema) -> Schema:
+    return tool["function"].get("parameters") or {"type": "object", "properties": {}}

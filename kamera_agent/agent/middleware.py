@@ -1,0 +1,155 @@
+"""A create_agent middleware that decides which screenshots the model sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from langchain.agents import AgentState
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+from langchain.tools import ToolRuntime
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AnyMessage, ToolMessage
+from langchain_core.tools import BaseTool, tool
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from kamera_agent.agent.chat_model import ChatKamera
+from kamera_agent.agent.pixels import PixelFolder
+from kamera_agent.agent.policy import Budget, KeepLast, Policy
+from kamera_agent.agent.screens import LOOK_BACK, Screen, list_screens, show, stow
+from kamera_agent.config import DEFAULT_STORE
+from kamera_agent.errors import SettingError
+
+STUB = "[Screenshot of step {step} is not shown; look_back brings it back.]"
+SAME = "[The screen looks as in step {step}.]"
+DEFAULT_FOLDER = os.path.join(DEFAULT_STORE, "pixels")
+
+Update = dict[str, Any] | None
+Answer = ModelResponse[Any]
+Told = ToolMessage | Command[Any]
+
+
+class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
+    """Keeps a few screenshots in the model's sight and gives the agent a tool to look back at the others.
+
+    The state of the agent holds ids; the pixels lie in a folder, by content. A screenshot that shows what the one
+    before it showed is referred to, not sent again.
+
+    policy: KeepLast, Interval or Budget; keep_last is short for the first. pinned: steps that are always shown.
+    stub: what stands in the place of a screenshot, with {step}. count_tokens: tokens of an encoded image, for Budget;
+    a ChatKamera counts them itself.
+    """
+
+    def __init__(
+        self,
+        keep_last: int = 3,
+        *,
+        policy: Policy | None = None,
+        pinned: Collection[int] = (),
+        stub: str = STUB,
+        folder: str | os.PathLike[str] = DEFAULT_FOLDER,
+        count_tokens: Callable[[bytes], int] | None = None,
+    ) -> None:
+        super().__init__()
+        self._policy = policy or KeepLast(keep_last)
+        self._pinned = frozenset(pinned)
+        self._stub = stub
+        self._folder = PixelFolder(folder)
+        self._count_tokens = count_tokens
+        self.tools: Sequence[BaseTool] = [_look_back_tool()]
+
+    def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
+        """Put ids in the place of the pixels that the caller sent."""
+        stowed = [stow(message, self._folder) for message in state["messages"]]
+        changed = [new for new, old in zip(stowed, state["messages"], strict=True) if new is not old]
+        return {"messages": changed} if changed else None
+
+    async def abefore_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
+        """The same."""
+        return self.before_agent(state, runtime)
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Told]) -> Told:
+        """Put ids in the place of the pixels that a tool brought."""
+        return self._stow(handler(request))
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Told]]
+    ) -> Told:
+        """The same."""
+        return self._stow(await handler(request))
+
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Answer]) -> Answer:
+        """Show the model what the policy keeps."""
+        return handler(request.override(messages=self.edit(request.messages, request.model)))
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Answer]]
+    ) -> Answer:
+        """The same."""
+        return await handler(request.override(messages=self.edit(request.messages, request.model)))
+
+    def edit(self, messages: Sequence[AnyMessage], model: BaseChatModel | None = None) -> list[AnyMessage]:
+        """Messages as the model gets to see them. What is not stowed yet is."""
+        stowed = [stow(message, self._folder) for message in messages]
+        screens = list_screens(stowed)
+        twins = _twins(screens)
+        single = [screen for screen in screens if screen.step not in twins]
+        kept = {screen.step for screen in single[self._policy.first(self._sizes(single, model)) :]} | self._pinned
+
+        def stub(screen: Screen) -> str:
+            shown = twins.get(screen.step)
+            return SAME.format(step=shown) if shown in kept else self._stub.format(step=screen.step)
+
+        return show(stowed, screens, kept, self._folder, stub)
+
+    def _sizes(self, screens: Sequence[Screen], model: BaseChatModel | None) -> list[int]:
+        """Tokens of screenshots; only a budget needs to know them."""
+        if not isinstance(self._policy, Budget):
+            return [0] * len(screens)
+        count = model.count_image_tokens if isinstance(model, ChatKamera) else self._count_tokens
+        if count is None:
+            raise SettingError("A Budget needs token counts: use a ChatKamera, or give ScreenWindow count_tokens.")
+        return [count(self._folder.get(screen.image_id)) for screen in screens]
+
+    def _stow(self, told: Told) -> Told:
+        if isinstance(told, ToolMessage):
+            return stow(told, self._folder)
+        if isinstance(told.update, dict) and "messages" in told.update:
+            messages = [stow(message, self._folder) for message in told.update["messages"]]
+            return replace(told, update={**told.update, "messages": messages})
+        return told
+
+
+def _twins(screens: Sequence[Screen]) -> dict[int, int]:
+    """Steps that show what the step before them showed -> the first step that showed it."""
+    twins: dict[int, int] = {}
+    for before, screen in pairwise(screens):
+        if before.image_id == screen.image_id:
+            twins[screen.step] = twins.get(before.step, before.step)
+    return twins
+
+
+def _look_back_tool() -> BaseTool:
+    @tool(LOOK_BACK)
+    def look_back(runtime: ToolRuntime, steps: list[int] | None = None) -> list[dict[str, Any]] | str:
+        """Look at earlier screenshots again. Without steps: list what there is."""
+        screens = {screen.step: screen for screen in list_screens(runtime.state["messages"])}
+        listing = "\n".join(f"step {screen.step}: {screen.caption or '(no text)'}" for screen in screens.values())
+        if not steps:
+            return listing or "There is no screenshot yet."
+        if unknown := [step for step in steps if step not in screens]:
+            return f"There is no screenshot of step {', '.join(map(str, unknown))}. There are:\n{listing}"
+        blocks: list[dict[str, Any]] = []
+        for step in steps:
+            blocks += [
+                {"type": "text", "text": f"Step {step}:"},
+                {"type": "image", "file_id": screens[step].image_id},
+            ]
+        return blocks
+
+    return look_back

@@ -1,0 +1,63 @@
+"""Which screenshots an agent keeps in sight, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from kamera_agent.errors import SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLast:
+    """The newest so many."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        _at_least("count", self.count, 0)
+
+    def first(self, sizes: Sequence[int]) -> int:
+        """Index of the first screenshot that stays, for their sizes in tokens, oldest first."""
+        return max(len(sizes) - self.count, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The newest `keep`, the older ones leaving `drop` at a time: fewer breaks for a prefix cache, a longer prompt."""
+
+    keep: int
+    drop: int
+
+    def __post_init__(self) -> None:
+        _at_least("keep", self.keep, 0)
+        _at_least("drop", self.drop, 1)
+
+    def first(self, sizes: Sequence[int]) -> int:
+        """Index of the first screenshot that stays."""
+        over = max(len(sizes) - self.keep, 0)
+        return over - over % self.drop
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The newest whose tokens fit together. The newest of all always stays."""
+
+    tokens: int
+
+    def __post_init__(self) -> None:
+        _at_least("tokens", self.tokens, 1)
+
+    def first(self, sizes: Sequence[int]) -> int:
+        """Index of the first screenshot that stays."""
+        fitting = sum(total <= self.tokens for total in accumulate(reversed(sizes)))
+        return max(len(sizes) - max(fitting, 1), 0)
+
+
+Policy = KeepLast | Interval | Budget
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise SettingError(f"{name} is {value}; use {least} or more.")

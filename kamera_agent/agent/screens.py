@@ -1,0 +1,101 @@
+"""The screenshots of a message list: where they are, what came with them, and how a model gets to see them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from langchain_core.messages import AnyMessage, BaseMessage
+
+from kamera_agent.agent.pixels import PREFIX, PixelFolder
+from kamera_agent.agent.transcript import pixels_of
+
+CAPTION = 80
+# What the look_back tool's messages are called; what they show is no step of its own.
+LOOK_BACK = "look_back"
+
+Block = dict[str, Any]
+M = TypeVar("M", bound=BaseMessage)
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """A screenshot. step: counted from 1 over all of them. place: of its message, and of its block there.
+
+    caption: the beginning of the text beside it. again: whether it shows what an earlier step showed.
+    """
+
+    step: int
+    place: tuple[int, int]
+    image_id: str
+    caption: str
+    again: bool
+
+
+def stow(message: M, folder: PixelFolder) -> M:
+    """The message with ids in the place of pixels; itself where it holds none."""
+    if isinstance(message.content, str) or not any(_has_pixels(block) for block in message.content_blocks):
+        return message
+    blocks = [
+        {"type": "image", "file_id": folder.put(pixels_of(block))} if _has_pixels(block) else dict(block)
+        for block in message.content_blocks
+    ]
+    return message.model_copy(update={"content": blocks})
+
+
+def list_screens(messages: Sequence[BaseMessage]) -> list[Screen]:
+    """All stowed screenshots in order. Those that look_back brought back are none: they were listed before."""
+    screens: list[Screen] = []
+    for number, message in enumerate(messages):
+        if message.name == LOOK_BACK:
+            continue
+        for index, block in _stowed(message):
+            seen = any(screen.image_id == block["file_id"] for screen in screens)
+            caption = message.text.strip().splitlines()[0][:CAPTION] if message.text.strip() else ""
+            screens.append(Screen(len(screens) + 1, (number, index), block["file_id"], caption, seen))
+    return screens
+
+
+def show(
+    messages: Sequence[AnyMessage],
+    screens: Sequence[Screen],
+    shown: Collection[int],
+    folder: PixelFolder,
+    stub: Callable[[Screen], str],
+) -> list[AnyMessage]:
+    """Messages as a model gets to see them: pixels for the steps that are shown, stubs for the others."""
+    by_place = {screen.place: screen for screen in screens}
+    edited = []
+    for number, message in enumerate(messages):
+        stowed = dict(_stowed(message))
+        if not stowed:
+            edited.append(message)
+            continue
+        blocks: list[Any] = list(message.content)
+        for index, block in stowed.items():
+            screen = by_place.get((number, index))
+            if screen is None or screen.step in shown:
+                blocks[index] = _with_pixels(block["file_id"], folder)
+            else:
+                blocks[index] = {"type": "text", "text": stub(screen)}
+        edited.append(message.model_copy(update={"content": blocks}))
+    return edited
+
+
+def _stowed(message: BaseMessage) -> Iterator[tuple[int, Block]]:
+    if isinstance(message.content, str):
+        return
+    for index, block in enumerate(message.content):
+        if isinstance(block, dict) and str(block.get("file_id", "")).startswith(PREFIX):
+            yield index, block
+
+
+def _has_pixels(block: Any) -> bool:
+    return block["type"] == "image" and "base64" in block
+
+
+def _with_pixels(image_id: str, folder: PixelFolder) -> Block:
+    # The media type is told by the bytes; decoders look there, too.
+    return {"type": "image", "base64": base64.b64encode(folder.get(image_id)).decode(), "mime_type": "image/png"}

@@ -1,0 +1,200 @@
+"""ScreenWindow under create_agent: what the model sees, what the state holds, and what look_back brings."""
+
+import asyncio
+import base64
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import PrivateAttr
+
+from kamera_agent import ImageError, Kamera, SettingError
+from kamera_agent.agent import Budget, ChatKamera, Interval, KeepLast, ScreenWindow
+from kamera_agent.agent.pixels import PREFIX, PixelFolder
+from kamera_agent.agent.policy import Policy
+
+Block = Callable[[int], dict[str, str]]
+PNG = Callable[[int], bytes]
+
+
+class Scripted(BaseChatModel):
+    """Calls the tools of a script, then says "done"; remembers what it was shown."""
+
+    script: list[dict[str, Any]]
+    _seen: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
+        return self
+
+    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any) -> ChatResult:
+        self._seen.append(messages)
+        step = sum(isinstance(message, AIMessage) for message in messages)
+        calls = [self.script[step] | {"id": f"call{step}"}] if step < len(self.script) else []
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("" if calls else "done", tool_calls=calls))])
+
+
+def images(messages: Sequence[BaseMessage]) -> list[bytes]:
+    return [
+        base64.b64decode(block["base64"])
+        for message in messages
+        for block in message.content_blocks
+        if block["type"] == "image" and "base64" in block
+    ]
+
+
+def texts(messages: Sequence[BaseMessage]) -> str:
+    return "\n".join(message.text for message in messages)
+
+
+@pytest.fixture
+def screenshot(image_block: Block) -> Any:
+    @tool
+    def screenshot(page: int) -> list[dict[str, Any]]:
+        """The screen of a page."""
+        return [{"type": "text", "text": f"page {page}"}, image_block(page)]
+
+    return screenshot
+
+
+def shot(page: int) -> dict[str, Any]:
+    return {"name": "screenshot", "args": {"page": page}}
+
+
+def look(*steps: int) -> dict[str, Any]:
+    return {"name": "look_back", "args": {"steps": [*steps]}}
+
+
+def history(image_block: Block, pages: Sequence[int]) -> list[AnyMessage]:
+    return [HumanMessage([{"type": "text", "text": f"page {page}"}, image_block(page)]) for page in pages]
+
+
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        (KeepLast(1), [6]),
+        (KeepLast(3), [4, 5, 6]),
+        (KeepLast(5), [2, 3, 4, 5, 6]),
+        (Interval(keep=3, drop=2), [3, 4, 5, 6]),
+        (KeepLast(0), []),
+    ],
+)
+def test_the_model_sees_what_the_policy_keeps(
+    tmp_path: Path, image_block: Block, png: PNG, policy: Policy, shown: list[int]
+) -> None:
+    window = ScreenWindow(policy=policy, folder=tmp_path)
+    seen = window.edit(history(image_block, range(1, 7)))
+    assert images(seen) == [png(page) for page in shown]
+    for page in range(1, 7):
+        assert (f"step {page} is not shown" in texts(seen)) == (page not in shown)
+
+
+def test_pinned_steps_stay(tmp_path: Path, image_block: Block, png: PNG) -> None:
+    seen = ScreenWindow(keep_last=1, pinned=[1], folder=tmp_path).edit(history(image_block, range(1, 5)))
+    assert images(seen) == [png(1), png(4)]
+
+
+def test_an_unchanged_screen_is_sent_once(tmp_path: Path, image_block: Block, png: PNG) -> None:
+    seen = ScreenWindow(keep_last=2, folder=tmp_path).edit(history(image_block, [1, 2, 2, 2, 3]))
+    assert images(seen) == [png(2), png(3)]
+    assert texts(seen).count("looks as in step 2") == 2
+    # Once step 2 has left, there is nothing to refer to.
+    gone = ScreenWindow(keep_last=1, folder=tmp_path).edit(history(image_block, [1, 2, 2, 3]))
+    assert "looks as" not in texts(gone)
+    assert "step 3 is not shown" in texts(gone)
+
+
+def test_a_budget_counts_the_models_own_tokens(tmp_path: Path, kamera: Kamera, image_block: Block, png: PNG) -> None:
+    model = ChatKamera(kamera=kamera)
+    counts = [model.count_image_tokens(png(page)) for page in range(1, 5)]
+    window = ScreenWindow(policy=Budget(counts[2] + counts[3]), folder=tmp_path)
+    assert images(window.edit(history(image_block, range(1, 5)), model)) == [png(3), png(4)]
+    with pytest.raises(SettingError, match="count_tokens"):
+        window.edit(history(image_block, [1]))
+
+
+def test_look_back_brings_the_same_pixels(tmp_path: Path, screenshot: Any, png: PNG) -> None:
+    model = Scripted(script=[shot(1), shot(2), shot(3), look(1), look(9), look()])
+    agent = create_agent(model, [screenshot], middleware=[ScreenWindow(keep_last=1, folder=tmp_path)])
+    agent.invoke({"messages": [HumanMessage("Go.")]})
+    after_look = model._seen[4]
+    assert images(after_look) == [png(3), png(1)]
+    assert "There is no screenshot of step 9" in texts(model._seen[5])
+    assert "step 2: page 2" in texts(model._seen[6])
+
+
+def test_the_same_asynchronously(tmp_path: Path, screenshot: Any, png: PNG) -> None:
+    model = Scripted(script=[shot(1), shot(2), look(1)])
+    agent = create_agent(model, [screenshot], middleware=[ScreenWindow(keep_last=1, folder=tmp_path)])
+    asyncio.run(agent.ainvoke({"messages": [HumanMessage("Go.")]}))
+    assert images(model._seen[3]) == [png(2), png(1)]
+
+
+def test_the_state_holds_no_pixels(tmp_path: Path, screenshot: Any, image_block: Block) -> None:
+    """Twenty turns with a screenshot each."""
+    saver = InMemorySaver()
+    model = Scripted(script=[shot(page) for page in range(20)])
+    agent = create_agent(model, [screenshot], middleware=[ScreenWindow(folder=tmp_path)], checkpointer=saver)
+    config: Any = {"configurable": {"thread_id": "one"}, "recursion_limit": 100}
+    state = agent.invoke({"messages": history(image_block, [50])}, config)
+    blocks = [block for message in state["messages"] if isinstance(message.content, list) for block in message.content]
+    ids = [block["file_id"] for block in blocks if "file_id" in block]
+    assert len(ids) == 21
+    assert all(image_id.startswith(PREFIX) for image_id in ids)
+    stored = saver.get_tuple(config)
+    assert stored is not None
+    assert len(saver.serde.dumps_typed(stored.checkpoint)[1]) < 1 << 20
+    assert b"base64" not in saver.serde.dumps_typed(stored.checkpoint)[1]
+
+
+def test_an_agent_goes_on_after_a_restart(tmp_path: Path, kamera: Kamera, screenshot: Any, image_block: Block) -> None:
+    """Another middleware and another model object over the same checkpoint answer as the first would have."""
+    saver = InMemorySaver()
+    answers = []
+    for thread, fresh in (("kept", False), ("new", True)):
+
+        def build() -> Any:
+            model = ChatKamera(kamera=kamera, max_tokens=4)
+            middleware = [ScreenWindow(keep_last=1, folder=tmp_path)]
+            return create_agent(model, [screenshot], middleware=middleware, checkpointer=saver)
+
+        agent = build()
+        config: Any = {"configurable": {"thread_id": thread}}
+        agent.invoke({"messages": history(image_block, [1])}, config)
+        agent = build() if fresh else agent
+        answers.append(agent.invoke({"messages": history(image_block, [2])}, config)["messages"][-1].content)
+    assert answers[0] == answers[1]
+
+
+def test_pixels_by_content(tmp_path: Path) -> None:
+    folder = PixelFolder(tmp_path)
+    image_id = folder.put(b"one")
+    assert folder.put(b"one") == image_id
+    assert folder.get(image_id) == b"one"
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / image_id.removeprefix(PREFIX)).write_bytes(b"other")
+    with pytest.raises(ImageError, match="damaged"):
+        folder.get(image_id)
+    with pytest.raises(ImageError, match="send it again"):
+        folder.get(PREFIX + "0" * 64)
+    with pytest.raises(ImageError, match="no image id"):
+        folder.get(PREFIX + "../secret")
+
+
+def test_a_failing_tool_leaves_the_conversation_usable(tmp_path: Path, kamera: Kamera, image_block: Block) -> None:
+    model = ChatKamera(kamera=kamera, max_tokens=4)
+    agent = create_agent(model, [], middleware=[ScreenWindow(folder=tmp_path)])
+    messages: list[AnyMessage] = [*history(image_block, [1]), ToolMessage("boom", tool_call_id="1", status="error")]
+    first = agent.invoke({"messages": messages}, {"configurable": {"thread_id": "fails"}})
+    again = agent.invoke({"messages": messages}, {"configurable": {"thread_id": "again"}})
+    assert first["messages"][-1].content == again["messages"][-1].content

@@ -1,0 +1,130 @@
+"""Traces and their page: the account by hand, and the page as a browser shows it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from kamera_agent import InputError
+from kamera_agent.cli import app
+from kamera_agent.report.account import account
+from kamera_agent.report.page import make_page
+from kamera_agent.telemetry.trace import Trace, read_trace
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def row(name: str, tokens: int, origin: str, position: int = 0, moved_from: int | None = None) -> dict[str, Any]:
+    kind = "image" if name.startswith("image") else "text"
+    more = {"match": None, "error": None, "text_match": None, "approximate": None}
+    place = {"position": position, "moved_from": moved_from}
+    return {"id": name, "kind": kind, "num_tokens": tokens, "origin": origin, "exact": True, **place, **more}
+
+
+def record(conversation: str, *rows: dict[str, Any], reply: int = 3) -> dict[str, Any]:
+    usage = {"bytes_read": 10**6, "bytes_written": 2 * 10**6, "encoder_calls": 1, "encoder_avoided": 2}
+    return {
+        "time": "2026-11-24T12:00:00.000+00:00",
+        "model": "pocket",
+        "conversation": conversation,
+        "rows": [*rows],
+        "reply": {"id": "reply1", "num_tokens": reply, "finish": "stop"},
+        "usage": usage,
+        "timings": {"first_token_ms": 12.5},
+        "thumbnails": {},
+    }
+
+
+FIRST = record("a", row("anchor", 3, "computed"), row("image1", 100, "computed"), row("text1", 7, "computed"))
+# image1 has gone; what stood behind it moved.
+SECOND = record(
+    "a",
+    row("anchor", 3, "kept"),
+    row("text1", 7, "moved", 3, 103),
+    row("reply1", 3, "moved", 10, 110),
+    row("image2", 50, "computed", 13),
+)
+OTHER = record("b", row("anchor", 3, "computed"), row("<script>", 5, "computed"))
+# Nothing has gone; a question is added.
+THIRD = record(
+    "a", *(row(r["id"], r["num_tokens"], "kept") for r in SECOND["rows"]), row("text2", 4, "computed"), reply=1
+)
+
+
+def test_the_account_by_hand() -> None:
+    turns = account([FIRST, SECOND, OTHER, THIRD])
+    assert [(turn.conversation, turn.number) for turn in turns] == [("a", 1), ("a", 2), ("b", 1), ("a", 3)]
+    assert [turn.full for turn in turns] == [110, 63, 8, 67]
+    assert [turn.computed for turn in turns] == [110, 50, 8, 4]
+    # The prefix of the second is the anchor alone; the third begins with all that was there.
+    assert [turn.prefix for turn in turns] == [110, 60, 8, 4]
+
+
+def test_a_trace_is_read_as_it_was_written(tmp_path: Path) -> None:
+    trace = Trace(tmp_path / "deep" / "trace.jsonl")
+    for written in (FIRST, SECOND):
+        trace.write(written)
+    assert read_trace(trace.path) == [FIRST, SECOND]
+    with trace.path.open("a") as file:
+        file.write('{"rows": [')
+    assert read_trace(trace.path) == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("content", ["no json\n", "[1]\n", '{"a": 1}\n', "\xff\xfe"])
+def test_what_is_no_trace(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=r"trace\.jsonl"):
+        read_trace(path)
+
+
+def test_a_trace_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_trace(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match="no answer"):
+        make_page([], "none")
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    page = make_page(account([FIRST, SECOND, OTHER]), "<b>trace</b>")
+    assert "<b>trace" not in page
+    assert "<script>" not in page[page.index('id="data"') : page.index("</script>", page.index('id="data"'))]
+    assert "src=" not in page
+    assert page.count("http") == page.count("http://www.w3.org/2000/svg")
+
+
+def test_kamera_report_writes_the_page(tmp_path: Path) -> None:
+    Trace(tmp_path / "trace.jsonl").write(FIRST)
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "trace.jsonl"), "-o", str(tmp_path / "out.html")])
+    assert done.exit_code == 0, done.stderr
+    assert "110" in (tmp_path / "out.html").read_text("utf-8")
+    failed = CliRunner().invoke(app, ["report", str(tmp_path / "none.jsonl")])
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("kamera: ")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium, and there is none")
+def test_a_click_on_a_turn_shows_its_plan(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    path = tmp_path / "page.html"
+    path.write_text(make_page(account([FIRST, SECOND, OTHER, THIRD]), "trace.jsonl"), "utf-8")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        assert page.locator(".turn").count() == 4
+        assert page.locator("#chart rect").count() == 12
+        page.locator(".turn").nth(1).click()
+        cells = page.locator(".plan td").all_inner_texts()
+        assert cells[:7] == ["anchor", "text", "3", "0", "", "kept", "yes"]
+        assert cells[8:14] == ["text1", "text", "7", "3", "103", "moved"]
+        page.locator(".turn").nth(1).click()
+        assert page.locator(".plan").count() == 0
+        # Nothing sticks out of the page.
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        browser.close()
+    assert complaints == []
