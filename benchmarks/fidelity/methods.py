@@ -83,9 +83,7 @@ METHODS: dict[str, Method] = {
     **{f"weighted_{name}": Patch(share=share, fitted="weighted") for name, share in SHARES.items()},
     **{f"both_{name}": Patch(share=share, fitted="weighted", allotted=True) for name, share in SHARES.items()},
     **{f"int8_{name}": Patch(share=share, int8=True) for name, share in SHARES.items()},
-    **{
-        f"all_{name}": Patch(share=share, fitted="weighted", allotted=True, int8=True) for name, share in SHARES.items()
-    },
+    **{f"small_{name}": Patch(share=share, allotted=True, int8=True) for name, share in SHARES.items()},
     "shared_12pct": Patch(share=0.12, fitted="shared"),
     "orbit": Patch(share=0.25, fitted="other"),
     "ideal_25pct": Patch(share=0.25, fitted="ideal"),

@@ -15,6 +15,7 @@ from benchmarks.fidelity.bench import Bench, Window
 from benchmarks.fidelity.cases import SCENES, draw_case
 
 CASES_A_SCENE = 4
+LEAST = 1e-3
 # Seeds of no case that is measured.
 FIRST_SEED = 1_000_000
 
@@ -44,7 +45,9 @@ def column_weights(bench: Bench) -> torch.Tensor:
     passed = out.unflatten(2, (shape.num_heads, -1, shape.head_dim)).square().sum(dim=(1, 3)).sqrt()
     pairs = (squares / count).unflatten(2, (2, -1)).mean(2, keepdim=True).expand(-1, -1, 2, -1).flatten(2).sqrt()
     reach = spread[:, None, None] / count * passed.mean(dim=(1, 2), keepdim=True) / shape.head_dim**0.5
-    return torch.stack([pairs * reach, passed], dim=1).flatten(1)
+    weights = torch.stack([pairs * reach, passed], dim=1).flatten(1)
+    # Dimensions that no query looks at count for little, but a weight is divided by.
+    return weights.clamp_min(LEAST * float(weights.mean()))
 
 
 def _query_squares(text: Any, window: Window, question: Any, shape: Any) -> torch.Tensor:
