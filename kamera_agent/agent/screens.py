@@ -24,14 +24,13 @@ M = TypeVar("M", bound=BaseMessage)
 class Screen:
     """A screenshot. step: counted from 1 over all of them. place: of its message, and of its block there.
 
-    caption: the beginning of the text beside it. again: whether it shows what an earlier step showed.
+    caption: the beginning of the text beside it.
     """
 
     step: int
     place: tuple[int, int]
     image_id: str
     caption: str
-    again: bool
 
 
 def stow(message: M, folder: PixelFolder) -> M:
@@ -52,9 +51,8 @@ def list_screens(messages: Sequence[BaseMessage]) -> list[Screen]:
         if message.name == LOOK_BACK:
             continue
         for index, block in _stowed(message):
-            seen = any(screen.image_id == block["file_id"] for screen in screens)
             caption = message.text.strip().splitlines()[0][:CAPTION] if message.text.strip() else ""
-            screens.append(Screen(len(screens) + 1, (number, index), block["file_id"], caption, seen))
+            screens.append(Screen(len(screens) + 1, (number, index), block["file_id"], caption))
     return screens
 
 
