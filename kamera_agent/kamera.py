@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -108,6 +109,7 @@ class Kamera:
         self._engine = engine
         self._library = Library(engine, store, settings)
         self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
+        self._windows_lock = threading.Lock()
 
     @property
     def family(self) -> Family:
@@ -118,7 +120,8 @@ class Kamera:
         """A new, empty window. system: the system prompt; None takes that of the model's chat template."""
         prompt = self._engine.family.default_system if system is None else system
         window = Window(self._engine, self._library, self.settings, prompt)
-        self._windows.add(window)
+        with self._windows_lock:
+            self._windows.add(window)
         return window
 
     def flush(self) -> None:
@@ -127,12 +130,14 @@ class Kamera:
         self.store.flush()
 
     def stats(self) -> KameraStats:
-        """Counters and sizes."""
+        """Counters and sizes. May be called from any thread. Raises StoreClosedError after close()."""
         encoder = self._engine.encoder
+        with self._windows_lock:
+            windows = list(self._windows)
         return KameraStats(
             store=self.store.stats(),
-            num_windows=len(self._windows),
-            pool_bytes=sum(window.pool_bytes for window in self._windows),
+            num_windows=len(windows),
+            pool_bytes=sum(window.pool_bytes for window in windows),
             encoder_calls=encoder.num_calls,
             encoder_avoided=encoder.num_avoided,
             encoder_bytes=encoder.num_bytes,

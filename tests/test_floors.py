@@ -74,6 +74,8 @@ CONFINED = {
     "langchain": ("agent/",),
     "langchain_core": ("agent/",),
     "langgraph": ("agent/",),
+    "prometheus_client": ("telemetry/metrics.py",),
+    "opentelemetry": ("telemetry/spans.py",),
     # Whoever can write to the store's folder must not be able to run code through it.
     "pickle": (),
     "cloudpickle": (),

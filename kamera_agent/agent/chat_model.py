@@ -28,6 +28,10 @@ from kamera_agent.errors import InputError
 from kamera_agent.kamera import Kamera
 from kamera_agent.plan import Origin
 from kamera_agent.reply import Reply
+from kamera_agent.runtime.sampler import Constraint
+from kamera_agent.telemetry.drift import Witness
+from kamera_agent.telemetry.metrics import Metrics
+from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.vision.image import decode_image
 from kamera_agent.window import Window
@@ -46,9 +50,9 @@ class ChatKamera(BaseChatModel):
     The reply's usage_metadata tells under cache_read what was kept, moved or recalled, and under cache_creation what
     was computed; response_metadata["kamera"] tells more.
 
-    trace: gets one record an answer. max_string: characters of a string in a forced call or in JSON where the schema
-    sets no bound; small models may not know where to end. max_conversations, max_bytes: bounds on live windows; what
-    goes can be recalled from the store.
+    trace: gets one record an answer. metrics: counts answers, and tells the state of the Kamera. max_string:
+    characters of a string in a forced call or in JSON where the schema sets no bound; small models may not know where
+    to end. max_conversations, max_bytes: bounds on live windows; what goes can be recalled from the store.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -61,6 +65,7 @@ class ChatKamera(BaseChatModel):
     seed: int | None = None
     stop: list[str] | None = None
     trace: Trace | None = Field(default=None, exclude=True, repr=False)
+    metrics: Metrics | None = Field(default=None, exclude=True, repr=False)
     max_string: int | None = None
     max_conversations: int = 8
     max_bytes: int = 8 << 30
@@ -73,6 +78,8 @@ class ChatKamera(BaseChatModel):
         super().model_post_init(context)
         self._conversations = Conversations(self.kamera, self.max_conversations, self.max_bytes)
         self._grammars = Grammars(self.kamera.family.processors.tokenizer, self.max_string)
+        if self.metrics:
+            self.metrics.watch(self.kamera, self.model_name)
 
     @property
     def _llm_type(self) -> str:
@@ -161,25 +168,41 @@ class ChatKamera(BaseChatModel):
         if options:
             raise InputError(f"Unknown options {sorted(options)}; use {[*SAMPLING, 'max_tokens', 'conversation']}.")
         transcript = transcribe(self.kamera.family, messages, tools)
-        constraint = self._constraint(tools, tool_choice, response_format)
+        constraint: Constraint | None = self._constraint(tools, tool_choice, response_format)
         thread = (run_manager.metadata or {}).get(THREAD) if run_manager else None
         conversation_id = str(conversation or thread or "")
-        with self._conversations.hold(conversation_id) as window:
+        with answer_span(self.model_name, conversation_id) as span, self._conversations.hold(conversation_id) as window:
             window.sync(transcript.contents, transcript.system)
             stop_words = stop or self.stop or ()
+            witness = None
+            if self.trace and self.trace.drift_is_due():
+                witness = constraint = Witness(window.reference_logits(), constraint)
             stream = window.stream(max_new_tokens=max_new_tokens, stop=stop_words, constraint=constraint, **sampling)
-            noted = self._noted(stream, window, conversation_id) if self.trace else stream
+            noted = self._noted(stream, window, conversation_id, span, witness)
             try:
                 yield noted
             finally:
                 noted.close()
 
     def _noted(
-        self, stream: Generator[str, None, Reply], window: Window, conversation_id: str
+        self,
+        stream: Generator[str, None, Reply],
+        window: Window,
+        conversation_id: str,
+        span: Callable[[Reply], None],
+        witness: Witness | None,
     ) -> Generator[str, None, Reply]:
+        """The stream, whose reply is told to whoever wants to know of it."""
         reply = yield from stream
+        span(reply)
+        if self.metrics:
+            self.metrics.observe(reply, self.model_name)
         if self.trace:
-            self.trace.write(make_record(reply, window, conversation_id, self.model_name, self.trace.thumbnails))
+            drift = witness.measure() if witness else None
+            thumbnails = self.trace.thumbnails
+            self.trace.write(
+                make_record(reply, window, conversation_id, self.model_name, thumbnails=thumbnails, drift=drift)
+            )
         return reply
 
     def _constraint(

@@ -11,14 +11,17 @@ from typing import Any
 from PIL import Image
 
 from kamera_agent.reply import Reply
+from kamera_agent.telemetry.drift import Drift
 from kamera_agent.window import Window
 
 # Pixels of a thumbnail's longer side.
 SIDE = 160
 
 
-def make_record(reply: Reply, window: Window, conversation_id: str, model: str, thumbnails: bool) -> dict[str, Any]:
-    """What an answer rested on and what it cost: plain data, no text."""
+def make_record(
+    reply: Reply, window: Window, conversation_id: str, model: str, *, thumbnails: bool, drift: Drift | None
+) -> dict[str, Any]:
+    """What an answer rested on and what it cost: plain data, no text. drift: None where it was not measured."""
     rows = [asdict(row) for row in reply.plan.rows]
     chunks = [row["id"] for row in rows if row["kind"] in ("image", "frames")]
     return {
@@ -29,6 +32,7 @@ def make_record(reply: Reply, window: Window, conversation_id: str, model: str, 
         "reply": {"id": reply.span_id, "num_tokens": reply.usage.tokens_generated, "finish": reply.finish_reason},
         "usage": asdict(reply.usage),
         "timings": asdict(reply.timings),
+        "drift": drift and drift._asdict(),
         "thumbnails": {span_id: _thumbnail(window, span_id) for span_id in chunks} if thumbnails else {},
     }
 

@@ -9,18 +9,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kamera_agent.errors import InputError
+from kamera_agent.errors import InputError, SettingError
 
 
 class Trace:
     """Appends records to a file. Safe for use from several threads."""
 
-    def __init__(self, path: str | os.PathLike[str], *, thumbnails: bool = False) -> None:
-        """thumbnails: whether small pictures of what was seen go into the file, too; else it holds no pixels."""
+    def __init__(
+        self, path: str | os.PathLike[str], *, thumbnails: bool = False, drift_every: int | None = None
+    ) -> None:
+        """thumbnails: whether small pictures of what was seen go into the file, too; else it holds no pixels.
+
+        drift_every: measure how far every so many-th answer drifts from a full prefill, which it waits for; None never.
+        Raises SettingError for a drift_every below 1.
+        """
+        if drift_every is not None and drift_every < 1:
+            raise SettingError(f"drift_every is {drift_every}; use 1 (every answer) or more, or None.")
         self.path = Path(path).expanduser()
         self.thumbnails = thumbnails
+        self._drift_every = drift_every
+        self._num_answers = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+
+    def drift_is_due(self) -> bool:
+        """Count an answer that begins; returns whether its drift is to be measured."""
+        with self._lock:
+            self._num_answers += 1
+            return self._drift_every is not None and self._num_answers % self._drift_every == 0
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record."""

@@ -1,0 +1,70 @@
+"""OpenTelemetry spans of answers, after the semantic conventions for generative AI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
+
+try:
+    from opentelemetry import trace
+except ImportError:
+    trace = None  # type: ignore[assignment] # an optional package; without it there are no spans
+
+if TYPE_CHECKING:
+    from kamera_agent.reply import Reply
+
+OPERATION = "chat"
+
+
+@contextmanager
+def answer_span(model_name: str, conversation_id: str) -> Iterator[Callable[[Reply], None]]:
+    """A span around one answer, which takes the reply when it is there.
+
+    Without the extra "otel", or before an OpenTelemetry SDK is set up, nothing is recorded. No text goes into a span.
+    """
+    if trace is None:
+        yield _ignore
+        return
+    # Never made the current span: pieces of one answer may be drawn from several contexts.
+    span = trace.get_tracer("kamera_agent").start_span(
+        f"{OPERATION} {model_name}",
+        kind=trace.SpanKind.INTERNAL,
+        attributes={
+            "gen_ai.operation.name": OPERATION,
+            "gen_ai.provider.name": "kamera",
+            "gen_ai.request.model": model_name,
+            "gen_ai.conversation.id": conversation_id,
+        },
+    )
+    try:
+        yield partial(_tell, span)
+    except Exception as error:
+        span.record_exception(error)
+        span.set_status(trace.StatusCode.ERROR, str(error))
+        span.set_attribute("error.type", type(error).__qualname__)
+        raise
+    finally:
+        span.end()
+
+
+def _tell(span: trace.Span, reply: Reply) -> None:
+    usage, timings = reply.usage, reply.timings
+    num_tokens = reply.plan.num_tokens()
+    span.set_attributes(
+        {
+            "gen_ai.usage.input_tokens": num_tokens,
+            "gen_ai.usage.output_tokens": usage.tokens_generated,
+            "gen_ai.usage.cache_read.input_tokens": num_tokens - usage.tokens_computed,
+            "gen_ai.usage.cache_creation.input_tokens": usage.tokens_computed,
+            "gen_ai.response.finish_reasons": [reply.finish_reason],
+            "gen_ai.response.time_to_first_chunk": timings.first_token_ms / 1e3,
+            **{f"kamera.{name}": value for name, value in {**asdict(usage), **asdict(timings)}.items()},
+        }
+    )
+
+
+def _ignore(reply: Reply) -> None:
+    """Nobody listens."""
