@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from kamera_agent.errors import SettingError, StoreClosedError
+from kamera_agent.errors import SettingError, StoreError
 
 try:
     import prometheus_client as prometheus
@@ -116,7 +116,7 @@ class Metrics:
         for kamera, model_name in kameras:
             try:
                 stats = kamera.stats()
-            except StoreClosedError:
+            except StoreError:  # closed, or the other side of a fork
                 continue
             sums[model_name].update({field: attrgetter(field)(stats) for field in STATE})
         for field, (kind, name, told) in STATE.items():

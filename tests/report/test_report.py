@@ -53,6 +53,11 @@ THIRD = record(
 )
 
 
+# As THIRD, and its drift was measured.
+FOURTH = record("a", *(row(r["id"], r["num_tokens"], "kept") for r in THIRD["rows"]))
+FOURTH["drift"] = {"kl": 0.001234, "agrees": False}
+
+
 def test_the_account_by_hand() -> None:
     turns = account([FIRST, SECOND, OTHER, THIRD])
     assert [(turn.conversation, turn.number) for turn in turns] == [("a", 1), ("a", 2), ("b", 1), ("a", 3)]
@@ -109,21 +114,29 @@ def test_kamera_report_writes_the_page(tmp_path: Path) -> None:
 def test_a_click_on_a_turn_shows_its_plan(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     path = tmp_path / "page.html"
-    path.write_text(make_page(account([FIRST, SECOND, OTHER, THIRD]), "trace.jsonl"), "utf-8")
+    path.write_text(make_page(account([FIRST, SECOND, OTHER, THIRD, FOURTH]), "trace.jsonl"), "utf-8")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(path.as_uri())
-        assert page.locator(".turn").count() == 4
-        assert page.locator("#chart rect").count() == 12
+        assert page.locator(".turn").count() == 5
+        assert page.locator("#chart rect").count() == 15
         page.locator(".turn").nth(1).click()
         cells = page.locator(".plan td").all_inner_texts()
         assert cells[:7] == ["anchor", "text", "3", "0", "", "kept", "yes"]
         assert cells[8:14] == ["text1", "text", "7", "3", "103", "moved"]
         page.locator(".turn").nth(1).click()
         assert page.locator(".plan").count() == 0
+        assert [text.split("\n")[-1] for text in page.locator(".turn .name").all_inner_texts()[3:]] == [
+            "4 of 67, 13 ms",
+            "drift 0.0012",
+        ]
+        page.locator(".turn").nth(4).click()
+        assert page.locator(".plan p").inner_text() == (
+            "Drift from a full prefill: KL 0.0012 nats, another likeliest first token."
+        )
         # Nothing sticks out of the page.
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
         browser.close()
