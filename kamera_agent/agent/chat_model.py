@@ -38,6 +38,7 @@ from kamera_agent.window import Window
 
 THREAD = "thread_id"
 SAMPLING = ("temperature", "top_p", "top_k", "seed")
+OPTIONS = (*SAMPLING, "max_tokens", "conversation", "response_format")
 
 
 class ChatKamera(BaseChatModel):
@@ -112,7 +113,7 @@ class ChatKamera(BaseChatModel):
         that one, through constrained decoding; "none" shows it no tools.
         """
         described = [convert_to_openai_tool(tool) for tool in tools]
-        return self.bind(tools=described, tool_choice=_choice(tool_choice), **kwargs)
+        return self.bind(tools=described, tool_choice=read_choice(tool_choice), **kwargs)
 
     def _generate(
         self,
@@ -166,7 +167,7 @@ class ChatKamera(BaseChatModel):
         sampling = {name: options.pop(name, getattr(self, name)) for name in SAMPLING}
         max_new_tokens = options.pop("max_tokens", self.max_tokens)
         if options:
-            raise InputError(f"Unknown options {sorted(options)}; use {[*SAMPLING, 'max_tokens', 'conversation']}.")
+            raise InputError(f"Unknown options {sorted(options)}; use {[*OPTIONS]}.")
         transcript = transcribe(self.kamera.family, messages, tools)
         constraint: Constraint | None = self._constraint(tools, tool_choice, response_format)
         thread = (run_manager.metadata or {}).get(THREAD) if run_manager else None
@@ -209,7 +210,8 @@ class ChatKamera(BaseChatModel):
         self, tools: Sequence[dict[str, Any]], tool_choice: str | None, response_format: dict[str, Any] | None
     ) -> Matcher | None:
         if response_format is not None:
-            return self._grammars.json(response_format)
+            # OpenAI puts the schema into an envelope.
+            return self._grammars.json(response_format.get("json_schema", {}).get("schema", response_format))
         if tool_choice in (None, "auto", "none"):
             return None
         named = [tool for tool in tools if tool_choice in ("any", tool["function"]["name"])]
@@ -243,15 +245,17 @@ class ChatKamera(BaseChatModel):
         )
 
 
-def _choice(tool_choice: str | dict[str, Any] | bool | None) -> str | None:
-    """The name of a tool, "any", "auto" or "none", for all that LangChain and OpenAI call it."""
+def read_choice(tool_choice: str | dict[str, Any] | bool | None) -> str | None:
+    """The name of a tool, "any", "auto" or "none", for all that LangChain, OpenAI and Anthropic call it."""
     match tool_choice:
         case True | "required":
             return "any"
         case False | None:
             return None
-        case {"function": {"name": str(name)}} | str(name):
+        case {"function": {"name": str(name)}} | {"type": "tool", "name": str(name)} | str(name):
             return name
+        case {"type": "any" | "auto" | "none" as kind}:
+            return str(kind)
         case _:
             raise InputError(f"tool_choice is {tool_choice!r}; use a tool's name, 'any', 'auto' or 'none'.")
 

@@ -12,7 +12,7 @@ from langchain.agents import AgentState
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain.tools import ToolRuntime
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AnyMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool, tool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import Runtime
@@ -21,7 +21,7 @@ from langgraph.types import Command
 from kamera_agent.agent.chat_model import ChatKamera
 from kamera_agent.agent.pixels import PixelFolder
 from kamera_agent.agent.policy import Budget, KeepLast, Policy
-from kamera_agent.agent.screens import LOOK_BACK, Screen, list_screens, show, stow
+from kamera_agent.agent.screens import LOOK_BACK, M, Screen, list_screens, show, stow
 from kamera_agent.config import DEFAULT_STORE
 from kamera_agent.errors import SettingError
 
@@ -61,7 +61,7 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         self._stub = stub
         self._folder = PixelFolder(folder)
         self._count_tokens = count_tokens
-        self.tools: Sequence[BaseTool] = [_look_back_tool()]
+        self.tools: Sequence[BaseTool] = [_look_back_tool(self._folder)]
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
         """Put ids in the place of the pixels that the caller sent."""
@@ -93,7 +93,7 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         """The same."""
         return await handler(request.override(messages=self.edit(request.messages, request.model)))
 
-    def edit(self, messages: Sequence[AnyMessage], model: BaseChatModel | None = None) -> list[AnyMessage]:
+    def edit(self, messages: Sequence[M], model: BaseChatModel | None = None) -> list[M]:
         """Messages as the model gets to see them. What is not stowed yet is."""
         stowed = [stow(message, self._folder) for message in messages]
         screens = list_screens(stowed)
@@ -134,11 +134,12 @@ def _twins(screens: Sequence[Screen]) -> dict[int, int]:
     return twins
 
 
-def _look_back_tool() -> BaseTool:
+def _look_back_tool(folder: PixelFolder) -> BaseTool:
     @tool(LOOK_BACK)
     def look_back(runtime: ToolRuntime, steps: list[int] | None = None) -> list[dict[str, Any]] | str:
         """Look at earlier screenshots again. Without steps: list what there is."""
-        screens = {screen.step: screen for screen in list_screens(runtime.state["messages"])}
+        stowed = [stow(message, folder) for message in runtime.state["messages"]]
+        screens = {screen.step: screen for screen in list_screens(stowed)}
         listing = "\n".join(f"step {screen.step}: {screen.caption or '(no text)'}" for screen in screens.values())
         if not steps:
             return listing or "There is no screenshot yet."

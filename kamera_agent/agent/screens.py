@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from langchain_core.messages import AnyMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 
 from kamera_agent.agent.pixels import PREFIX, PixelFolder
 from kamera_agent.agent.transcript import pixels_of
@@ -57,12 +57,12 @@ def list_screens(messages: Sequence[BaseMessage]) -> list[Screen]:
 
 
 def show(
-    messages: Sequence[AnyMessage],
+    messages: Sequence[M],
     screens: Sequence[Screen],
     shown: Collection[int],
     folder: PixelFolder,
     stub: Callable[[Screen], str],
-) -> list[AnyMessage]:
+) -> list[M]:
     """Messages as a model gets to see them: pixels for the steps that are shown, stubs for the others."""
     by_place = {screen.place: screen for screen in screens}
     edited = []
