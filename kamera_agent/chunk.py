@@ -123,7 +123,7 @@ class Record:
     """What a store keeps: a header and, per layer, the tensors of that layer.
 
     Canonical KV: layers[l] = (K pre-RoPE [H, T, D], V [H, T, D]).
-    Patch: layers[l] = (U [T, r_l], V [r_l, 2·H·D]); r_l may differ between layers and be 0.
+    Patch: layers[l] = (U [T, r_l], V [r_l, 2·H·D]), or (U, V, scale [r_l]) in int8; r_l may differ and be 0.
     Tensors are contiguous and lie on the CPU. Nobody writes to them once they are in a record.
     """
 

@@ -192,8 +192,8 @@ def _patch_record(chunk: Chunk, patch: Patch, antecedents: Antecedents, settings
     return Record.of(key, chunk.digest, "patch", [_to_cpu(layer) for layer in patch.factors], attributes)
 
 
-def _to_cpu(layer: LayerKV) -> LayerKV:
-    return layer[0].cpu().contiguous(), layer[1].cpu().contiguous()
+def _to_cpu(layer: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor.cpu().contiguous() for tensor in layer]
 
 
 def _rank_label(settings: Settings) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -11,13 +11,16 @@ from kamera_agent.pocket.screen import Picture
 from kamera_agent.pocket.tasks import Question, Task, ask
 from kamera_agent.pocket.world import Story, World
 
+# "now": where an object is in the last shot. Where the shots change places, that is a task of its own.
+Asked = Task | Literal["now"]
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
     """A story and the tasks that are asked about it. least: pictures that the tasks need at least."""
 
     story: Story
-    tasks: tuple[Task, ...]
+    tasks: tuple[Asked, ...]
     least: int
 
 
@@ -28,21 +31,24 @@ SCENES: dict[str, Scene] = {
     "two_joins": Scene("links", ("join2",), 2),
     "three_joins": Scene("links", ("join3",), 3),
     "moves": Scene("moves", ("track",), 1),
+    "now": Scene("moves", ("now",), 1),
 }
 
 
 class Case(NamedTuple):
-    """What is looked at, in order, and what is asked."""
+    """What is looked at, in order, and a question of each task."""
 
     window: tuple[Picture, ...]
-    questions: tuple[Question, ...]
+    questions: dict[Asked, Question]
 
 
-def draw_case(scene: str, num_pictures: int, seed: int, *, spared: int = 0, same_last: bool = False) -> Case:
+def draw_case(
+    scene: str, num_pictures: int, seed: int, *, spared: int = 0, same_last: bool = False, reorders: bool = False
+) -> Case:
     """A case of a scene.
 
     spared: so many pictures at the front are not needed for the answers. same_last: the last picture that an answer
-    rests on is the same for all of them.
+    rests on is the same for all of them. reorders: the pictures will change places.
     """
     story, tasks = SCENES[scene].story, SCENES[scene].tasks
     rng = np.random.default_rng((seed, num_pictures, spared, sum(map(ord, scene))))
@@ -50,11 +56,16 @@ def draw_case(scene: str, num_pictures: int, seed: int, *, spared: int = 0, same
     while True:
         window = world.window(story, num_pictures)
         asked = [question for question in ask(window) if min(question.needs) >= spared]
-        chosen: list[Question] = []
+        chosen: dict[Asked, Question] = {}
         for task in tasks:
-            last = max(chosen[0].needs) if chosen and same_last else None
-            fitting = [q for q in asked if q.task == task and last in (None, max(q.needs))]
+            last = max(chosen[tasks[0]].needs) if chosen and same_last else None
+            fitting = [q for q in asked if _task(q, reorders) == task and last in (None, max(q.needs))]
             if fitting:
-                chosen.append(fitting[rng.integers(len(fitting))])
+                chosen[task] = fitting[rng.integers(len(fitting))]
         if len(chosen) == len(tasks):
-            return Case(tuple(window), tuple(chosen))
+            return Case(tuple(window), chosen)
+
+
+def _task(question: Question, reorders: bool) -> Asked:
+    """A question that another order answers otherwise is none of "track" where there is going to be one."""
+    return "now" if reorders and question.task == "track" and len(question.needs) == 1 else question.task

@@ -45,18 +45,15 @@ class Event:
     one: bool = False
     late: bool = False
 
-    @property
-    def exact(self) -> bool:
-        """Whether the reused KV was conditioned in the window that is shown."""
-        return not (self.num_gone or self.reorders)
-
     def leaves(self, scene: str) -> bool:
-        """Whether what stays in the window can be enough for the scene."""
-        return self.num_pictures - self.num_gone >= SCENES[scene].least
+        """Whether the scene can be asked about what stays in the window."""
+        return self.num_pictures - self.num_gone >= SCENES[scene].least and (scene != "now" or self.reorders)
 
     def case(self, scene: str, seed: int) -> Case:
         """A case that the event leaves answerable."""
-        return draw_case(scene, self.num_pictures, seed, spared=self.num_gone, same_last=self.one)
+        return draw_case(
+            scene, self.num_pictures, seed, spared=self.num_gone, same_last=self.one, reorders=self.reorders
+        )
 
     def happen(self, bench: Bench, case: Case, seed: int) -> Situation:
         """Let it happen to the pictures of a case."""
@@ -71,7 +68,7 @@ class Event:
             full = _prefilled(bench, [chunks[index] for index in order])
             return Situation([*order], full, [*range(len(order))], conditioned, conditioned)
         full = _prefilled(bench, chunks[self.num_gone :]) if self.num_gone else before
-        reused = [max(case.questions[0].needs)] if self.one else [*range(len(full.chunks))]
+        reused = [max(next(iter(case.questions.values())).needs)] if self.one else [*range(len(full.chunks))]
         conditioned = {index: before.read(index + self.num_gone) for index in reused}
         places = [*range(self.num_gone, len(chunks))]
         return Situation(places, full, reused, conditioned, _behind_another_order(bench, full, reused))

@@ -10,29 +10,65 @@ import torch
 
 from benchmarks.fidelity.bench import KV
 from benchmarks.fidelity.residue import Residue, patched
+from kamera_agent.config import Settings
+from kamera_agent.runtime.kernels.reference import add_patch
+from kamera_agent.runtime.patch import SCALE_BYTES, fit
+from kamera_agent.runtime.patch import Patch as RuntimePatch
+
+# What a number of KV takes in the models that people run. The pocket model's own takes four.
+NUMBER_BYTES = 2
+# Below any error that the bytes allow: the bytes decide.
+NO_ERROR = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """What the runtime does for rank="auto" with a share of the KV bytes: the code that ships.
+
+    seen: the KV it is fitted to. "fitted": the chunk as it was conditioned before the event. "other": behind another
+    order. "ideal": in the very window that is shown.
+    """
+
+    share: float
+    seen: Literal["fitted", "other", "ideal"] = "fitted"
+
+    def fit(self, conditioned: KV, canonical: KV) -> RuntimePatch:
+        """The patch."""
+        budget = self.share * NUMBER_BYTES / canonical[0][0].dtype.itemsize
+        return fit(conditioned, canonical, Settings(rank="auto", error_budget=NO_ERROR, byte_budget=budget))
+
+    def apply(self, patch: RuntimePatch, canonical: KV) -> KV:
+        """The KV that the patch gives."""
+        kv = tuple((keys.clone(), values.clone()) for keys, values in canonical)
+        for (keys, values), factors in zip(kv, patch.factors, strict=True):
+            add_patch(keys, values, *factors)
+        return kv
+
+    def bytes_share(self, patch: RuntimePatch, canonical: KV) -> float:
+        """Bytes of the factors over those of the KV."""
+        numbers = sum(state.numel() for layer in canonical for state in layer)
+        return sum(factor.nbytes for layer in patch.factors for factor in layer) / (NUMBER_BYTES * numbers)
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
     """A patch of some rank in every layer, or of a share of the KV bytes.
 
-    fitted: over what. "fitted": the chunk as it was conditioned before the event. "weighted": the same, truncated by
-    what reads the KV (metric.py). "other": behind another order. "shared": in a basis shared with that other order.
-    "ideal": in the very window that is shown. allotted: the bytes go to the strongest components, whichever layer
-    they are in. int8: factors in one byte a number where others, like the KV, take two.
+    basis: what the components are taken from. "even": the truncated SVD. "weighted": the same in the metric of what
+    reads the KV (metric.py). "shared": a basis shared with another order. allotted: the bytes go to the strongest
+    components, whichever layer they are in. int8: factors in one byte a number where others, like the KV, take two.
     """
 
     rank: int | None = None
     share: float | None = None
-    fitted: Literal["fitted", "weighted", "other", "shared", "ideal"] = "fitted"
+    basis: Literal["even", "weighted", "shared"] = "even"
     allotted: bool = False
     int8: bool = False
 
     def cost(self, residue: Residue) -> float:
         """What one component costs, counted in numbers of the KV's size."""
         numbers = residue.num_tokens + residue.basis_bytes * residue.width
-        # Two scales of four bytes each.
-        return numbers / 2 + 4 if self.int8 else numbers
+        return (numbers + SCALE_BYTES) / NUMBER_BYTES if self.int8 else numbers
 
     def ranks(self, residue: Residue) -> list[int]:
         """Rank per layer."""
@@ -67,9 +103,10 @@ class Recompute:
         return sorted(deviation.topk(round(self.share * residue.num_tokens)).indices.tolist())
 
 
-Method = Patch | Recompute
+Method = Auto | Patch | Recompute
 
-SHARES = {"6pct": 0.06, "12pct": 0.12}
+SHARES = {"6pct": 0.06, "12pct": 0.12, "25pct": 0.25}
+TIGHT = {"6pct": 0.06, "12pct": 0.12}
 METHODS: dict[str, Method] = {
     "blind": Patch(rank=0),
     "first_1": Recompute(first=1),
@@ -77,15 +114,14 @@ METHODS: dict[str, Method] = {
     "recompute_5pct": Recompute(share=0.05),
     "recompute_15pct": Recompute(share=0.15),
     **{f"rank_{rank}": Patch(rank=rank) for rank in (1, 2, 4, 8, 16, 32)},
-    **{f"patch_{name}": Patch(share=share) for name, share in SHARES.items()},
-    "patch_25pct": Patch(share=0.25),
-    **{f"allotted_{name}": Patch(share=share, allotted=True) for name, share in SHARES.items()},
-    **{f"weighted_{name}": Patch(share=share, fitted="weighted") for name, share in SHARES.items()},
-    **{f"both_{name}": Patch(share=share, fitted="weighted", allotted=True) for name, share in SHARES.items()},
-    **{f"int8_{name}": Patch(share=share, int8=True) for name, share in SHARES.items()},
-    **{f"small_{name}": Patch(share=share, allotted=True, int8=True) for name, share in SHARES.items()},
-    "shared_12pct": Patch(share=0.12, fitted="shared"),
-    "orbit": Patch(share=0.25, fitted="other"),
-    "ideal_25pct": Patch(share=0.25, fitted="ideal"),
+    **{f"patch_{name}": Auto(share) for name, share in SHARES.items()},
+    **{f"even_{name}": Patch(share=share) for name, share in SHARES.items()},
+    **{f"allotted_{name}": Patch(share=share, allotted=True) for name, share in TIGHT.items()},
+    **{f"int8_{name}": Patch(share=share, int8=True) for name, share in TIGHT.items()},
+    **{f"weighted_{name}": Patch(share=share, basis="weighted") for name, share in TIGHT.items()},
+    **{f"all_{name}": Patch(share=share, basis="weighted", allotted=True, int8=True) for name, share in TIGHT.items()},
+    "shared_12pct": Patch(share=0.12, basis="shared"),
+    "orbit": Auto(0.25, seen="other"),
+    "ideal_25pct": Auto(0.25, seen="ideal"),
     "full_rank": Patch(),
 }

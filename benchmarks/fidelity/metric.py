@@ -34,10 +34,10 @@ def column_weights(bench: Bench) -> torch.Tensor:
     count = 0
     for scene in SCENES:
         for seed in range(FIRST_SEED, FIRST_SEED + CASES_A_SCENE):
-            case = draw_case(scene, 3, seed)
+            case = draw_case(scene, 3, seed, reorders=True)
             window = bench.window([bench.chunk(picture) for picture in case.window])
             window.compute(range(3))
-            for question in case.questions:
+            for question in case.questions.values():
                 squares += _query_squares(text, window, bench.ask(question.text), shape)
                 spread += torch.stack([window.read(2)[layer][1].std(1).norm() for layer in range(shape.num_layers)])
                 count += 1

@@ -18,6 +18,9 @@ LABELS = {
     "patch_25pct": "patch, 25 % of the bytes",
     "patch_12pct": "patch, 12 %",
     "patch_6pct": "patch, 6 %",
+    "even_25pct": "the same rank in every layer, 25 %",
+    "even_12pct": "the same rank in every layer, 12 %",
+    "even_6pct": "the same rank in every layer, 6 %",
     "ideal_25pct": "patch fitted in this very window, 25 %",
     "orbit": "orbit patch, 25 %",
     "recompute_15pct": "15 % of tokens recomputed",
@@ -36,13 +39,14 @@ def as_markdown(cells: Cells) -> str:
 
 
 def _table(event: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
-    head = f"| {event} | {' | '.join(TASKS)} | KL | bytes | recomputed |"
-    lines = [head, "|" + " --- |" * (len(TASKS) + 4)]
+    tasks = (*TASKS, "now") if "now" in rows["full"] else TASKS
+    head = f"| {event} | {' | '.join(tasks)} | KL | bytes | recomputed |"
+    lines = [head, "|" + " --- |" * (len(tasks) + 4)]
     for method in [*LABELS, *(name for name in rows if name not in LABELS)]:
         row = rows.get(method, {})
         if not row:
             continue
-        figures = [f"{row[task]['accuracy']:.3f}" if task in row else "-" for task in TASKS]
+        figures = [f"{row[task]['accuracy']:.3f}" if task in row else "-" for task in tasks]
         means = {key: mean(cell[key] for cell in row.values()) for key in ("kl", "bytes_share", "recomputed")}
         lines.append(
             f"| {LABELS.get(method, method)} | {' | '.join(figures)} | {means['kl']:.4f} | "

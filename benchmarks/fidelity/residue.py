@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.fidelity.bench import KV
-from kamera_agent.runtime.patch import flatten
+from kamera_agent.runtime.kernels.reference import product
+from kamera_agent.runtime.patch import flatten, to_int8
 
 
 class Residue(NamedTuple):
@@ -75,15 +76,11 @@ def patched(residue: Residue, ranks: Sequence[int], *, int8: bool = False) -> KV
     for layer, rank in enumerate(ranks):
         keys, values = residue.canonical[layer]
         num_heads, num_tokens, head_dim = keys.shape
-        left, basis = residue.left[layer, :, :rank], residue.basis[layer, :rank]
-        if int8:
-            left, basis = _rounded(left, 0), _rounded(basis, 1)
-        change = (left @ basis).view(num_tokens, 2, num_heads, head_dim).permute(1, 2, 0, 3)
+        factors = residue.left[layer, :, :rank], residue.basis[layer, :rank]
+        change = (
+            product(*(to_int8(*factors) if int8 else factors))
+            .view(num_tokens, 2, num_heads, head_dim)
+            .permute(1, 2, 0, 3)
+        )
         kv.append((keys + change[0], values + change[1]))
     return tuple(kv)
-
-
-def _rounded(factor: torch.Tensor, dim: int) -> torch.Tensor:
-    """A factor after a round through int8 with one scale a component."""
-    scale = factor.abs().amax(dim, keepdim=True).clamp_min(1e-30) / 127
-    return (factor / scale).round() * scale

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import mean
 from typing import NamedTuple
 
 import torch
 
 from benchmarks.fidelity.bench import KV, Bench, Window
+from benchmarks.fidelity.cases import Asked
 from benchmarks.fidelity.events import EVENTS
-from benchmarks.fidelity.methods import METHODS, Patch, Recompute
+from benchmarks.fidelity.methods import METHODS, Auto, Patch, Recompute
 from benchmarks.fidelity.residue import Residue, decompose, energy_ranks, share_basis
-from kamera_agent.pocket.tasks import Task, ask
+from kamera_agent.pocket.tasks import ask
 
 
 class Answer(NamedTuple):
@@ -35,7 +37,7 @@ class Result:
     norms: per layer, of the lost conditioning relative to the KV. energy_ranks: components that hold 90 % of it.
     """
 
-    task: Task
+    task: Asked
     event: str
     answers: dict[str, Answer]
     norms: list[float]
@@ -48,33 +50,33 @@ def run_case(bench: Bench, scene: str, event: str, seed: int, weights: torch.Ten
     places, full, reused, conditioned, other = EVENTS[event].happen(bench, case, seed)
     canonical = {index: bench.engine.canonical(full.chunks[index]) for index in reused}
     ideal = {index: decompose(full.read(index), canonical[index]) for index in reused}
-    fitted = {index: decompose(conditioned[index], canonical[index]) for index in reused}
     residues = {
-        "fitted": fitted,
-        "ideal": ideal,
-        "other": {index: decompose(other[index], canonical[index]) for index in reused},
+        "even": {index: decompose(conditioned[index], canonical[index]) for index in reused},
         "weighted": {index: decompose(conditioned[index], canonical[index], weights) for index in reused},
         "shared": {index: share_basis(conditioned[index], other[index], canonical[index]) for index in reused},
     }
+    seen = {"fitted": conditioned, "other": other, "ideal": {index: full.read(index) for index in reused}}
     variants = {"full": Variant({}, 0.0, 1.0)}
     for name, method in METHODS.items():
         if isinstance(method, Recompute):
             variants[name] = _recomputed(bench, full, method, ideal)
+        elif isinstance(method, Auto):
+            variants[name] = _shipped(method, seen[method.seen], canonical)
         else:
-            variants[name] = _patched(method, residues[method.fitted])
+            variants[name] = _patched(method, residues[method.basis])
     # Another order may have another answer: "now" is the last shot of the window.
     asked = {question.text: question.answer for question in ask([case.window[place] for place in places])}
     norms = torch.stack([residue.norms for residue in ideal.values()]).mean(0).tolist()
     ranks = torch.stack([energy_ranks(residue) for residue in ideal.values()]).mean(0).tolist()
     results = []
-    for question in case.questions:
+    for task, question in case.questions.items():
         expected = bench.engine.family.tokenize(asked[question.text])[0]
         logits = full.logits(bench.ask(question.text), [variant.kv for variant in variants.values()])
         answers = {
             name: _judge(row, logits[0], expected, variant)
             for (name, variant), row in zip(variants.items(), logits, strict=True)
         }
-        results.append(Result(question.task, event, answers, norms, ranks))
+        results.append(Result(task, event, answers, norms, ranks))
     return results
 
 
@@ -92,7 +94,13 @@ def _patched(method: Patch, residues: Mapping[int, Residue]) -> Variant:
         ranks = method.ranks(residue)
         kv[index] = method.apply(residue, ranks)
         shares.append(sum(ranks) * method.cost(residue) / (len(ranks) * residue.num_tokens * residue.width))
-    return Variant(kv, sum(shares) / len(shares), 0.0)
+    return Variant(kv, mean(shares), 0.0)
+
+
+def _shipped(method: Auto, seen: Mapping[int, KV], canonical: Mapping[int, KV]) -> Variant:
+    patches = {index: method.fit(kv, canonical[index]) for index, kv in seen.items()}
+    kv = {index: method.apply(patch, canonical[index]) for index, patch in patches.items()}
+    return Variant(kv, mean(method.bytes_share(patches[index], canonical[index]) for index in seen), 0.0)
 
 
 def _recomputed(bench: Bench, full: Window, method: Recompute, ideal: Mapping[int, Residue]) -> Variant:

@@ -146,8 +146,8 @@ class KVPool:
     ) -> None:
         """Rebuild a chunk in its slots: canonical + patch, then one rotation to its positions.
 
-        canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]). factors: per layer (U [T, r], V [r, 2·H·D]),
-        or None for blind reuse. Neither is written to. cos, sin: [T, D].
+        canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]). factors: per layer (U [T, r], V [r, 2·H·D])
+        in the KV dtype or (U, V, scale [r]) in int8; None for blind reuse. Neither is written to. cos, sin: [T, D].
         """
         done = 0
         for part in slots:
@@ -157,8 +157,8 @@ class KVPool:
                 master.copy_(keys[:, tokens])
                 value.copy_(values[:, tokens])
                 if factors is not None:
-                    u, v = (factor.to(self.shape.device) for factor in factors[layer])
-                    self._kernels.add_patch(master, value, u[tokens], v)
+                    u, v, *scale = (factor.to(self.shape.device) for factor in factors[layer])
+                    self._kernels.add_patch(master, value, u[tokens], v, *scale)
             done += len(part)
         self.relocate(slots, cos, sin)
 

@@ -1,6 +1,7 @@
 """Patches: what a chunk's KV lost by being computed behind the anchor alone, as thin factors.
 
-Method: the conditioning residue and its truncated SVD, arXiv 2606.23581.
+Method: the conditioning residue and its truncated SVD, arXiv 2606.23581. Ours: ranks allotted over the layers, and
+factors in int8, for rank="auto".
 """
 
 from __future__ import annotations
@@ -12,21 +13,28 @@ import torch
 
 from kamera_agent.config import DEFAULT_RANK, Settings
 from kamera_agent.errors import SettingError
+from kamera_agent.runtime.kernels.reference import product
 
 LayerKV = tuple[torch.Tensor, torch.Tensor]
+Factors = tuple[torch.Tensor, ...]
+
+# int8 factors share one float32 scale a component.
+INT8_LARGEST = 127
+SCALE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
     """Factors per layer of (conditioned - canonical) over tokens x [K | V], in pre-RoPE space.
 
-    factors: per layer (U [T, r], V [r, 2·H·D]) in the KV dtype; r may differ between layers.
+    factors: per layer (U [T, r], V [r, 2·H·D]) in the KV dtype, or (U, V, scale [r]) with U and V in int8 and the
+        scale of each component in float32; r may differ between layers.
     energy: per layer, the share of the squared norm that the factors capture (1.0 where there is none).
     error: relative Frobenius error left over all layers, after rounding the factors.
     norm: per layer, the norm of the residue relative to that of the conditioned KV (the lost conditioning).
     """
 
-    factors: tuple[LayerKV, ...]
+    factors: tuple[Factors, ...]
     energy: tuple[float, ...]
     error: float
     norm: tuple[float, ...]
@@ -34,7 +42,7 @@ class Patch:
     @property
     def ranks(self) -> tuple[int, ...]:
         """Rank per layer."""
-        return tuple(u.shape[1] for u, _ in self.factors)
+        return tuple(u.shape[1] for u, *_ in self.factors)
 
 
 def flatten(kv: Sequence[LayerKV]) -> torch.Tensor:
@@ -54,12 +62,13 @@ def fit(conditioned: Sequence[LayerKV], canonical: Sequence[LayerKV], settings: 
     residue = target - flatten(canonical)
     dtype = conditioned[0][0].dtype
     left, basis, spectrum = _decompose(residue)
-    ranks = _choose_ranks(spectrum, residue.shape[1], residue.shape[2], settings)
-    factors = tuple(
-        (left[layer, :, :rank].to(dtype).contiguous(), basis[layer, :rank].to(dtype).contiguous())
-        for layer, rank in enumerate(ranks)
-    )
-    left_over = torch.stack([r - u.float() @ v.float() for r, (u, v) in zip(residue, factors, strict=True)])
+    ranks = _choose_ranks(spectrum, residue.shape[1:].numel() * dtype.itemsize, sum(residue.shape[1:]), settings)
+    truncated = [(left[layer, :, :rank], basis[layer, :rank]) for layer, rank in enumerate(ranks)]
+    if settings.rank == "auto":
+        factors = tuple(to_int8(u, v) for u, v in truncated)
+    else:
+        factors = tuple((u.to(dtype).contiguous(), v.to(dtype).contiguous()) for u, v in truncated)
+    left_over = torch.stack([r - product(*layer) for r, layer in zip(residue, factors, strict=True)])
     total = spectrum.sum(-1)
     captured = torch.stack([spectrum[layer, :rank].sum() for layer, rank in enumerate(ranks)])
     energy = torch.where(total > 0, captured / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)
@@ -84,26 +93,35 @@ def _decompose(residue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
     return vectors, basis, basis.square().sum(2)
 
 
-def _choose_ranks(spectrum: torch.Tensor, num_tokens: int, width: int, settings: Settings) -> list[int]:
+def to_int8(left: torch.Tensor, basis: torch.Tensor) -> Factors:
+    """Factors rounded to int8 (U [T, r], V [r, W]), and the scale [r] that their product is multiplied by."""
+    tiny = torch.finfo(left.dtype).tiny
+    steps = left.abs().amax(0).clamp_min(tiny) / INT8_LARGEST, basis.abs().amax(1).clamp_min(tiny) / INT8_LARGEST
+    rounded = (left / steps[0]).round(), (basis / steps[1][:, None]).round()
+    return rounded[0].to(torch.int8).contiguous(), rounded[1].to(torch.int8).contiguous(), steps[0] * steps[1]
+
+
+def _choose_ranks(spectrum: torch.Tensor, kv_bytes: int, component_numbers: int, settings: Settings) -> list[int]:
+    """kv_bytes: of a layer of the chunk. component_numbers: numbers in the factors of one component."""
     num_layers, largest = spectrum.shape
     if settings.rank == "auto":
-        return _ranks_within_budgets(spectrum, num_tokens, width, settings)
+        affordable = settings.byte_budget * num_layers * kv_bytes / (component_numbers + SCALE_BYTES)
+        return _ranks_within_budgets(spectrum, int(affordable), settings.error_budget)
     if isinstance(settings.rank, int) and settings.rank > largest:
         raise SettingError(f"rank {settings.rank} is above {largest}, the largest this chunk allows; lower it.")
     return [min(settings.rank or DEFAULT_RANK, largest)] * num_layers
 
 
-def _ranks_within_budgets(spectrum: torch.Tensor, num_tokens: int, width: int, settings: Settings) -> list[int]:
+def _ranks_within_budgets(spectrum: torch.Tensor, affordable: int, error_budget: float) -> list[int]:
     """Per layer the smallest rank within the error budget.
 
-    Where all of them together are over the byte budget, the components that capture least are left out,
+    Where all of them together are more than the bytes afford, the components that capture least are left out,
     whichever layer they are in.
     """
     total = spectrum.sum(-1, keepdim=True)
     tail = (total - spectrum.cumsum(-1)).clamp_min(0)
-    needed = (tail > settings.error_budget**2 * total).sum(-1) + (total[:, 0] > 0)
+    needed = (tail > error_budget**2 * total).sum(-1) + (total[:, 0] > 0)
     wanted = torch.arange(spectrum.shape[1], device=spectrum.device) < needed[:, None]
-    affordable = int(settings.byte_budget * spectrum.shape[0] * num_tokens * width / (num_tokens + width))
     if int(wanted.sum()) > affordable:
         strongest = spectrum.masked_fill(~wanted, -1.0).flatten().topk(affordable).indices
         wanted = torch.zeros_like(wanted).flatten().index_fill(0, strongest, True).view_as(wanted)

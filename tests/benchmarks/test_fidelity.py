@@ -32,7 +32,7 @@ def kv(seed: int, num_tokens: int = 6) -> tuple[tuple[torch.Tensor, torch.Tensor
 def test_the_full_prefill_is_hugging_faces(bench: Bench, scene: str) -> None:
     case = draw_case(scene, 3, seed=1)
     chunks = [bench.chunk(picture) for picture in case.window]
-    question = bench.ask(case.questions[0].text)
+    question = bench.ask(next(iter(case.questions.values())).text)
     window = bench.window(chunks)
     window.compute(range(3))
     family = bench.engine.family
@@ -51,7 +51,7 @@ def test_every_event_plays(bench: Bench, event: str) -> None:
     if EVENTS[event].num_gone == 0 and not EVENTS[event].reorders:
         assert result.answers["full_rank"].kl < 1e-6
     shares = [result.answers[f"patch_{percent}pct"].bytes_share for percent in (6, 12, 25)]
-    assert all(share <= limit for share, limit in zip(shares, (0.06, 0.12, 0.25), strict=True))
+    assert all(0.95 * limit < share <= limit for share, limit in zip(shares, (0.06, 0.12, 0.25), strict=True))
     assert result.answers["recompute_15pct"].recomputed == pytest.approx(0.15, abs=0.01)
 
 
@@ -94,7 +94,7 @@ def test_ranks_of_byte_shares() -> None:
     residue = decompose(kv(1, 50), kv(2, 50))
     wide = residue._replace(basis=residue.basis.new_zeros(3, 50, 128))
     assert [Patch(share=share).ranks(wide)[0] for share in (0.06, 0.12, 0.25)] == [2, 4, 8]
-    # Half of 178, and 4 for two scales.
+    # Half of 178, and 2 for the scale: 91 numbers of two bytes.
     assert [Patch(share=share, int8=True).ranks(wide)[0] for share in (0.06, 0.12, 0.25)] == [4, 8, 17]
     # The basis counts half.
     shared = wide._replace(basis_bytes=0.5)
@@ -178,3 +178,11 @@ def test_the_summary_by_hand() -> None:
     assert summary["patch_12pct"]["worst_kept"] == 0.75
     assert summary["patch_25pct"]["worst_kept"] == 1.0
     assert summary["orbit"]["minus_exact_points"] == -25.0
+
+
+def test_a_question_about_now_is_a_task_of_its_own_where_shots_change_places() -> None:
+    for seed in range(6):
+        track = draw_case("moves", 3, seed, reorders=True).questions["track"]
+        now = draw_case("now", 3, seed, reorders=True).questions["now"]
+        assert (track.needs, now.needs) == ((0, 1, 2), (2,))
+    assert {draw_case("moves", 3, seed).questions["track"].needs for seed in range(12)} == {(0, 1, 2), (2,)}

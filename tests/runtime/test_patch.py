@@ -32,7 +32,11 @@ def matrix(layer: LayerKV) -> torch.Tensor:
 
 
 def left_over(patch: Patch, change: list[LayerKV]) -> list[torch.Tensor]:
-    return [matrix(layer) - u.double() @ v.double() for layer, (u, v) in zip(change, patch.factors, strict=True)]
+    products = []
+    for u, v, *scale in patch.factors:
+        steps = scale[0].double() if scale else torch.ones(u.shape[1])
+        products.append(torch.einsum("tr,r,rw->tw", u.double(), steps.double(), v.double()))
+    return [matrix(layer) - product for layer, product in zip(change, products, strict=True)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -112,9 +116,9 @@ def test_auto_keeps_what_captures_most_within_the_byte_budget(seeded: torch.Gene
     kv, change = random_kv(100, 2, 8, seeded), decaying(100, 2, 8, seeded)
     settings = Settings(rank="auto", error_budget=0.001, byte_budget=0.1)
     patch = fit(add(kv, change), kv, settings)
-    numbers = sum(u.numel() + v.numel() for u, v in patch.factors)
-    allowed = 0.1 * NUM_LAYERS * 100 * 32
-    assert allowed - (100 + 32) < numbers <= allowed
+    num_bytes = sum(factor.nbytes for factors in patch.factors for factor in factors)
+    allowed = 0.1 * NUM_LAYERS * 100 * 32 * 4
+    assert allowed - (100 + 32 + 4) < num_bytes <= allowed
     spectra = [torch.linalg.svdvals(matrix(layer)).tolist() for layer in change]
     strongest = sorted(((value, layer) for layer, values in enumerate(spectra) for value in values), reverse=True)
     kept = [layer for _, layer in strongest[: sum(patch.ranks)]]
@@ -129,6 +133,21 @@ def test_factors_have_the_dtype_of_the_kv_and_the_error_counts_their_rounding(se
     change = [(k.float(), v.float()) for k, v in kv]
     rest = torch.stack(left_over(patch, change)).norm() / torch.stack([matrix(layer) for layer in change]).norm()
     assert 1e-5 < patch.error == pytest.approx(float(rest), rel=1e-2)
+
+
+def test_auto_rounds_to_int8_with_half_a_step_of_error_at_most(seeded: torch.Generator) -> None:
+    """Two factors of 127 steps each: their product is off by about 1/127 of its largest, component by component."""
+    kv, change = random_kv(100, 2, 8, seeded), decaying(100, 2, 8, seeded)
+    conditioned = add(kv, change)
+    auto = fit(conditioned, kv, Settings(rank="auto", error_budget=1e-6, byte_budget=1.0))
+    whole = fit(conditioned, kv, Settings(rank=32))
+    assert {u.dtype for u, *_ in auto.factors} == {v.dtype for _, v, _ in auto.factors} == {torch.int8}
+    for rounded, rest, (u, v) in zip(left_over(auto, change), left_over(whole, change), whole.factors, strict=True):
+        largest = u.abs().amax(0) * v.abs().amax(1)
+        assert float((rounded - rest).abs().max()) <= float(largest.sum()) * (1 / 127 + 1 / 4 / 127**2)
+    total = torch.stack([matrix(layer) for layer in change]).norm()
+    assert auto.error == pytest.approx(float(torch.stack(left_over(auto, change)).norm() / total), rel=1e-2)
+    assert 1e-4 < auto.error < 2e-2
 
 
 def test_error_falls_with_every_rank(seeded: torch.Generator) -> None:

@@ -32,14 +32,19 @@ def expected(models: dict[str, Any], processor: PocketProcessor) -> torch.Tensor
     return Conversation(models["qwen2_5_vl"], processor).say("user", *images, "what?").logits()
 
 
-def test_chunks_outlive_the_process(make: MakeKamera, tmp_path: Path, expected: torch.Tensor) -> None:
-    with make(store=tmp_path, rank=26) as first:
+# "auto" keeps factors in int8, of 127 steps: each is off by up to a hundredth of the largest.
+@pytest.mark.parametrize(("rank", "worst"), [(26, 1e-3), ("auto", 2e-2)])
+def test_chunks_outlive_the_process(
+    rank: Any, worst: float, make: MakeKamera, tmp_path: Path, expected: torch.Tensor
+) -> None:
+    options = {"store": tmp_path, "rank": rank, "error_budget": 1e-3, "byte_budget": 1.0}
+    with make(**options) as first:
         assert ask(first)[1] == {"computed"}
-    with make(store=tmp_path, rank=26) as second:
+    with make(**options) as second:
         logits, origins = ask(second)
         assert origins == {"recalled"}
         assert second.stats().encoder_calls == 0
-        assert max_error(expected, logits) <= 1e-3
+        assert max_error(expected, logits) <= worst
 
 
 def test_damaged_record_is_computed_again(make: MakeKamera, tmp_path: Path, expected: torch.Tensor) -> None:

@@ -14,7 +14,14 @@ class Kernels(Protocol):
 
     def rotate(self, keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> None: ...
 
-    def add_patch(self, keys: torch.Tensor, values: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> None: ...
+    def add_patch(
+        self,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        u: torch.Tensor,
+        v: torch.Tensor,
+        scale: torch.Tensor | None = None,
+    ) -> None: ...
 
 
 def kernels_for(device: torch.device) -> Kernels:

@@ -21,12 +21,19 @@ def rotate(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.
     out[..., half:] += keys[..., :half] * sin[..., half:]
 
 
-def add_patch(keys: torch.Tensor, values: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> None:
+def product(u: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+    """U V [T, W] in float32, for u [T, r] and v [r, W]; scale [r] belongs to factors in int8."""
+    return (u.float() if scale is None else u.float() * scale) @ v.float()
+
+
+def add_patch(
+    keys: torch.Tensor, values: torch.Tensor, u: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None = None
+) -> None:
     """keys += U Vk, values += U Vv, in place; arithmetic in float32, rounded once.
 
-    keys, values: [H, T, D]. u: [T, r]. v: [r, 2·H·D], the columns of K by head, then those of V.
+    keys, values: [H, T, D]. u: [T, r]. v: [r, 2·H·D], the columns of K by head, then those of V. scale: as in product.
     """
     num_heads, num_tokens, head_dim = keys.shape
-    change = (u.float() @ v.float()).view(num_tokens, 2, num_heads, head_dim).permute(1, 2, 0, 3)
+    change = product(u, v, scale).view(num_tokens, 2, num_heads, head_dim).permute(1, 2, 0, 3)
     keys.copy_(keys.float() + change[0])
     values.copy_(values.float() + change[1])
