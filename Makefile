@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench fidelity train
+.PHONY: help setup demo test check bench fidelity train docs
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench   print the benchmarks as JSON"
 	@echo "make fidelity  measure every way of reuse on the trained model"
 	@echo "make train   train the pocket model anew, into build/pocket"
+	@echo "make docs    build the documents' site into build/site"
 	@echo
 	@echo "PYTHON=$(PYTHON)   the Python (3.11 or newer) that $(VENV) is made with"
 	@echo "TORCH='$(TORCH)'   the torch requirement, installed before the package"
@@ -57,3 +58,6 @@ fidelity: $(READY)
 
 train: $(READY)
 	@$(BIN)/python -m kamera_agent.pocket.train build/pocket
+
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

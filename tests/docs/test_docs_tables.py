@@ -1,0 +1,137 @@
+"""Tables of the documents against the code: every option with its default, every metric, every error."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from prometheus_client import CollectorRegistry
+
+import kamera_agent
+from kamera_agent import Kamera, KameraError, Settings
+from kamera_agent.agent import Budget, ChatKamera, Interval, KeepLast, ScreenWindow
+from kamera_agent.runtime.families import FAMILIES
+from kamera_agent.telemetry.metrics import Metrics
+from kamera_agent.telemetry.trace import Trace
+
+DOCS = Path(__file__).parents[2] / "docs"
+REQUIRED = "required"
+
+
+def tables(page: str, heading: str) -> list[list[list[str]]]:
+    """Rows of cells of the tables below a heading, their heads left out."""
+    text = (DOCS / page).read_text("utf-8")
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"{page} has no heading {heading!r}"
+    parts = re.findall(r"(?:^\|.*\n)+", found[1], re.MULTILINE)
+    return [[[cell.strip() for cell in line[1:-1].split("|")] for line in part.splitlines()[2:]] for part in parts]
+
+
+def code(cell: str) -> str:
+    assert cell.startswith("`"), cell
+    assert cell.endswith("`"), cell
+    return cell[1:-1]
+
+
+def documented(page: str, heading: str) -> dict[str, Any]:
+    """Default by option."""
+    return {
+        code(option): REQUIRED if default == REQUIRED else ast.literal_eval(code(default))
+        for option, default, _ in tables(page, heading)[0]
+    }
+
+
+def parameters(function: Any, *without: str) -> dict[str, Any]:
+    signature = inspect.signature(function).parameters
+    return {
+        name: REQUIRED if parameter.default is parameter.empty else parameter.default
+        for name, parameter in signature.items()
+        if name not in ("self", *without) and parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+
+def chat_fields() -> dict[str, Any]:
+    own = {name: field for name, field in ChatKamera.model_fields.items() if name not in BaseChatModel.model_fields}
+    return {name: REQUIRED if field.is_required() else field.default for name, field in own.items()}
+
+
+def setting_fields() -> dict[str, Any]:
+    return {field.name: field.default for field in fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [
+        ("Kamera.from_pretrained", parameters(Kamera.from_pretrained)),
+        ("Settings", setting_fields()),
+        ("ChatKamera", chat_fields()),
+        ("ScreenWindow", parameters(ScreenWindow.__init__)),
+        ("Trace", parameters(Trace.__init__)),
+        ("Metrics", parameters(Metrics.__init__)),
+    ],
+)
+def test_options_and_their_defaults(heading: str, expected: dict[str, Any]) -> None:
+    assert documented("configuration.md", heading) == expected
+
+
+def test_policies_and_their_options() -> None:
+    told = {
+        code(policy): re.findall(r"`(\w+)`", options)
+        for policy, options, _ in tables("configuration.md", "ScreenWindow")[1]
+    }
+    assert told == {kind.__name__: [field.name for field in fields(kind)] for kind in (KeepLast, Interval, Budget)}
+
+
+def test_every_metric() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    exposed = {
+        family.name + ("_total" if family.type == "counter" else ""): (family.type, family.documentation)
+        for family in registry.collect()
+    }
+    rows = [row for heading in ("Answers", "State") for row in tables("metrics.md", heading)[0]]
+    assert {code(name): (kind, told) for name, kind, _, told, _ in rows} == exposed
+
+
+def test_labels_of_metrics(reply_metrics: dict[str, set[str]]) -> None:
+    rows = [row for heading in ("Answers", "State") for row in tables("metrics.md", heading)[0]]
+    told = {code(name): set(re.findall(r"`(\w+)`", labels)) for name, _, labels, _, _ in rows}
+    assert {name: told[name] for name in reply_metrics} == reply_metrics
+
+
+@pytest.fixture
+def reply_metrics() -> dict[str, set[str]]:
+    """Labels beside model_name of every metric that an answer feeds."""
+    metrics = Metrics(CollectorRegistry())
+    collectors = [
+        *metrics._times.values(),
+        *metrics._counts.values(),
+        metrics._per_token,
+        metrics._prompt,
+        metrics._answers,
+    ]
+    return {
+        collector._name + ("_total" if collector._type == "counter" else ""): {*collector._labelnames} - {"model_name"}
+        for collector in collectors
+    }
+
+
+def test_every_error() -> None:
+    public = {name for name, value in public_members() if isinstance(value, type) and issubclass(value, KameraError)}
+    told = [code(error) for error, _, _ in tables("troubleshooting.md", "Errors by name")[0]]
+    assert set(told) == public - {"KameraError"}
+    assert len(told) == len(set(told))
+
+
+def public_members() -> Iterable[tuple[str, Any]]:
+    return ((name, getattr(kamera_agent, name)) for name in kamera_agent.__all__)
+
+
+def test_every_backbone() -> None:
+    told = {code(kind) for kind, _, _ in tables("backbones.md", "Backbones")[0]}
+    assert told == {kind for family in FAMILIES for kind in family.model_types}
