@@ -6,11 +6,12 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench fidelity train docs
+.PHONY: help setup demo example-video test check bench fidelity train docs
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
 	@echo "make demo    run the demo"
+	@echo "make example-video  run the notebook about a clip, into build/video_qa"
 	@echo "make test    run the tests"
 	@echo "make check   lint, types, house plan"
 	@echo "make bench   print the benchmarks as JSON"
@@ -39,6 +40,9 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	@$(BIN)/kamera demo
+
+example-video: $(READY)
+	@$(BIN)/python examples/video_qa/execute.py build/video_qa
 
 test: $(READY)
 	@$(BIN)/python -m pytest

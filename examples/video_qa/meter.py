@@ -1,0 +1,91 @@
+"""One question, answered twice: by Kamera over its window, and by a full prefill of the same content."""
+
+from collections import Counter
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+
+from kamera_agent import Kamera, Reply, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Both answers and what they cost.
+
+    full_answer: the first token of a full prefill. full_probability: what the full prefill gives to it.
+    moments: id of each group of frames in the window, in order, and the origin of its KV.
+    background_ms: what Kamera did after the answer, to remember what is new.
+    kl: from the next-token distribution of the full prefill to Kamera's, in nats.
+    same_token: whether both put the same token first.
+    """
+
+    event: str
+    question: str
+    reply: Reply
+    full_answer: str
+    full_probability: float
+    moments: tuple[tuple[str, str], ...]
+    kamera_ms: float
+    background_ms: float
+    full_ms: float
+    kl: float
+    same_token: bool
+
+    @property
+    def tokens(self) -> Counter[str]:
+        """Tokens of the prompt by the origin of their KV. A full prefill computes all of them."""
+        counts: Counter[str] = Counter()
+        for row in self.reply.plan.rows:
+            counts[row.origin] += row.num_tokens
+        return counts
+
+
+class Meter:
+    """Asks about a window and keeps the turns. Before a question the one before it leaves the window."""
+
+    def __init__(self, kamera: Kamera, window: Window) -> None:
+        self._kamera, self._window = kamera, window
+        self.turns: list[Turn] = []
+
+    def ask(self, event: str, question: str, max_new_tokens: int = 16) -> Turn:
+        self._forget_talk()
+        reply = self._window.generate(question, max_new_tokens=max_new_tokens)
+        start = perf_counter()
+        # So that the background work does not slow down what is measured next.
+        self._kamera.flush()
+        background_ms = 1e3 * (perf_counter() - start)
+        if reply.span_id:
+            self._window.drop(reply.span_id)
+        start = perf_counter()
+        full = self._window.reference_logits()
+        full_token = int(full.argmax())
+        full_ms = 1e3 * (perf_counter() - start)
+        # The KV that the answer rested on is still there; only the opening of the reply's turn runs again.
+        ours = self._window.logits()
+        turn = Turn(
+            event=event,
+            question=question,
+            reply=reply,
+            full_answer=self._kamera.family.detokenize([full_token]).strip(),
+            full_probability=float(full.softmax(-1)[full_token]),
+            moments=tuple((row.id, row.origin) for row in reply.plan.rows if row.kind == "frames"),
+            kamera_ms=reply.timings.first_token_ms,
+            background_ms=background_ms,
+            full_ms=full_ms,
+            kl=divergence(full, ours),
+            same_token=int(ours.argmax()) == full_token,
+        )
+        self.turns.append(turn)
+        return turn
+
+    def _forget_talk(self) -> None:
+        for span in self._window.spans:
+            if span.kind == "reply" or (span.kind == "text" and span.role == "user"):
+                self._window.drop(span.id)
+
+
+def divergence(full: torch.Tensor, ours: torch.Tensor) -> float:
+    """KL(full || ours) in nats, for next-token logits [vocab] each."""
+    expected, given = full.double().log_softmax(-1), ours.double().log_softmax(-1)
+    return float((expected.exp() * (expected - given)).sum())
