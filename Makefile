@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-video test check bench fidelity train docs
+.PHONY: help setup demo example-video test check bench fidelity train docs example-ui
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
@@ -16,6 +16,7 @@ help:
 	@echo "make check   lint, types, house plan"
 	@echo "make bench   print the benchmarks as JSON"
 	@echo "make fidelity  measure every way of reuse on the trained model"
+	@echo "make example-ui  run a screen agent in Chromium, twice, and compare"
 	@echo "make train   train the pocket model anew, into build/pocket"
 	@echo "make docs    build the documents' site into build/site"
 	@echo
@@ -56,12 +57,21 @@ check: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.window --json
 	@$(BIN)/python -m benchmarks.store --json
+	@$(BIN)/python -m benchmarks.agent --json
 
 fidelity: $(READY)
 	@$(BIN)/python -m benchmarks.fidelity --json --markdown docs/fidelity_tables.md --plot docs/fidelity.png
 
 train: $(READY)
 	@$(BIN)/python -m kamera_agent.pocket.train build/pocket
+
+# A Chromium is a matter of the system; whoever may install one gets Debian's.
+example-ui: $(READY)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } || \
+		{ echo "The example needs a Chromium on the PATH. As root: apt-get install chromium" >&2; exit 1; }
+	@$(BIN)/python -m examples.ui_agent
 
 docs: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,0 +1,230 @@
+"""Thirty steps of a screen agent under keep-last-3: tokens computed and time to first token, in three ways.
+
+    python -m benchmarks.agent --json [--steps 30]
+
+The agent of examples/ui_agent walks through a small shop and tasks of MiniWoB++ in Chromium, at 1280x720 (1,196
+tokens a screenshot). Its windows are recorded once; then every window and its question are answered, step by step and
+in each step one way after the other, on a Qwen2.5-VL of about 60 million parameters with seeded random weights.
+
+ours     sync() and generate() up to the first token, fingerprint and preprocessing of new screenshots included
+prefix   forward pass of all behind the longest beginning that any earlier window had; encoder outputs of all
+         screenshots seen before are cached, preprocessing and encoder of new ones are included
+full     preprocessing, vision encoder and forward pass of everything
+
+new        a screenshot that was not seen before comes, the oldest goes
+revisit    the same with a page that looks as it did before
+look back  one that had gone stands in its old place again, beside the three
+
+Ratios are those of the sums over all steps. agree: share of steps whose greedy first token is that of the full prefill.
+Random weights prefer nothing by much, so that little turns a token. agree_pocket: share of the same answers that the
+trained pocket model gives over the same windows, to those of the steps' questions that have a known answer.
+Between two measurements what Kamera remembers in the background is finished: that time is in remember_ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import DynamicCache
+
+from benchmarks.baselines import Pixels, Prompt, head_of, timed_ms
+from benchmarks.window import SEED, conditions
+from examples.ui_agent.cached import Cached
+from examples.ui_agent.episode import KEEP_LAST, play
+from examples.ui_agent.plain import load_plain
+from examples.ui_agent.turn import Turn, watch
+from kamera_agent import ImageContent, Kamera
+from kamera_agent.pocket.model import build_model, build_processor
+
+WAYS = ("ours", "prefix", "full")
+EVENTS = ("new", "revisit", "look back")
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A window of screenshots, PNG, oldest first, and the question about it. answer: None where none is known."""
+
+    screens: tuple[bytes, ...]
+    question: str
+    event: str
+    answer: str | None
+
+
+class Recorder:
+    """An arm that answers nothing and keeps the windows it is shown."""
+
+    def __init__(self) -> None:
+        self.windows: list[tuple[tuple[bytes, ...], str]] = []
+
+    def answer(self, screens: Sequence[bytes], question: str) -> Turn:
+        self.windows.append((tuple(screens), question))
+        return Turn("", {"computed": 0}, 0.0, torch.empty(0))
+
+
+def record(num_steps: int) -> list[Step]:
+    """The windows of the agent's first steps."""
+    recorder = Recorder()
+    records = asyncio.run(play(recorder, num_steps))
+    steps, seen = [], set[bytes]()
+    for (screens, question), record in zip(recorder.windows, records, strict=True):
+        event = "look back" if record.move.tool == "look_back" else "revisit" if screens[-1] in seen else "new"
+        steps.append(Step(screens, question, event, record.move.answer))
+        seen |= set(screens)
+    return steps
+
+
+class Bench:
+    """One model, a window of Kamera over it, and what a prefix cache knows of it."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor = model, processor
+        self.kamera = Kamera(model, processor)
+        self.window = self.kamera.window()
+        self.features: dict[bytes, torch.Tensor] = {}
+        self.caches: dict[tuple[bytes, ...], DynamicCache] = {}
+
+    def measure(self, step: Step) -> Figures:
+        """One step in all ways."""
+        pixels = [np.array(Image.open(BytesIO(screen)).convert("RGB")) for screen in step.screens]
+        prompt = Prompt(self.model, self.processor, pixels, step.question)
+        ours = self._ours(pixels, step.question)
+        remember_ms, _ = timed_ms(self.kamera.flush)
+        prefix = self._prefix(prompt, step)
+        with watch(self.model) as full:
+            full_ms, cache = timed_ms(prompt.full_prefill)
+        logits = ours.pop("logits")
+        self.caches[step.screens] = cache
+        return {
+            **ours,
+            **prefix,
+            "full_ms": full_ms,
+            "full_tokens": len(prompt),
+            "remember_ms": remember_ms,
+            "agree": float(logits.argmax() == full.logits.argmax()),
+            "kl": _kl(full.logits, logits),
+        }
+
+    def _ours(self, pixels: Sequence[Pixels], question: str) -> dict[str, Any]:
+        """The question and the reply of the step before go with the sync."""
+        with watch(self.model) as first:
+            edit_ms, _ = timed_ms(lambda: self.window.sync(map(ImageContent, pixels)))
+            reply = self.window.generate(question, max_new_tokens=1)
+        return {
+            "ours_ms": edit_ms + reply.timings.first_token_ms,
+            "ours_tokens": reply.usage.tokens_computed,
+            "logits": first.logits,
+        }
+
+    def _prefix(self, prompt: Prompt, step: Step) -> Figures:
+        known, cache = 0, None
+        for screens, earlier in self.caches.items():
+            if (common := _num_common(screens, step.screens)) > known:
+                known, cache = common, earlier
+        start = prompt.tail_start(len(step.screens) - known) if known else prompt.first_image
+        if not self.caches:
+            start = 0
+        # What stands before the first screenshot is the same in all windows.
+        cache = cache or next(iter(self.caches.values()), DynamicCache())
+        head = head_of(cache, start)
+
+        def run() -> None:
+            for index, screen in enumerate(step.screens):
+                if screen not in self.features:
+                    self.features[screen] = prompt.features(index)
+            prompt.forward_tail(head, start, [self.features[screen] for screen in step.screens[known:]])
+
+        return {"prefix_ms": timed_ms(run)[0], "prefix_tokens": len(prompt) - start}
+
+
+def _num_common(one: Sequence[bytes], other: Sequence[bytes]) -> int:
+    """Screenshots that two windows begin with alike."""
+    num = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        num += 1
+    return num
+
+
+def _kl(reference: torch.Tensor, other: torch.Tensor) -> float:
+    """KL(reference || other) in nats."""
+    p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
+    return float((p.exp() * (p - q)).sum())
+
+
+def run(steps: Sequence[Step], model: Any, processor: Any) -> list[Figures]:
+    """Figures of every step."""
+    # The first pass of each kind is slower than all others.
+    warm_up = Bench(model, processor)
+    warm_up.measure(steps[0])
+    warm_up.kamera.close()
+    bench = Bench(model, processor)
+    measured = []
+    for number, step in enumerate(steps, start=1):
+        figures = bench.measure(step)
+        measured.append(figures)
+        ways = "  ".join(f"{way} {figures[f'{way}_tokens']:5.0f} {figures[f'{way}_ms']:7.0f} ms" for way in WAYS)
+        same = "same" if figures["agree"] else "other"
+        print(f"{number:3} {step.event:9} {ways}  {same} token, KL {figures['kl']:.1e}", flush=True)
+    bench.kamera.close()
+    return measured
+
+
+def agree_pocket(steps: Sequence[Step]) -> float:
+    """Share of the questions with a known answer to which the trained model says the same in both ways."""
+    with Kamera.pocket() as kamera:
+        plain, cached = load_plain(), Cached(kamera)
+        answers = [(step, cached.answer(step.screens, step.question).answer) for step in steps]
+        same = [plain.answer(step.screens, step.question).answer == said for step, said in answers if step.answer]
+    return round(statistics.mean(same), 3)
+
+
+def summary(steps: Sequence[Step], measured: Sequence[Figures]) -> dict[str, Any]:
+    """Ratios of the sums, the sums, and the same by event."""
+    by_event = {event: [f for s, f in zip(steps, measured, strict=True) if s.event == event] for event in EVENTS}
+    return {
+        **_ratios(measured),
+        "agree": round(statistics.mean(figures["agree"] for figures in measured), 3),
+        "kl_median": round(statistics.median(figures["kl"] for figures in measured), 6),
+        "remember_ms": round(sum(figures["remember_ms"] for figures in measured)),
+        "events": {event: {"steps": len(some), **_ratios(some)} for event, some in by_event.items() if some},
+    }
+
+
+def _ratios(measured: Sequence[Figures]) -> dict[str, Any]:
+    sums = {key: sum(f[key] for f in measured) for way in WAYS for key in (f"{way}_tokens", f"{way}_ms")}
+    return {
+        "tokens_ratio_prefix": round(sums["prefix_tokens"] / sums["ours_tokens"], 3),
+        "tokens_ratio_full": round(sums["full_tokens"] / sums["ours_tokens"], 3),
+        "ttft_ratio_prefix": round(sums["prefix_ms"] / sums["ours_ms"], 3),
+        "ttft_ratio_full": round(sums["full_ms"] / sums["ours_ms"], 3),
+        **{key: round(value) for key, value in sums.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
+    parser.add_argument("--steps", type=int, default=30, help="steps of the agent (default 30)")
+    options = parser.parse_args()
+    steps = record(options.steps)
+    measured = run(steps, build_model(seed=SEED), build_processor())
+    trace = {"steps": len(steps), "keep_last": KEEP_LAST, "trace": "examples/ui_agent: shop and MiniWoB++"}
+    pocket = {"agree_pocket": agree_pocket(steps)}
+    result = {**summary(steps, measured), **pocket, "conditions": conditions(1) | trace}
+    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

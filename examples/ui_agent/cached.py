@@ -1,0 +1,34 @@
+"""The model under test behind ChatKamera."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from langchain_core.messages import HumanMessage
+
+from examples.ui_agent.plain import MAX_TOKENS
+from examples.ui_agent.turn import Turn, watch
+from kamera_agent import Kamera
+from kamera_agent.agent import ChatKamera
+
+
+class Cached:
+    """One conversation of a ChatKamera."""
+
+    def __init__(self, kamera: Kamera) -> None:
+        self._kamera = kamera
+        self._model = ChatKamera(kamera=kamera, max_tokens=MAX_TOKENS)
+
+    def answer(self, screens: Sequence[bytes], question: str) -> Turn:
+        """One user message: the screenshots, then the question."""
+        # What the last turn left to the background is finished first: figures are of the answer alone.
+        self._kamera.flush()
+        images = [
+            {"type": "image", "base64": base64.b64encode(data).decode(), "mime_type": "image/png"} for data in screens
+        ]
+        message = HumanMessage([*images, {"type": "text", "text": question}])
+        with watch(self._kamera.family.model) as first:
+            reply = self._model.invoke([message])
+        origins = reply.response_metadata["kamera"]["origins"]
+        return Turn(reply.text.strip(), origins, first.ms, first.logits)

@@ -1,0 +1,43 @@
+"""Two runs of the agent side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from examples.ui_agent.actor import Record
+from examples.ui_agent.oracle import Move
+from examples.ui_agent.turn import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of both runs. kl: KL(plain || cached) of their next-token distributions, in nats."""
+
+    number: int
+    move: Move
+    num_screens: int
+    plain: Turn
+    cached: Turn
+    kl: float
+
+    @property
+    def same(self) -> bool:
+        """Whether both said the same."""
+        return self.plain.answer == self.cached.answer
+
+
+def compare(plain: Sequence[Record], cached: Sequence[Record]) -> list[Step]:
+    """Pair the steps of two runs. Raises RuntimeError where they did not see the same."""
+    steps = []
+    for number, (one, other) in enumerate(zip(plain, cached, strict=True), start=1):
+        if (one.move, one.screens) != (other.move, other.screens):
+            raise RuntimeError(f"In step {number} the two runs saw different screens: {one.move}, {other.move}.")
+        kl = _kl(one.turn, other.turn)
+        steps.append(Step(number, one.move, len(one.screens), one.turn, other.turn, kl))
+    return steps
+
+
+def _kl(reference: Turn, other: Turn) -> float:
+    p, q = reference.logits.double().log_softmax(-1), other.logits.double().log_softmax(-1)
+    return max(float((p.exp() * (p - q)).sum()), 0.0)

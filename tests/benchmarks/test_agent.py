@@ -1,0 +1,88 @@
+"""The agent benchmark on a tiny model, against tokens counted by hand."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from models import TINY, kl, screenshot
+from PIL import Image
+
+from benchmarks.agent import Bench, Step, run, summary
+from benchmarks.baselines import Prompt
+from examples.ui_agent.turn import watch
+from kamera_agent.pocket.model import build_model, build_processor
+
+# A screenshot of 168x112 is 6 x 4 cells of 28 pixels, between two markers.
+CHUNK = 26
+QUESTION = "What changed?"
+
+
+def png(seed: int) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(screenshot(seed)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+A, B, C, D = map(png, range(4))
+STEPS = [
+    Step((A,), QUESTION, "new", None),
+    Step((A, B), QUESTION, "new", None),
+    Step((A, B, C), QUESTION, "new", None),
+    Step((B, C, D), QUESTION, "new", None),
+    Step((A, B, C, D), QUESTION, "look back", None),
+    Step((C, D, A), QUESTION, "revisit", None),
+]
+
+
+def test_tokens_counted_by_hand() -> None:
+    """Prefix: the window of the fifth step begins with that of the third, and only its last screenshot is behind it.
+
+    Ours: there A comes back by its patch; in the sixth step A stays and is moved behind the others.
+    """
+    processor = build_processor(TINY)
+    measured = run(STEPS, build_model(TINY), processor)
+
+    def count(text: str) -> int:
+        return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    head = count("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n")
+    tail = count(f"{QUESTION}<|im_end|>\n<|im_start|>assistant\n")
+    assert [figures["full_tokens"] for figures in measured] == [head + n * CHUNK + tail for n in (1, 2, 3, 3, 4, 3)]
+    assert [figures["prefix_tokens"] for figures in measured] == [
+        head + CHUNK + tail,
+        *(n * CHUNK + tail for n in (1, 1, 3, 1, 3)),
+    ]
+    assert [figures["ours_tokens"] for figures in measured] == [
+        head + CHUNK + tail,
+        *(n * CHUNK + tail for n in (1, 1, 1, 0, 0)),
+    ]
+    # As long as nothing has left, ours is a prefix cache, too.
+    assert [figures["agree"] for figures in measured[:3]] == [1, 1, 1]
+    assert max(figures["kl"] for figures in measured[:3]) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_prefix_cache_gives_what_a_full_prefill_gives() -> None:
+    """The baseline does the work that it is measured for."""
+    model, processor = build_model(TINY), build_processor(TINY)
+    bench = Bench(model, processor)
+    for step in STEPS:
+        prompt = Prompt(model, processor, [np.array(Image.open(BytesIO(data))) for data in step.screens], QUESTION)
+        with watch(model) as prefix:
+            bench._prefix(prompt, step)
+        with watch(model) as full:
+            bench.caches[step.screens] = prompt.full_prefill()
+        assert kl(full.logits, prefix.logits) == pytest.approx(0, abs=1e-9)
+    bench.kamera.close()
+
+
+def test_ratios_are_those_of_sums() -> None:
+    one = {"ours_tokens": 10, "prefix_tokens": 30, "full_tokens": 40, "ours_ms": 1.0, "prefix_ms": 2.0, "full_ms": 4.0}
+    two = {"ours_tokens": 30, "prefix_tokens": 30, "full_tokens": 40, "ours_ms": 3.0, "prefix_ms": 3.0, "full_ms": 4.0}
+    rest = {"remember_ms": 5.0, "kl": 0.5}
+    steps = [Step((A,), QUESTION, "new", None), Step((A, B), QUESTION, "revisit", None)]
+    result = summary(steps, [one | rest | {"agree": 1.0}, two | rest | {"agree": 0.0}])
+    assert (result["tokens_ratio_prefix"], result["tokens_ratio_full"]) == (1.5, 2.0)
+    assert (result["ttft_ratio_prefix"], result["ttft_ratio_full"]) == (1.25, 2.0)
+    assert (result["agree"], result["remember_ms"]) == (0.5, 10)
+    assert result["events"]["new"]["tokens_ratio_prefix"] == 3.0
+    assert result["events"]["revisit"]["steps"] == 1

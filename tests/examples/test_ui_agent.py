@@ -1,0 +1,167 @@
+"""The screen agent: what it is shown, that its oracle knows the way, and that both ways of running its model agree."""
+
+import asyncio
+import base64
+import re
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+
+from examples.ui_agent.actor import Record
+from examples.ui_agent.browser import find_chromium
+from examples.ui_agent.cached import Cached
+from examples.ui_agent.comparison import compare
+from examples.ui_agent.episode import play
+from examples.ui_agent.plain import Plain, load_plain
+from examples.ui_agent.server import SHOP
+from examples.ui_agent.sight import in_sight
+from examples.ui_agent.turn import Turn
+from kamera_agent import Kamera
+
+NUM_STEPS = 9
+# The ninth move looks back at the third screenshot.
+LOOK_BACK, SEEN_IN = 8, 2
+# 1280x720 are 23 x 13 cells for the image processor; every image stands between two markers.
+SCREEN_TOKENS = 23 * 13 + 2
+HEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+
+needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="needs a Chromium, and there is none on the PATH")
+
+
+class Silent:
+    """An arm without a model."""
+
+    def answer(self, screens: Sequence[bytes], question: str) -> Turn:
+        return Turn("", {"computed": 0}, 0.0, torch.empty(0))
+
+
+def shot(data: bytes) -> list[dict[str, str]]:
+    return [
+        {"type": "text", "text": "A page"},
+        {"type": "image", "base64": base64.b64encode(data).decode(), "mime_type": "image/png"},
+    ]
+
+
+def test_what_a_look_back_brings_stands_in_its_old_place_until_the_next_screenshot() -> None:
+    stub = [{"type": "text", "text": "A page"}, {"type": "text", "text": "[Screenshot of step 1 is not shown.]"}]
+    call = AIMessage("", tool_calls=[{"name": "click", "args": {}, "id": "1"}])
+    messages: list[AnyMessage] = [
+        HumanMessage("Go."),
+        call,
+        ToolMessage(stub, tool_call_id="1", name="click"),
+        ToolMessage(shot(b"two"), tool_call_id="2", name="click"),
+        ToolMessage(shot(b"three"), tool_call_id="3", name="click"),
+    ]
+    assert in_sight(messages) == [b"two", b"three"]
+    again = [
+        {"type": "text", "text": "Step 1:"},
+        shot(b"one")[1],
+        {"type": "text", "text": "Step 3:"},
+        shot(b"three")[1],
+    ]
+    messages.append(ToolMessage(again, tool_call_id="4", name="look_back"))
+    assert in_sight(messages) == [b"one", b"two", b"three"]
+    messages.append(ToolMessage("There is no screenshot of step 9.", tool_call_id="5", name="look_back"))
+    assert in_sight(messages) == [b"one", b"two", b"three"]
+    messages.append(ToolMessage(shot(b"four"), tool_call_id="6", name="click"))
+    assert in_sight(messages) == [b"two", b"three", b"four"]
+
+
+def cards(name: str) -> dict[str, str]:
+    """What a page of the shop says, read from its HTML."""
+    return dict(re.findall(r"<b>(\w+)</b><i>(\w+)</i>", (SHOP / f"{name}.html").read_text("utf-8")))
+
+
+def true_answers(question: str) -> set[str]:
+    """What the shop's pages answer to a question."""
+    prices, sale, owners, rooms, keys = map(cards, ("prices", "sale", "owners", "rooms", "keys"))
+    subject = re.findall(r"\w+", question)[-2 if question.endswith(("cost?", "need?")) else -1]
+    match question.split(subject)[0]:
+        case "What does the ":
+            return {prices[subject], sale.get(subject, prices[subject])}
+        case "Which price ":
+            return {label for label in sale if sale[label] != prices[label]}
+        case "Who owns the ":
+            return {owners[subject]}
+        case "Where is ":
+            return {rooms[subject]}
+        case "Where is the owner of the ":
+            return {rooms[owners[subject]]}
+        case "Which key opens the ":
+            return {keys[subject]}
+        case "Which key does ":
+            return {keys[rooms[subject]]}
+        case "Which key does the owner of the ":
+            return {keys[rooms[owners[subject]]]}
+        case _:
+            raise AssertionError(question)
+
+
+@needs_chromium
+@pytest.mark.timeout(300)
+def test_the_oracle_knows_the_way_and_the_answers() -> None:
+    """A MiniWoB++ task that is not solved raises."""
+    records = asyncio.run(play(Silent()))
+    started = [record.move.arguments["name"] for record in records if record.move.tool == "start_task"]
+    assert started == ["click-button", "enter-text", "click-tab", "click-checkboxes", "login-user"]
+    known = [record.move for record in records if record.move.answer]
+    assert len(known) == 26
+    for move in known:
+        assert move.answer in true_answers(move.question), move
+
+
+class Runs:
+    """The first steps, three times: plain Hugging Face, a prefix cache's fidelity, the default one."""
+
+    def __init__(self) -> None:
+        self.plain_arm: Plain = load_plain()
+        self.plain: list[Record] = asyncio.run(play(self.plain_arm, NUM_STEPS))
+        with Kamera.pocket(fidelity="exact") as exact, Kamera.pocket() as patched:
+            self.exact: list[Record] = asyncio.run(play(Cached(exact), NUM_STEPS))
+            self.patched: list[Record] = asyncio.run(play(Cached(patched), NUM_STEPS))
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Runs]:
+    return Runs()
+
+
+@needs_chromium
+@pytest.mark.timeout(300)
+def test_all_runs_see_the_same_screens(runs: Runs) -> None:
+    windows = [record.screens for record in runs.plain]
+    assert [record.screens for record in runs.exact] == windows
+    assert [record.screens for record in runs.patched] == windows
+    assert [len(screens) for screens in windows] == [1, 2, 3, 3, 3, 3, 3, 3, 4]
+    assert windows[LOOK_BACK] == (windows[SEEN_IN][-1], *windows[LOOK_BACK - 1])
+    # Every other move shows another page; the seventh shows the first one again.
+    assert len({screens[-1] for screens in windows[:LOOK_BACK]}) == LOOK_BACK - 1
+    assert windows[6][-1] == windows[0][-1]
+
+
+@needs_chromium
+@pytest.mark.timeout(300)
+def test_exact_answers_are_those_of_plain_hugging_face(runs: Runs) -> None:
+    steps = compare(runs.plain, runs.exact)
+    assert [step.cached.answer for step in steps] == [step.plain.answer for step in steps]
+    assert [step.cached.in_all for step in steps] == [step.plain.computed for step in steps]
+    assert {step.cached.tokens[origin] for step in steps for origin in ("moved", "recalled", "blind")} == {0}
+
+
+@needs_chromium
+@pytest.mark.timeout(300)
+def test_only_what_is_new_is_computed(runs: Runs) -> None:
+    head = len(tokens(HEAD))
+    for number, record in enumerate(runs.patched):
+        turn, tail = record.turn, len(tokens(f"{record.move.question}<|im_end|>\n<|im_start|>assistant\n"))
+        assert turn.in_all == head + len(record.screens) * SCREEN_TOKENS + tail
+        new = (head if number == 0 else 0) + (0 if number == LOOK_BACK else SCREEN_TOKENS)
+        assert turn.computed == new + tail, (number, record.move)
+    assert runs.patched[LOOK_BACK].turn.tokens["recalled"] == SCREEN_TOKENS
+
+
+def tokens(text: str) -> list[int]:
+    ids: list[int] = load_plain()._tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
