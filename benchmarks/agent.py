@@ -40,9 +40,11 @@ from transformers import DynamicCache
 from benchmarks.baselines import Pixels, Prompt, head_of, timed_ms
 from benchmarks.window import SEED, conditions
 from examples.ui_agent.cached import Cached
+from examples.ui_agent.comparison import divergence
 from examples.ui_agent.episode import KEEP_LAST, play
+from examples.ui_agent.first_token import watch
 from examples.ui_agent.plain import load_plain
-from examples.ui_agent.turn import Turn, watch
+from examples.ui_agent.turn import Turn
 from kamera_agent import ImageContent, Kamera
 from kamera_agent.pocket.model import build_model, build_processor
 
@@ -112,7 +114,7 @@ class Bench:
             "full_tokens": len(prompt),
             "remember_ms": remember_ms,
             "agree": float(logits.argmax() == full.logits.argmax()),
-            "kl": _kl(full.logits, logits),
+            "kl": divergence(full.logits, logits),
         }
 
     def _ours(self, pixels: Sequence[Pixels], question: str) -> dict[str, Any]:
@@ -127,16 +129,11 @@ class Bench:
         }
 
     def _prefix(self, prompt: Prompt, step: Step) -> Figures:
-        known, cache = 0, None
-        for screens, earlier in self.caches.items():
-            if (common := _num_common(screens, step.screens)) > known:
-                known, cache = common, earlier
-        start = prompt.tail_start(len(step.screens) - known) if known else prompt.first_image
-        if not self.caches:
-            start = 0
+        longest = max(self.caches, key=lambda earlier: _num_common(earlier, step.screens), default=())
+        known = _num_common(longest, step.screens)
         # What stands before the first screenshot is the same in all windows.
-        cache = cache or next(iter(self.caches.values()), DynamicCache())
-        head = head_of(cache, start)
+        start = prompt.tail_start(len(step.screens) - known) if self.caches else 0
+        head = head_of(self.caches.get(longest, DynamicCache()), start)
 
         def run() -> None:
             for index, screen in enumerate(step.screens):
@@ -155,12 +152,6 @@ def _num_common(one: Sequence[bytes], other: Sequence[bytes]) -> int:
             break
         num += 1
     return num
-
-
-def _kl(reference: torch.Tensor, other: torch.Tensor) -> float:
-    """KL(reference || other) in nats."""
-    p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
-    return float((p.exp() * (p - q)).sum())
 
 
 def run(steps: Sequence[Step], model: Any, processor: Any) -> list[Figures]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from langchain_core.messages import HumanMessage
 
+from examples.ui_agent.first_token import watch
 from examples.ui_agent.plain import MAX_TOKENS
-from examples.ui_agent.turn import Turn, watch
+from examples.ui_agent.turn import Turn
 from kamera_agent import Kamera
 from kamera_agent.agent import ChatKamera
 

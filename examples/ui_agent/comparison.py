@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from examples.ui_agent.actor import Record
 from examples.ui_agent.oracle import Move
 from examples.ui_agent.turn import Turn
@@ -33,11 +35,12 @@ def compare(plain: Sequence[Record], cached: Sequence[Record]) -> list[Step]:
     for number, (one, other) in enumerate(zip(plain, cached, strict=True), start=1):
         if (one.move, one.screens) != (other.move, other.screens):
             raise RuntimeError(f"In step {number} the two runs saw different screens: {one.move}, {other.move}.")
-        kl = _kl(one.turn, other.turn)
+        kl = divergence(one.turn.logits, other.turn.logits)
         steps.append(Step(number, one.move, len(one.screens), one.turn, other.turn, kl))
     return steps
 
 
-def _kl(reference: Turn, other: Turn) -> float:
-    p, q = reference.logits.double().log_softmax(-1), other.logits.double().log_softmax(-1)
+def divergence(reference: torch.Tensor, other: torch.Tensor) -> float:
+    """KL(reference || other) in nats of two next-token distributions, for logits [vocab]."""
+    p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
     return max(float((p.exp() * (p - q)).sum()), 0.0)

@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from examples.ui_agent.turn import Turn, watch
+from examples.ui_agent.first_token import watch
+from examples.ui_agent.turn import Turn
 from kamera_agent.pocket.weights import WEIGHTS
 
 IMAGE = "<|vision_start|>{}<|vision_end|>"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks.agent import Bench, Step, run, summary
 from benchmarks.baselines import Prompt
-from examples.ui_agent.turn import watch
+from examples.ui_agent.first_token import watch
 from kamera_agent.pocket.model import build_model, build_processor
 
 # A screenshot of 168x112 is 6 x 4 cells of 28 pixels, between two markers.

@@ -3,22 +3,25 @@
 import asyncio
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 
 import pytest
 import torch
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from transformers import PreTrainedTokenizerFast
 
 from examples.ui_agent.actor import Record
 from examples.ui_agent.browser import find_chromium
 from examples.ui_agent.cached import Cached
 from examples.ui_agent.comparison import compare
 from examples.ui_agent.episode import play
-from examples.ui_agent.plain import Plain, load_plain
+from examples.ui_agent.plain import load_plain
 from examples.ui_agent.server import SHOP
 from examples.ui_agent.sight import in_sight
 from examples.ui_agent.turn import Turn
 from kamera_agent import Kamera
+from kamera_agent.pocket.weights import WEIGHTS
 
 NUM_STEPS = 9
 # The ninth move looks back at the third screenshot.
@@ -116,15 +119,14 @@ class Runs:
     """The first steps, three times: plain Hugging Face, a prefix cache's fidelity, the default one."""
 
     def __init__(self) -> None:
-        self.plain_arm: Plain = load_plain()
-        self.plain: list[Record] = asyncio.run(play(self.plain_arm, NUM_STEPS))
+        self.plain: list[Record] = asyncio.run(play(load_plain(), NUM_STEPS))
         with Kamera.pocket(fidelity="exact") as exact, Kamera.pocket() as patched:
             self.exact: list[Record] = asyncio.run(play(Cached(exact), NUM_STEPS))
             self.patched: list[Record] = asyncio.run(play(Cached(patched), NUM_STEPS))
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[Runs]:
+def runs() -> Runs:
     return Runs()
 
 
@@ -153,15 +155,19 @@ def test_exact_answers_are_those_of_plain_hugging_face(runs: Runs) -> None:
 @needs_chromium
 @pytest.mark.timeout(300)
 def test_only_what_is_new_is_computed(runs: Runs) -> None:
-    head = len(tokens(HEAD))
+    head = count(HEAD)
     for number, record in enumerate(runs.patched):
-        turn, tail = record.turn, len(tokens(f"{record.move.question}<|im_end|>\n<|im_start|>assistant\n"))
+        turn, tail = record.turn, count(f"{record.move.question}<|im_end|>\n<|im_start|>assistant\n")
         assert turn.in_all == head + len(record.screens) * SCREEN_TOKENS + tail
         new = (head if number == 0 else 0) + (0 if number == LOOK_BACK else SCREEN_TOKENS)
         assert turn.computed == new + tail, (number, record.move)
     assert runs.patched[LOOK_BACK].turn.tokens["recalled"] == SCREEN_TOKENS
 
 
-def tokens(text: str) -> list[int]:
-    ids: list[int] = load_plain()._tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast.from_pretrained(WEIGHTS)
+
+
+def count(text: str) -> int:
+    return len(tokenizer()(text, add_special_tokens=False)["input_ids"])
