@@ -21,7 +21,7 @@ from langgraph.types import Command
 from kamera_agent.agent.chat_model import ChatKamera
 from kamera_agent.agent.pixels import PixelFolder
 from kamera_agent.agent.policy import Budget, KeepLast, Policy
-from kamera_agent.agent.screens import LOOK_BACK, M, Screen, list_screens, show, stow
+from kamera_agent.agent.screens import LOOK_BACK, M, Screen, list_screens, looked_back, show, stow
 from kamera_agent.config import DEFAULT_STORE
 from kamera_agent.errors import SettingError
 
@@ -38,7 +38,8 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
     """Keeps a few screenshots in the model's sight and gives the agent a tool to look back at the others.
 
     The state of the agent holds ids; the pixels lie in a folder, by content. A screenshot that shows what the one
-    before it showed is referred to, not sent again.
+    before it showed is referred to, not sent again. One that the agent looks back at is shown in its old place, where
+    its KV can be recalled, until the next screenshot is there.
 
     policy: KeepLast, Interval or Budget; keep_last is short for the first. pinned: steps that are always shown.
     stub: what stands in the place of a screenshot, with {step}. count_tokens: tokens of an encoded image, for Budget;
@@ -99,7 +100,8 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         screens = list_screens(stowed)
         twins = _twins(screens)
         single = [screen for screen in screens if screen.step not in twins]
-        kept = {screen.step for screen in single[self._policy.first(self._sizes(single, model)) :]} | self._pinned
+        newest = single[self._policy.first(self._sizes(single, model)) :]
+        kept = {screen.step for screen in newest} | self._pinned | looked_back(stowed, screens)
 
         def stub(screen: Screen) -> str:
             shown = twins.get(screen.step)
@@ -135,22 +137,16 @@ def _twins(screens: Sequence[Screen]) -> dict[int, int]:
 
 
 def _look_back_tool(folder: PixelFolder) -> BaseTool:
-    @tool(LOOK_BACK)
-    def look_back(runtime: ToolRuntime, steps: list[int] | None = None) -> list[dict[str, Any]] | str:
+    @tool(LOOK_BACK, response_format="content_and_artifact")
+    def look_back(runtime: ToolRuntime, steps: list[int] | None = None) -> tuple[str, list[int]]:
         """Look at earlier screenshots again. Without steps: list what there is."""
         stowed = [stow(message, folder) for message in runtime.state["messages"]]
         screens = {screen.step: screen for screen in list_screens(stowed)}
         listing = "\n".join(f"step {screen.step}: {screen.caption or '(no text)'}" for screen in screens.values())
         if not steps:
-            return listing or "There is no screenshot yet."
+            return listing or "There is no screenshot yet.", []
         if unknown := [step for step in steps if step not in screens]:
-            return f"There is no screenshot of step {', '.join(map(str, unknown))}. There are:\n{listing}"
-        blocks: list[dict[str, Any]] = []
-        for step in steps:
-            blocks += [
-                {"type": "text", "text": f"Step {step}:"},
-                {"type": "image", "file_id": screens[step].image_id},
-            ]
-        return blocks
+            return f"There is no screenshot of step {', '.join(map(str, unknown))}. There are:\n{listing}", []
+        return f"Shown again, each in its place: step {', '.join(map(str, steps))}.", steps
 
     return look_back

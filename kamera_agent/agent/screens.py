@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from kamera_agent.agent.pixels import PREFIX, PixelFolder
 from kamera_agent.agent.transcript import pixels_of
 
 CAPTION = 80
-# What the look_back tool's messages are called; what they show is no step of its own.
+# What the tool is called, and its messages; their artifact holds the steps.
 LOOK_BACK = "look_back"
 
 Block = dict[str, Any]
@@ -45,15 +45,21 @@ def stow(message: M, folder: PixelFolder) -> M:
 
 
 def list_screens(messages: Sequence[BaseMessage]) -> list[Screen]:
-    """All stowed screenshots in order. Those that look_back brought back are none: they were listed before."""
+    """All stowed screenshots in order."""
     screens: list[Screen] = []
     for number, message in enumerate(messages):
-        if message.name == LOOK_BACK:
-            continue
         for index, block in _stowed(message):
             caption = message.text.strip().splitlines()[0][:CAPTION] if message.text.strip() else ""
             screens.append(Screen(len(screens) + 1, (number, index), block["file_id"], caption))
     return screens
+
+
+def looked_back(messages: Sequence[BaseMessage], screens: Sequence[Screen]) -> set[int]:
+    """Steps that look_back was asked for since the newest screenshot was asked for."""
+    newest = screens[-1].place[0] if screens else 0
+    asked = max((place for place in range(newest) if isinstance(messages[place], AIMessage)), default=0)
+    told = [message for message in messages[asked:] if isinstance(message, ToolMessage) and message.name == LOOK_BACK]
+    return {step for message in told for step in message.artifact or ()}
 
 
 def show(
@@ -73,8 +79,8 @@ def show(
             continue
         blocks: list[Any] = list(message.content)
         for index, block in stowed.items():
-            screen = by_place.get((number, index))
-            if screen is None or screen.step in shown:
+            screen = by_place[number, index]
+            if screen.step in shown:
                 blocks[index] = _with_pixels(block["file_id"], folder)
             else:
                 blocks[index] = {"type": "text", "text": stub(screen)}

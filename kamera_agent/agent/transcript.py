@@ -22,6 +22,7 @@ from kamera_agent.runtime.families.base import Family
 
 # Where a message keeps what the model said, token for token, if that is more than its content.
 METADATA, SAID = "kamera", "said"
+THINKING = ("<think>", "</think>")
 
 
 class Transcript(NamedTuple):
@@ -111,13 +112,18 @@ def _plain(message: BaseMessage, held: _Held) -> dict[str, Any]:
 def _of_assistant(message: AIMessage, held: _Held) -> dict[str, Any]:
     said = message.response_metadata.get(METADATA, {}).get(SAID)
     if said is not None and _says(said, message):
-        return {"role": "assistant", "content": held.keep(said)}
+        return {"role": "assistant", "content": _spoken(said, held)}
     calls = [
         {"type": "function", "function": {"name": call["name"], "arguments": _hold_strings(call["args"], held)}}
         for call in message.tool_calls
     ]
-    content = "".join(held.keep(part) for part in _parts(message))
+    content = "".join(_spoken(part, held) if isinstance(part, str) else held.keep(part) for part in _parts(message))
     return {"role": "assistant", "content": content} | ({"tool_calls": calls} if calls else {})
+
+
+def _spoken(text: str, held: _Held) -> str:
+    """Words held back, but not where the model's thinking begins and ends: templates drop that from the history."""
+    return "".join(part if part in THINKING else held.keep(part) for part in re.split("(</?think>)", text) if part)
 
 
 def _says(said: str, message: AIMessage) -> bool:

@@ -1,6 +1,7 @@
 """ChatKamera: what it computes and what it says, against plain windows and the origins a message list implies."""
 
 import asyncio
+import base64
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -133,6 +134,47 @@ def test_a_dropped_screenshot_moves_the_rest(kamera: Kamera, image_block: Block)
     origins = reply.response_metadata["kamera"]["origins"]
     assert origins["moved"] > 100
     assert origins["computed"] < 10
+
+
+# Thinking stays in the turns since the last question only, as in templates of thinking models.
+DROPS_THINKING = """
+{%- set now = namespace(asked=0) %}
+{%- for message in messages %}{% if message.role == "user" %}{% set now.asked = loop.index0 %}{% endif %}{% endfor %}
+{{- "<|im_start|>system\nBe brief." + (" You have tools." if tools else "") + (tools | tojson if tools else "") }}
+{{- "<|im_end|>\n" }}
+{%- for message in messages %}
+{%- set past = message.role == "assistant" and loop.index0 < now.asked %}
+{{- "<|im_start|>" + ("user" if message.role == "tool" else message.role) + "\n" }}
+{{- (message.content.split("</think>")[-1] if past else message.content) + "<|im_end|>\n" }}
+{%- endfor %}"""
+
+
+def test_a_template_that_rewrites_the_history_costs_what_it_rewrites(
+    kamera: Kamera, image_block: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thinking is dropped with the next question, and tools change the system turn: screens stay what they were."""
+    monkeypatch.setattr(kamera.family.processors.tokenizer, "chat_template", DROPS_THINKING)
+    model = ChatKamera(kamera=kamera, max_tokens=4)
+    thought = AIMessage("<think>the box or the lamp</think>Open the lamp.")
+    history: list[AnyMessage] = [say(image_block(1), "Go."), thought, ToolMessage([image_block(2)], tool_call_id="1")]
+    texts = [
+        [content.text for content in transcribe(kamera.family, messages).contents if isinstance(content, TextContent)]
+        for messages in (history, [*history, say("And now?")])
+    ]
+    assert texts == [["Go.", thought.text], ["Go.", "Open the lamp.", "And now?"]]
+    count = kamera.family.tokenize
+    model.invoke(history, conversation="thinks")
+    first = model.invoke([*history, say("And now?")], conversation="thinks").response_metadata["kamera"]["origins"]
+    # The answer to keep, the new question, and the markup of the question's and the reply's turns.
+    markup = kamera.family.processors.tokenizer("<|im_end|>\n<|im_start|>user\n").input_ids
+    assert first["computed"] == len(count("Open the lamp.")) + len(count("And now?")) + 2 * len(markup)
+    assert first["moved"] >= model.count_image_tokens(base64.b64decode(image_block(2)["base64"]))
+    bound = model.bind_tools([TOOL])
+    second = bound.invoke([*history, say("And now?")], conversation="thinks").response_metadata["kamera"]["origins"]
+    assert second["kept"] == len(kamera.family.anchor_ids)
+    system = transcribe(kamera.family, [*history, say("And now?")], [TOOL]).system
+    assert second["computed"] == len(count(system)) + len(markup)
+    assert second["moved"] > first["kept"]
 
 
 def test_conversations_do_not_hear_each_other(kamera: Kamera, image_block: Block) -> None:

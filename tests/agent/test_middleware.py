@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
@@ -127,8 +128,8 @@ def test_look_back_brings_the_same_pixels(tmp_path: Path, screenshot: Any, png: 
     model = Scripted(script=[shot(1), shot(2), shot(3), look(1), look(9), look()])
     agent = create_agent(model, [screenshot], middleware=[ScreenWindow(keep_last=1, folder=tmp_path)])
     agent.invoke({"messages": [HumanMessage("Go.")]})
-    after_look = model._seen[4]
-    assert images(after_look) == [png(3), png(1)]
+    assert images(model._seen[3]) == [png(3)]
+    assert images(model._seen[4]) == [png(1), png(3)]
     assert "There is no screenshot of step 9" in texts(model._seen[5])
     assert "step 2: page 2" in texts(model._seen[6])
 
@@ -137,7 +138,59 @@ def test_the_same_asynchronously(tmp_path: Path, screenshot: Any, png: PNG) -> N
     model = Scripted(script=[shot(1), shot(2), look(1)])
     agent = create_agent(model, [screenshot], middleware=[ScreenWindow(keep_last=1, folder=tmp_path)])
     asyncio.run(agent.ainvoke({"messages": [HumanMessage("Go.")]}))
-    assert images(model._seen[3]) == [png(2), png(1)]
+    assert images(model._seen[3]) == [png(1), png(2)]
+
+
+def test_what_was_looked_back_at_stays_until_the_next_screenshot(tmp_path: Path, screenshot: Any, png: PNG) -> None:
+    script = [shot(1), shot(2), shot(3), look(1), look(2), look(), shot(4), look(9)]
+    model = Scripted(script=script)
+    agent = create_agent(model, [screenshot], middleware=[ScreenWindow(keep_last=1, folder=tmp_path)])
+    agent.invoke({"messages": [HumanMessage("Go.")]})
+    assert [images(seen) for seen in model._seen[3:]] == [
+        [png(3)],
+        [png(1), png(3)],
+        [png(1), png(2), png(3)],
+        [png(1), png(2), png(3)],
+        [png(4)],
+        [png(4)],
+    ]
+
+
+def test_a_look_back_beside_a_new_screenshot_counts(tmp_path: Path, image_block: Block, png: PNG) -> None:
+    """Two calls at once: whichever answer comes first."""
+    told = ToolMessage("Shown.", name="look_back", tool_call_id="1", artifact=[1])
+    new = ToolMessage([image_block(2)], tool_call_id="2")
+    for answers in ([told, new], [new, told]):
+        window = ScreenWindow(keep_last=1, folder=tmp_path)
+        shown = window.edit([*history(image_block, [1]), AIMessage("both"), *answers])
+        assert images(shown) == [png(1), png(2)]
+
+
+def first_image(model: ChatKamera, conversation: str) -> Any:
+    """KV of the first image in a live window: per layer (K before RoPE, V)."""
+    with model._conversations.hold(conversation) as window:
+        lying = next(lying for lying in window._assembly.lying if lying.piece.kind == "image")
+        return window._assembly.pool.read(lying.slots)
+
+
+def test_the_kv_that_look_back_brings_is_that_of_the_encoded_pixels(
+    tmp_path: Path, exact: Kamera, png: PNG, image_block: Block
+) -> None:
+    """At full rank (50 tokens), recalled from the store, against a window that computes the same messages."""
+    with Kamera.pocket(rank=50) as kamera:
+        model, window = ChatKamera(kamera=kamera, max_tokens=1), ScreenWindow(keep_last=1, folder=tmp_path)
+        messages: list[AnyMessage] = []
+        for page in (4, 2, 3):
+            messages += [*history(image_block, [page]), AIMessage(f"went to {page}")]
+            model.invoke(window.edit(messages), conversation="looks")
+            kamera.flush()
+        messages.append(ToolMessage("Shown.", name="look_back", tool_call_id="1", artifact=[1]))
+        reply = model.invoke(window.edit(messages), conversation="looks")
+        assert reply.response_metadata["kamera"]["origins"]["recalled"] == model.count_image_tokens(png(4)) == 50
+        recalled = first_image(model, "looks")
+    encoded = ChatKamera(kamera=exact, max_tokens=1)
+    encoded.invoke(window.edit(messages), conversation="looks")
+    torch.testing.assert_close(recalled, first_image(encoded, "looks"), atol=1e-3, rtol=1e-3)
 
 
 def test_the_state_holds_no_pixels(tmp_path: Path, screenshot: Any, image_block: Block) -> None:

@@ -142,7 +142,7 @@ def test_create_agent_gets_look_back(
     ours.invoke(asked(image_block, 1, 2), thread("look"))
     pages = [image_block(page)["base64"] for page in (1, 2)]
     assert offered == [["click", "look_back"]] * 2
-    assert shown == [pages[1:], [pages[1], pages[0]]]
+    assert shown == [pages[1:], pages]
 
 
 def test_a_tool_node_keeps_its_ways(kamera: Kamera, window: ScreenWindow) -> None:
