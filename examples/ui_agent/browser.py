@@ -12,7 +12,12 @@ SIZE = {"width": 1280, "height": 720}
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
 # Fonts and scrolling as they are everywhere, so that the same page gives the same pixels. The sandbox needs rights
 # that containers lack; all pages are our own.
-FLAGS = ("--no-sandbox", "--disable-gpu", "--font-render-hinting=none", "--disable-smooth-scrolling")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--font-render-hinting=none", "--disable-smooth-scrolling"),
+    "--disable-partial-raster",
+)
+# A busy machine may still be painting when a page says that it is painted.
+MAX_SHOTS = 10
 # A document knows at the click whether it is about to be left for another one.
 WATCH = "navigation.addEventListener('navigate', event => { window.leaving ||= !event.destination.sameDocument })"
 PAINTED = (
@@ -45,8 +50,14 @@ class Browser:
         await self._settle()
 
     async def screenshot(self) -> bytes:
-        """PNG of what is in sight, 1280x720."""
-        return await self._page.screenshot(animations="disabled", caret="hide")
+        """PNG of what is in sight, 1280x720, as soon as two in a row are alike."""
+        before = b""
+        for _ in range(MAX_SHOTS):
+            shot = await self._page.screenshot(animations="disabled", caret="hide")
+            if shot == before:
+                return shot
+            before = shot
+        raise TimeoutError(f"{self._page.url} does not stand still: {MAX_SHOTS} screenshots in a row differ.")
 
     async def title(self) -> str:
         return await self._page.title()
