@@ -22,8 +22,9 @@ COMPACT = {"x-guidance": {"whitespace_flexible": False}}
 
 BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"}
 FORMS = {"maxLength", "pattern", "format", "enum", "const"}
-# Whole numbers that every JSON reader keeps (RFC 7493): a small model may write digits for ever.
+# Numbers that every JSON reader keeps (RFC 7493), with few decimals: a small model may write digits for ever.
 LARGEST = 2**53 - 1
+STEP = 1e-6
 
 
 class Grammars:
@@ -61,14 +62,16 @@ class Grammars:
         )
 
     def _bounded(self, schema: Any) -> Any:
-        """A schema with bounds on what has none: strings, whole numbers, and the properties of an object."""
+        """A schema with bounds on what has none: strings, numbers, and the properties of an object."""
         if isinstance(schema, list):
             return [self._bounded(part) for part in schema]
         if not isinstance(schema, Mapping):
             return schema
         bounded = {name: self._bounded(part) for name, part in schema.items()}
-        if schema.get("type") == "integer" and not BOUNDS & schema.keys():
+        if schema.get("type") in ("integer", "number") and not BOUNDS & schema.keys():
             bounded |= {"minimum": -LARGEST, "maximum": LARGEST}
+            if schema["type"] == "number":
+                bounded["multipleOf"] = STEP
         if schema.get("type") == "string" and self._max_string and not FORMS & schema.keys():
             bounded["maxLength"] = self._max_string
         if "properties" in schema:

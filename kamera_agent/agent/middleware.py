@@ -22,7 +22,7 @@ from kamera_agent.agent.chat_model import ChatKamera
 from kamera_agent.agent.pixels import PixelFolder
 from kamera_agent.agent.policy import Budget, KeepLast, Policy
 from kamera_agent.agent.screens import LOOK_BACK, M, Screen, list_screens, looked_back, show, stow
-from kamera_agent.config import DEFAULT_STORE
+from kamera_agent.config import DEFAULT_STORE, MIB
 from kamera_agent.errors import SettingError
 
 STUB = "[Screenshot of step {step} is not shown; look_back brings it back.]"
@@ -42,8 +42,9 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
     its KV can be recalled, until the next screenshot is there.
 
     policy: KeepLast, Interval or Budget; keep_last is short for the first. pinned: steps that are always shown.
-    stub: what stands in the place of a screenshot, with {step}. count_tokens: tokens of an encoded image, for Budget;
-    a ChatKamera counts them itself.
+    stub: what stands in the place of a screenshot, with {step}. folder, folder_bytes: where the pixels lie, and how
+    many bytes they may take; those not shown for longest go first. count_tokens: tokens of an encoded image, for
+    Budget; a ChatKamera counts them itself.
     """
 
     def __init__(
@@ -54,13 +55,14 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         pinned: Collection[int] = (),
         stub: str = STUB,
         folder: str | os.PathLike[str] = DEFAULT_FOLDER,
+        folder_bytes: int = 2048 * MIB,
         count_tokens: Callable[[bytes], int] | None = None,
     ) -> None:
         super().__init__()
         self._policy = policy or KeepLast(keep_last)
         self._pinned = frozenset(pinned)
         self._stub = stub
-        self._folder = PixelFolder(folder)
+        self._folder = PixelFolder(folder, folder_bytes)
         self._count_tokens = count_tokens
         self.tools: Sequence[BaseTool] = [_look_back_tool(self._folder)]
 

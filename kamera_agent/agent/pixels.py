@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from blake3 import blake3
@@ -15,17 +16,24 @@ OWNER_ONLY = 0o700
 
 
 class PixelFolder:
-    """Encoded images by the BLAKE3 digest of their bytes. Safe for several processes; the same image is kept once."""
+    """Encoded images by the BLAKE3 digest of their bytes. Safe for several processes; the same image is kept once.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    max_bytes: what all of them may take. Those that were not put or read for longest go first.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], max_bytes: int) -> None:
         self._path = Path(path).expanduser()
         self._path.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
+        self._max_bytes = max_bytes
 
     def put(self, data: bytes) -> str:
         """Keep an encoded image; returns its id."""
         digest = blake3(data).hexdigest()
         place = self._path / digest
-        if not place.exists():
+        try:
+            os.utime(place)
+        except FileNotFoundError:
+            self._make_room(len(data))
             # Renamed into place: whoever reads sees all of it or nothing.
             with tempfile.NamedTemporaryFile(dir=self._path, delete=False) as draft:
                 draft.write(data)
@@ -39,8 +47,23 @@ class PixelFolder:
             raise ImageError(f"{image_id!r} is no image id.")
         try:
             data = (self._path / digest).read_bytes()
+            os.utime(self._path / digest)
         except FileNotFoundError as error:
             raise ImageError(f"The image {image_id} is not in {self._path} any more; send it again.") from error
         if blake3(data).hexdigest() != digest:
             raise ImageError(f"The image {image_id} in {self._path} is damaged; delete the file and send it again.")
         return data
+
+    def _make_room(self, num_bytes: int) -> None:
+        """Another process may clear the same folder: what is gone is gone."""
+        ages: list[tuple[float, int, Path]] = []
+        for place in self._path.iterdir():
+            with suppress(FileNotFoundError):
+                facts = place.stat()
+                ages.append((facts.st_mtime, facts.st_size, place))
+        total = num_bytes + sum(size for _, size, _ in ages)
+        for _, size, place in sorted(ages):
+            if total <= self._max_bytes:
+                return
+            place.unlink(missing_ok=True)
+            total -= size

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from PIL import Image
 
 from kamera_agent.agent.pixels import PREFIX, PixelFolder
 from kamera_agent.agent.transcript import pixels_of
@@ -101,5 +103,7 @@ def _has_pixels(block: Any) -> bool:
 
 
 def _with_pixels(image_id: str, folder: PixelFolder) -> Block:
-    # The media type is told by the bytes; decoders look there, too.
-    return {"type": "image", "base64": base64.b64encode(folder.get(image_id)).decode(), "mime_type": "image/png"}
+    data = folder.get(image_id)
+    with Image.open(BytesIO(data)) as image:
+        mime_type = image.get_format_mimetype()
+    return {"type": "image", "base64": base64.b64encode(data).decode(), "mime_type": mime_type}

@@ -13,7 +13,8 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 from kamera_agent.runtime.streamer import opening_of
 
 OPENING = "<tool_call>"
-CALL = re.compile(rf"{OPENING}\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+CLOSING = "</tool_call>"
+CALL = re.compile(rf"{OPENING}\s*(.*?)\s*(?:{CLOSING}|\Z)", re.DOTALL)
 
 
 class Said(NamedTuple):
@@ -26,8 +27,12 @@ class Said(NamedTuple):
 
 def take_apart(text: str) -> Said:
     """The parts of a reply. A malformed call never raises; it is told with the reason."""
-    said = Said(CALL.sub("", text).strip() if OPENING in text else text, [], [])
-    for match in CALL.finditer(text):
+    if OPENING not in text:
+        return Said(text, [], [])
+    # A reply that is cut may be cut within the closing.
+    whole = text[: len(text) - opening_of(CLOSING, text)]
+    said = Said(CALL.sub("", whole).strip(), [], [])
+    for match in CALL.finditer(whole):
         call_id = f"call_{uuid4().hex}"
         try:
             name, arguments = _read(match[1])

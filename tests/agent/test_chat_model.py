@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -275,6 +276,14 @@ def test_json_of_a_schema(kamera: Kamera) -> None:
     assert isinstance(found["sure"], bool)
 
 
+def test_a_number_has_an_end(kamera: Kamera) -> None:
+    """Left alone, the small model writes digits until its tokens are spent."""
+    schema = {"type": "object", "properties": {"share": {"type": "number"}}, "required": ["share"]}
+    for question in ("How much?", "Where is anna?"):
+        reply = ChatKamera(kamera=kamera, max_tokens=60).invoke(question, response_format=schema, conversation=question)
+        assert abs(json.loads(reply.text)["share"]) < 2**53
+
+
 def test_stop_words_end_the_reply(kamera: Kamera) -> None:
     model = ChatKamera(kamera=kamera, max_tokens=64)
     whole = str(model.invoke("Where is anna?", conversation="goes on", response_format=SCHEMA).content)
@@ -295,6 +304,7 @@ def test_stop_words_end_the_reply(kamera: Kamera) -> None:
         ("Done.", "Done.", [], 0),
         ('<tool_call>\n{"name": "a", "arguments": {"b": 1}}\n</tool_call>', "", [("a", {"b": 1})], 0),
         ('So: <tool_call>{"name": "a"}</tool_call>', "So:", [("a", {})], 0),
+        ('<tool_call>{"name": "a", "arguments": {"b": 1}}\n</tool_', "", [("a", {"b": 1})], 0),
         ('<tool_call>{"name": "a", "arguments": {"b": 1</tool_call>', "", [], 1),
         ('<tool_call>{"name": "a", "arguments": [1]}</tool_call>', "", [], 1),
         ("<tool_call>[1]</tool_call>", "", [], 1),

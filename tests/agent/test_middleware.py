@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,7 @@ def test_an_agent_goes_on_after_a_restart(tmp_path: Path, kamera: Kamera, screen
 
 
 def test_pixels_by_content(tmp_path: Path) -> None:
-    folder = PixelFolder(tmp_path)
+    folder = PixelFolder(tmp_path, 1 << 20)
     image_id = folder.put(b"one")
     assert folder.put(b"one") == image_id
     assert folder.get(image_id) == b"one"
@@ -242,6 +243,21 @@ def test_pixels_by_content(tmp_path: Path) -> None:
         folder.get(PREFIX + "0" * 64)
     with pytest.raises(ImageError, match="no image id"):
         folder.get(PREFIX + "../secret")
+
+
+def test_the_folder_stays_within_its_bytes(tmp_path: Path) -> None:
+    """Room for three of equal size: what was not put or read for longest goes."""
+    folder = PixelFolder(tmp_path, 30)
+    ids = []
+    for number in range(3):
+        ids.append(folder.put(b"%10d" % number))
+        os.utime(tmp_path / ids[-1].removeprefix(PREFIX), (number, number))
+    assert folder.get(ids[0]) == b"%10d" % 0
+    assert folder.put(b"%10d" % 1) == ids[1]
+    ids.append(folder.put(b"%10d" % 3))
+    with pytest.raises(ImageError, match="send it again"):
+        folder.get(ids[2])
+    assert [folder.get(image_id) for image_id in (ids[0], ids[1], ids[3])] == [b"%10d" % n for n in (0, 1, 3)]
 
 
 def test_a_failing_tool_leaves_the_conversation_usable(tmp_path: Path, kamera: Kamera, image_block: Block) -> None:
