@@ -1,14 +1,12 @@
 """The screen agent: what it is shown, that its oracle knows the way, and that both ways of running its model agree."""
 
 import asyncio
-import base64
 import re
 from collections.abc import Sequence
 from functools import cache
 
 import pytest
 import torch
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from transformers import PreTrainedTokenizerFast
 
 from examples.ui_agent.actor import Record
@@ -18,7 +16,6 @@ from examples.ui_agent.comparison import compare
 from examples.ui_agent.episode import play
 from examples.ui_agent.plain import load_plain
 from examples.ui_agent.server import SHOP
-from examples.ui_agent.sight import in_sight
 from examples.ui_agent.turn import Turn
 from kamera_agent import Kamera
 from kamera_agent.pocket.weights import WEIGHTS
@@ -38,38 +35,6 @@ class Silent:
 
     def answer(self, screens: Sequence[bytes], question: str) -> Turn:
         return Turn("", {"computed": 0}, 0.0, torch.empty(0))
-
-
-def shot(data: bytes) -> list[dict[str, str]]:
-    return [
-        {"type": "text", "text": "A page"},
-        {"type": "image", "base64": base64.b64encode(data).decode(), "mime_type": "image/png"},
-    ]
-
-
-def test_what_a_look_back_brings_stands_in_its_old_place_until_the_next_screenshot() -> None:
-    stub = [{"type": "text", "text": "A page"}, {"type": "text", "text": "[Screenshot of step 1 is not shown.]"}]
-    call = AIMessage("", tool_calls=[{"name": "click", "args": {}, "id": "1"}])
-    messages: list[AnyMessage] = [
-        HumanMessage("Go."),
-        call,
-        ToolMessage(stub, tool_call_id="1", name="click"),
-        ToolMessage(shot(b"two"), tool_call_id="2", name="click"),
-        ToolMessage(shot(b"three"), tool_call_id="3", name="click"),
-    ]
-    assert in_sight(messages) == [b"two", b"three"]
-    again = [
-        {"type": "text", "text": "Step 1:"},
-        shot(b"one")[1],
-        {"type": "text", "text": "Step 3:"},
-        shot(b"three")[1],
-    ]
-    messages.append(ToolMessage(again, tool_call_id="4", name="look_back"))
-    assert in_sight(messages) == [b"one", b"two", b"three"]
-    messages.append(ToolMessage("There is no screenshot of step 9.", tool_call_id="5", name="look_back"))
-    assert in_sight(messages) == [b"one", b"two", b"three"]
-    messages.append(ToolMessage(shot(b"four"), tool_call_id="6", name="click"))
-    assert in_sight(messages) == [b"two", b"three", b"four"]
 
 
 def cards(name: str) -> dict[str, str]:
