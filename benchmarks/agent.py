@@ -15,9 +15,10 @@ new        a screenshot that was not seen before comes, the oldest goes
 revisit    the same with a page that looks as it did before
 look back  one that had gone stands in its old place again, beside the three
 
-Ratios are those of the sums over all steps. agree: share of steps whose greedy first token is that of the full prefill.
-Random weights prefer nothing by much, so that little turns a token. agree_pocket: share of the same answers that the
-trained pocket model gives over the same windows, to those of the steps' questions that have a known answer.
+Ratios are those of the sums over all steps. agree: share of steps in which the trained pocket model gives the same
+greedy answer over the same windows in both ways, of those whose question it can answer (agree_steps of them).
+agree_random: share of all steps in which the random weights have the same first token; they prefer nothing by much, so
+that little turns a token.
 Between two measurements what Kamera remembers in the background is finished: that time is in remember_ms.
 """
 
@@ -172,13 +173,13 @@ def run(steps: Sequence[Step], model: Any, processor: Any) -> list[Figures]:
     return measured
 
 
-def agree_pocket(steps: Sequence[Step]) -> float:
-    """Share of the questions with a known answer to which the trained model says the same in both ways."""
+def agreement(steps: Sequence[Step]) -> dict[str, float | None]:
+    """To what share of the questions with a known answer the trained model says the same in both ways."""
     with Kamera.pocket() as kamera:
         plain, cached = load_plain(), Cached(kamera)
         answers = [(step, cached.answer(step.screens, step.question).answer) for step in steps]
         same = [plain.answer(step.screens, step.question).answer == said for step, said in answers if step.answer]
-    return round(statistics.mean(same), 3)
+    return {"agree": round(statistics.mean(same), 3) if same else None, "agree_steps": len(same)}
 
 
 def summary(steps: Sequence[Step], measured: Sequence[Figures]) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def summary(steps: Sequence[Step], measured: Sequence[Figures]) -> dict[str, Any
     by_event = {event: [f for s, f in zip(steps, measured, strict=True) if s.event == event] for event in EVENTS}
     return {
         **_ratios(measured),
-        "agree": round(statistics.mean(figures["agree"] for figures in measured), 3),
+        "agree_random": round(statistics.mean(figures["agree"] for figures in measured), 3),
         "kl_median": round(statistics.median(figures["kl"] for figures in measured), 6),
         "remember_ms": round(sum(figures["remember_ms"] for figures in measured)),
         "events": {event: {"steps": len(some), **_ratios(some)} for event, some in by_event.items() if some},
@@ -212,8 +213,7 @@ def main() -> None:
     steps = record(options.steps)
     measured = run(steps, build_model(seed=SEED), build_processor())
     trace = {"steps": len(steps), "keep_last": KEEP_LAST, "trace": "examples/ui_agent: shop and MiniWoB++"}
-    pocket = {"agree_pocket": agree_pocket(steps)}
-    result = {**summary(steps, measured), **pocket, "conditions": conditions(1) | trace}
+    result = {**summary(steps, measured), **agreement(steps), "conditions": conditions(1) | trace}
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
 
 

@@ -83,6 +83,6 @@ def test_ratios_are_those_of_sums() -> None:
     result = summary(steps, [one | rest | {"agree": 1.0}, two | rest | {"agree": 0.0}])
     assert (result["tokens_ratio_prefix"], result["tokens_ratio_full"]) == (1.5, 2.0)
     assert (result["ttft_ratio_prefix"], result["ttft_ratio_full"]) == (1.25, 2.0)
-    assert (result["agree"], result["remember_ms"]) == (0.5, 10)
+    assert (result["agree_random"], result["remember_ms"]) == (0.5, 10)
     assert result["events"]["new"]["tokens_ratio_prefix"] == 3.0
     assert result["events"]["revisit"]["steps"] == 1
