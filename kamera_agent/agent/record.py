@@ -32,6 +32,7 @@ def make_record(
         "reply": {"id": reply.span_id, "num_tokens": reply.usage.tokens_generated, "finish": reply.finish_reason},
         "usage": asdict(reply.usage),
         "timings": asdict(reply.timings),
+        "memory": {"pool_bytes": window.pool_bytes, "dropped_bytes": window.dropped_bytes},
         "drift": drift and drift._asdict(),
         "thumbnails": {span_id: _thumbnail(window, span_id) for span_id in chunks} if thumbnails else {},
     }

@@ -33,13 +33,16 @@ def _tiles(turns: Sequence[Turn]) -> list[str]:
     first = median(turn.record["timings"]["first_token_ms"] for turn in turns)
     usage = [turn.record["usage"] for turn in turns]
     read, written = (sum(spent[name] for spent in usage) for name in ("bytes_read", "bytes_written"))
+    memory = [turn.record["memory"] for turn in turns]
+    pool, dropped = (max(held[name] for held in memory) for name in ("pool_bytes", "dropped_bytes"))
     return [
         _tile("answers", str(len(turns))),
         _tile("tokens computed", f"{computed:,}", f"of {full:,} in the windows"),
         _tile("a prefix cache", f"{prefix:,}", f"{prefix / max(computed, 1):.1f} times as many"),
-        _tile("first token, median", f"{first:,.0f} ms"),
+        _tile("first token", f"{first:,.0f} ms", "median"),
         _tile("images encoded", str(sum(spent["encoder_calls"] for spent in usage)), _spared(usage)),
-        _tile("store", f"{read / 1e6:,.1f} MB read", f"{written / 1e6:,.1f} MB written"),
+        _tile("read from store", f"{read / 1e6:,.1f} MB", f"{written / 1e6:,.1f} MB written"),
+        _tile("largest window", f"{pool / 1e6:,.1f} MB", f"{dropped / 1e6:,.1f} MB for recall"),
     ]
 
 

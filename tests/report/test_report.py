@@ -33,6 +33,7 @@ def record(conversation: str, *rows: dict[str, Any], reply: int = 3) -> dict[str
         "reply": {"id": "reply1", "num_tokens": reply, "finish": "stop"},
         "usage": usage,
         "timings": {"first_token_ms": 12.5},
+        "memory": {"pool_bytes": 3 * 10**6, "dropped_bytes": 10**5},
         "thumbnails": {},
     }
 
@@ -121,6 +122,8 @@ def test_a_click_on_a_turn_shows_its_plan(tmp_path: Path) -> None:
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(path.as_uri())
+        tiles = dict(zip(*(page.locator(f".tile {part}").all_inner_texts() for part in ("h2", "b")), strict=True))
+        assert (tiles["read from store"], tiles["largest window"]) == ("5.0 MB", "3.0 MB")
         assert page.locator(".turn").count() == 5
         assert page.locator("#chart rect").count() == 15
         page.locator(".turn").nth(1).click()
