@@ -13,7 +13,6 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
-from langgraph.pregel._read import PregelNode
 from pydantic import ConfigDict
 
 from kamera_agent.agent.chat_model import OPTIONS, ChatKamera, read_choice
@@ -50,7 +49,7 @@ def wrap(
     chat = kamera if isinstance(kamera, ChatKamera) else ChatKamera(kamera=kamera)
     tool_nodes = {name: node.bound for name, node in graph.nodes.items() if isinstance(node.bound, ToolNode)}
     model = WindowedChat(chat=chat, window=window, offers_look_back=bool(tool_nodes))
-    wrapped: dict[str, PregelNode] = {}
+    wrapped: dict[str, Any] = {}
     for name, node in graph.nodes.items():
         bound = _with_look_back(tool_nodes[name], window) if name in tool_nodes else node.bound
         wrapped[name] = node.copy({"bound": Routed(bound, model) if nodes is None or name in nodes else bound})

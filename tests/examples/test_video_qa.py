@@ -11,8 +11,9 @@ import cv2
 import nbformat
 import numpy as np
 import pytest
+from models import TINY
 
-from kamera_agent.pocket.model import Shape, build_model, build_processor
+from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.pocket.weights import save_checkpoint
 from kamera_agent.vision.sampling import sample_fps
 
@@ -25,19 +26,6 @@ from dataclasses import asdict
 print(json.dumps([[asdict(turn) for turn in meter.turns] for meter in (story, film)]))
 """
 WINDOW = 6
-SEEDED = Shape(
-    hidden=64,
-    intermediate=96,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    sections=(2, 3, 3),
-    vision_depth=2,
-    vision_hidden=32,
-    vision_heads=2,
-    max_positions=2048,
-)
-
 Turn = dict[str, Any]
 
 # The whole notebook runs in a fixture; a busy machine takes its time.
@@ -179,7 +167,7 @@ def test_the_clip_can_be_read() -> None:
 
 def test_another_model_and_clip_take_a_line_each(tmp_path: Path) -> None:
     """Seeded weights of the other backbone, from a folder, and a clip of noise: the mechanics hold."""
-    save_checkpoint(build_model(SEEDED, backbone="qwen2_vl"), build_processor(SEEDED), tmp_path / "model")
+    save_checkpoint(build_model(TINY, backbone="qwen2_vl"), build_processor(TINY), tmp_path / "model")
     clip = tmp_path / "noise.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 2, (168, 112))
     for block in np.random.default_rng(0).integers(0, 256, (16, 8, 12, 3), dtype=np.uint8):
