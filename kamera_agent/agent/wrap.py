@@ -38,7 +38,8 @@ def wrap(
     and trace. window: which screenshots the model sees; the newest three by default. The agent's state is its own and
     goes on holding pixels. nodes: only these are put over the Kamera; all of them by default.
 
-    Where a ToolNode runs the tools, look_back is one of them. A model that is no LangChain chat model is not seen.
+    Where a ToolNode runs the tools, look_back is one of them; models that tools call are left to them. A model that is
+    no LangChain chat model is not seen.
     Raises InputError for what is no compiled graph, and for a node that it does not have.
     """
     if not isinstance(graph, CompiledStateGraph):
@@ -49,10 +50,12 @@ def wrap(
     chat = kamera if isinstance(kamera, ChatKamera) else ChatKamera(kamera=kamera)
     tool_nodes = {name: node.bound for name, node in graph.nodes.items() if isinstance(node.bound, ToolNode)}
     model = WindowedChat(chat=chat, window=window, offers_look_back=bool(tool_nodes))
-    wrapped: dict[str, Any] = {}
+    wrapped: dict[str, Any] = dict(graph.nodes)
     for name, node in graph.nodes.items():
-        bound = _with_look_back(tool_nodes[name], window) if name in tool_nodes else node.bound
-        wrapped[name] = node.copy({"bound": Routed(bound, model) if nodes is None or name in nodes else bound})
+        if name in tool_nodes:
+            wrapped[name] = node.copy({"bound": _with_look_back(tool_nodes[name], window)})
+        elif nodes is None or name in nodes:
+            wrapped[name] = node.copy({"bound": Routed(node.bound, model)})
     return graph.copy({"nodes": wrapped})
 
 

@@ -146,19 +146,28 @@ def test_create_agent_gets_look_back(
 
 
 def test_a_tool_node_keeps_its_ways(kamera: Kamera, window: ScreenWindow) -> None:
-    """Its own tools, its way with errors, and its place in the graph."""
+    """Its own tools, its way with errors, and the models that tools ask."""
 
     @tool
     def fail() -> str:
         """Fail."""
         raise ValueError("no luck")
 
-    call = AIMessage("", tool_calls=[{"name": "fail", "args": {}, "id": "1"}])
-    builder = StateGraph(State).add_node("call", lambda state: {"messages": [call]})
-    builder.add_node("tools", ToolNode([fail], handle_tool_errors="it failed"))
+    @tool
+    def summarise() -> str:
+        """Summarise."""
+        return Provider().invoke("all that").text
+
+    calls = [{"name": name, "args": {}, "id": name} for name in ("summarise", "fail")]
+    builder = StateGraph(State).add_node("call", lambda state: {"messages": [AIMessage("", tool_calls=calls)]})
+    builder.add_node("tools", ToolNode([fail, summarise], handle_tool_errors="it failed"))
     graph = builder.add_edge(START, "call").add_edge("call", "tools").compile()
-    said = [each.invoke({"messages": []})["messages"][-1] for each in (graph, wrap(graph, kamera, window))]
-    assert [(message.text, message.status) for message in said] == [("it failed", "error")] * 2
+    for each in (graph, wrap(graph, kamera, window)):
+        said = each.invoke({"messages": []})["messages"][-2:]
+        assert [(message.text, message.status) for message in said] == [
+            ("the provider's", "success"),
+            ("it failed", "error"),
+        ]
 
 
 def test_only_the_nodes_that_are_named(kamera: Kamera, window: ScreenWindow, image_block: Block) -> None:
