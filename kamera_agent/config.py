@@ -21,7 +21,8 @@ class Settings:
 
     rank: patch rank per layer. An integer is a demand: a chunk with fewer tokens is refused. None means 32,
         or the chunk's size where that is smaller. "auto" picks per layer the smallest rank within both budgets,
-        and keeps the factors in int8: the least divergence for the bytes. Rounding leaves about 1 %, whatever the budgets.
+        and keeps the factors in int8: the least divergence for the bytes. Rounding leaves about 1 %, whatever
+        the budgets.
     error_budget: for "auto", the relative Frobenius error a layer's patch may leave, 0 to 1.
     byte_budget: for "auto", the share of the chunk's KV bytes that all its factors may take, 0 to 1.
     fidelity: which origins an answer may rest on. "exact": computed and kept; nothing is stored. "patched": all but
