@@ -7,12 +7,15 @@ from typing import Protocol, cast
 import torch
 
 from kamera_agent.runtime.kernels import reference
+from kamera_agent.runtime.kernels.reference import Pairs
 
 
 class Kernels(Protocol):
     """The operations a backend provides; signatures and shapes as in reference.py."""
 
-    def rotate(self, keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> None: ...
+    def rotate(
+        self, keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, pairs: Pairs = "half"
+    ) -> None: ...
 
     def add_patch(
         self,
