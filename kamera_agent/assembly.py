@@ -144,7 +144,7 @@ class Assembly:
 
     def check_length(self, pieces: Sequence[Piece]) -> None:
         """Raise WindowTooLongError when the model was not built for a window of these pieces."""
-        limit = self._engine.family.max_positions
+        limit = self._engine.family.decoder.max_positions
         num_tokens = sum(len(piece.run.token_ids) for piece in pieces)
         num_positions = sum(piece.run.extent for piece in pieces)
         if max(num_tokens, num_positions) > limit:

@@ -44,9 +44,9 @@ class Chunk:
     token_ids: its tokens, placeholders included, with the markers that open and close it.
     offsets: positions relative to the chunk's start, one row per RoPE axis [A, T].
     extent: how far it moves whatever follows it, in positions.
-    grid: patches before merging (time, height, width).
-    seconds_per_grid: seconds between two temporal grid steps; None for an image.
     pixels: [H, W, 3] or [N, H, W, 3] uint8 RGB; what the encoder sees when nothing cached serves.
+    grid: patches before merging (time, height, width); zeros where the backbone does not count in them.
+    seconds_per_grid: seconds between two temporal grid steps, where the backbone knows time.
     """
 
     key: Key
@@ -54,9 +54,9 @@ class Chunk:
     token_ids: tuple[int, ...]
     offsets: torch.Tensor
     extent: int
-    grid: tuple[int, int, int]
-    seconds_per_grid: float | None
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    grid: tuple[int, int, int] = (0, 0, 0)
+    seconds_per_grid: float | None = None
 
     @property
     def digest(self) -> bytes:
@@ -122,8 +122,9 @@ class Header:
 class Record:
     """What a store keeps: a header and, per layer, the tensors of that layer.
 
-    Canonical KV: layers[l] = (K pre-RoPE [H, T, D], V [H, T, D]).
-    Patch: layers[l] = (U [T, r_l], V [r_l, 2·H·D]), or (U, V, scale [r_l]) in int8; r_l may differ and be 0.
+    Canonical KV: layers[l] = (K pre-RoPE [H, T, D], V [H, T, D]); for MLA (raw k_pe [1, T, P], c_KV [1, T, C]).
+    Patch: layers[l] = (U [T, r_l], V [r_l, W]), W numbers of a token's K and V, or (U, V, scale [r_l]) in int8; r_l
+    may differ and be 0.
     Tensors are contiguous and lie on the CPU. Nobody writes to them once they are in a record.
     """
 

@@ -28,7 +28,7 @@ class Items:
         self._settings = settings
         self._num_made = 0
         self._dropped: OrderedDict[str, Item] = OrderedDict()
-        self._live = [self.make(TextContent(system, "system"))]
+        self._live = [self._system(system)]
 
     @property
     def live(self) -> tuple[Item, ...]:
@@ -117,7 +117,7 @@ class Items:
             unused.pop(item.id, None)
             resolved.append(item)
         first = self._live[0]
-        return [first if system in (None, first.text) else self.make(TextContent(str(system), "system")), *resolved]
+        return [first if system in (None, first.text) else self._system(str(system)), *resolved]
 
     def replace(self, items: Sequence[Item]) -> None:
         """Make a resolved list the window's items; what is not in it counts as dropped."""
@@ -127,6 +127,10 @@ class Items:
             del self._dropped[item_id]
         self._live = list(items)
         self._keep_dropped(gone)
+
+    def _system(self, text: str) -> Item:
+        content = TextContent(text, "system")
+        return self.make(content) if text else self._new(content, TextRun(()))
 
     def _named(self, item_id: str, unused: dict[str, Item]) -> Item:
         if item_id not in unused:

@@ -47,20 +47,24 @@ class Piece:
 def lay_out(items: Sequence[Item], family: Family, reply_id: str | None = None) -> list[Piece]:
     """Anchor, items in order, and a run of markup wherever a turn begins.
 
-    items: the first one is the system prompt, which continues the anchor.
+    items: the first one is the system prompt, which may have no tokens.
     reply_id: id of the reply about to be generated; its turn is opened at the end. None leaves the last turn open.
     """
     pieces = [Piece("anchor", "anchor", "system", TextRun(family.anchor_ids))]
-    role = "system"
+    role = None
     for item in items:
+        if not item.run.token_ids:
+            continue
         if item.role != role or item.new_turn:
-            pieces.append(_turn(item.id, item.role, family))
+            pieces += _turn(item.id, role, item.role, family)
             role = item.role
         pieces.append(Piece(item.id, item.kind, item.role, item.run))
     if reply_id is not None:
-        pieces.append(_turn(reply_id, "assistant", family))
+        pieces += _turn(reply_id, role, "assistant", family)
     return pieces
 
 
-def _turn(first_id: str, role: str, family: Family) -> Piece:
-    return Piece(f"{first_id}:turn", "turn", role, TextRun(family.close_turn() + family.open_turn(role)))
+def _turn(first_id: str, before: str | None, role: str, family: Family) -> list[Piece]:
+    """The markup that opens a turn; nothing where the anchor has opened it."""
+    token_ids = family.opening_turn(role) if before is None else family.turn(before, role)
+    return [Piece(f"{first_id}:turn", "turn", role, TextRun(token_ids))] if token_ids else []

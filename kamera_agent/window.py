@@ -225,7 +225,7 @@ class Window:
                 token = sampler.draw(assembled.logits)
             self._items.append(*asked)
             first = perf_counter()
-            room = self._family.max_positions - sum(len(step.piece.run.token_ids) for step in assembled.steps)
+            room = self._family.decoder.max_positions - sum(len(step.piece.run.token_ids) for step in assembled.steps)
             try:
                 token = yield from self._decode(token, sampler, streamer, min(max_new_tokens, room))
             finally:

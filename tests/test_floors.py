@@ -38,6 +38,7 @@ ROOMS = {
     "runtime/sampler.py": 4,
     "runtime/streamer.py": 4,
     "pocket/": 4,
+    "runtime/masks.py": 3,
     "runtime/families/": 3,
     "runtime/capture.py": 3,
     "runtime/kv_pool.py": 3,

@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         family = engine.family
-        opening = (*family.tokenize(family.default_system), *family.close_turn(), *family.open_turn("user"))
+        opening = (*family.tokenize(family.default_system), *family.turn("system", "user"))
         self._opening = Opening.compute(engine, (TextRun(family.anchor_ids), TextRun(opening)))
 
     def chunk(self, picture: Picture) -> Chunk:
@@ -46,7 +46,7 @@ class Bench:
 
 def question_run(family: Family, text: str) -> TextRun:
     """A question, the end of its turn, and the opening of the answer's."""
-    return TextRun((*family.tokenize(text), *family.close_turn(), *family.open_turn("assistant")))
+    return TextRun((*family.tokenize(text), *family.turn("user", "assistant")))
 
 
 class Opening(NamedTuple):
@@ -123,7 +123,9 @@ class Window:
                 values[number, :, :, tokens] = torch.stack([value for _, value in kv])
         runs = [(placed.run, placed.position) for placed in (*self._texts, *self._placed)]
         turned = torch.empty_like(keys)
-        rotate(keys, *family.rope_tables(torch.cat([family.positions(*run) for run in runs], dim=1)), out=turned)
+        rotate(
+            keys, *family.decoder.rope_tables(torch.cat([family.positions(*run) for run in runs], dim=1)), out=turned
+        )
         cache = DynamicCache()
         for layer in range(turned.shape[1]):
             cache.update(turned[:, layer], values[:, layer], layer)

@@ -53,11 +53,12 @@ def _run_all(model: str, num_cases: int) -> Iterator[Result]:
 
 def _conditions(model: str, num_cases: int) -> dict[str, Any]:
     family = bench_for(model)[0].engine.family
+    kv = family.decoder.kv_shape
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": type(family.model).__name__,
         "num_parameters": sum(parameter.numel() for parameter in family.model.parameters()),
-        "kv": family.kv_shape._asdict() | {"dtype": str(family.kv_shape.dtype), "device": str(family.kv_shape.device)},
+        "kv": {"num_layers": kv.num_layers, "num_heads": kv.keys.num, "head_dim": kv.keys.dim},
         "dtype": str(family.model.dtype).removeprefix("torch."),
         "device": "cpu",
         "machine": platform.machine(),

@@ -28,8 +28,8 @@ def column_weights(bench: Bench) -> torch.Tensor:
     far values differ behind the output projection. V: norm of the output projection of a dimension.
     """
     text: Any = bench.engine.family.model.model.language_model
-    shape = bench.engine.family.kv_shape
-    squares = torch.zeros(shape.num_layers, shape.num_heads, shape.head_dim)
+    shape = bench.engine.family.decoder.kv_shape
+    squares = torch.zeros(shape.num_layers, shape.keys.num, shape.keys.dim)
     spread = torch.zeros(shape.num_layers)
     count = 0
     for scene in SCENES:
@@ -42,9 +42,9 @@ def column_weights(bench: Bench) -> torch.Tensor:
                 spread += torch.stack([window.read(2)[layer][1].std(1).norm() for layer in range(shape.num_layers)])
                 count += 1
     out = torch.stack([layer.self_attn.o_proj.weight for layer in text.layers])
-    passed = out.unflatten(2, (shape.num_heads, -1, shape.head_dim)).square().sum(dim=(1, 3)).sqrt()
+    passed = out.unflatten(2, (shape.keys.num, -1, shape.keys.dim)).square().sum(dim=(1, 3)).sqrt()
     pairs = (squares / count).unflatten(2, (2, -1)).mean(2, keepdim=True).expand(-1, -1, 2, -1).flatten(2).sqrt()
-    reach = spread[:, None, None] / count * passed.mean(dim=(1, 2), keepdim=True) / shape.head_dim**0.5
+    reach = spread[:, None, None] / count * passed.mean(dim=(1, 2), keepdim=True) / shape.keys.dim**0.5
     weights = torch.stack([pairs * reach, passed], dim=1).flatten(1)
     # Dimensions that no query looks at count for little, but a weight is divided by.
     return weights.clamp_min(LEAST * float(weights.mean()))
@@ -66,5 +66,5 @@ def _query_squares(text: Any, window: Window, question: Any, shape: Any) -> torc
 
 
 def _by_key_head(seen: Sequence[torch.Tensor], shape: Any) -> torch.Tensor:
-    queries = torch.stack(list(seen)).unflatten(2, (shape.num_heads, -1, shape.head_dim))
+    queries = torch.stack(list(seen)).unflatten(2, (shape.keys.num, -1, shape.keys.dim))
     return queries.square().mean(dim=(1, 3))

@@ -13,7 +13,8 @@ from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.runtime.capture import capture_keys
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family, Run
-from kamera_agent.runtime.kv_pool import KVPool
+from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
+from kamera_agent.runtime.masks import make_masks
 from kamera_agent.runtime.patch import LayerKV
 from kamera_agent.runtime.rope import check_frequencies, check_rotation
 from kamera_agent.runtime.slot_cache import SlotCache, SlotIndex
@@ -50,7 +51,7 @@ class Engine:
         self.lock = threading.RLock()
         self._idle = threading.Condition()
         self._num_answers = 0
-        check_frequencies(family.rotary)
+        check_frequencies(family.decoder.rotary)
         self._self_test()
 
     @contextmanager
@@ -72,13 +73,13 @@ class Engine:
 
     def new_pool(self) -> KVPool:
         """An empty pool for one window."""
-        return KVPool(self.family.kv_shape)
+        return KVPool(self.family.decoder.kv_shape)
 
     @torch.no_grad()
     def relocate(self, pool: KVPool, placed: Placed) -> None:
         """Turn a span's keys to its position and enter its place in the order."""
         pool.relocate(placed.slots, *self._tables(placed))
-        pool.place(placed.slots, placed.order)
+        self._place(pool, placed)
 
     @torch.no_grad()
     def load(
@@ -90,7 +91,7 @@ class Engine:
     ) -> None:
         """Rebuild a chunk from canonical KV and a patch (None: blind), turned to its position."""
         pool.load(placed.slots, canonical, factors, *self._tables(placed))
-        pool.place(placed.slots, placed.order)
+        self._place(pool, placed)
 
     @torch.no_grad()
     def prefill(self, pool: KVPool, batch: Sequence[Placed]) -> Prefilled:
@@ -125,11 +126,14 @@ class Engine:
         return self.family.embed(run, self.encoder.features(run) if isinstance(run, Chunk) else None)
 
     def _tables(self, placed: Placed) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.family.rope_tables(self.family.positions(placed.run, placed.position))
+        return self.family.decoder.rope_tables(self.family.positions(placed.run, placed.position))
+
+    def _place(self, pool: KVPool, placed: Placed) -> None:
+        pool.place(placed.slots, placed.order, self.family.both_ways(placed.run))
 
     def _forward(self, pool: KVPool, batch: Sequence[Placed], embeds: torch.Tensor) -> torch.Tensor:
         for placed in batch:
-            pool.place(placed.slots, placed.order)
+            self._place(pool, placed)
         positions = torch.cat([self.family.positions(placed.run, placed.position) for placed in batch], dim=1)
         return self.forward_at(pool, [part for placed in batch for part in placed.slots], embeds, positions)
 
@@ -141,16 +145,16 @@ class Engine:
         embeds: [Q, hidden]. positions: [A, Q]. Returns the decoder's output [Q, hidden].
         """
         index = SlotIndex(slots, pool.shape.device)
+        decoder = self.family.decoder
 
-        def keep_master(layer: int, keys: torch.Tensor) -> None:
-            heads = keys[0].unflatten(-1, (pool.shape.num_heads, pool.shape.head_dim)).transpose(0, 1)
-            index.write(pool.masters[layer], heads)
+        def keep_master(layer: int, output: torch.Tensor) -> None:
+            index.write(pool.masters[layer], decoder.keys_of(output))
 
-        # Causal attention without a mask takes half the time of one with; it is right for a whole window only.
-        plain = self.family.causal_without_mask and _is_plain_prefill(pool, index)
-        mask = None if plain else _causal_mask(pool, index, embeds.dtype)
-        with capture_keys(self.family.key_modules, keep_master):
-            return self.family.hidden_states(embeds, positions.to(embeds.device), mask, SlotCache(pool, index))
+        # The model's own causal attention takes half the time of one with a mask; it is right for a whole window only.
+        fresh = _is_plain_prefill(pool, index)
+        masks = None if fresh else make_masks(decoder, pool, index, decoder.kv_shape.dtype)
+        with capture_keys(decoder.key_modules, keep_master):
+            return self.family.hidden_states(embeds, positions, masks, SlotCache(pool, index, fresh=fresh))
 
     @torch.no_grad()
     def _self_test(self) -> None:
@@ -169,23 +173,13 @@ class Engine:
             self.forward_at(pool, slots, embeds, positions + shift)
             pools.append((pool, slots))
         (pool, slots), (shifted, _) = pools
-        pool.relocate(slots, *self.family.rope_tables(positions + SELF_TEST_SHIFT))
+        pool.relocate(slots, *self.family.decoder.rope_tables(positions + SELF_TEST_SHIFT))
         check_rotation(pool.keys[:, :, :SELF_TEST_TOKENS], shifted.keys[:, :, :SELF_TEST_TOKENS])
 
 
-def _causal_mask(pool: KVPool, index: SlotIndex, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask [1, 1, Q, S]: a query sees the slots whose order is not above its own.
-
-    Additive, because eager attention adds a boolean mask as numbers.
-    """
-    order = pool.order[index.index]
-    blocked = pool.order[None, :] > order[:, None]
-    mask = torch.zeros(blocked.shape, dtype=dtype, device=blocked.device)
-    return mask.masked_fill_(blocked, torch.finfo(dtype).min)[None, None]
-
-
 def _is_plain_prefill(pool: KVPool, index: SlotIndex) -> bool:
-    """Whether the queries are the whole window, in order, in the first slots."""
-    order = pool.order[index.index]
+    """Whether the queries are the whole window, in order, in the first slots, and each sees those before it only."""
+    order, block = pool.order[index.index], pool.block[index.index]
     starts = isinstance(index.index, slice) and index.index.start == 0
-    return starts and torch.equal(order, torch.arange(len(order), device=order.device))
+    in_order = starts and torch.equal(order, torch.arange(len(order), device=order.device))
+    return in_order and bool((block == CAUSAL).all())

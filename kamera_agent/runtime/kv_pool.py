@@ -9,18 +9,40 @@ from typing import NamedTuple
 import torch
 
 from kamera_agent.runtime.kernels.dispatch import kernels_for
+from kamera_agent.runtime.kernels.reference import Pairs
 
 FREE = torch.iinfo(torch.int64).max
+CAUSAL = -1
+
+
+class Heads(NamedTuple):
+    """Key or value heads of a layer, and the numbers in one of them."""
+
+    num: int
+    dim: int
 
 
 class KVShape(NamedTuple):
-    """What a backbone's keys and values look like."""
+    """What a backbone's keys and values look like.
+
+    keys, values: heads of what RoPE turns, and of what has no position. For MLA k_pe and c_KV, of one head each.
+    pairs: which components of a key RoPE turns together.
+    values_first: whether the model hands its cache the values before the keys.
+    """
 
     num_layers: int
-    num_heads: int
-    head_dim: int
+    keys: Heads
+    values: Heads
     dtype: torch.dtype
     device: torch.device
+    pairs: Pairs = "half"
+    values_first: bool = False
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's K and V over all layers."""
+        numbers = self.keys.num * self.keys.dim + self.values.num * self.values.dim
+        return self.num_layers * numbers * self.dtype.itemsize
 
 
 class KVPool:
@@ -28,8 +50,9 @@ class KVPool:
 
     masters  [L, H, S, D]  K before RoPE; every relocation starts from it
     keys     [L, H, S, D]  K rotated to the token's present position; attention reads it
-    values   [L, H, S, D]  V; position-free
+    values   [L, H, S, D]  V; position-free, in heads of its own
     order    [S]           place of the slot's token in the window; FREE where no token lies
+    block    [S]           number of the block whose tokens see each other both ways; CAUSAL for all others
 
     A span's slots are a tuple of half-open ranges in token order. Attention does not care in which slot a
     key lies, so moving a span rewrites its rotated keys and nothing else. Free slots hold finite numbers:
@@ -43,24 +66,26 @@ class KVPool:
         self.keys: torch.Tensor
         self.values: torch.Tensor
         self.order: torch.Tensor
+        self.block: torch.Tensor
         self._free: list[range] = []
         self._resize(0, [])
 
     def _resize(self, capacity: int, spans: Sequence[Sequence[range]]) -> None:
         """Buffers of another size: the given slots come first, in their order, then free ones."""
         shape = self.shape
-        size = (shape.num_layers, shape.num_heads, capacity, shape.head_dim)
         slots = [part for span in spans for part in span]
         used = sum(map(len, slots))
-        for name in ("masters", "keys", "values"):
+        for name, heads in (("masters", shape.keys), ("keys", shape.keys), ("values", shape.values)):
+            size = (shape.num_layers, heads.num, capacity, heads.dim)
             buffer = torch.empty(size, dtype=shape.dtype, device=shape.device)
             if slots:
                 old = getattr(self, name)
                 torch.cat([old[:, :, part.start : part.stop] for part in slots], 2, out=buffer[:, :, :used])
             buffer[:, :, used:] = 0
             setattr(self, name, buffer)
-        order = [self.order[part.start : part.stop] for part in slots]
-        self.order = torch.cat([*order, torch.full((capacity - used,), FREE, device=shape.device)])
+        for name, nothing in (("order", FREE), ("block", CAUSAL)):
+            kept = [getattr(self, name)[part.start : part.stop] for part in slots]
+            setattr(self, name, torch.cat([*kept, torch.full((capacity - used,), nothing, device=shape.device)]))
         self._free = [range(used, capacity)] if used < capacity else []
 
     @property
@@ -76,7 +101,7 @@ class KVPool:
     @property
     def num_bytes(self) -> int:
         """Bytes of masters and working copy, free slots included."""
-        return 3 * self.masters.numel() * self.shape.dtype.itemsize
+        return self.masters.nbytes + self.keys.nbytes + self.values.nbytes
 
     def allocate(self, num_tokens: int) -> tuple[range, ...]:
         """Slots for num_tokens tokens, in one range where one is long enough. Grows the pool if it must."""
@@ -99,6 +124,7 @@ class KVPool:
         """Give slots back. Their bytes stay until they are taken again."""
         for part in slots:
             self.order[part.start : part.stop] = FREE
+            self.block[part.start : part.stop] = CAUSAL
         merged: list[range] = []
         for part in sorted([*self._free, *slots], key=lambda free: free.start):
             if merged and merged[-1].stop == part.start:
@@ -121,19 +147,29 @@ class KVPool:
         self._resize(_with_slack(ends[-1]), spans)
         return [(range(start, end),) for start, end in zip([0, *ends], ends, strict=False)]
 
-    def place(self, slots: Sequence[range], order: int) -> None:
-        """Say where in the window the tokens of these slots stand: order, order + 1, ..."""
+    def place(self, slots: Sequence[range], order: int, both_ways: torch.Tensor | None = None) -> None:
+        """Say where in the window the tokens of these slots stand: order, order + 1, ...
+
+        both_ways: [T] bool, which of them see each other whatever their order; None for none.
+        """
+        done = 0
         for part in slots:
-            self.order[part.start : part.stop] = torch.arange(order, order + len(part), device=self.order.device)
-            order += len(part)
+            there = slice(part.start, part.stop)
+            self.order[there] = torch.arange(order + done, order + done + len(part), device=self.order.device)
+            self.block[there] = CAUSAL
+            if both_ways is not None:
+                self.block[there][both_ways[done : done + len(part)].to(self.block.device)] = order
+            done += len(part)
 
     def relocate(self, slots: Sequence[range], cos: torch.Tensor, sin: torch.Tensor) -> None:
-        """Rewrite the rotated keys of a span from its masters. cos, sin: [T, D] at its new positions."""
+        """Rewrite the rotated keys of a span from its masters. cos, sin: [1 or L, T, R] at its new positions."""
         done = 0
         for part in slots:
             tokens = slice(done, done + len(part))
             place = slice(part.start, part.stop)
-            self._kernels.rotate(self.masters[:, :, place], cos[tokens], sin[tokens], out=self.keys[:, :, place])
+            self._kernels.rotate(
+                self.masters[:, :, place], cos[:, tokens], sin[:, tokens], self.keys[:, :, place], self.shape.pairs
+            )
             done += len(part)
 
     def load(
@@ -146,8 +182,9 @@ class KVPool:
     ) -> None:
         """Rebuild a chunk in its slots: canonical + patch, then one rotation to its positions.
 
-        canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]). factors: per layer (U [T, r], V [r, 2·H·D])
-        in the KV dtype or (U, V, scale [r]) in int8; None for blind reuse. Neither is written to. cos, sin: [T, D].
+        canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]). factors: per layer (U [T, r], V [r, numbers of a
+        token's K and V]) in the KV dtype or (U, V, scale [r]) in int8; None for blind reuse. Neither is written to.
+        cos, sin: [1 or L, T, R].
         """
         done = 0
         for part in slots:

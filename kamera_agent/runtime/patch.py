@@ -27,8 +27,8 @@ SCALE_BYTES = 4
 class Patch:
     """Factors per layer of (conditioned - canonical) over tokens x [K | V], in pre-RoPE space.
 
-    factors: per layer (U [T, r], V [r, 2·H·D]) in the KV dtype, or (U, V, scale [r]) with U and V in int8 and the
-        scale of each component in float32; r may differ between layers.
+    factors: per layer (U [T, r], V [r, W]) in the KV dtype, W numbers of a token's K and V, or (U, V, scale [r]) with
+        U and V in int8 and the scale of each component in float32; r may differ between layers.
     energy: per layer, the share of the squared norm that the factors capture (1.0 where there is none).
     error: relative Frobenius error left over all layers, after rounding the factors.
     norm: per layer, the norm of the residue relative to that of the conditioned KV (the lost conditioning).
@@ -46,10 +46,9 @@ class Patch:
 
 
 def flatten(kv: Sequence[LayerKV]) -> torch.Tensor:
-    """Per-layer (K [H, T, D], V [H, T, D]) as one float32 matrix per layer: [L, T, 2·H·D]."""
-    stacked = torch.stack([torch.stack(layer) for layer in kv]).float()
-    num_layers, _, num_heads, num_tokens, head_dim = stacked.shape
-    return stacked.permute(0, 3, 1, 2, 4).reshape(num_layers, num_tokens, 2 * num_heads * head_dim)
+    """Per-layer (K [H, T, D], V [H, T, D]) as one float32 matrix per layer: [L, T, W], columns of K by head first."""
+    parts = [torch.stack(states).float().transpose(1, 2).flatten(2) for states in zip(*kv, strict=True)]
+    return torch.cat(parts, dim=2)
 
 
 def fit(conditioned: Sequence[LayerKV], canonical: Sequence[LayerKV], settings: Settings) -> Patch:

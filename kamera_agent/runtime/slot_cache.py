@@ -24,6 +24,7 @@ class SlotIndex:
     """The slots that the queries of one forward pass write to, as a slice where they lie in one range."""
 
     def __init__(self, slots: Sequence[range], device: torch.device) -> None:
+        self.num_slots = sum(map(len, slots))
         joined = all(before.stop == behind.start for before, behind in pairwise(slots))
         self.index: slice | torch.Tensor = (
             slice(slots[0].start, slots[-1].stop)
@@ -39,21 +40,25 @@ class SlotIndex:
 class SlotCache(Cache):
     """Gives a Hugging Face model the pool as its cache.
 
-    Scattered queries write to their slots, attention reads every slot. Right only together with a mask that
-    knows the slots' order.
+    Scattered queries write to their slots, attention reads every slot: right only together with a mask that knows
+    the slots' order. fresh: the queries are the whole window, in order, in the first slots; the cache looks like an
+    empty one that is filled for the first time, and the model's own mask, or none, is right.
     """
 
-    def __init__(self, pool: KVPool, index: SlotIndex) -> None:
-        super().__init__(layers=[_SlotLayer(pool, layer, index) for layer in range(pool.shape.num_layers)])
+    def __init__(self, pool: KVPool, index: SlotIndex, *, fresh: bool) -> None:
+        num_layers = pool.shape.num_layers
+        super().__init__(layers=[_SlotLayer(pool, layer, index, fresh) for layer in range(num_layers)])
 
 
 class _SlotLayer(CacheLayerMixin):
     is_compileable = False
     is_sliding = False
 
-    def __init__(self, pool: KVPool, layer: int, index: SlotIndex) -> None:
+    def __init__(self, pool: KVPool, layer: int, index: SlotIndex, fresh: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # not annotated there
         self._pool, self._layer, self._index = pool, layer, index
+        self._length = index.num_slots if fresh else pool.capacity
+        self._num_new = index.num_slots if fresh else 0
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -62,16 +67,17 @@ class _SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = self._pool.keys[self._layer], self._pool.values[self._layer]
-        self._index.write(keys, key_states[0])
-        self._index.write(values, value_states[0])
-        return keys[None], values[None]
+        buffers = self._pool.keys[self._layer], self._pool.values[self._layer]
+        first, second = reversed(buffers) if self._pool.shape.values_first else buffers
+        self._index.write(first, key_states[0])
+        self._index.write(second, value_states[0])
+        return first[None, :, : self._length], second[None, :, : self._length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._pool.capacity, 0
+        return self._length, 0
 
     def get_seq_length(self) -> int:
-        return self._pool.capacity
+        return self._length - self._num_new
 
     def get_max_length(self) -> int:
         return -1

@@ -36,7 +36,7 @@ def test_the_full_prefill_is_hugging_faces(bench: Bench, scene: str) -> None:
     window = bench.window(chunks)
     window.compute(range(3))
     family = bench.engine.family
-    opening = (*family.tokenize(family.default_system), *family.close_turn(), *family.open_turn("user"))
+    opening = (*family.tokenize(family.default_system), *family.turn("system", "user"))
     runs = [TextRun(family.anchor_ids), TextRun(opening), *chunks, question]
     assert float((window.logits(question)[0] - bench.engine.reference_logits(runs)).abs().max()) < 1e-3
 

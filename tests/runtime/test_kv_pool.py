@@ -5,9 +5,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kamera_agent.runtime.kv_pool import FREE, KVPool, KVShape
+from kamera_agent.runtime.kv_pool import FREE, Heads, KVPool, KVShape
 
-SHAPE = KVShape(num_layers=2, num_heads=1, head_dim=4, dtype=torch.float32, device=torch.device("cpu"))
+SHAPE = KVShape(num_layers=2, keys=Heads(1, 4), values=Heads(1, 4), dtype=torch.float32, device=torch.device("cpu"))
 
 
 def fill(pool: KVPool, slots: tuple[range, ...], mark: float) -> None:

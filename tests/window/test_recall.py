@@ -126,7 +126,7 @@ def test_a_thousand_moves_are_one_relocation_in_bf16(processor: PocketProcessor,
     pool.masters[:, :, :63] = torch.randn(4, 2, 63, 16, generator=seeded).bfloat16()
     positions = torch.stack([torch.arange(63), torch.arange(63) // 9, torch.arange(63) % 9])
     for shift in [*torch.randint(0, 30000, (999,), generator=seeded).tolist(), 1234]:
-        pool.relocate(slots, *engine.family.rope_tables(positions + shift))
+        pool.relocate(slots, *engine.family.decoder.rope_tables(positions + shift))
     expected = turn_keys(model, pool.masters[:, :, :63], positions + 1234)
     assert torch.equal(pool.keys[:, :, :63], expected)
 

@@ -108,8 +108,9 @@ class Batcher:
 
     def __init__(self, family: Family) -> None:
         self._family = family
-        self._close = family.close_turn()
-        self._user, self._assistant = family.open_turn("user"), family.open_turn("assistant")
+        self._close, self._user, self._assistant = (
+            family.markup(text) for text in ("<|im_end|>\n", "<|im_start|>user\n", "<|im_start|>assistant\n")
+        )
         self._opening = (*family.anchor_ids, *family.tokenize(family.default_system), *self._close, *self._user)
         # A word within a text has a space before it.
         self._word = {word: family.tokenize(f"a {word}")[-1] for word in SHOWN}

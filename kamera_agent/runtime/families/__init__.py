@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors
@@ -18,7 +18,7 @@ ATTENTION_WITH_MASK = ("sdpa", "eager")
 def family_for(model: Any, processor: Any) -> Family:
     """The family of a loaded model.
 
-    processor: a Hugging Face processor, or any object with `tokenizer` and `image_processor`
+    processor: a Hugging Face processor, or any object with `tokenizer` and, for a model with eyes, `image_processor`
     (`video_processor` is used where it is there).
     Raises UnsupportedModelError for a model no family knows, or one whose attention takes no 4-D mask.
     """
@@ -29,12 +29,12 @@ def family_for(model: Any, processor: Any) -> Family:
         raise UnsupportedModelError(
             f"attn_implementation={attention!r} takes no 4-D mask; load the model with attn_implementation='sdpa'."
         )
-    missing = [name for name in ("tokenizer", "image_processor") if not hasattr(processor, name)]
-    if missing:
+    needed = ("tokenizer", "image_processor") if family.has_eyes else ("tokenizer",)
+    if missing := [name for name in needed if not hasattr(processor, name)]:
         raise ModelError(f"The processor {type(processor).__name__} has no {' and no '.join(missing)}.")
-    video = getattr(processor, "video_processor", None)
     model.eval()
-    return family(model, Processors(processor.tokenizer, processor.image_processor, video))
+    eyes, video = (getattr(processor, name, None) for name in ("image_processor", "video_processor"))
+    return family(model, Processors(processor.tokenizer, eyes, video, processor))
 
 
 def find_family(model_type: str) -> type[Family]:
@@ -55,19 +55,10 @@ def load(model_id: str, *, device: str, dtype: str | torch.dtype, revision: str 
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         family = find_family(AutoConfig.from_pretrained(model_id, revision=revision).model_type)
-        processor = _load_processor(family, model_id, revision)
-        model: Any = AutoModelForImageTextToText.from_pretrained(
+        processor = family.load_processor(model_id, revision)
+        model: Any = family.auto_model.from_pretrained(
             model_id, revision=revision, dtype=dtype, attn_implementation="sdpa"
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"Cannot load {model_id!r}: {error}") from error
     return family_for(model.to(where), processor)
-
-
-def _load_processor(family: type[Family], model_id: str, revision: str | None) -> Any:
-    """The checkpoint's processor; its parts alone where torchvision, which video processors need, is missing."""
-    try:
-        return AutoProcessor.from_pretrained(model_id, revision=revision)
-    except ImportError:
-        tokenizer = AutoTokenizer.from_pretrained(model_id, revision=revision)
-        return Processors(tokenizer, family.pil_processor.from_pretrained(model_id, revision=revision), None)

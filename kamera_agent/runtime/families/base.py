@@ -2,105 +2,82 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import takewhile
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import transformers
 from blake3 import blake3
-from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from kamera_agent.chunk import Chunk, TextRun
-from kamera_agent.errors import InputError, UnsupportedModelError
-from kamera_agent.runtime.kv_pool import KVShape
+from kamera_agent.chunk import Chunk, ChunkKind, TextRun
+from kamera_agent.errors import UnsupportedModelError
+from kamera_agent.runtime.families.chat import ChatFormat, Template, turns_of
+from kamera_agent.runtime.families.decoder import decoder_of
 from kamera_agent.runtime.slot_cache import SlotCache
+from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
 Run = Chunk | TextRun
 
 NUM_SAMPLES = 64
-# A role that no template has, to find what stands before and behind one.
-ROLE = "role"
 
 
 class Processors(NamedTuple):
     """The parts of a Hugging Face processor that a family uses, under the names they have there.
 
-    video_processor is None where torchvision, which it needs, is not installed.
+    image_processor is None for a model without eyes; video_processor where torchvision, which it needs, is not
+    installed. whole: the processor itself, None where only its parts could be loaded.
     """
 
     tokenizer: Any
     image_processor: Any
     video_processor: Any
+    whole: Any = None
 
 
 class Family(ABC):
     """One backbone, behind the words of the design. Holds the model; never changes it.
 
     model_types: the Hugging Face `config.model_type` values it serves.
-    pil_processor: the image processor class that does without torchvision.
+    auto_model: the class that loads its checkpoints.
     """
 
     model_types: ClassVar[tuple[str, ...]]
-    pil_processor: ClassVar[Any]
+    auto_model: ClassVar[Any] = AutoModelForImageTextToText
+    has_eyes: ClassVar[bool] = True
+    # RoPE axes: 1, or 3 for M-RoPE (time, height, width).
+    num_axes: ClassVar[int] = 1
 
     def __init__(self, model: Any, processors: Processors) -> None:
         self.model = model
         self.processors = processors
+        self.decoder = decoder_of(self.find_decoder())
 
-    @property
-    @abstractmethod
-    def kv_shape(self) -> KVShape:
-        """Layers, key/value heads, head dimension, dtype and device of the KV."""
+    @classmethod
+    def load_processor(cls, model_id: str, revision: str | None) -> Any:
+        """The processor of a checkpoint."""
+        return AutoProcessor.from_pretrained(model_id, revision=revision)
 
-    @property
-    @abstractmethod
-    def max_positions(self) -> int:
-        """Tokens and positions that a window may hold."""
-
-    @property
-    @abstractmethod
-    def num_axes(self) -> int:
-        """RoPE axes: 1, or 3 for M-RoPE (time, height, width)."""
-
-    @property
-    @abstractmethod
-    def rotary(self) -> nn.Module:
-        """The model's own rotary embedding; its inv_freq is part of the identity."""
-
-    @property
-    @abstractmethod
-    def key_modules(self) -> Sequence[nn.Module]:
-        """Per layer, the module whose output [1, Q, H·D] is the keys before RoPE."""
-
-    @property
-    @abstractmethod
-    def default_system(self) -> str:
-        """System prompt of the model's own chat template."""
-
-    @property
-    @abstractmethod
-    def anchor_ids(self) -> tuple[int, ...]:
-        """The opening tokens that every window begins with: the attention sink."""
-
-    @property
-    @abstractmethod
-    def stop_ids(self) -> frozenset[int]:
-        """Tokens that end a reply."""
+    def find_decoder(self) -> Any:
+        """The text model inside the model. Raises UnsupportedModelError for a wrapper around it."""
+        inner = getattr(self.model, "model", None)
+        if decoder := getattr(inner, "language_model", None):
+            return decoder
+        raise UnsupportedModelError(
+            f"{type(self.model).__name__} is a wrapper; pass the model itself, with adapters loaded by "
+            "model.load_adapter() or merged."
+        )
 
     @property
     @abstractmethod
     def placeholder_ids(self) -> frozenset[int]:
         """Tokens that stand for pixels; a reply never holds one."""
-
-    @abstractmethod
-    def open_turn(self, role: str) -> tuple[int, ...]:
-        """Tokens that open a turn of a role."""
-
-    @abstractmethod
-    def close_turn(self) -> tuple[int, ...]:
-        """Tokens that close a turn."""
 
     @abstractmethod
     def image_chunk(self, pixels: Pixels, namespace: str) -> Chunk:
@@ -112,37 +89,92 @@ class Family(ABC):
 
     @abstractmethod
     def encode(self, chunk: Chunk) -> torch.Tensor:
-        """Vision-encoder output for the chunk's placeholders: [num_placeholders, hidden]."""
-
-    @abstractmethod
-    def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
-        """Decoder inputs [T, hidden] of a run; features as from encode, None for text."""
-
-    @abstractmethod
-    def rope_tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The model's own cos and sin [T, D] in the KV dtype, for positions [A, T]."""
-
-    @abstractmethod
-    def hidden_states(
-        self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: SlotCache
-    ) -> torch.Tensor:
-        """Decoder output [Q, hidden] for embeds [Q, hidden], positions [A, Q] and an additive mask [1, 1, Q, S].
-
-        No mask: queries and first slots are one and the same, in order (only where causal_without_mask).
-        """
-
-    @abstractmethod
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Next-token logits [vocab] in float32, for one row of hidden states [hidden]."""
+        """Vision-encoder output for the chunk's placeholders: [num_placeholders, features]."""
 
     @abstractmethod
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
 
+    def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
+        """Decoder inputs [T, hidden] of a run; features as from encode, None for text."""
+        token_ids = torch.tensor(run.token_ids, device=self.decoder.device)
+        placeholders = torch.isin(token_ids, torch.tensor(sorted(self.placeholder_ids), device=token_ids.device))
+        # A placeholder may lie outside the vocabulary.
+        embeds: torch.Tensor = self.decoder.module.get_input_embeddings()(token_ids.masked_fill(placeholders, 0))
+        if features is not None:
+            embeds[placeholders] = features
+        return embeds
+
+    def hidden_states(
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        masks: Mapping[str, torch.Tensor] | None,
+        cache: SlotCache,
+    ) -> torch.Tensor:
+        """Decoder output [Q, hidden] for embeds as from embed, positions [A, Q] and masks as Decoder takes them."""
+        return self.decoder.hidden_states(embeds, positions, masks, cache)
+
+    def both_ways(self, run: Run) -> torch.Tensor | None:
+        """Which tokens [T] bool of a run see each other whatever their order; None where attention is causal."""
+        return None
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Next-token logits [vocab] in float32, for one row of hidden states [hidden]."""
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+        return logits.float()
+
+    @cached_property
+    def template(self) -> Template:
+        """The model's chat template."""
+        return Template(self.processors.whole, self.processors.tokenizer)
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """How the model's chat template writes turns. Raises UnsupportedModelError, ModelError."""
+        return ChatFormat.of(self.template)
+
     @property
-    def causal_without_mask(self) -> bool:
-        """Whether attention without a mask is causal and cuts the keys to the number of queries."""
-        return bool(self.model.config._attn_implementation == "sdpa")
+    def default_system(self) -> str:
+        """System prompt of the model's own chat template; empty where it has none."""
+        return self.chat.default_system
+
+    @cached_property
+    def _openings(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens before a system prompt, and before the first words of a user without one."""
+        tokenizer = self.processors.tokenizer
+        # What the tokenizer, not the template, puts in front.
+        added = tuple(tokenizer("")["input_ids"])
+        start = added if added == (tokenizer.bos_token_id,) else ()
+        before = [self.markup(text) for text in (self.chat.opening, self.chat.plain)]
+        system, plain = (ids if ids[: len(start)] == start else start + ids for ids in before)
+        return system, plain
+
+    @cached_property
+    def anchor_ids(self) -> tuple[int, ...]:
+        """The opening tokens that every window begins with: the attention sink."""
+        system, plain = self._openings
+        if self.default_system:
+            return system
+        return tuple(one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(system, plain, strict=False)))
+
+    def opening_turn(self, role: str) -> tuple[int, ...]:
+        """Tokens between the anchor and the first text, by the role that says it."""
+        system, plain = self._openings
+        return (system if role == "system" else plain)[len(self.anchor_ids) :]
+
+    def turn(self, before: str, role: str) -> tuple[int, ...]:
+        """Tokens that close a turn of one role and open one of another."""
+        return self.markup(self.chat.turn(before, role))
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a reply."""
+        configured = self.model.generation_config.eos_token_id
+        listed = configured if isinstance(configured, list) else [configured]
+        tokenizer = self.processors.tokenizer
+        closing = {*self.turn("assistant", "user")[:1]} & {*tokenizer.all_special_ids}
+        return frozenset({token for token in (*listed, tokenizer.eos_token_id) if token is not None} | closing)
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of a caller's text, nothing added.
@@ -159,25 +191,8 @@ class Family(ABC):
     def turns(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
     ) -> list[tuple[str, str]]:
-        """Role and text of every turn that the model's own chat template makes of messages.
-
-        messages, tools: as apply_chat_template takes them, contents as strings. Texts must hold no markers.
-        Raises InputError where the template has no place for tools, UnsupportedModelError where its turns are not
-        those of open_turn and close_turn.
-        """
-        tokenizer = self.processors.tokenizer
-        rendered = tokenizer.apply_chat_template(list(messages), tools=list(tools) or None, tokenize=False)
-        if tools and tools[0]["function"]["name"] not in rendered:
-            raise InputError("The chat template of this model has no place for tools; leave them out.")
-        before, after = tokenizer.decode(self.open_turn(ROLE)).split(ROLE)
-        *turns, rest = rendered.split(tokenizer.decode(self.close_turn()))
-        heads = [turn.removeprefix(before).partition(after) for turn in turns]
-        if rest or not all(turn.startswith(before) and head[1] for turn, head in zip(turns, heads, strict=True)):
-            raise UnsupportedModelError(
-                f"The chat template writes turns otherwise than {before}role{after}: {rendered[:200]!r}. "
-                "Use windows instead of messages."
-            )
-        return [(role, text) for role, _, text in heads]
+        """Role and text of every turn that the model's own chat template makes of messages, as turns_of gives them."""
+        return turns_of(self.template, self.chat, self.processors.tokenizer.all_special_tokens, messages, tools)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
@@ -189,6 +204,45 @@ class Family(ABC):
             return run.offsets + start
         return torch.arange(start, start + run.extent).expand(self.num_axes, -1)
 
+    def new_chunk(
+        self,
+        kind: ChunkKind,
+        pixels: Pixels,
+        namespace: str,
+        token_ids: Sequence[int],
+        offsets: torch.Tensor,
+        *,
+        timestamps: Sequence[float] = (),
+        grid: tuple[int, int, int] = (0, 0, 0),
+        seconds_per_grid: float | None = None,
+    ) -> Chunk:
+        """Join the facts of a chunk and make its key. offsets: positions [A, T] of its tokens from its start."""
+        digest = fingerprint_frames(pixels, timestamps) if kind == "frames" else fingerprint_image(pixels)
+        key = chunk_key(
+            kind=kind,
+            pixels_digest=digest,
+            shape=pixels.shape,
+            timestamps=timestamps,
+            model_identity=self._identity,
+            processor_identity=self._processor_identity,
+            namespace=namespace,
+        )
+        # What follows starts right behind the last token, even where a clip's time ran further.
+        extent = int(offsets[0, -1]) + 1
+        return Chunk(key, kind, tuple(token_ids), offsets, extent, pixels, grid, seconds_per_grid)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return self.identity()
+
+    @cached_property
+    def _processor_identity(self) -> dict[str, Any]:
+        parts = {"image": self.processors.image_processor, "video": self.processors.video_processor}
+        facts = {
+            name: part and [type(part).__name__, json.loads(part.to_json_string())] for name, part in parts.items()
+        }
+        return {"transformers": transformers.__version__, **facts}
+
     def identity(self) -> dict[str, Any]:
         """Everything about the model that its KV depends on, as JSON facts. Taken once, at load."""
         config = self.model.config
@@ -198,9 +252,9 @@ class Family(ABC):
             "revision": getattr(config, "_commit_hash", None),
             "weights": digest_tensors(dict(self.model.named_parameters())),
             "adapters": adapters and [adapters, sorted(self.model.active_adapters())],
-            "dtype": str(self.kv_shape.dtype),
+            "dtype": str(self.decoder.kv_shape.dtype),
             "attention": config._attn_implementation,
-            "inv_freq": digest_tensors(dict(self.rotary.named_buffers())),
+            "inv_freq": digest_tensors(dict(self.decoder.rotary.named_buffers())),
             "anchor": list(self.anchor_ids),
         }
 

@@ -9,19 +9,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from typing import Literal
-
 import torch
 
-# Which components of a key turn together: "half", i with i + R/2; "interleaved", 2i with 2i + 1.
-Pairs = Literal["half", "interleaved"]
-
 Pairs = Literal["half", "interleaved"]
 
 
-def rotate(
-    keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, pairs: Pairs = "half"
-) -> None:
+def rotate(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, pairs: Pairs = "half") -> None:
     """out = R(position) keys, for keys and out [L, H, T, D], cos and sin [1 or L, T, R]. out must not overlap keys.
 
     Components from R on have no position and are copied. Each product and the sum are rounded to the dtype, in the
@@ -32,7 +25,8 @@ def rotate(
     turned, rest = out[..., :width], out[..., width:]
     rest.copy_(keys[..., width:])
     torch.mul(keys[..., :width], cos, out=turned)
-    first, second = (slice(0, width // 2), slice(width // 2, width)) if pairs == "half" else (slice(0, width, 2), slice(1, width, 2))
+    half = width // 2
+    first, second = (slice(half), slice(half, width)) if pairs == "half" else (slice(0, width, 2), slice(1, width, 2))
     turned[..., first] -= keys[..., second] * sin[..., first]
     turned[..., second] += keys[..., first] * sin[..., second]
 

@@ -1,0 +1,225 @@
+"""The text decoder of a backbone: its keys before RoPE, its tables, its masks, its forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from inspect import signature
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from kamera_agent.errors import UnsupportedModelError
+from kamera_agent.runtime.kernels.reference import Pairs
+from kamera_agent.runtime.kv_pool import Heads, KVShape
+from kamera_agent.runtime.slot_cache import SlotCache, cache_argument
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+# Why a layer of another kind cannot be rebuilt from chunks.
+REASONS = {
+    "linear_attention": "a recurrent state that no chunk can bring back",
+    "mamba": "a recurrent state that no chunk can bring back",
+    "conv": "a convolution's state that no chunk can bring back",
+    "chunked_attention": "chunks of attention that begin at absolute positions, which a moved span would leave",
+}
+
+
+class Decoder:
+    """A decoder whose attention keeps a K and a V per key/value head: GQA and MHA.
+
+    module: the Hugging Face text model, with `layers`, `rotary_emb`, `embed_tokens` and `config`.
+    pairs: which components of a key RoPE turns together; the self-test at load proves it.
+    keys_by_head: whether the module that key_modules names returns keys as [1, H, Q, D] instead of [1, Q, H, D].
+    Raises UnsupportedModelError for layers that no chunk can rebuild.
+    """
+
+    pairs: ClassVar[Pairs] = "half"
+    keys_by_head: ClassVar[bool] = False
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.config = module.config
+        self.device: torch.device = next(module.parameters()).device
+        _check_kinds(self.kinds)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Kind of attention per layer."""
+        num_layers = int(self.config.num_hidden_layers)
+        window = getattr(self.config, "sliding_window", None)
+        default = SLIDING if window and getattr(self.config, "use_sliding_window", True) else FULL
+        return tuple(getattr(self.config, "layer_types", None) or [default] * num_layers)[:num_layers]
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens that a sliding layer sees, the present one among them."""
+        return int(self.config.sliding_window)
+
+    @cached_property
+    def kv_shape(self) -> KVShape:
+        """Layers, heads, dtype and device of the KV."""
+        config = self.config
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = Heads(getattr(config, "num_key_value_heads", None) or config.num_attention_heads, dim)
+        return KVShape(config.num_hidden_layers, heads, heads, self.module.dtype, self.device, self.pairs)
+
+    @cached_property
+    def key_modules(self) -> Sequence[nn.Module]:
+        """Per layer, the module whose output holds the keys before RoPE."""
+        attentions = [layer.self_attn for layer in self.module.layers]
+        return [getattr(attention, "k_norm", None) or attention.k_proj for attention in attentions]
+
+    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
+        """Keys before RoPE [H, Q, D] in what a key module returned."""
+        heads = output[0] if output.dim() == 4 else output[0].unflatten(-1, self.kv_shape.keys)
+        return heads if self.keys_by_head else heads.transpose(0, 1)
+
+    @property
+    def rotary(self) -> nn.Module:
+        """The model's own rotary embedding; its frequencies are part of the identity."""
+        module: nn.Module = self.module.rotary_emb
+        return module
+
+    @cached_property
+    def max_positions(self) -> int:
+        """Tokens and positions that a window may hold."""
+        rope = getattr(self.config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "dynamic":
+            # Beyond the original length the frequencies change with every token, and no key keeps its meaning.
+            return int(rope.get("original_max_position_embeddings") or self.config.max_position_embeddings)
+        return int(self.config.max_position_embeddings)
+
+    @cached_property
+    def _tables_by_kind(self) -> bool:
+        return "layer_type" in signature(self.rotary.forward).parameters
+
+    def rope_tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The model's own cos and sin [1 or L, T, R] in the KV dtype, for positions [A, T]."""
+        like = torch.empty(0, dtype=self.kv_shape.dtype, device=self.device)
+        # M-RoPE takes [3, 1, T], everything else [1, T].
+        where = positions.to(self.device)
+        where = where[:, None] if len(where) > 1 else where
+        if not self._tables_by_kind:
+            return self._table(like, where)
+        tables = {kind: self._table(like, where, kind) for kind in set(self.kinds)}
+        if len(tables) == 1:
+            return tables[self.kinds[0]]
+        cos, sin = (torch.cat([tables[kind][part] for kind in self.kinds]) for part in (0, 1))
+        return cos, sin
+
+    def _table(self, like: torch.Tensor, where: torch.Tensor, *kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = self.rotary(like, where, *kind)
+        return cos, sin
+
+    def hidden_states(
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        masks: Mapping[str, torch.Tensor] | None,
+        cache: SlotCache,
+        **extras: Any,
+    ) -> torch.Tensor:
+        """Decoder output [Q, hidden] for embeds [Q, hidden], positions [A, Q] and, per kind, masks [1, 1, Q, S].
+
+        No masks: queries and first slots are one and the same, in order.
+        """
+        where = positions.to(self.device)
+        mask = masks if masks is None or len(masks) > 1 else next(iter(masks.values()))
+        hidden: torch.Tensor = self.module(
+            inputs_embeds=embeds[None],
+            position_ids=where[:, None] if len(where) > 1 else where,
+            attention_mask=mask,
+            use_cache=True,
+            **{self._cache_argument: cache},
+            **extras,
+        ).last_hidden_state
+        return hidden[0]
+
+    @cached_property
+    def _cache_argument(self) -> str:
+        return cache_argument(self.module)
+
+
+class FusedDecoder(Decoder):
+    """One projection for queries, keys and values, in this order."""
+
+    @cached_property
+    def key_modules(self) -> Sequence[nn.Module]:
+        return [layer.self_attn.qkv_proj for layer in self.module.layers]
+
+    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
+        num_heads, dim = self.kv_shape.keys
+        first = self.config.num_attention_heads * dim
+        return super().keys_of(output[..., first : first + num_heads * dim])
+
+
+class HeadFirstDecoder(Decoder):
+    """Keys are normalised head by head after they were split into heads."""
+
+    keys_by_head = True
+
+
+class InterleavedDecoder(Decoder):
+    """RoPE turns neighbouring components."""
+
+    pairs = "interleaved"
+
+
+class LatentDecoder(Decoder):
+    """Multi-head latent attention (MLA, arXiv 2405.04434): K and V of all heads come out of one latent.
+
+    The KV kept is the latent: as values c_KV [1, T, kv_lora_rank], which has no position, and as keys k_pe
+    [1, T, qk_rope_head_dim], the only part that RoPE turns.
+    """
+
+    @cached_property
+    def kv_shape(self) -> KVShape:
+        config = self.config
+        keys, values = Heads(1, config.qk_rope_head_dim), Heads(1, config.kv_lora_rank)
+        return KVShape(
+            config.num_hidden_layers, keys, values, self.module.dtype, self.device, self.pairs, values_first=True
+        )
+
+    @cached_property
+    def key_modules(self) -> Sequence[nn.Module]:
+        return [layer.self_attn.kv_a_proj_with_mqa for layer in self.module.layers]
+
+    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
+        keys = super().keys_of(output[..., self.config.kv_lora_rank :])
+        if getattr(self.config, "rope_interleave", False):
+            # The model reads neighbouring pairs and writes halves: the master is laid out as it is written.
+            keys = keys.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+        return keys
+
+
+class ComplexLatentDecoder(LatentDecoder):
+    """MLA whose rotary embedding returns complex numbers, one for each neighbouring pair."""
+
+    pairs = "interleaved"
+
+    def _table(self, like: torch.Tensor, where: torch.Tensor, *kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+        turns = self.rotary(like, where, *kind).repeat_interleave(2, dim=-1)
+        return turns.real.to(like.dtype), turns.imag.to(like.dtype)
+
+
+# By `config.model_type` of the text model; every other one is a plain Decoder.
+DECODERS: dict[str, type[Decoder]] = {
+    "deepseek_v2": ComplexLatentDecoder,
+    "deepseek_v3": LatentDecoder,
+    "mistral4": LatentDecoder,
+}
+
+
+def decoder_of(module: Any) -> Decoder:
+    """The decoder of a text model. Raises UnsupportedModelError."""
+    return DECODERS.get(module.config.model_type, Decoder)(module)
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    for layer, kind in enumerate(kinds):
+        if kind not in (FULL, SLIDING):
+            reason = REASONS.get(kind, "an attention that is not rebuilt from chunks yet")
+            raise UnsupportedModelError(
+                f"Layer {layer} is of kind {kind!r}: {reason}. Use a model whose layers are {FULL} or {SLIDING}."
+            )

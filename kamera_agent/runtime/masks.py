@@ -1,0 +1,28 @@
+"""Which slots a query sees, by kind of layer."""
+
+from __future__ import annotations
+
+import torch
+
+from kamera_agent.runtime.families.decoder import SLIDING, Decoder
+from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
+from kamera_agent.runtime.slot_cache import SlotIndex
+
+
+def make_masks(decoder: Decoder, pool: KVPool, index: SlotIndex, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Per kind of layer an additive mask [1, 1, Q, S] for the queries that lie in the slots of an index.
+
+    A query sees the slots whose order is not above its own, in a sliding layer the last window_tokens of them; tokens
+    of one block see each other in either. Additive, because eager attention adds a boolean mask as numbers.
+    """
+    order, block = pool.order[index.index, None], pool.block[index.index, None]
+    together = (pool.block == block) & (block != CAUSAL)
+    seen = dict.fromkeys(set(decoder.kinds), pool.order <= order)
+    if SLIDING in seen:
+        seen[SLIDING] = seen[SLIDING] & (order - pool.order < decoder.window_tokens)
+    return {kind: _additive(visible | together, dtype) for kind, visible in seen.items()}
+
+
+def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[None, None]
