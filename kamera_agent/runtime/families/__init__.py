@@ -9,9 +9,10 @@ from transformers import AutoConfig
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors
+from kamera_agent.runtime.families.llava import Llava
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 
-FAMILIES: tuple[type[Family], ...] = (Qwen2VL,)
+FAMILIES: tuple[type[Family], ...] = (Qwen2VL, Llava)
 ATTENTION_WITH_MASK = ("sdpa", "eager")
 
 

@@ -1,0 +1,94 @@
+"""What the small models are put together from: a tokenizer, a chat template, text models of each attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from kamera_agent.pocket.tokenizer import build_tokenizer
+
+SEED = 20260623
+# Weights larger than a trained model's, so that what stands before a chunk changes its KV visibly.
+INITIALIZER_RANGE = 0.15
+HIDDEN = 64
+MAX_POSITIONS = 2048
+
+
+def template(opens: Mapping[str, str], closes: Mapping[str, str], image: str, start: str = "") -> str:
+    """A chat template that takes contents as lists of parts: what opens and what closes a turn, by role."""
+    said = "{{ parts(message) }}"
+    turns = [
+        f"{{% if message.role == {role!r} %}}{_say(opens[role])}{said}{_say(closes[role])}{{% endif %}}"
+        for role in opens
+    ]
+    part = f"{{% if part.type == 'image' %}}{_say(image)}{{% else %}}{{{{ part.text }}}}{{% endif %}}"
+    return (
+        f"{{% macro parts(message) %}}{{% for part in message.content %}}{part}{{% endfor %}}{{% endmacro %}}"
+        f"{_say(start)}{{% for message in messages %}}{''.join(turns)}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{_say(opens['assistant'])}{{% endif %}}"
+    )
+
+
+def _say(text: str) -> str:
+    return f"{{{{ {text!r} }}}}"
+
+
+def tokenizer(markers: Sequence[str], *, bos: str | None, eos: str, **tokens: str) -> PreTrainedTokenizerFast:
+    """Words, bytes and these markers. tokens: attributes by which processors find theirs, such as image_token."""
+    built = build_tokenizer()
+    built.chat_template = None
+    built.add_special_tokens({"additional_special_tokens": list(markers)})
+    built.bos_token, built.eos_token = bos, eos
+    for name, token in tokens.items():
+        setattr(built, name, token)
+        setattr(built, f"{name}_id", built.convert_tokens_to_ids(token))
+    return built
+
+
+def text_config(words: PreTrainedTokenizerFast, model_type: str, **options: Any) -> dict[str, Any]:
+    """A text model of four layers with two query heads for each key/value head."""
+    return {
+        "model_type": model_type,
+        "vocab_size": len(words),
+        "hidden_size": HIDDEN,
+        "intermediate_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": MAX_POSITIONS,
+        "initializer_range": INITIALIZER_RANGE,
+        "bos_token_id": words.bos_token_id,
+        "eos_token_id": words.eos_token_id,
+        "pad_token_id": None,
+        "tie_word_embeddings": False,
+    } | options
+
+
+# Multi-head latent attention, with a mixture of experts behind the first two layers.
+LATENT = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 24,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 16,
+    "head_dim": 8,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 2,
+    "moe_intermediate_size": 32,
+}
+
+
+def build(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
+    """A model with seeded random weights. The global generator is left as it was found."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return model_class._from_config(config, dtype=dtype, attn_implementation="sdpa").eval()

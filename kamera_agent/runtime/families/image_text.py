@@ -1,0 +1,123 @@
+"""Backbones whose processor writes an image as a run of tokens, at positions one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from inspect import signature
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from kamera_agent.chunk import Chunk
+from kamera_agent.errors import UnsupportedModelError
+from kamera_agent.runtime.families.base import Family, Run
+from kamera_agent.vision.frames import Frames
+from kamera_agent.vision.image import Pixels
+
+
+class ImageText(Family):
+    """What LLaVA began (arXiv 2304.08485): encoder outputs in the place of placeholders, plain RoPE.
+
+    A chunk's tokens are what the model's own processor writes for its pixels. Frames of a clip are written as images
+    in a row.
+    """
+
+    # Configurations call it image_token_id, older ones image_token_index.
+    token_names: ClassVar[tuple[str, ...]] = ("image_token_id", "image_token_index")
+
+    @cached_property
+    def image_token_id(self) -> int:
+        """The token that stands for one row of encoder output."""
+        config = self.model.config
+        return int(next(getattr(config, name) for name in self.token_names if hasattr(config, name)))
+
+    @property
+    def image_text(self) -> str:
+        """What a prompt says in the place of an image."""
+        return str(self.processors.whole.image_token)
+
+    @cached_property
+    def placeholder_ids(self) -> frozenset[int]:
+        return frozenset({self.image_token_id})
+
+    def image_chunk(self, pixels: Pixels, namespace: str) -> Chunk:
+        token_ids = self._written(*pixels.shape[:2])
+        return self.new_chunk("image", pixels, namespace, token_ids, _in_a_row(len(token_ids)))
+
+    def frames_chunk(self, frames: Frames, namespace: str) -> Chunk:
+        token_ids = self._written(*frames.pixels.shape[1:3]) * len(frames.pixels)
+        offsets = _in_a_row(len(token_ids))
+        return self.new_chunk("frames", frames.pixels, namespace, token_ids, offsets, timestamps=frames.timestamps)
+
+    @cached_property
+    def _writings(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        return {}
+
+    def _written(self, height: int, width: int) -> tuple[int, ...]:
+        """Tokens of an image of this size. The processor is asked once for each size."""
+        if (height, width) not in self._writings:
+            blank = np.zeros((height, width, 3), np.uint8)
+            self._writings[height, width] = self.write(blank)
+        return self._writings[height, width]
+
+    def write(self, pixels: Pixels) -> tuple[int, ...]:
+        """Tokens that the processor writes for an image, markers and placeholders."""
+        batch = self.processors.whole(text=[self.image_text], images=[pixels], add_special_tokens=False)
+        return tuple(batch["input_ids"][0])
+
+    def encode(self, chunk: Chunk) -> torch.Tensor:
+        inputs = _accepted(self.model.get_image_features, self.image_inputs(_stills(chunk)))
+        features = rows_of(self.model.get_image_features(**inputs, return_dict=True).pooler_output)
+        expected = sum(token in self.placeholder_ids for token in chunk.token_ids)
+        if len(features) != expected:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} made {len(features)} rows of an image for which its processor wrote "
+                f"{expected} tokens. Use the checkpoint's own processor."
+            )
+        return features.to(self.decoder.kv_shape.dtype)
+
+    def image_inputs(self, images: Sequence[Pixels]) -> dict[str, Any]:
+        """What the image processor makes of images, on the model's device, floats in its dtype."""
+        batch: Mapping[str, Any] = self.processors.image_processor(images=list(images), return_tensors="pt")
+        return {name: self._moved(value) for name, value in batch.items()}
+
+    def _moved(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        dtype = self.model.dtype if value.is_floating_point() else value.dtype
+        return value.to(self.model.device, dtype)
+
+    def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
+        token_ids = torch.tensor([[token for run in runs for token in run.token_ids]], device=self.model.device)
+        stills = [still for run in runs if isinstance(run, Chunk) for still in _stills(run)]
+        inputs = _accepted(self.model.forward, self.image_inputs(stills)) if stills else {}
+        output = self.model(input_ids=token_ids, use_cache=False, **inputs, **self.reference_inputs(token_ids))
+        logits: torch.Tensor = output.logits[0, -1].float()
+        return logits
+
+    def reference_inputs(self, token_ids: torch.Tensor) -> dict[str, Any]:
+        """What a plain forward pass of the model takes beside token ids [1, T] and pixels."""
+        return {}
+
+
+def rows_of(outputs: Any) -> torch.Tensor:
+    """Encoder outputs of images as rows [n, features]; models return one tensor, or one for each image or tile."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.flatten(0, -2)
+    return torch.cat([rows_of(part) for part in outputs])
+
+
+def _stills(chunk: Chunk) -> list[Pixels]:
+    return [chunk.pixels] if chunk.kind == "image" else list(chunk.pixels)
+
+
+def _in_a_row(num_tokens: int) -> torch.Tensor:
+    return torch.arange(num_tokens)[None]
+
+
+def _accepted(function: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the inputs, those that a function names."""
+    names = signature(function).parameters
+    return {name: value for name, value in inputs.items() if name in names}

@@ -1,0 +1,22 @@
+"""A row of the matrix, built."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from benchmarks.backbones.zoo import MATRIX, Backbone
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Row(NamedTuple):
+    backbone: Backbone
+    model: Any
+    processor: Any
+    dtype: torch.dtype
+
+
+def rows(*dtypes: str) -> Any:
+    """Parameters: every backbone in these dtypes."""
+    return [pytest.param((backbone, dtype), id=f"{backbone.name}-{dtype}") for backbone in MATRIX for dtype in dtypes]
