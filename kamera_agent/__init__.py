@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kamera_agent.config import Settings
-from kamera_agent.content import FramesContent, ImageContent, TextContent
+from kamera_agent.content import DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.errors import (
     ConventionError,
     ImageError,
@@ -41,6 +41,7 @@ _LAZY = {
 
 __all__ = [
     "ConventionError",
+    "DocumentContent",
     "FramesContent",
     "ImageContent",
     "ImageError",

@@ -33,18 +33,18 @@ class Key(NamedTuple):
         return cls(blake3(material.encode()).digest(), material)
 
 
-ChunkKind = Literal["image", "frames"]
+ChunkKind = Literal["image", "frames", "document"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """The tokens of one image, screenshot or frame group: the unit that is fingerprinted, stored and moved.
+    """The tokens of one image, frame group or document: the unit that is fingerprinted, stored and moved.
 
     key: identity (pixels, shape, timestamps, processor, model, namespace).
     token_ids: its tokens, placeholders included, with the markers that open and close it.
     offsets: positions relative to the chunk's start, one row per RoPE axis [A, T].
     extent: how far it moves whatever follows it, in positions.
-    pixels: [H, W, 3] or [N, H, W, 3] uint8 RGB; what the encoder sees when nothing cached serves.
+    pixels: [H, W, 3] or [N, H, W, 3] uint8 RGB; what the encoder sees when nothing cached serves. A document has none.
     grid: patches before merging (time, height, width); zeros where the backbone does not count in them.
     seconds_per_grid: seconds between two temporal grid steps, where the backbone knows time.
     """

@@ -38,4 +38,13 @@ class FramesContent:
     new_turn: bool = False
 
 
-Content = TextContent | ImageContent | FramesContent
+@dataclass(frozen=True, slots=True, eq=False)
+class DocumentContent:
+    """A text that forms one chunk: stored, moved and recalled as images are, where a TextContent is computed anew."""
+
+    text: str
+    role: str = "user"
+    new_turn: bool = False
+
+
+Content = TextContent | ImageContent | FramesContent | DocumentContent

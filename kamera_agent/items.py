@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import Settings
-from kamera_agent.content import Content, FramesContent, ImageContent, TextContent
+from kamera_agent.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.errors import InputError, UnknownSpanError, WindowError
 from kamera_agent.layout import Item, Kind
 from kamera_agent.runtime.families.base import Family, Run
@@ -54,7 +54,7 @@ class Items:
     def pixels(self, item_id: str) -> Pixels:
         """Pixels of a chunk in the window. Raises UnknownSpanError."""
         run = self._live[self._index(item_id)].run
-        if not isinstance(run, Chunk):
+        if not isinstance(run, Chunk) or run.kind == "document":
             raise UnknownSpanError(f"{item_id!r} is a text; only image and frames spans have pixels.")
         return run.pixels
 
@@ -156,9 +156,12 @@ class Items:
         elif isinstance(content, FramesContent):
             frames = stack_frames(content.frames, content.timestamps)
             chunk = self._family.frames_chunk(frames, self._settings.namespace)
+        elif isinstance(content, DocumentContent):
+            chunk = self._family.document_chunk(_checked(content.text), self._settings.namespace)
         else:
             raise InputError(
-                f"Cannot put a {type(content).__name__} into a window; use TextContent, ImageContent or FramesContent."
+                f"Cannot put a {type(content).__name__} into a window; use TextContent, ImageContent, FramesContent or "
+                "DocumentContent."
             )
         self._settings.check_rank(len(chunk.token_ids))
         return chunk
@@ -169,9 +172,7 @@ class Items:
         return Item(self.reserve_id(kind), kind, content.role, run, text, content.new_turn)
 
     def _text_run(self, text: str) -> TextRun:
-        if not isinstance(text, str):
-            raise InputError(f"A text is a str; got a {type(text).__name__}.")
-        if not (token_ids := self._family.tokenize(text)):
+        if not (token_ids := self._family.tokenize(_checked(text))):
             raise InputError(f"The text {text!r} has no tokens; leave it out.")
         return TextRun(token_ids)
 
@@ -186,3 +187,9 @@ class Items:
             self._dropped[item.id] = item
         while self._dropped and self.dropped_bytes > self._settings.dropped_bytes:
             self._dropped.popitem(last=False)
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"A text is a str; got a {type(text).__name__}.")
+    return text

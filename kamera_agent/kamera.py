@@ -116,6 +116,11 @@ class Kamera:
         """What serves the model's backbone: the model, its processors, its chat format."""
         return self._engine.family
 
+    @property
+    def rope_errors(self) -> tuple[float, ...]:
+        """Per layer the relative error of keys rotated here against the model's own, as measured at load."""
+        return self._engine.rope_errors
+
     def window(self, system: str | None = None) -> Window:
         """A new, empty window. system: the system prompt; None takes that of the model's chat template."""
         prompt = self._engine.family.default_system if system is None else system

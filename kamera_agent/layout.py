@@ -9,7 +9,7 @@ from typing import Literal
 from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.runtime.families.base import Family, Run
 
-Kind = Literal["anchor", "turn", "text", "reply", "image", "frames"]
+Kind = Literal["anchor", "turn", "text", "reply", "image", "frames", "document"]
 
 ITEM_BYTES = 4096
 

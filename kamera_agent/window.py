@@ -12,7 +12,7 @@ import torch
 
 from kamera_agent.assembly import Assembly
 from kamera_agent.config import Settings
-from kamera_agent.content import Content, FramesContent, ImageContent, TextContent
+from kamera_agent.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.errors import SettingError, WindowError
 from kamera_agent.items import Items
 from kamera_agent.layout import Item, lay_out
@@ -65,6 +65,13 @@ class Window:
         """Add a text at the end; returns its span id. Raises InputError for a text without tokens."""
         return self._add(TextContent(text, role))
 
+    def add_document(self, text: str, role: str = "user") -> str:
+        """Add a text that is a chunk of its own at the end; returns its span id.
+
+        Raises InputError for a text without tokens, or SettingError where the demanded rank is above the chunk's size.
+        """
+        return self._add(DocumentContent(text, role))
+
     def drop(self, span_id: str) -> None:
         """Take a span out of the window. It can be recalled. Raises UnknownSpanError."""
         with self._editing():
@@ -76,7 +83,7 @@ class Window:
             self._items.recall(span_id, at)
 
     def reorder(self, span_ids: Sequence[str]) -> None:
-        """Put the image and frames spans in this order; texts stay where they are.
+        """Put the image, frames and document spans in this order; texts stay where they are.
 
         Raises UnknownSpanError unless every one of them is named exactly once.
         """
@@ -84,7 +91,7 @@ class Window:
             self._items.reorder(span_ids)
 
     def slide(self, keep_last: int) -> None:
-        """Drop all but the last keep_last image and frames spans. Raises WindowError for a negative number."""
+        """Drop all but the last keep_last chunks; texts stay. Raises WindowError for a negative number."""
         with self._editing():
             self._items.slide(keep_last)
 

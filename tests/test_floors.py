@@ -23,6 +23,7 @@ ROOMS = {
     "__init__.py": 5,
     "assembly.py": 5,
     "content.py": 5,
+    "diagnosis.py": 5,
     "items.py": 5,
     "kamera.py": 5,
     "layout.py": 5,

@@ -9,6 +9,7 @@ import kamera_agent.errors
 
 SURFACE = [
     "ConventionError",
+    "DocumentContent",
     "FramesContent",
     "ImageContent",
     "ImageError",

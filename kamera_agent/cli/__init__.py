@@ -76,6 +76,17 @@ def report(
 
 
 @app.command()
+def doctor(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id or folder of a model, or pocket.")],
+    as_json: AsJson = False,
+) -> None:
+    """Load a model and show what serves it, what its KV takes, and how far off it is."""
+    from kamera_agent.cli.doctor import show_diagnosis
+
+    show_diagnosis(model, as_json)
+
+
+@app.command()
 def stats(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> None:
     """Show how many records a store holds, of which kind, and how large."""
     from kamera_agent.cli.stats import show_stats

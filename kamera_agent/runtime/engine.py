@@ -42,6 +42,7 @@ class Prefilled(NamedTuple):
 class Engine:
     """Runs one model over pools. The lock is held for one forward pass at a time, so windows may interleave.
 
+    rope_errors: per layer the relative error of keys rotated here against the model's own, in the self-test.
     Raises ConventionError at construction when the RoPE self-test fails.
     """
 
@@ -52,7 +53,7 @@ class Engine:
         self._idle = threading.Condition()
         self._num_answers = 0
         check_frequencies(family.decoder.rotary)
-        self._self_test()
+        self.rope_errors = self._self_test()
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -123,7 +124,9 @@ class Engine:
 
     def embed(self, run: Run) -> torch.Tensor:
         """Decoder inputs [T, hidden] of a run; encodes a chunk that the encoder's cache does not have."""
-        return self.family.embed(run, self.encoder.features(run) if isinstance(run, Chunk) else None)
+        if isinstance(run, Chunk) and run.kind != "document":
+            return self.family.embed(run, self.encoder.features(run))
+        return self.family.embed(run, None)
 
     def _tables(self, placed: Placed) -> tuple[torch.Tensor, torch.Tensor]:
         return self.family.decoder.rope_tables(self.family.positions(placed.run, placed.position))
@@ -157,7 +160,7 @@ class Engine:
             return self.family.hidden_states(embeds, positions, masks, SlotCache(pool, index, fresh=fresh))
 
     @torch.no_grad()
-    def _self_test(self) -> None:
+    def _self_test(self) -> tuple[float, ...]:
         """Run dummy tokens at p and at p + delta; keys captured at p and turned to p + delta must be the model's."""
         vocab = self.family.model.get_input_embeddings().num_embeddings
         run = TextRun(tuple(range(vocab - SELF_TEST_TOKENS, vocab)))
@@ -174,7 +177,7 @@ class Engine:
             pools.append((pool, slots))
         (pool, slots), (shifted, _) = pools
         pool.relocate(slots, *self.family.decoder.rope_tables(positions + SELF_TEST_SHIFT))
-        check_rotation(pool.keys[:, :, :SELF_TEST_TOKENS], shifted.keys[:, :, :SELF_TEST_TOKENS])
+        return check_rotation(pool.keys[:, :, :SELF_TEST_TOKENS], shifted.keys[:, :, :SELF_TEST_TOKENS])
 
 
 def _is_plain_prefill(pool: KVPool, index: SlotIndex) -> bool:

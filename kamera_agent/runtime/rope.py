@@ -22,18 +22,19 @@ def check_frequencies(rotary: nn.Module) -> None:
             )
 
 
-def check_rotation(rotated: torch.Tensor, reference: torch.Tensor) -> None:
-    """Raise ConventionError, naming the layer, when rotated keys are not the model's own.
+def check_rotation(rotated: torch.Tensor, reference: torch.Tensor) -> tuple[float, ...]:
+    """Relative error per layer. Raises ConventionError, naming the layer, when rotated keys are not the model's own.
 
     rotated: [L, H, T, D] keys captured at p and rotated here to p + delta. reference: [L, H, T, D] the keys of the
     model at p + delta.
     """
     difference = (rotated.float() - reference.float()).flatten(1).norm(dim=1)
-    error = difference / reference.float().flatten(1).norm(dim=1)
+    errors = tuple((difference / reference.float().flatten(1).norm(dim=1)).tolist())
     bound = TOLERANCE.get(reference.dtype, TOLERANCE_HALF)
-    for layer, value in enumerate(error.tolist()):
+    for layer, value in enumerate(errors):
         if not value <= bound:
             raise ConventionError(
                 f"Layer {layer} does not turn its keys the way this family does: relative error {value:.2g} where "
                 f"{bound:g} is allowed. This checkpoint needs a family of its own."
             )
+    return errors

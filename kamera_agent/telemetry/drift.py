@@ -45,6 +45,11 @@ class Witness:
         """The drift of an answer that has begun."""
         assert self._first is not None, "nothing was drawn"
         drawable = self._first.isfinite()
-        ours, theirs = (logits[drawable].double().log_softmax(-1) for logits in (self._first, self._reference))
-        kl = (theirs.exp() * (theirs - ours)).sum()
-        return Drift(max(kl.item(), 0.0), bool(ours.argmax() == theirs.argmax()))
+        ours, theirs = self._first[drawable], self._reference[drawable]
+        return Drift(divergence(theirs, ours), bool(ours.argmax() == theirs.argmax()))
+
+
+def divergence(reference: torch.Tensor, other: torch.Tensor) -> float:
+    """KL(reference || other) of two next-token distributions, in nats, for logits [vocab]."""
+    theirs, ours = reference.double().log_softmax(-1), other.double().log_softmax(-1)
+    return max(float((theirs.exp() * (theirs - ours)).sum()), 0.0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
 
-from kamera_agent.chunk import Key
+from kamera_agent.chunk import ChunkKind, Key
 from kamera_agent.vision.image import Pixels
 
 
@@ -26,6 +26,11 @@ def fingerprint_frames(pixels: Pixels, timestamps: Sequence[float]) -> str:
     return _digest("frames", pixels, struct.pack(f"<{len(timestamps)}d", *timestamps))
 
 
+def fingerprint_tokens(token_ids: Sequence[int]) -> str:
+    """BLAKE3-256 of token ids, in hex."""
+    return blake3(np.array(token_ids, np.int64).tobytes()).hexdigest()
+
+
 def _digest(kind: str, pixels: Pixels, tail: bytes = b"") -> str:
     # The shape ends in a line break and fixes the number of bytes that follow, so no two inputs run together.
     digest = blake3(f"{kind} {pixels.dtype.str} {list(pixels.shape)}\n".encode())
@@ -35,7 +40,7 @@ def _digest(kind: str, pixels: Pixels, tail: bytes = b"") -> str:
 
 
 def chunk_key(
-    kind: Literal["image", "frames"],
+    kind: ChunkKind,
     pixels_digest: str,
     shape: Sequence[int],
     timestamps: Sequence[float],
@@ -43,11 +48,11 @@ def chunk_key(
     processor_identity: Mapping[str, Any],
     namespace: str,
 ) -> Key:
-    """Key of the chunk that these pixels make with this model and processor.
+    """Key of the chunk that these pixels, or tokens, make with this model and processor.
 
-    pixels_digest: from fingerprint_image or fingerprint_frames.
-    shape: of the pixels, [H, W, 3] or [N, H, W, 3].
-    timestamps: seconds, one per frame; empty for an image.
+    pixels_digest: from fingerprint_image, fingerprint_frames or, for a document, fingerprint_tokens.
+    shape: of the pixels, [H, W, 3] or [N, H, W, 3]; empty for a document.
+    timestamps: seconds, one per frame; empty for everything else.
     model_identity, processor_identity: JSON facts; every one of them changes the key.
     namespace: keys of different namespaces never meet.
 

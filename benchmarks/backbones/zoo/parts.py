@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -92,3 +92,9 @@ def build(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return model_class._from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
+
+
+class TextProcessor(NamedTuple):
+    """What a model without eyes has for a processor."""
+
+    tokenizer: PreTrainedTokenizerFast

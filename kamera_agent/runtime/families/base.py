@@ -9,23 +9,25 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 import transformers
 from blake3 import blake3
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from kamera_agent.chunk import Chunk, ChunkKind, TextRun
-from kamera_agent.errors import UnsupportedModelError
+from kamera_agent.errors import InputError, UnsupportedModelError
 from kamera_agent.runtime.families.chat import ChatFormat, Template, turns_of
 from kamera_agent.runtime.families.decoder import decoder_of
 from kamera_agent.runtime.slot_cache import SlotCache
-from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image
+from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image, fingerprint_tokens
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
 Run = Chunk | TextRun
 
 NUM_SAMPLES = 64
+NO_PIXELS: Pixels = np.empty((0, 0, 3), np.uint8)
 
 
 class Processors(NamedTuple):
@@ -204,6 +206,13 @@ class Family(ABC):
             return run.offsets + start
         return torch.arange(start, start + run.extent).expand(self.num_axes, -1)
 
+    def document_chunk(self, text: str, namespace: str) -> Chunk:
+        """The chunk of a text. Raises InputError for a text without tokens."""
+        if not (token_ids := self.tokenize(text)):
+            raise InputError("The document has no tokens; leave it out.")
+        offsets = torch.arange(len(token_ids)).expand(self.num_axes, -1)
+        return self.new_chunk("document", NO_PIXELS, namespace, token_ids, offsets)
+
     def new_chunk(
         self,
         kind: ChunkKind,
@@ -217,11 +226,15 @@ class Family(ABC):
         seconds_per_grid: float | None = None,
     ) -> Chunk:
         """Join the facts of a chunk and make its key. offsets: positions [A, T] of its tokens from its start."""
-        digest = fingerprint_frames(pixels, timestamps) if kind == "frames" else fingerprint_image(pixels)
+        digests = {
+            "image": lambda: fingerprint_image(pixels),
+            "frames": lambda: fingerprint_frames(pixels, timestamps),
+            "document": lambda: fingerprint_tokens(token_ids),
+        }
         key = chunk_key(
             kind=kind,
-            pixels_digest=digest,
-            shape=pixels.shape,
+            pixels_digest=digests[kind](),
+            shape=pixels.shape if pixels.size else (),
             timestamps=timestamps,
             model_identity=self._identity,
             processor_identity=self._processor_identity,

@@ -64,6 +64,16 @@ class Decoder:
         heads = Heads(getattr(config, "num_key_value_heads", None) or config.num_attention_heads, dim)
         return KVShape(config.num_hidden_layers, heads, heads, self.module.dtype, self.device, self.pairs)
 
+    @property
+    def attention(self) -> str:
+        """"GQA", "MHA" or "MLA"."""
+        return "MHA" if self.kv_shape.keys.num == self.config.num_attention_heads else "GQA"
+
+    @property
+    def expanded_bytes(self) -> int:
+        """Bytes of one token's K and V in every head that attention works with."""
+        return self.kv_shape.token_bytes
+
     @cached_property
     def key_modules(self) -> Sequence[nn.Module]:
         """Per layer, the module whose output holds the keys before RoPE."""
@@ -172,6 +182,14 @@ class LatentDecoder(Decoder):
     The KV kept is the latent: as values c_KV [1, T, kv_lora_rank], which has no position, and as keys k_pe
     [1, T, qk_rope_head_dim], the only part that RoPE turns.
     """
+
+    attention = "MLA"
+
+    @property
+    def expanded_bytes(self) -> int:
+        config, shape = self.config, self.kv_shape
+        numbers = config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim
+        return int(shape.num_layers * config.num_attention_heads * numbers * shape.dtype.itemsize)
 
     @cached_property
     def kv_shape(self) -> KVShape:

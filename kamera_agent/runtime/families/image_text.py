@@ -110,6 +110,7 @@ def rows_of(outputs: Any) -> torch.Tensor:
 
 
 def _stills(chunk: Chunk) -> list[Pixels]:
+    """The images [H, W, 3] of a chunk; a document has none."""
     return [chunk.pixels] if chunk.kind == "image" else list(chunk.pixels)
 
 

@@ -6,9 +6,9 @@ from kamera_agent.runtime.families.image_text import ImageText
 
 
 class Llava(ImageText):
-    """LLaVA (arXiv 2304.08485, 2310.03744), LLaVA-NeXT and LLaVA-OneVision (arXiv 2408.03326).
+    """LLaVA 1.5, NeXT and OneVision (arXiv 2304.08485, 2310.03744, 2408.03326).
 
-    Row-newline tokens of the latter two are among what the processor writes.
+    Row-newline tokens of the latter are among what the processor writes.
     """
 
     model_types = ("llava", "llava_next", "llava_onevision")

@@ -21,7 +21,7 @@ IMAGE, VIDEO = 1, 2
 
 
 class Qwen2VL(Family):
-    """The Qwen2-VL line (arXiv 2409.12191, 2502.13923)."""
+    """Qwen2-VL, Qwen2.5-VL and what was made of them, as UI-TARS (arXiv 2409.12191, 2502.13923)."""
 
     model_types = ("qwen2_vl", "qwen2_5_vl")
     num_axes = 3

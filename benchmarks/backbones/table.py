@@ -1,0 +1,36 @@
+"""The support table of docs/backbones.md, from the registry and the matrix.
+
+python -m benchmarks.backbones.table
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.backbones.zoo import MATRIX
+from benchmarks.backbones.zoo.text_only import OPTIONS
+from kamera_agent.runtime.families import FAMILIES
+
+
+def support_table() -> str:
+    """Markdown: every model type that is served, by what, and with which attention it was proven."""
+    head = ["| `config.model_type` | backbones | proven with |", "|---|---|---|"]
+    return "\n".join([*head, *_rows()])
+
+
+def _rows() -> Iterator[str]:
+    for family in FAMILIES:
+        backbones = (family.__doc__ or "").splitlines()[0].rstrip(".")
+        for model_type in family.model_types:
+            proven = [row for row in MATRIX if row.name.partition("-")[0] == model_type]
+            ways = [f"{row.attention}{_over(row.name.partition('-')[2])}" for row in proven]
+            documents = ["documents"] if not family.has_eyes and model_type in OPTIONS else []
+            yield f"| `{model_type}` | {backbones} | {', '.join(ways + documents) or 'its line only'} |"
+
+
+def _over(text_model: str) -> str:
+    return f" over `{text_model}`" if text_model else ""
+
+
+if __name__ == "__main__":
+    print(support_table())

@@ -1,0 +1,130 @@
+"""What a loaded model can do here, measured on the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+
+from kamera_agent.kamera import Kamera
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.telemetry.drift import divergence
+from kamera_agent.window import Window
+
+# A screenshot as agents take them, and a smaller one for what must be computed.
+SCREEN = (720, 1280)
+SMALL = (252, 336)
+CELL = 28
+DOCUMENTS = ("The shop opens at nine and closes at six.", "On Sundays it stays closed, and the phone is off.")
+QUESTION = "What is different?"
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Neighbouring layers that are alike. first, last: their numbers. rope_error: the largest of the self-test."""
+
+    first: int
+    last: int
+    kind: str
+    rope: str
+    rope_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrip:
+    """Two chunks and a question, against one plain Hugging Face forward pass.
+
+    computed_error: largest difference of logits where everything was computed. recalled_error, recalled_kl: of the
+    same window recalled, with the patches of the Kamera's settings; KL in nats.
+    """
+
+    computed_error: float
+    recalled_error: float
+    recalled_kl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What serves a model, what its KV takes, and how far off it is.
+
+    expanded_bytes: KV of a token with K and V of every head, where latent attention keeps less; else token_bytes.
+    screen_tokens, screen_bytes: of a screenshot of 1280x720; 0 for a model without eyes.
+    """
+
+    model: str
+    family: str
+    attention: str
+    layers: tuple[Layers, ...]
+    dtype: str
+    max_positions: int
+    token_bytes: int
+    expanded_bytes: int
+    screen_tokens: int
+    screen_bytes: int
+    round_trip: RoundTrip
+
+
+def diagnose(kamera: Kamera) -> Diagnosis:
+    """Examine the model of a Kamera with an empty store. Computes five forward passes over two small chunks.
+
+    Raises what adding and answering raise.
+    """
+    family = kamera.family
+    shape = family.decoder.kv_shape
+    screen_tokens = 0
+    if family.has_eyes:
+        screen_tokens = len(family.image_chunk(_noise(0, *SCREEN), kamera.settings.namespace).token_ids)
+    return Diagnosis(
+        model=type(family.model).__name__,
+        family=type(family).__name__,
+        attention=family.decoder.attention,
+        layers=_layers(kamera),
+        dtype=str(shape.dtype).removeprefix("torch."),
+        max_positions=family.decoder.max_positions,
+        token_bytes=shape.token_bytes,
+        expanded_bytes=family.decoder.expanded_bytes,
+        screen_tokens=screen_tokens,
+        screen_bytes=screen_tokens * shape.token_bytes,
+        round_trip=round_trip(kamera),
+    )
+
+
+def round_trip(kamera: Kamera) -> RoundTrip:
+    """Compute two chunks, recall them in a second window, and compare both with a plain forward pass."""
+    window = _fill(kamera.window(), kamera.family)
+    reference = window.reference_logits(QUESTION)
+    computed = window.logits(QUESTION)
+    kamera.flush()
+    recalled = _fill(kamera.window(), kamera.family).logits(QUESTION)
+    return RoundTrip(_largest(reference, computed), _largest(reference, recalled), divergence(reference, recalled))
+
+
+def _layers(kamera: Kamera) -> tuple[Layers, ...]:
+    decoder, errors = kamera.family.decoder, kamera.rope_errors
+    numbered = enumerate(zip(decoder.kinds, errors, strict=True))
+    groups = [list(group) for _, group in groupby(numbered, key=lambda layer: layer[1][0])]
+    return tuple(
+        Layers(group[0][0], group[-1][0], group[0][1][0], decoder.pairs, max(error for _, (_, error) in group))
+        for group in groups
+    )
+
+
+def _fill(window: Window, family: Family) -> Window:
+    for seed, document in enumerate(DOCUMENTS):
+        if family.has_eyes:
+            window.add_image(_noise(seed, *SMALL))
+        else:
+            window.add_document(document)
+    return window
+
+
+def _noise(seed: int, height: int, width: int) -> np.ndarray:
+    """[height, width, 3] uint8 in cells of one colour; every seed another picture."""
+    cells = np.random.default_rng(seed).integers(0, 256, (-(-height // CELL), -(-width // CELL), 3), dtype=np.uint8)
+    return np.ascontiguousarray(cells.repeat(CELL, axis=0).repeat(CELL, axis=1)[:height, :width])
+
+
+def _largest(reference: torch.Tensor, other: torch.Tensor) -> float:
+    return float((reference - other).abs().max())

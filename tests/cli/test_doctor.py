@@ -1,0 +1,40 @@
+"""kamera doctor, on the pocket model, on one without eyes, and on none."""
+
+import json
+from pathlib import Path
+
+import torch
+from cli_records import RunKamera
+
+from benchmarks.backbones.zoo.text_only import text_only
+
+
+def test_doctor_measures_the_pocket_model(run_kamera: RunKamera) -> None:
+    done = run_kamera("doctor", "pocket", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["family"], found["attention"], found["dtype"]) == ("Qwen2VL", "GQA", "float32")
+    [layers] = found["layers"]
+    assert (layers["first"], layers["kind"], layers["rope"]) == (0, "full_attention", "half")
+    assert layers["rope_error"] < 1e-5
+    assert found["screen_bytes"] == found["screen_tokens"] * found["token_bytes"] > 0
+    assert found["round_trip"]["computed_error"] < 1e-4
+    assert 0 <= found["round_trip"]["recalled_kl"] < 0.01
+
+
+def test_doctor_on_latent_attention_without_eyes(run_kamera: RunKamera, tmp_path: Path) -> None:
+    """2 bytes of 24 + 8 numbers in each of four layers, against 4 heads of 16 + 8 and 16."""
+    model, processor = text_only("deepseek_v3", torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    done = run_kamera("doctor", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert "MLA, full_attention, RoPE half" in done.stdout
+    assert "256 B (expanded 1.3 kB)" in done.stdout
+    assert "not seen" in done.stdout
+
+
+def test_doctor_names_what_cannot_be_loaded(run_kamera: RunKamera, tmp_path: Path) -> None:
+    done = run_kamera("doctor", tmp_path / "nothing")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("kamera: Cannot load")
