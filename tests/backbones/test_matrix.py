@@ -7,11 +7,9 @@ import torch
 from models import MakeKamera, max_error, screenshot
 from prompts import Talk
 from rows import Row, rows
-from transformers import DynamicCache
 
-from kamera_agent import Kamera, Window
-from kamera_agent.chunk import Chunk
-from kamera_agent.runtime.slot_cache import cache_argument
+from benchmarks.backbones.keys import keys_of_model
+from kamera_agent import Window
 
 # Odd sizes, so that token counts are odd where the processor admits it.
 SIZES = [(70, 98), (126, 84), (84, 154)]
@@ -93,24 +91,6 @@ def test_relocated_keys_are_the_models_own(row: Row, make: MakeKamera, shift: in
     for layer, expected in enumerate(keys_of_model(kamera, chunk, embeds, positions + shift)):
         ours = pool.keys[layer, :, :num_tokens]
         assert float((ours - expected).norm() / expected.norm()) <= 1e-4, f"layer {layer}"
-
-
-def keys_of_model(kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
-    """Per layer the rotated keys [H, T, D] that the text model itself caches at these positions."""
-    decoder, cache = kamera.family.decoder, DynamicCache()
-    both_ways = kamera.family.both_ways(chunk)
-    order = torch.arange(len(chunk.token_ids))
-    seen = order[None] <= order[:, None]
-    if both_ways is not None:
-        seen |= both_ways[None] & both_ways[:, None]
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
-    decoder.module(
-        inputs_embeds=embeds[None, :, : decoder.config.hidden_size],
-        position_ids=positions[:, None] if len(positions) > 1 else positions,
-        attention_mask=mask if len(set(decoder.kinds)) == 1 else dict.fromkeys(decoder.kinds, mask),
-        **{cache_argument(decoder.module): cache},
-    )
-    return [layer.values[0] if decoder.kv_shape.values_first else layer.keys[0] for layer in cache.layers]
 
 
 def test_recall_by_rank(row: Row, make: MakeKamera) -> None:

@@ -1,0 +1,65 @@
+"""Every backbone of the matrix, measured.
+
+    python -m benchmarks.backbones --json
+
+Small models of the real classes with seeded random weights, larger than trained ones', so that what stands before a
+chunk changes its KV visibly. The window is two pictures of one size and a question.
+
+max_err_fp32   kept: logits of a computed window against a plain Hugging Face forward pass; moved: keys relocated by
+               +1, -17 and +1,234 against the text model's own, relative; full_rank: logits of a recalled window
+kl             next-token KL of a recalled window to the full prefill, in nats, blind and by rank of the patch
+bytes_per_token_bf16   KV of a token over all layers, as pool and store keep it; expanded: in every head
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from datetime import UTC, datetime
+
+import torch
+import transformers
+
+from benchmarks.backbones.measure import measure
+from benchmarks.backbones.zoo import MATRIX
+from benchmarks.backbones.zoo.parts import SEED
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.backbones", description="Measure every backbone.")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    as_json = parser.parse_args().json
+    families = {backbone.name: measure(backbone) for backbone in MATRIX}
+    if as_json:
+        print(json.dumps(_summary(families)))
+        return
+    columns = ("attention", "kept", "moved", "full rank", "KL blind", "KL rank 8")
+    print(f"{'backbone':28}" + "".join(f"{column:>12}" for column in columns))
+    for name, figures in families.items():
+        errors, kl = figures["max_err_fp32"], figures["kl"]
+        row = (*errors.values(), kl["blind"], kl["rank_8"])
+        print(f"{name:28}{figures['attention']:>12}" + "".join(f"{value:>12.1e}" for value in row))
+
+
+def _summary(families: dict[str, dict[str, object]]) -> dict[str, object]:
+    kinds = [figures["attention"] for figures in families.values()]
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": "cpu",
+        "machine": platform.machine(),
+        "seed": SEED,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "num_families": len(families),
+        "num_mla": kinds.count("MLA"),
+        "num_mha": kinds.count("MHA"),
+        "max_err_fp32": {
+            name: max(figures["max_err_fp32"][name] for figures in families.values())
+            for name in ("kept", "moved", "full_rank")
+        },
+        "families": families,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""The keys that a text model itself caches, to hold relocated ones against."""
+
+from __future__ import annotations
+
+import torch
+from transformers import DynamicCache
+
+from kamera_agent import Kamera
+from kamera_agent.chunk import Chunk
+from kamera_agent.runtime.slot_cache import cache_argument
+
+
+@torch.no_grad()
+def keys_of_model(kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
+    """Per layer the rotated keys [H, T, D] of a chunk at positions [A, T], by the text model with a cache of its own.
+
+    embeds: decoder inputs [T, hidden].
+    """
+    decoder, cache = kamera.family.decoder, DynamicCache()
+    both_ways = kamera.family.both_ways(chunk)
+    order = torch.arange(len(chunk.token_ids))
+    seen = order[None] <= order[:, None]
+    if both_ways is not None:
+        seen |= both_ways[None] & both_ways[:, None]
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
+    decoder.module(
+        inputs_embeds=embeds[None, :, : decoder.config.hidden_size],
+        position_ids=positions[:, None] if len(positions) > 1 else positions,
+        attention_mask=mask if len(set(decoder.kinds)) == 1 else dict.fromkeys(decoder.kinds, mask),
+        **{cache_argument(decoder.module): cache},
+    )
+    return [layer.values[0] if decoder.kv_shape.values_first else layer.keys[0] for layer in cache.layers]

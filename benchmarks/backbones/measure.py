@@ -1,0 +1,100 @@
+"""What one backbone errs and what its KV takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.backbones.keys import keys_of_model
+from benchmarks.backbones.zoo import Backbone
+from kamera_agent import Kamera, Window
+from kamera_agent.store.base import Store
+from kamera_agent.telemetry.drift import divergence
+
+RANKS = (4, 8, 16, 32)
+SHIFTS = (1, -17, 1234)
+START = 20
+SIZE = (70, 98)
+CELL = 14
+QUESTION = "what is it?"
+
+
+def measure(backbone: Backbone) -> dict[str, Any]:
+    """Errors in float32, divergence by rank, and bytes of a token's KV in bfloat16."""
+    model, processor = backbone.build(torch.float32)
+
+    def kamera(store: Store | None = None, **options: Any) -> Kamera:
+        return Kamera(model, processor, store, **options)
+
+    with kamera() as first:
+        window = _see(first)
+        reference = window.reference_logits(QUESTION)
+        kept = _largest(reference, window.logits(QUESTION))
+        moved = _moved(first)
+        chunk_tokens = len(first.family.image_chunk(_picture(0), "default").token_ids)
+        shape = first.family.decoder.kv_shape
+    full_rank, _ = _recall(kamera, reference, chunk_tokens)
+    ranks = [rank for rank in RANKS if rank <= chunk_tokens]
+    return {
+        "attention": backbone.attention,
+        "chunk_tokens": chunk_tokens,
+        "max_err_fp32": {"kept": kept, "moved": moved, "full_rank": full_rank},
+        "kl": {"blind": _recall(kamera, reference, None)[1]}
+        | {f"rank_{rank}": _recall(kamera, reference, rank)[1] for rank in ranks}
+        | {"full": _recall(kamera, reference, chunk_tokens)[1]},
+        "bytes_per_token_bf16": shape.token_bytes * torch.bfloat16.itemsize // shape.dtype.itemsize,
+        "expanded_bytes_per_token_bf16": first.family.decoder.expanded_bytes
+        * torch.bfloat16.itemsize
+        // shape.dtype.itemsize,
+    }
+
+
+def _see(kamera: Kamera) -> Window:
+    window = kamera.window()
+    for seed in range(2):
+        window.add_image(_picture(seed))
+    return window
+
+
+def _recall(kamera: Any, reference: torch.Tensor, rank: int | None) -> tuple[float, float]:
+    """Largest error of logits and KL of a window recalled at a rank; blind without one."""
+    options: dict[str, Any] = {"rank": rank} if rank else {"fidelity": "blind"}
+    with kamera(**options) as first:
+        _see(first).logits(QUESTION)
+        first.flush()
+        if rank is None:
+            first.store.delete([header.key for header in first.store.headers() if header.kind == "patch"])
+        with kamera(first.store, **options) as second:
+            logits = _see(second).logits(QUESTION)
+    return _largest(reference, logits), divergence(reference, logits)
+
+
+@torch.no_grad()
+def _moved(kamera: Kamera) -> float:
+    """Largest relative error over layers and shifts of relocated keys against the text model's own."""
+    engine, family = kamera._engine, kamera.family
+    chunk = family.image_chunk(_picture(0), "default")
+    embeds, num_tokens = engine.embed(chunk), len(chunk.token_ids)
+    pool = engine.new_pool()
+    slots = pool.allocate(num_tokens)
+    pool.place(slots, 0, family.both_ways(chunk))
+    engine.forward_at(pool, slots, embeds, chunk.offsets + START)
+    errors = []
+    for shift in SHIFTS:
+        positions = chunk.offsets + START + shift
+        pool.relocate(slots, *family.decoder.rope_tables(positions))
+        for layer, expected in enumerate(keys_of_model(kamera, chunk, embeds, positions)):
+            errors.append(float((pool.keys[layer, :, :num_tokens] - expected).norm() / expected.norm()))
+    return max(errors)
+
+
+def _picture(seed: int) -> np.ndarray:
+    """[70, 98, 3] uint8 in cells of one colour."""
+    cells = np.random.default_rng(seed).integers(0, 256, (SIZE[0] // CELL, SIZE[1] // CELL, 3), dtype=np.uint8)
+    return np.ascontiguousarray(cells.repeat(CELL, axis=0).repeat(CELL, axis=1))
+
+
+def _largest(reference: torch.Tensor, other: torch.Tensor) -> float:
+    return float((reference - other).abs().max())
