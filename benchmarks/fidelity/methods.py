@@ -9,9 +9,8 @@ from typing import Literal
 import torch
 
 from benchmarks.fidelity.bench import KV
-from benchmarks.fidelity.residue import Residue, patched
+from benchmarks.fidelity.residue import Residue, patched, with_factors
 from kamera_agent.config import Settings
-from kamera_agent.runtime.kernels.reference import add_patch
 from kamera_agent.runtime.patch import SCALE_BYTES, fit
 from kamera_agent.runtime.patch import Patch as RuntimePatch
 
@@ -39,10 +38,7 @@ class Auto:
 
     def apply(self, patch: RuntimePatch, canonical: KV) -> KV:
         """The KV that the patch gives."""
-        kv = tuple((keys.clone(), values.clone()) for keys, values in canonical)
-        for (keys, values), factors in zip(kv, patch.factors, strict=True):
-            add_patch(keys, values, *factors)
-        return kv
+        return tuple(with_factors(*layer, *factors) for layer, factors in zip(canonical, patch.factors, strict=True))
 
     def bytes_share(self, patch: RuntimePatch, canonical: KV) -> float:
         """Bytes of the factors over those of the KV."""

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.fidelity.bench import KV
 from kamera_agent.runtime.kernels.reference import product
-from kamera_agent.runtime.patch import flatten, to_int8
+from kamera_agent.runtime.patch import LayerKV, flatten, to_int8
 
 
 class Residue(NamedTuple):
@@ -74,13 +74,13 @@ def patched(residue: Residue, ranks: Sequence[int], *, int8: bool = False) -> KV
     """Canonical KV and the strongest components of what was lost, so many per layer. int8: factors rounded to it."""
     kv = []
     for layer, rank in enumerate(ranks):
-        keys, values = residue.canonical[layer]
-        num_heads, num_tokens, head_dim = keys.shape
         factors = residue.left[layer, :, :rank], residue.basis[layer, :rank]
-        change = (
-            product(*(to_int8(*factors) if int8 else factors))
-            .view(num_tokens, 2, num_heads, head_dim)
-            .permute(1, 2, 0, 3)
-        )
-        kv.append((keys + change[0], values + change[1]))
+        kv.append(with_factors(*residue.canonical[layer], *(to_int8(*factors) if int8 else factors)))
     return tuple(kv)
+
+
+def with_factors(keys: torch.Tensor, values: torch.Tensor, *factors: torch.Tensor) -> LayerKV:
+    """K and V [H, T, D] of a layer, and what its factors add."""
+    num_heads, num_tokens, head_dim = keys.shape
+    change = product(*factors).view(num_tokens, 2, num_heads, head_dim).permute(1, 2, 0, 3)
+    return keys + change[0], values + change[1]

@@ -163,14 +163,7 @@ class KVPool:
 
     def relocate(self, slots: Sequence[range], cos: torch.Tensor, sin: torch.Tensor) -> None:
         """Rewrite the rotated keys of a span from its masters. cos, sin: [1 or L, T, R] at its new positions."""
-        done = 0
-        for part in slots:
-            tokens = slice(done, done + len(part))
-            place = slice(part.start, part.stop)
-            self._kernels.rotate(
-                self.masters[:, :, place], cos[:, tokens], sin[:, tokens], self.keys[:, :, place], self.shape.pairs
-            )
-            done += len(part)
+        self._kernels.relocate(self.masters, self.keys, slots, cos, sin, self.shape.pairs)
 
     def load(
         self,
@@ -186,18 +179,12 @@ class KVPool:
         token's K and V]) in the KV dtype or (U, V, scale [r]) in int8; None for blind reuse. Neither is written to.
         cos, sin: [1 or L, T, R].
         """
-        done = 0
-        for part in slots:
-            tokens, place = slice(done, done + len(part)), slice(part.start, part.stop)
-            for layer, (keys, values) in enumerate(canonical):
-                master, value = self.masters[layer, :, place], self.values[layer, :, place]
-                master.copy_(keys[:, tokens])
-                value.copy_(values[:, tokens])
-                if factors is not None:
-                    u, v, *scale = (factor.to(self.shape.device) for factor in factors[layer])
-                    self._kernels.add_patch(master, value, u[tokens], v, *scale)
-            done += len(part)
-        self.relocate(slots, cos, sin)
+        here = self.masters.device
+        canonical = [tuple(tensor.to(here) for tensor in layer) for layer in canonical]
+        if factors is not None:
+            factors = [tuple(tensor.to(here) for tensor in layer) for layer in factors]
+        pairs = self.shape.pairs
+        self._kernels.rebuild(self.masters, self.keys, self.values, slots, canonical, factors, cos, sin, pairs)
 
     def read(self, slots: Sequence[range]) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
         """A copy of a span's KV: per layer (K pre-RoPE [H, T, D], V [H, T, D])."""

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from kamera_agent.runtime.kernels import reference
 from kamera_agent.runtime.kernels.reference import Pairs
 
+# The oldest GPUs that the kernels are compiled for in the tests: Ampere.
+MIN_CAPABILITY = (8, 0)
+Layers = Sequence[tuple[Tensor, ...]]
 
-class Kernels(Protocol):
-    """The operations a backend provides; signatures and shapes as in reference.py."""
 
-    def rotate(
-        self, keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, pairs: Pairs = "half"
-    ) -> None: ...
+class Kernels(NamedTuple):
+    """The operations of a backend; signatures, shapes and meaning as in reference.py."""
 
-    def add_patch(
-        self,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        u: torch.Tensor,
-        v: torch.Tensor,
-        scale: torch.Tensor | None = None,
-    ) -> None: ...
+    relocate: Callable[[Tensor, Tensor, Sequence[range], Tensor, Tensor, Pairs], None]
+    rebuild: Callable[
+        [Tensor, Tensor, Tensor, Sequence[range], Layers, Layers | None, Tensor, Tensor, Pairs],
+        None,
+    ]
+
+
+EAGER = Kernels(reference.relocate, reference.rebuild)
 
 
 def kernels_for(device: torch.device) -> Kernels:
-    """The backend of a device. Every device runs the eager twins until it has kernels of its own."""
-    del device
-    return cast(Kernels, reference)
+    """The backend of a device: Triton on an NVIDIA GPU it can serve, the eager twins everywhere else."""
+    if device.type != "cuda" or torch.version.hip or find_spec("triton") is None:
+        return EAGER
+    if torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
+        return EAGER
+    # Triton is neither needed nor installed everywhere.
+    from kamera_agent.runtime.kernels.rebuild import rebuild
+    from kamera_agent.runtime.kernels.relocate import relocate
+
+    return Kernels(relocate, rebuild)

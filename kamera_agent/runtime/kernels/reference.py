@@ -1,34 +1,133 @@
-"""Eager twins of the patch kernels: the truth every other backend is held against, and the CPU path.
+"""Eager twins of the kernels: the truth every other backend is held against, and what the CPU runs.
 
-Shapes: L layers, H key/value heads, T tokens, D head dimension, r rank. Tables cos and sin are [T, D] in the
-dtype of the keys, as the model's own rotary embedding makes them; they hold, component by component, what each is
-multiplied by. "half": component i turns with i + R/2; "interleaved": 2i turns with 2i + 1.
+L layers, T tokens, S slots; Hk heads of keys of Dk components, Hv heads of values of Dv (for MLA one head each: k_pe
+and the latent). R components of a key turn, the others are copied; r is the rank of a layer's patch.
+
+cos, sin [1 or L, T, R], in the KV dtype, hold what each component is multiplied by, as the model's own rotary embedding
+made them: one table for all layers, or one a layer. The tables carry every kind of RoPE there is (M-RoPE's sections,
+yarn's scaling), so no kernel knows of any.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 
+# Which components of a key turn together: "half", i with i + R/2; "interleaved", 2i with 2i + 1.
 Pairs = Literal["half", "interleaved"]
+
+# Layers are worked on a few at a time, so that what one pass wrote is still in the cache for the next.
+CACHE_BYTES = 1 << 20
+
+
+def relocate(
+    masters: torch.Tensor,
+    keys: torch.Tensor,
+    slots: Sequence[range],
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    pairs: Pairs,
+) -> None:
+    """keys = R(position) masters in the given slots; the other slots are not touched.
+
+    masters, keys: [L, Hk, S, Dk], contiguous. slots: half-open ranges that hold T slots, in token order.
+    """
+    crossed = _crossed(sin, pairs)
+    for tokens, place in _parts(slots):
+        size = (masters.shape[1], len(place), cos.shape[-1])
+        step = max(1, CACHE_BYTES // max(1, math.prod(size) * masters.element_size()))
+        room = masters.new_empty(min(step, len(masters)), *size)
+        for first in range(0, len(masters), step):
+            layers = slice(first, first + step)
+            turn = layers if len(cos) > 1 else slice(None)
+            there = layers, slice(None), slice(place.start, place.stop)
+            _turn(masters[there], cos[turn, tokens], crossed[turn, tokens], keys[there], pairs, room)
+
+
+def rebuild(
+    masters: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    slots: Sequence[range],
+    canonical: Sequence[tuple[torch.Tensor, ...]],
+    factors: Sequence[tuple[torch.Tensor, ...]] | None,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    pairs: Pairs,
+) -> None:
+    """masters = K + U Vk, keys = R(position) masters, values = V + U Vv in the given slots, all layers.
+
+    masters, keys: [L, Hk, S, Dk]; values: [L, Hv, S, Dv]; contiguous. slots: as for relocate.
+    canonical: per layer (K before RoPE [Hk, T, Dk], V [Hv, T, Dv]) in the KV dtype; or (K, V, step of K [Hk, 1, Dk],
+        step of V [Hv, T, 1]) with K and V in int8, each worth its step in float32.
+    factors: per layer (U [T, r], V [r, Hk·Dk + Hv·Dv]) in the KV dtype, the columns of K by head, then those of V; or
+        (U, V, scale [r]) with U and V in int8. r may differ between layers and be 0. None for no patch at all.
+
+    Sums are float32 and rounded once. Canonical KV and factors lie on the pool's device and are not written to.
+    """
+    num_tokens = sum(map(len, slots))
+    key_sum, value_sum = (
+        torch.empty(buffer.shape[1], num_tokens, buffer.shape[3], device=buffer.device) for buffer in (masters, values)
+    )
+    room = masters.new_empty(masters.shape[1], num_tokens, cos.shape[-1])
+    crossed = _crossed(sin, pairs)
+    for layer, tensors in enumerate(canonical):
+        states = _patched(tensors, () if factors is None else factors[layer], (key_sum, value_sum))
+        turn = -1 if len(cos) == 1 else layer
+        for tokens, place in _parts(slots):
+            master, value = (buffer[layer, :, place.start : place.stop] for buffer in (masters, values))
+            master.copy_(states[0][:, tokens])
+            value.copy_(states[1][:, tokens])
+            out = keys[layer, :, place.start : place.stop]
+            _turn(master, cos[turn, tokens], crossed[turn, tokens], out, pairs, room[:, tokens])
 
 
 def rotate(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, pairs: Pairs = "half") -> None:
-    """out = R(position) keys, for keys and out [L, H, T, D], cos and sin [1 or L, T, R]. out must not overlap keys.
+    """out = R(position) keys, for keys and out [..., H, T, D], cos and sin [..., T, R]. out must not overlap keys.
 
     Components from R on have no position and are copied. Each product and the sum are rounded to the dtype, in the
     model's own order, so that a key rotated here has the bits of a key the model rotated itself.
     """
+    room = keys.new_empty(*keys.shape[:-1], cos.shape[-1])
+    _turn(keys, cos, _crossed(sin, pairs), out, pairs, room)
+
+
+def _turn(
+    keys: torch.Tensor,
+    cos: torch.Tensor,
+    crossed: torch.Tensor,
+    out: torch.Tensor,
+    pairs: Pairs,
+    room: torch.Tensor,
+) -> None:
+    """As rotate, for the sines that _crossed gave; room [>= ..., H, T, R] is written over."""
     width = cos.shape[-1]
-    cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
-    turned, rest = out[..., :width], out[..., width:]
+    first, second = _members(width, pairs)
+    turned, rest, room = out[..., :width], out[..., width:], room[: len(keys)]
+    # Products over whole rows: over halves of rows they take twice the time.
+    torch.mul(keys[..., :width], cos.unsqueeze(-3), out=turned)
+    torch.mul(keys[..., :width], crossed.unsqueeze(-3), out=room)
+    turned[..., first] -= room[..., second]
+    turned[..., second] += room[..., first]
     rest.copy_(keys[..., width:])
-    torch.mul(keys[..., :width], cos, out=turned)
-    half = width // 2
-    first, second = (slice(half), slice(half, width)) if pairs == "half" else (slice(0, width, 2), slice(1, width, 2))
-    turned[..., first] -= keys[..., second] * sin[..., first]
-    turned[..., second] += keys[..., first] * sin[..., second]
+
+
+def _crossed(sin: torch.Tensor, pairs: Pairs) -> torch.Tensor:
+    """What each component is multiplied by on its way to the other one of its pair: the sine that belongs to that."""
+    first, second = _members(sin.shape[-1], pairs)
+    crossed = torch.empty_like(sin)
+    crossed[..., first], crossed[..., second] = sin[..., second], sin[..., first]
+    return crossed
+
+
+def _members(width: int, pairs: Pairs) -> tuple[slice, slice]:
+    """The first components of the pairs, and the second ones."""
+    if pairs == "half":
+        return slice(0, width // 2), slice(width // 2, width)
+    return slice(0, width, 2), slice(1, width, 2)
 
 
 def product(u: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
@@ -36,14 +135,36 @@ def product(u: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None = None)
     return (u.float() if scale is None else u.float() * scale) @ v.float()
 
 
-def add_patch(
-    keys: torch.Tensor, values: torch.Tensor, u: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None = None
-) -> None:
-    """keys += U Vk, values += U Vv, in place; arithmetic in float32, rounded once.
+def expanded(
+    keys: torch.Tensor, values: torch.Tensor, key_step: torch.Tensor, value_step: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """K [Hk, T, Dk] and V [Hv, T, Dv] in float32 of a layer kept in int8; its tensors as rebuild takes them."""
+    return keys * key_step, values * value_step
 
-    keys: [H, T, D]. values: the same shape, or another number of heads and components. u: [T, r]. v: [r, numbers of
-    a token's K and V], the columns of K by head, then those of V. scale: as in product.
-    """
-    change = product(u, v, scale).split([keys[:, 0].numel(), values[:, 0].numel()], dim=1)
-    for states, part in zip((keys, values), change, strict=True):
-        states.copy_(states.float() + part.unflatten(1, (states.shape[0], states.shape[2])).transpose(0, 1))
+
+def _patched(
+    states: tuple[torch.Tensor, ...], factors: tuple[torch.Tensor, ...], sums: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """K and V of a layer with its patch: float32, written over sums [H, T, D] each; as they are if nothing is added."""
+    if len(states) == 2 and (not factors or factors[0].shape[1] == 0):
+        return states
+    for total, state, step in zip(sums, states, states[2:] or (None, None), strict=False):
+        total.copy_(state)
+        if step is not None:
+            total.mul_(step)
+    if factors and factors[0].shape[1]:
+        u, v, *scale = factors
+        left = u.float() * scale[0] if scale else u.float()
+        split = sums[0].shape[0] * sums[0].shape[2]
+        for total, right in zip(sums, (v[:, :split], v[:, split:]), strict=True):
+            by_head = right.float().unflatten(1, (len(total), -1)).transpose(0, 1)
+            total.baddbmm_(left.expand(len(total), -1, -1), by_head)
+    return sums
+
+
+def _parts(slots: Sequence[range]) -> Iterator[tuple[slice, range]]:
+    """The ranges of a span, each with the tokens that lie in it."""
+    done = 0
+    for place in slots:
+        yield slice(done, done + len(place)), place
+        done += len(place)

@@ -1,0 +1,215 @@
+"""Chunks of awkward shapes, and what the kernels may differ by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from kamera_agent.runtime.kernels.reference import Pairs
+
+FP32_ULP = torch.finfo(torch.float32).eps
+Tensors = tuple[torch.Tensor, ...]
+
+
+class Buffers(NamedTuple):
+    """Pool buffers [L, H, S, D], every number NaN."""
+
+    masters: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """One chunk and the slots it goes to.
+
+    keys, values: (heads, components). ranks: one a layer; None for no patch. width: components that turn, all by
+    default. gaps: whether the slots lie in several ranges. layers_turn_alike: one table for all layers.
+    """
+
+    dtype: torch.dtype
+    tokens: int
+    keys: tuple[int, int]
+    values: tuple[int, int]
+    ranks: tuple[int, ...] | None = None
+    num_layers: int = 2
+    pairs: Pairs = "half"
+    width: int = 0
+    gaps: bool = False
+    layers_turn_alike: bool = True
+    int8_kv: bool = False
+    int8_factors: bool = False
+
+    def __str__(self) -> str:
+        parts = [f"{str(self.dtype).removeprefix('torch.')}-{self.tokens}x{self.keys[0]}x{self.keys[1]}"]
+        parts += [f"v{self.values[0]}x{self.values[1]}"] if self.values != self.keys else []
+        parts += ["blind" if self.ranks is None else "rank" + "_".join(map(str, self.ranks)), self.pairs]
+        flags = {
+            "partial": self.width,
+            "gaps": self.gaps,
+            "tables": not self.layers_turn_alike,
+            "int8_kv": self.int8_kv,
+            "int8_factors": self.int8_factors,
+        }
+        return "-".join(parts + [name for name, there in flags.items() if there])
+
+    @property
+    def slots(self) -> tuple[range, ...]:
+        """Not the first ones, and with gaps not in order."""
+        half = self.tokens // 2
+        if self.gaps and half:
+            return range(self.tokens + 2, self.tokens + 2 + half), range(3, 3 + self.tokens - half)
+        return (range(3, 3 + self.tokens),)
+
+    @property
+    def slot_list(self) -> list[int]:
+        return [slot for part in self.slots for slot in part]
+
+    @property
+    def num_slots(self) -> int:
+        return 2 * self.tokens + 5
+
+    def buffers(self, device: str = "cpu") -> Buffers:
+        sizes = [(self.num_layers, heads, self.num_slots, dim) for heads, dim in (self.keys, self.keys, self.values)]
+        return Buffers(*(torch.full(size, float("nan"), dtype=self.dtype, device=device) for size in sizes))
+
+    def chunk(self, generator: torch.Generator, device: str = "cpu") -> "Chunk":
+        def normal(*size: int) -> torch.Tensor:
+            return torch.randn(size, generator=generator).to(self.dtype).to(device)
+
+        def whole(*size: int) -> torch.Tensor:
+            return torch.randint(-127, 128, size, generator=generator, dtype=torch.int8).to(device)
+
+        def steps(*size: int) -> torch.Tensor:
+            return (torch.rand(size, generator=generator) / 64).to(device)
+
+        (key_heads, key_dim), (value_heads, value_dim) = self.keys, self.values
+        sizes = (key_heads, self.tokens, key_dim), (value_heads, self.tokens, value_dim)
+        numbers = key_heads * key_dim + value_heads * value_dim
+        make = whole if self.int8_kv else normal
+        canonical = [tuple(make(*size) for size in sizes) for _ in range(self.num_layers)]
+        if self.int8_kv:
+            canonical = [(*kv, steps(key_heads, 1, key_dim), steps(value_heads, self.tokens, 1)) for kv in canonical]
+        factors = None
+        if self.ranks is not None:
+            make = whole if self.int8_factors else normal
+            factors = [(make(self.tokens, rank), make(rank, numbers)) for rank in self.ranks]
+            if self.int8_factors:
+                factors = [(*uv, steps(rank) / 64) for uv, rank in zip(factors, self.ranks, strict=True)]
+        width = self.width or key_dim
+        tables = 1 if self.layers_turn_alike else self.num_layers
+        # No two components of a pair alike: the tables say what each is multiplied by, and no more.
+        angles = 100 * torch.randn(tables, self.tokens, width, generator=generator)
+        return Chunk(canonical, factors, angles.cos().to(self.dtype).to(device), angles.sin().to(self.dtype).to(device))
+
+
+class Chunk(NamedTuple):
+    """Arguments of the kernels, as reference.rebuild takes them."""
+
+    canonical: Sequence[Tensors]
+    factors: Sequence[Tensors] | None
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+
+def rebuild(kernels: Any, case: Case, chunk: Chunk, device: str = "cpu") -> Buffers:
+    """The chunk rebuilt in fresh buffers."""
+    buffers = case.buffers(device)
+    kernels.rebuild(*buffers, case.slots, *chunk, case.pairs)
+    return buffers
+
+
+def relocate(kernels: Any, case: Case, chunk: Chunk, masters: torch.Tensor) -> torch.Tensor:
+    """The masters turned into fresh keys."""
+    keys = torch.full_like(masters, float("nan"))
+    kernels.relocate(masters, keys, case.slots, chunk.cos, chunk.sin, case.pairs)
+    return keys
+
+
+def exact_states(case: Case, chunk: Chunk) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """K, then V of all layers [L, H, T, D] in float64, and the sum of the magnitudes that they are sums of."""
+    results = []
+    for which, (heads, dim) in enumerate((case.keys, case.values)):
+        states = torch.stack([layer[which].double() for layer in chunk.canonical])
+        if case.int8_kv:
+            states = states * torch.stack([layer[2 + which].double() for layer in chunk.canonical])
+        exact, magnitudes = states.clone(), states.abs()
+        first = which * case.keys[0] * case.keys[1]
+        for layer, (u, v, *scale) in enumerate(chunk.factors or ()):
+            left = u.double() * scale[0].double() if scale else u.double()
+            right = v.double()[:, first : first + heads * dim]
+            exact[layer] += (left @ right).unflatten(1, (heads, dim)).transpose(0, 1)
+            magnitudes[layer] += (left.abs() @ right.abs()).unflatten(1, (heads, dim)).transpose(0, 1)
+        results.append((exact, magnitudes))
+    return results
+
+
+def check_states(case: Case, chunk: Chunk, buffers: Buffers, product_error: float = 0.0) -> None:
+    """Masters and values are the exact sums, rounded once to the dtype; where nothing is added, the very bits.
+
+    A sum of n float32 terms in any order errs by (n - 1) rounding errors of the sum of their magnitudes at most. Each
+    term is a product (one error), with int8 of three factors (two). The final rounding errs by half an ulp.
+    product_error: further relative error of each product of factors.
+    """
+    terms = max(case.ranks or (0,)) + 1
+    finfo = torch.finfo(case.dtype)
+    for (exact, magnitudes), buffer in zip(exact_states(case, chunk), (buffers.masters, buffers.values), strict=True):
+        found = buffer[:, :, case.slot_list].double()
+        if case.ranks is None and not case.int8_kv:
+            assert torch.equal(found, exact)
+        sums = ((terms + 2) * FP32_ULP / 2 + product_error) * magnitudes
+        bound = finfo.eps / 2 * (exact.abs() + sums) + sums + finfo.smallest_normal * finfo.eps
+        assert_within(found, exact, bound)
+
+
+def check_keys(
+    case: Case, chunk: Chunk, masters: torch.Tensor, keys: torch.Tensor, *, rounded_products: bool = False
+) -> None:
+    """Keys are the masters turned: products and sum in float32, rounded once.
+
+    rounded_products: each product is rounded to the dtype, too, as the models and the eager twin do it.
+    """
+    width = case.width or case.keys[1]
+    found, states = (buffer[:, :, case.slot_list].double() for buffer in (keys, masters))
+    cos, sin = chunk.cos.double()[:, None], chunk.sin.double()[:, None]
+    turning, crossing = states[..., :width] * cos, partners(states[..., :width], case.pairs) * sin
+    finfo = torch.finfo(case.dtype)
+    ulp = finfo.eps / 2 if rounded_products else FP32_ULP
+    exact, sums = turning + crossing, ulp * (turning.abs() + crossing.abs())
+    bound = finfo.eps / 2 * (exact.abs() + sums) + sums + finfo.smallest_normal * finfo.eps
+    assert_within(found[..., :width], exact, bound)
+    assert torch.equal(found[..., width:], states[..., width:])
+
+
+def partners(states: torch.Tensor, pairs: Pairs) -> torch.Tensor:
+    """(-second, first) in the places of (first, second)."""
+    if pairs == "half":
+        first, second = states.chunk(2, dim=-1)
+        return torch.cat([-second, first], dim=-1)
+    first, second = states[..., ::2], states[..., 1::2]
+    return torch.stack([-second, first], dim=-1).flatten(-2)
+
+
+def assert_within(found: torch.Tensor, exact: torch.Tensor, bound: torch.Tensor) -> None:
+    worst = ((found - exact).abs() / bound).max() if found.numel() else torch.zeros(())
+    assert bool(worst <= 1), f"off by {float(worst):.3g} of what rounding allows"
+
+
+def check_untouched(case: Case, *buffers: torch.Tensor) -> None:
+    """The slots of others are as they were: NaN."""
+    others = sorted({*range(case.num_slots)} - {*case.slot_list})
+    for buffer in buffers:
+        assert bool(buffer[:, :, others].isnan().all())
+
+
+def check_all(case: Case, chunk: Chunk, kernels: Any, device: str = "cpu", product_error: float = 0.0) -> Buffers:
+    """What a rebuild promises, and that relocating from its masters gives its keys again, bit for bit."""
+    buffers = rebuild(kernels, case, chunk, device)
+    check_states(case, chunk, buffers, product_error)
+    check_keys(case, chunk, buffers.masters, buffers.keys)
+    check_untouched(case, *buffers)
+    again = relocate(kernels, case, chunk, buffers.masters)
+    assert torch.equal(again.nan_to_num(), buffers.keys.nan_to_num())
+    check_untouched(case, again)
+    return buffers
