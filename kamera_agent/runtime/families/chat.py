@@ -91,12 +91,12 @@ class ChatFormat:
         return self.between[("user", "assistant") if role == "assistant" else ("assistant", "user")]
 
     def parse(self, rendered: str, first: str) -> list[tuple[str, str]]:
-        """Roles and texts of a rendered conversation. first: role of the first message, where both roles open alike.
+        """Roles and texts of a rendered conversation, a default system prompt left out.
 
-        Raises UnsupportedModelError where it is written otherwise.
+        first: role of the first message. Raises UnsupportedModelError where it is written otherwise.
         """
-        heads = [(self.opening, "system" if self.opening != self.plain or first == "system" else "user")]
-        heads.append((self.plain, "user"))
+        # What tools say goes to the system even where no message did.
+        heads = [(self.opening, "system")] if first == "system" else [(self.plain, "user"), (self.opening, "system")]
         head, role = next(((head, role) for head, role in heads if rendered.startswith(head)), (None, ""))
         end = next((end for end in self.ends if rendered.endswith(end)), None)
         if head is None or end is None:
