@@ -7,6 +7,7 @@ from transformers import DynamicCache
 
 from kamera_agent import Kamera
 from kamera_agent.chunk import Chunk
+from kamera_agent.runtime.families.decoder import SLIDING
 from kamera_agent.runtime.slot_cache import cache_argument
 
 
@@ -17,16 +18,23 @@ def keys_of_model(kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions:
     embeds: decoder inputs [T, hidden].
     """
     decoder, cache = kamera.family.decoder, DynamicCache()
-    both_ways = kamera.family.both_ways(chunk)
-    order = torch.arange(len(chunk.token_ids))
-    seen = order[None] <= order[:, None]
-    if both_ways is not None:
-        seen |= both_ways[None] & both_ways[:, None]
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
+    masks = {kind: _mask(kamera, chunk, kind) for kind in set(decoder.kinds)}
     decoder.module(
         inputs_embeds=embeds[None, :, : decoder.config.hidden_size],
         position_ids=positions[:, None] if len(positions) > 1 else positions,
-        attention_mask=mask if len(set(decoder.kinds)) == 1 else dict.fromkeys(decoder.kinds, mask),
+        attention_mask=masks if len(masks) > 1 else masks[decoder.kinds[0]],
         **{cache_argument(decoder.module): cache},
     )
     return [layer.values[0] if decoder.kv_shape.values_first else layer.keys[0] for layer in cache.layers]
+
+
+def _mask(kamera: Kamera, chunk: Chunk, kind: str) -> torch.Tensor:
+    """The additive mask [1, 1, T, T] of a layer of this kind over a chunk alone."""
+    decoder, both_ways = kamera.family.decoder, kamera.family.both_ways(chunk)
+    order = torch.arange(len(chunk.token_ids))
+    seen = order[None] <= order[:, None]
+    if both_ways is not None and kind in decoder.both_ways_kinds:
+        seen |= both_ways[None] & both_ways[:, None]
+    if kind == SLIDING:
+        seen &= order[None] > order[:, None] - decoder.window_tokens
+    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]

@@ -150,15 +150,15 @@ class KVPool:
     def place(self, slots: Sequence[range], order: int, both_ways: torch.Tensor | None = None) -> None:
         """Say where in the window the tokens of these slots stand: order, order + 1, ...
 
-        both_ways: [T] bool, which of them see each other whatever their order; None for none.
+        both_ways: [T] bool, which of them see each other whatever their order, neighbours among themselves; None for
+        none.
         """
+        orders = torch.arange(order, order + sum(map(len, slots)), device=self.order.device)
+        blocks = torch.full_like(orders, CAUSAL) if both_ways is None else _blocks(orders, both_ways)
         done = 0
         for part in slots:
-            there = slice(part.start, part.stop)
-            self.order[there] = torch.arange(order + done, order + done + len(part), device=self.order.device)
-            self.block[there] = CAUSAL
-            if both_ways is not None:
-                self.block[there][both_ways[done : done + len(part)].to(self.block.device)] = order
+            self.order[part.start : part.stop] = orders[done : done + len(part)]
+            self.block[part.start : part.stop] = blocks[done : done + len(part)]
             done += len(part)
 
     def relocate(self, slots: Sequence[range], cos: torch.Tensor, sin: torch.Tensor) -> None:
@@ -201,6 +201,15 @@ class KVPool:
             f"slots leaked: {len(owned)} owned, {len(free)} free, {self.capacity} in all"
         )
         assert all(self.order[slot] == FREE for slot in free), "a free slot is visible to attention"
+
+
+def _blocks(orders: torch.Tensor, both_ways: torch.Tensor) -> torch.Tensor:
+    """Block of each token [T]: the order of the first of the neighbours that it sees both ways; CAUSAL for none."""
+    marked = both_ways.to(orders.device)
+    first = marked.clone()
+    first[1:] &= ~marked[:-1]
+    latest = torch.where(first, orders, CAUSAL).cummax(0).values
+    return torch.where(marked, latest, CAUSAL)
 
 
 def _with_slack(num_tokens: int) -> int:

@@ -12,15 +12,16 @@ from kamera_agent.runtime.slot_cache import SlotIndex
 def make_masks(decoder: Decoder, pool: KVPool, index: SlotIndex, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Per kind of layer an additive mask [1, 1, Q, S] for the queries that lie in the slots of an index.
 
-    A query sees the slots whose order is not above its own, in a sliding layer the last window_tokens of them; tokens
-    of one block see each other in either. Additive, because eager attention adds a boolean mask as numbers.
+    A query sees the slots whose order is not above its own and those of its block, in a sliding layer none that lie
+    window_tokens or more before it. Additive, because eager attention adds a boolean mask as numbers.
     """
     order, block = pool.order[index.index, None], pool.block[index.index, None]
-    together = (pool.block == block) & (block != CAUSAL)
-    seen = dict.fromkeys(set(decoder.kinds), pool.order <= order)
+    before = pool.order <= order
+    visible = before | ((pool.block == block) & (block != CAUSAL))
+    seen = {kind: visible if kind in decoder.both_ways_kinds else before for kind in set(decoder.kinds)}
     if SLIDING in seen:
         seen[SLIDING] = seen[SLIDING] & (order - pool.order < decoder.window_tokens)
-    return {kind: _additive(visible | together, dtype) for kind, visible in seen.items()}
+    return {kind: _additive(visible, dtype) for kind, visible in seen.items()}
 
 
 def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

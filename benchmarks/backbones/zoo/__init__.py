@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from benchmarks.backbones.zoo.gemma3 import gemma3
 from benchmarks.backbones.zoo.llava import llava, llava_deepseek_v2, llava_deepseek_v3
 
 Attention = Literal["GQA", "MHA", "MLA"]
@@ -21,6 +22,7 @@ class Backbone(NamedTuple):
 
 
 MATRIX = (
+    Backbone("gemma3", "GQA", gemma3),
     Backbone("llava", "MHA", llava),
     Backbone("llava-deepseek_v2", "MLA", llava_deepseek_v2),
     Backbone("llava-deepseek_v3", "MLA", llava_deepseek_v3),

@@ -94,6 +94,16 @@ def build(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
         return model_class._from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
 
 
+def fill_zeros(model: Any, *names: str) -> Any:
+    """The model, with random weights in the parameters of these names, which it begins with zeros in."""
+    generator = torch.Generator().manual_seed(SEED)
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[2] in names:
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data.copy_(INITIALIZER_RANGE * noise)
+    return model
+
+
 class TextProcessor(NamedTuple):
     """What a model without eyes has for a processor."""
 

@@ -9,11 +9,12 @@ from transformers import AutoConfig
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors
+from kamera_agent.runtime.families.gemma3 import Gemma3
 from kamera_agent.runtime.families.llava import Llava
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.text_only import TextOnly
 
-FAMILIES: tuple[type[Family], ...] = (Qwen2VL, Llava, TextOnly)
+FAMILIES: tuple[type[Family], ...] = (Qwen2VL, Llava, Gemma3, TextOnly)
 ATTENTION_WITH_MASK = ("sdpa", "eager")
 
 

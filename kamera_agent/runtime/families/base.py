@@ -118,7 +118,10 @@ class Family(ABC):
         return self.decoder.hidden_states(embeds, positions, masks, cache)
 
     def both_ways(self, run: Run) -> torch.Tensor | None:
-        """Which tokens [T] bool of a run see each other whatever their order; None where attention is causal."""
+        """Which tokens [T] bool of a run see each other whatever their order, neighbours among themselves.
+
+        None where attention is causal.
+        """
         return None
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -31,11 +31,13 @@ class Decoder:
     module: the Hugging Face text model, with `layers`, `rotary_emb`, `embed_tokens` and `config`.
     pairs: which components of a key RoPE turns together; the self-test at load proves it.
     keys_by_head: whether the module that key_modules names returns keys as [1, H, Q, D] instead of [1, Q, H, D].
+    both_ways_kinds: kinds of layers in which the tokens that Family.both_ways names see each other.
     Raises UnsupportedModelError for layers that no chunk can rebuild.
     """
 
     pairs: ClassVar[Pairs] = "half"
     keys_by_head: ClassVar[bool] = False
+    both_ways_kinds: ClassVar[tuple[str, ...]] = (FULL, SLIDING)
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -66,7 +68,7 @@ class Decoder:
 
     @property
     def attention(self) -> str:
-        """"GQA", "MHA" or "MLA"."""
+        """GQA, MHA or MLA."""
         return "MHA" if self.kv_shape.keys.num == self.config.num_attention_heads else "GQA"
 
     @property
@@ -225,6 +227,7 @@ class ComplexLatentDecoder(LatentDecoder):
 DECODERS: dict[str, type[Decoder]] = {
     "deepseek_v2": ComplexLatentDecoder,
     "deepseek_v3": LatentDecoder,
+    "gemma3_text": HeadFirstDecoder,
     "mistral4": LatentDecoder,
 }
 

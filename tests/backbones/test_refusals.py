@@ -1,0 +1,14 @@
+"""What cannot be served exactly is refused, with the reason and what to do."""
+
+import pytest
+import torch
+
+from benchmarks.backbones.zoo.gemma3 import gemma3
+from kamera_agent import Kamera, UnsupportedModelError
+
+
+def test_text_that_sees_what_follows() -> None:
+    model, processor = gemma3(torch.float32)
+    model.config.text_config.use_bidirectional_attention = True
+    with pytest.raises(UnsupportedModelError, match="every token sees what follows it"):
+        Kamera(model, processor)
