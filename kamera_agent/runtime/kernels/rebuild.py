@@ -26,10 +26,11 @@ from kamera_agent.runtime.kernels.tiles import (
     turned,
 )
 
-# docs/kernels.md, "Configurations", says what chose these. Components of K or of V in a tile are BLOCK_COLUMNS at most
-# for V, all that turn for K; the tokens of a tile depend on how much of the registers that takes.
-BLOCK_HEADS, BLOCK_COLUMNS, BLOCK_RANK, NUM_WARPS, NUM_STAGES = 2, 128, 16, 8, 2
-BLOCK_TOKENS = {(False, False): 64, (False, True): 32, (True, False): 32, (True, True): 16}
+# docs/kernels.md, "Configurations", says what chose these.
+BLOCK_HEADS, BLOCK_COLUMNS, BLOCK_RANK, NUM_STAGES = 2, 128, 16, 1
+# Tokens of a tile and warps, by whether heads of K have more than BLOCK_COLUMNS components, and whether anything is
+# wider than 16 bits or has to be widened from int8.
+TILES = {(False, False): (64, 8), (False, True): (16, 8), (True, False): (32, 8), (True, True): (16, 4)}
 TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.int8: tl.int8}
 
 
@@ -184,7 +185,7 @@ def rebuild(
         return
     tensors = layer_table(canonical, factors)
     numbers = {canonical[0][0].dtype, tensors.factor_dtype or masters.dtype, masters.dtype}
-    block_tokens = BLOCK_TOKENS[key_dim > BLOCK_COLUMNS, not numbers <= {torch.float16, torch.bfloat16}]
+    block_tokens, num_warps = TILES[key_dim > BLOCK_COLUMNS, not numbers <= {torch.float16, torch.bfloat16}]
     block_columns = min(BLOCK_COLUMNS, triton.next_power_of_2(value_dim))
     key_groups = triton.cdiv(key_heads, BLOCK_HEADS)
     value_groups = triton.cdiv(value_heads * triton.cdiv(value_dim, block_columns), BLOCK_HEADS)
@@ -220,7 +221,7 @@ def rebuild(
             BLOCK_HEADS=BLOCK_HEADS,
             BLOCK_COLUMNS=block_columns,
             BLOCK_RANK=BLOCK_RANK if tensors.max_rank else 0,
-            num_warps=NUM_WARPS,
+            num_warps=num_warps,
             num_stages=NUM_STAGES,
             enable_fp_fusion=False,
         )
