@@ -7,8 +7,18 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl, deepseek_vl_hybrid
 from benchmarks.backbones.zoo.gemma3 import gemma3
-from benchmarks.backbones.zoo.llava import llava, llava_deepseek_v2, llava_deepseek_v3
+from benchmarks.backbones.zoo.idefics3 import idefics3, smolvlm
+from benchmarks.backbones.zoo.internvl import internvl, internvl_qwen3
+from benchmarks.backbones.zoo.llava import (
+    llava,
+    llava_deepseek_v2,
+    llava_deepseek_v3,
+    llava_next,
+    llava_onevision,
+)
+from benchmarks.backbones.zoo.pixtral import llava_mistral, mistral3, mistral3_ministral3
 
 Attention = Literal["GQA", "MHA", "MLA"]
 
@@ -26,4 +36,15 @@ MATRIX = (
     Backbone("llava", "MHA", llava),
     Backbone("llava-deepseek_v2", "MLA", llava_deepseek_v2),
     Backbone("llava-deepseek_v3", "MLA", llava_deepseek_v3),
+    Backbone("llava-mistral", "GQA", llava_mistral),
+    Backbone("llava_next", "GQA", llava_next),
+    Backbone("llava_onevision", "GQA", llava_onevision),
+    Backbone("internvl", "GQA", internvl),
+    Backbone("internvl-qwen3", "GQA", internvl_qwen3),
+    Backbone("idefics3", "GQA", idefics3),
+    Backbone("smolvlm", "GQA", smolvlm),
+    Backbone("deepseek_vl", "MHA", deepseek_vl),
+    Backbone("deepseek_vl_hybrid", "MHA", deepseek_vl_hybrid),
+    Backbone("mistral3", "GQA", mistral3),
+    Backbone("mistral3-ministral3", "GQA", mistral3_ministral3),
 )

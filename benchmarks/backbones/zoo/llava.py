@@ -1,20 +1,47 @@
-"""LLaVA over text models of every attention."""
+"""LLaVA over text models of every attention, LLaVA-NeXT, LLaVA-OneVision, Pixtral."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionProcessor,
+    LlavaProcessor,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
-from benchmarks.backbones.zoo.parts import INITIALIZER_RANGE, LATENT, build, template, text_config, tokenizer
+from benchmarks.backbones.zoo.parts import (
+    INITIALIZER_RANGE,
+    LATENT,
+    build,
+    siglip,
+    template,
+    text_config,
+    tokenizer,
+    without_video,
+)
 
 TEMPLATE = template(
     opens={"system": "", "user": "USER:\n", "assistant": "ASSISTANT:\n"},
     closes={"system": "\n", "user": "\n", "assistant": "</s>"},
     image="<image>",
     start="<s>",
+)
+# The public template of OneVision breaks the line behind an image.
+ONEVISION_TEMPLATE = template(
+    opens={role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")},
+    closes=dict.fromkeys(("system", "user", "assistant"), "<|im_end|>\n"),
+    image="<image>\n",
 )
 CLIP = {
     "model_type": "clip_vision_model",
@@ -26,6 +53,9 @@ CLIP = {
     "patch_size": 14,
     "initializer_range": INITIALIZER_RANGE,
 }
+# Tiles of 42 pixels, 3 by 3 patches each.
+TILE = 42
+GRIDS = [[TILE, 2 * TILE], [2 * TILE, TILE], [TILE, 3 * TILE]]
 
 
 def llava(dtype: torch.dtype) -> tuple[Any, Any]:
@@ -61,3 +91,56 @@ def _llava(text_model: str, dtype: torch.dtype, **options: Any) -> tuple[Any, An
         chat_template=TEMPLATE,
     )
     return build(LlavaForConditionalGeneration, config, dtype), processor
+
+
+def llava_next(dtype: torch.dtype) -> tuple[Any, Any]:
+    """LLaVA-NeXT over Mistral: a base view and tiles, rows of which end in a newline."""
+    words = tokenizer(["<s>", "</s>", "<image>"], bos="<s>", eos="</s>", image_token="<image>")
+    config = LlavaNextConfig(
+        text_config=text_config(words, "mistral", sliding_window=None),
+        vision_config=CLIP | {"image_size": TILE},
+        image_token_index=words.image_token_id,
+        image_grid_pinpoints=GRIDS,
+    )
+    pixels = LlavaNextImageProcessorPil(
+        size={"shortest_edge": TILE}, crop_size={"height": TILE, "width": TILE}, image_grid_pinpoints=GRIDS
+    )
+    processor = LlavaNextProcessor(
+        image_processor=pixels,
+        tokenizer=words,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    return build(LlavaNextForConditionalGeneration, config, dtype), processor
+
+
+def llava_onevision(dtype: torch.dtype) -> tuple[Any, Any]:
+    """LLaVA-OneVision over Qwen2, tiles shrunk where there are more than its aspect ratio allows."""
+    words = tokenizer(
+        ["<|im_start|>", "<|im_end|>", "<image>", "<video>"],
+        bos=None,
+        eos="<|im_end|>",
+        image_token="<image>",
+        video_token="<video>",
+    )
+    config = LlavaOnevisionConfig(
+        text_config=text_config(words, "qwen2"),
+        vision_config=siglip(TILE, 14, vision_use_head=False),
+        image_token_index=words.image_token_id,
+        video_token_index=words.video_token_id,
+        image_grid_pinpoints=GRIDS,
+        vision_aspect_ratio="anyres_max_1",
+    )
+    pixels = LlavaOnevisionImageProcessorPil(size={"height": TILE, "width": TILE}, image_grid_pinpoints=GRIDS)
+    processor = without_video(LlavaOnevisionProcessor)(
+        image_processor=pixels,
+        tokenizer=words,
+        video_processor=None,
+        num_image_tokens=9,
+        vision_feature_select_strategy="full",
+        chat_template=ONEVISION_TEMPLATE,
+        vision_aspect_ratio="anyres_max_1",
+    )
+    return build(LlavaOnevisionForConditionalGeneration, config, dtype), processor

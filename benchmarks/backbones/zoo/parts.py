@@ -17,14 +17,18 @@ HIDDEN = 64
 MAX_POSITIONS = 2048
 
 
-def template(opens: Mapping[str, str], closes: Mapping[str, str], image: str, start: str = "") -> str:
+def template(opens: Mapping[str, str], closes: Mapping[str, str], image: str, start: str = "", video: str = "") -> str:
     """A chat template that takes contents as lists of parts: what opens and what closes a turn, by role."""
     said = "{{ parts(message) }}"
     turns = [
         f"{{% if message.role == {role!r} %}}{_say(opens[role])}{said}{_say(closes[role])}{{% endif %}}"
         for role in opens
     ]
-    part = f"{{% if part.type == 'image' %}}{_say(image)}{{% else %}}{{{{ part.text }}}}{{% endif %}}"
+    seen = "".join(
+        f"{{% if part.type == {sense!r} %}}{_say(text)}{{% endif %}}"
+        for sense, text in (("image", image), ("video", video))
+    )
+    part = f"{seen}{{% if part.type == 'text' %}}{{{{ part.text }}}}{{% endif %}}"
     return (
         f"{{% macro parts(message) %}}{{% for part in message.content %}}{part}{{% endfor %}}{{% endmacro %}}"
         f"{_say(start)}{{% for message in messages %}}{''.join(turns)}{{% endfor %}}"
@@ -38,14 +42,13 @@ def _say(text: str) -> str:
 
 def tokenizer(markers: Sequence[str], *, bos: str | None, eos: str, **tokens: str) -> PreTrainedTokenizerFast:
     """Words, bytes and these markers. tokens: attributes by which processors find theirs, such as image_token."""
-    built = build_tokenizer()
-    built.chat_template = None
-    built.add_special_tokens({"additional_special_tokens": list(markers)})
-    built.bos_token, built.eos_token = bos, eos
-    for name, token in tokens.items():
-        setattr(built, name, token)
-        setattr(built, f"{name}_id", built.convert_tokens_to_ids(token))
-    return built
+    return PreTrainedTokenizerFast(
+        tokenizer_object=build_tokenizer().backend_tokenizer,
+        additional_special_tokens=list(markers),
+        bos_token=bos,
+        eos_token=eos,
+        **tokens,
+    )
 
 
 def text_config(words: PreTrainedTokenizerFast, model_type: str, **options: Any) -> dict[str, Any]:
@@ -87,11 +90,34 @@ LATENT = {
 }
 
 
+def siglip(image_size: int, patch_size: int, **options: Any) -> dict[str, Any]:
+    """A vision tower without a class token."""
+    return {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": image_size,
+        "patch_size": patch_size,
+        "initializer_range": INITIALIZER_RANGE,
+    } | options
+
+
 def build(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
     """A model with seeded random weights. The global generator is left as it was found."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return model_class._from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
+
+
+def without_video(processor_class: Any, **overrides: Any) -> Any:
+    """A processor class that is content without its video processor, for which torchvision is needed."""
+    return type(
+        processor_class.__name__,
+        (processor_class,),
+        {"check_argument_for_proper_class": lambda self, name, argument: None, **overrides},
+    )
 
 
 def fill_zeros(model: Any, *names: str) -> Any:

@@ -9,12 +9,28 @@ from transformers import AutoConfig
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors
+from kamera_agent.runtime.families.deepseek_vl import DeepseekVL
 from kamera_agent.runtime.families.gemma3 import Gemma3
+from kamera_agent.runtime.families.idefics3 import Idefics3, SmolVLM
+from kamera_agent.runtime.families.internvl import InternVL
 from kamera_agent.runtime.families.llava import Llava
+from kamera_agent.runtime.families.llava_onevision import LlavaOnevision
+from kamera_agent.runtime.families.pixtral import Mistral3
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.text_only import TextOnly
 
-FAMILIES: tuple[type[Family], ...] = (Qwen2VL, Llava, Gemma3, TextOnly)
+FAMILIES: tuple[type[Family], ...] = (
+    Qwen2VL,
+    Llava,
+    LlavaOnevision,
+    InternVL,
+    Idefics3,
+    SmolVLM,
+    DeepseekVL,
+    Mistral3,
+    Gemma3,
+    TextOnly,
+)
 ATTENTION_WITH_MASK = ("sdpa", "eager")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Self
 
 from jinja2 import TemplateError
@@ -41,6 +42,15 @@ class Template:
     def render(self, messages: Sequence[tuple[str, str]]) -> str:
         """Roles and texts, as the template writes them."""
         return self._render(messages, in_parts=self._in_parts)
+
+    def image_text(self) -> str:
+        """What the template adds to a user turn for an image; empty where it has no place for one."""
+        if not self._in_parts:
+            return ""
+        parts = [{"type": "text", "text": FIRST}, {"type": "image"}, {"type": "text", "text": SECOND}]
+        without, with_image = (self._apply([{"role": "user", "content": said}], ()) for said in (parts[::2], parts))
+        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(without, with_image, strict=False)))
+        return with_image[start : start + len(with_image) - len(without)]
 
     def apply(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
         """Messages and tools as apply_chat_template takes them, contents as strings."""

@@ -95,10 +95,10 @@ class Decoder:
 
     @cached_property
     def max_positions(self) -> int:
-        """Tokens and positions that a window may hold."""
+        """Tokens and positions that a window may hold: as far as KV means the same wherever it lies."""
         rope = getattr(self.config, "rope_parameters", None) or {}
-        if rope.get("rope_type") == "dynamic":
-            # Beyond the original length the frequencies change with every token, and no key keeps its meaning.
+        if rope.get("rope_type") == "dynamic" or rope.get("llama_4_scaling_beta"):
+            # Beyond the original length frequencies change with every token, or queries grow with their position.
             return int(rope.get("original_max_position_embeddings") or self.config.max_position_embeddings)
         return int(self.config.max_position_embeddings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from inspect import signature
@@ -9,10 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from transformers import AutoImageProcessor, AutoTokenizer
 
 from kamera_agent.chunk import Chunk
 from kamera_agent.errors import UnsupportedModelError
-from kamera_agent.runtime.families.base import Family, Run
+from kamera_agent.runtime.families.base import Family, Processors, Run
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
@@ -34,9 +36,19 @@ class ImageText(Family):
         return int(next(getattr(config, name) for name in self.token_names if hasattr(config, name)))
 
     @property
-    def image_text(self) -> str:
-        """What a prompt says in the place of an image."""
+    def image_token(self) -> str:
+        """What the processor takes in a prompt for an image."""
         return str(self.processors.whole.image_token)
+
+    @cached_property
+    def image_text(self) -> str:
+        """What a prompt says in the place of an image: the token, and what the chat template puts around it."""
+        return self.template.image_text() or self.image_token
+
+    @property
+    def image_options(self) -> Mapping[str, Any]:
+        """What the whole processor tells its image processor."""
+        return {}
 
     @cached_property
     def placeholder_ids(self) -> frozenset[int]:
@@ -47,7 +59,7 @@ class ImageText(Family):
         return self.new_chunk("image", pixels, namespace, token_ids, _in_a_row(len(token_ids)))
 
     def frames_chunk(self, frames: Frames, namespace: str) -> Chunk:
-        token_ids = self._written(*frames.pixels.shape[1:3]) * len(frames.pixels)
+        token_ids = self.write_frames(frames)
         offsets = _in_a_row(len(token_ids))
         return self.new_chunk("frames", frames.pixels, namespace, token_ids, offsets, timestamps=frames.timestamps)
 
@@ -65,11 +77,14 @@ class ImageText(Family):
     def write(self, pixels: Pixels) -> tuple[int, ...]:
         """Tokens that the processor writes for an image, markers and placeholders."""
         batch = self.processors.whole(text=[self.image_text], images=[pixels], add_special_tokens=False)
-        return tuple(batch["input_ids"][0])
+        return tuple(map(int, batch["input_ids"][0]))
+
+    def write_frames(self, frames: Frames) -> tuple[int, ...]:
+        """Tokens of a clip."""
+        return self._written(*frames.pixels.shape[1:3]) * len(frames.pixels)
 
     def encode(self, chunk: Chunk) -> torch.Tensor:
-        inputs = _accepted(self.model.get_image_features, self.image_inputs(_stills(chunk)))
-        features = rows_of(self.model.get_image_features(**inputs, return_dict=True).pooler_output)
+        features = rows_of(self.encoder_outputs(chunk))
         expected = sum(token in self.placeholder_ids for token in chunk.token_ids)
         if len(features) != expected:
             raise UnsupportedModelError(
@@ -78,9 +93,19 @@ class ImageText(Family):
             )
         return features.to(self.decoder.kv_shape.dtype)
 
-    def image_inputs(self, images: Sequence[Pixels]) -> dict[str, Any]:
+    def encoder_outputs(self, chunk: Chunk) -> Any:
+        """What the encoder makes of a chunk's pixels: a tensor, or one for each image."""
+        encoder = self.model.model.get_image_features
+        return encoder(**accepted(encoder, self.pixel_inputs([chunk])), return_dict=True).pooler_output
+
+    def pixel_inputs(self, chunks: Sequence[Chunk]) -> dict[str, Any]:
+        """What a forward pass of the model takes for the pixels of these chunks, one or more."""
+        return self.image_inputs([still for chunk in chunks for still in stills(chunk)])
+
+    def image_inputs(self, images: Sequence[Pixels], **options: Any) -> dict[str, Any]:
         """What the image processor makes of images, on the model's device, floats in its dtype."""
-        batch: Mapping[str, Any] = self.processors.image_processor(images=list(images), return_tensors="pt")
+        options = {**self.image_options, **options}
+        batch = self.processors.image_processor(images=list(images), return_tensors="pt", **options)
         return {name: self._moved(value) for name, value in batch.items()}
 
     def _moved(self, value: Any) -> Any:
@@ -91,8 +116,8 @@ class ImageText(Family):
 
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         token_ids = torch.tensor([[token for run in runs for token in run.token_ids]], device=self.model.device)
-        stills = [still for run in runs if isinstance(run, Chunk) for still in _stills(run)]
-        inputs = _accepted(self.model.forward, self.image_inputs(stills)) if stills else {}
+        chunks = [run for run in runs if isinstance(run, Chunk) and run.kind != "document"]
+        inputs = accepted(self.model.forward, self.pixel_inputs(chunks)) if chunks else {}
         output = self.model(input_ids=token_ids, use_cache=False, **inputs, **self.reference_inputs(token_ids))
         logits: torch.Tensor = output.logits[0, -1].float()
         return logits
@@ -100,6 +125,39 @@ class ImageText(Family):
     def reference_inputs(self, token_ids: torch.Tensor) -> dict[str, Any]:
         """What a plain forward pass of the model takes beside token ids [1, T] and pixels."""
         return {}
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"image_text": self.image_text}
+
+
+class WrittenByRule(ImageText):
+    """The same without the whole processor, which cannot be loaded without torchvision though images need none.
+
+    Subclasses write by its rule.
+    """
+
+    @classmethod
+    def load_processor(cls, model_id: str, revision: str | None) -> Any:
+        try:
+            return super().load_processor(model_id, revision)
+        except ImportError:
+            tokenizer = AutoTokenizer.from_pretrained(model_id, revision=revision)
+            return Processors(tokenizer, AutoImageProcessor.from_pretrained(model_id, revision=revision), None)
+
+    @property
+    def image_token(self) -> str:
+        return str(self.processors.tokenizer.convert_ids_to_tokens(self.image_token_id))
+
+    @abstractmethod
+    def expand(self, pixels: Pixels) -> str:
+        """What stands in the place of the image token, for an image."""
+
+    def write(self, pixels: Pixels) -> tuple[int, ...]:
+        return self.fill(self.expand(pixels))
+
+    def fill(self, text: str) -> tuple[int, ...]:
+        """Tokens of what a prompt says in the place of an image, with this text for its token."""
+        return self.markup(self.image_text.replace(self.image_token, text))
 
 
 def rows_of(outputs: Any) -> torch.Tensor:
@@ -109,8 +167,8 @@ def rows_of(outputs: Any) -> torch.Tensor:
     return torch.cat([rows_of(part) for part in outputs])
 
 
-def _stills(chunk: Chunk) -> list[Pixels]:
-    """The images [H, W, 3] of a chunk; a document has none."""
+def stills(chunk: Chunk) -> list[Pixels]:
+    """The images [H, W, 3] of a chunk."""
     return [chunk.pixels] if chunk.kind == "image" else list(chunk.pixels)
 
 
@@ -118,7 +176,7 @@ def _in_a_row(num_tokens: int) -> torch.Tensor:
     return torch.arange(num_tokens)[None]
 
 
-def _accepted(function: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def accepted(function: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Of the inputs, those that a function names."""
     names = signature(function).parameters
     return {name: value for name, value in inputs.items() if name in names}

@@ -1,14 +1,30 @@
-"""LLaVA 1.5, NeXT and OneVision: a vision tower before whatever text model, MHA or GQA or MLA."""
+"""LLaVA 1.5 and NeXT: a vision tower before whatever text model, MHA or GQA or MLA."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from kamera_agent.runtime.families.image_text import ImageText
+from kamera_agent.runtime.families.pixtral import LineByLine
+from kamera_agent.vision.image import Pixels
 
 
-class Llava(ImageText):
-    """LLaVA 1.5, NeXT and OneVision (arXiv 2304.08485, 2310.03744, 2408.03326).
+class Llava(LineByLine):
+    """LLaVA 1.5 and NeXT (arXiv 2304.08485, 2310.03744), and Pixtral (arXiv 2410.07073).
 
-    Row-newline tokens of the latter are among what the processor writes.
+    Row-newline tokens of NeXT are among what its processor writes. A Pixtral tower has a processor of its own.
     """
 
-    model_types = ("llava", "llava_next", "llava_onevision")
+    model_types = ("llava", "llava_next")
+
+    @property
+    def _has_lines(self) -> bool:
+        return bool(self.model.config.vision_config.model_type == "pixtral")
+
+    @property
+    def image_options(self) -> Mapping[str, Any]:
+        return super().image_options if self._has_lines else {}
+
+    def write(self, pixels: Pixels) -> tuple[int, ...]:
+        return super().write(pixels) if self._has_lines else ImageText.write(self, pixels)

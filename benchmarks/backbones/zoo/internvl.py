@@ -1,0 +1,69 @@
+"""InternVL3 over Qwen2 with dynamic RoPE, InternVL3.5 over Qwen3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+from benchmarks.backbones.zoo.parts import (
+    INITIALIZER_RANGE,
+    build,
+    template,
+    text_config,
+    tokenizer,
+    without_video,
+)
+
+# As in the public template, a line ends behind an image.
+TEMPLATE = template(
+    opens={role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")},
+    closes=dict.fromkeys(("system", "user", "assistant"), "<|im_end|>\n"),
+    image="<IMG_CONTEXT>\n",
+)
+TILE = 56
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": [TILE, TILE],
+    "patch_size": [14, 14],
+    "initializer_range": INITIALIZER_RANGE,
+}
+
+
+def internvl(dtype: torch.dtype) -> tuple[Any, Any]:
+    """InternVL3."""
+    return _internvl(dtype, "qwen2", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6})
+
+
+def internvl_qwen3(dtype: torch.dtype) -> tuple[Any, Any]:
+    """InternVL3.5."""
+    return _internvl(dtype, "qwen3")
+
+
+def _internvl(dtype: torch.dtype, text_model: str, **options: Any) -> tuple[Any, Any]:
+    words = tokenizer(
+        ["<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"],
+        bos=None,
+        eos="<|im_end|>",
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    config = InternVLConfig(
+        text_config=text_config(words, text_model, **options),
+        vision_config=VISION,
+        image_token_id=words.context_image_token_id,
+        image_seq_length=4,
+        tie_word_embeddings=False,
+    )
+    pixels = GotOcr2ImageProcessorPil(size={"height": TILE, "width": TILE}, max_patches=6)
+    processor = without_video(InternVLProcessor)(
+        image_processor=pixels, tokenizer=words, video_processor=None, image_seq_length=4, chat_template=TEMPLATE
+    )
+    return build(InternVLForConditionalGeneration, config, dtype), processor

@@ -1,0 +1,35 @@
+"""Images of any size, written line by line: the Pixtral tower (arXiv 2410.07073)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kamera_agent.runtime.families.image_text import WrittenByRule
+from kamera_agent.vision.image import Pixels
+
+BREAK, END = "[IMG_BREAK]", "[IMG_END]"
+
+
+class LineByLine(WrittenByRule):
+    """A token for each patch, or square of patches, and one behind each line."""
+
+    @property
+    def side(self) -> int:
+        """Pixels along the side of what one token stands for."""
+        config = self.model.config
+        return int(config.vision_config.patch_size * getattr(config, "spatial_merge_size", 1))
+
+    @property
+    def image_options(self) -> Mapping[str, Any]:
+        return {"patch_size": {"height": self.side, "width": self.side}}
+
+    def expand(self, pixels: Pixels) -> str:
+        height, width = (int(size) // self.side for size in self.image_inputs([pixels])["image_sizes"][0])
+        return BREAK.join([self.image_token * width] * height) + END
+
+
+class Mistral3(LineByLine):
+    """Mistral Small 3.1 and later, Ministral 3."""
+
+    model_types = ("mistral3",)
