@@ -46,6 +46,7 @@ ROOMS = {
     "runtime/slot_cache.py": 3,
     "runtime/patch.py": 2,
     "runtime/rope.py": 2,
+    "runtime/upload.py": 2,
     "runtime/kernels/": 1,
     "store/": 1,
     "vision/": 1,

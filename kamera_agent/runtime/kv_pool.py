@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import torch
 
 from kamera_agent.runtime.kernels.dispatch import kernels_for
 from kamera_agent.runtime.kernels.reference import Pairs
+from kamera_agent.runtime.upload import Group, Upload
 
 FREE = torch.iinfo(torch.int64).max
 CAUSAL = -1
@@ -62,6 +63,7 @@ class KVPool:
     def __init__(self, shape: KVShape) -> None:
         self.shape = shape
         self._kernels = kernels_for(shape.device)
+        self._upload: Upload | None = None
         self.masters: torch.Tensor
         self.keys: torch.Tensor
         self.values: torch.Tensor
@@ -179,12 +181,20 @@ class KVPool:
         token's K and V]) in the KV dtype or (U, V, scale [r]) in int8; None for blind reuse. Neither is written to.
         cos, sin: [1 or L, T, R].
         """
-        here = self.masters.device
-        canonical = [tuple(tensor.to(here) for tensor in layer) for layer in canonical]
-        if factors is not None:
-            factors = [tuple(tensor.to(here) for tensor in layer) for layer in factors]
-        pairs = self.shape.pairs
-        self._kernels.rebuild(self.masters, self.keys, self.values, slots, canonical, factors, cos, sin, pairs)
+        for layers, kv, patch in self._arriving(canonical, factors):
+            turns = (cos, sin) if len(cos) == 1 else (cos[layers], sin[layers])
+            buffers = self.masters[layers], self.keys[layers], self.values[layers]
+            self._kernels.rebuild(*buffers, slots, kv, patch, *turns, self.shape.pairs)
+
+    def _arriving(
+        self, canonical: Sequence[tuple[torch.Tensor, ...]], factors: Sequence[tuple[torch.Tensor, ...]] | None
+    ) -> Iterable[Group]:
+        """The layers of a chunk where the pool is: all at once where they are there already."""
+        if self.shape.device.type != "cuda" or canonical[0][0].is_cuda:
+            return [Group(slice(0, len(canonical)), canonical, factors)]
+        if self._upload is None:
+            self._upload = Upload(self.shape.device)
+        return self._upload.groups(canonical, factors)
 
     def read(self, slots: Sequence[range]) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
         """A copy of a span's KV: per layer (K pre-RoPE [H, T, D], V [H, T, D])."""
