@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 import triton
-from kernel_cases import Case
+from kernel_cases import BF16, FP16, FP32, Case
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kamera_agent.runtime.kernels import rebuild, relocate
 
-FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 TYPES = {FP32: "fp32", FP16: "fp16", BF16: "bf16", torch.int64: "i64"}
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_cases import Case, check_keys, check_states, check_untouched, rebuild, relocate
+from kernel_cases import BF16, FP16, FP32, Case, check_keys, check_states, check_untouched, rebuild, relocate
 from transformers.models.cohere2 import modeling_cohere2
 from transformers.models.glm4v import modeling_glm4v
 from transformers.models.phi3 import modeling_phi3
@@ -17,7 +17,6 @@ from kamera_agent.runtime.kernels import reference
 from kamera_agent.runtime.kernels.dispatch import EAGER, kernels_for
 from kamera_agent.runtime.kernels.reference import Pairs
 
-FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 DTYPES = [FP32, BF16, FP16]
 SHAPES = [(1, 1, 32), (2, 63, 64), (3, 217, 80), (8, 100, 128), (2, 1196, 16)]
 
