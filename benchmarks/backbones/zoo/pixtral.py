@@ -48,6 +48,7 @@ class PixtralByHand:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, image_processor: Any, side: int) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        self.chat_template = tokenizer.chat_template
         self.apply_chat_template = tokenizer.apply_chat_template
         self._side = side
 

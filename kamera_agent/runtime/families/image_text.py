@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer
 
 from kamera_agent.chunk import Chunk
 from kamera_agent.errors import UnsupportedModelError
-from kamera_agent.runtime.families.base import Family, Processors, Run
+from kamera_agent.runtime.families.base import Family, Run
+from kamera_agent.runtime.families.parts import load_parts
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
@@ -140,9 +140,8 @@ class WrittenByRule(ImageText):
     def load_processor(cls, model_id: str, revision: str | None) -> Any:
         try:
             return super().load_processor(model_id, revision)
-        except ImportError:
-            tokenizer = AutoTokenizer.from_pretrained(model_id, revision=revision)
-            return Processors(tokenizer, AutoImageProcessor.from_pretrained(model_id, revision=revision), None)
+        except (ImportError, ValueError):  # Either is how a missing torchvision is reported.
+            return load_parts(model_id, revision)
 
     @property
     def image_token(self) -> str:

@@ -1,0 +1,15 @@
+"""The parts of a processor whose whole needs torchvision, which images do without."""
+
+from __future__ import annotations
+
+from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
+
+from kamera_agent.runtime.families.base import Processors
+
+
+def load_parts(model_id: str, revision: str | None) -> Processors:
+    """Tokenizer and image processor of a checkpoint, the tokenizer with the chat template of the whole."""
+    tokenizer = AutoTokenizer.from_pretrained(model_id, revision=revision)
+    facts, _ = ProcessorMixin.get_processor_dict(model_id, revision=revision)
+    tokenizer.chat_template = facts.get("chat_template") or tokenizer.chat_template
+    return Processors(tokenizer, AutoImageProcessor.from_pretrained(model_id, revision=revision), None)
