@@ -104,11 +104,12 @@ def image_patches(image_processor: Any, image: np.ndarray) -> tuple[torch.Tensor
 def video_patches(image_processor: Any, frames: list[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
     """Pairs of frames by hand: the image processor doubles each frame; the second of a pair takes the second copy."""
     frames = frames + frames[-1:] * (len(frames) % 2)
+    patch = image_processor.patch_size
     groups = []
     for first, second in zip(frames[::2], frames[1::2], strict=True):
         patches, grid = image_patches(image_processor, first)
-        joined = patches.clone().view(len(patches), 3, 2, 14, 14)
-        joined[:, :, 1] = image_patches(image_processor, second)[0].view(len(patches), 3, 2, 14, 14)[:, :, 1]
+        joined = patches.clone().view(len(patches), 3, 2, patch, patch)
+        joined[:, :, 1] = image_patches(image_processor, second)[0].view(len(patches), 3, 2, patch, patch)[:, :, 1]
         groups.append(joined.view(len(patches), -1))
     return torch.cat(groups), [len(groups), *grid[1:]]
 

@@ -20,3 +20,9 @@ class Row(NamedTuple):
 def rows(*dtypes: str) -> Any:
     """Parameters: every backbone in these dtypes."""
     return [pytest.param((backbone, dtype), id=f"{backbone.name}-{dtype}") for backbone in MATRIX for dtype in dtypes]
+
+
+def named(*names: str) -> Any:
+    """Parameters: these backbones in float32."""
+    backbones = [next(backbone for backbone in MATRIX if backbone.name == name) for name in names]
+    return [pytest.param((backbone, "fp32"), id=backbone.name) for backbone in backbones]

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl, deepseek_vl_hybrid
 from benchmarks.backbones.zoo.gemma3 import gemma3
+from benchmarks.backbones.zoo.glm4v import glm4v, glm4v_moe, glm46v, glm_ocr
 from benchmarks.backbones.zoo.idefics3 import idefics3, smolvlm
 from benchmarks.backbones.zoo.internvl import internvl, internvl_qwen3
 from benchmarks.backbones.zoo.llava import (
@@ -19,6 +20,7 @@ from benchmarks.backbones.zoo.llava import (
     llava_onevision,
 )
 from benchmarks.backbones.zoo.pixtral import llava_mistral, mistral3, mistral3_ministral3
+from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni, qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 
 Attention = Literal["GQA", "MHA", "MLA"]
 
@@ -32,6 +34,15 @@ class Backbone(NamedTuple):
 
 
 MATRIX = (
+    Backbone("qwen2_vl", "GQA", qwen2_vl),
+    Backbone("qwen2_5_vl", "GQA", qwen2_5_vl),
+    Backbone("qwen2_5_omni_thinker", "GQA", qwen2_5_omni),
+    Backbone("qwen3_vl", "GQA", qwen3_vl),
+    Backbone("qwen3_vl_moe", "GQA", qwen3_vl_moe),
+    Backbone("glm4v", "GQA", glm4v),
+    Backbone("glm4v_moe", "GQA", glm4v_moe),
+    Backbone("glm46v", "GQA", glm46v),
+    Backbone("glm_ocr", "GQA", glm_ocr),
     Backbone("gemma3", "GQA", gemma3),
     Backbone("llava", "MHA", llava),
     Backbone("llava-deepseek_v2", "MLA", llava_deepseek_v2),

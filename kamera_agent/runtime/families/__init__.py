@@ -11,16 +11,22 @@ from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.base import Family, Processors
 from kamera_agent.runtime.families.deepseek_vl import DeepseekVL
 from kamera_agent.runtime.families.gemma3 import Gemma3
+from kamera_agent.runtime.families.glm4v import Glm4V
 from kamera_agent.runtime.families.idefics3 import Idefics3, SmolVLM
 from kamera_agent.runtime.families.internvl import InternVL
 from kamera_agent.runtime.families.llava import Llava
 from kamera_agent.runtime.families.llava_onevision import LlavaOnevision
 from kamera_agent.runtime.families.pixtral import Mistral3
+from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
+from kamera_agent.runtime.families.qwen3_vl import Qwen3VL
 from kamera_agent.runtime.families.text_only import TextOnly
 
 FAMILIES: tuple[type[Family], ...] = (
     Qwen2VL,
+    Qwen25Omni,
+    Qwen3VL,
+    Glm4V,
     Llava,
     LlavaOnevision,
     InternVL,

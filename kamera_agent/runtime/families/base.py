@@ -100,12 +100,17 @@ class Family(ABC):
     def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
         """Decoder inputs [T, hidden] of a run; features as from encode, None for text."""
         token_ids = torch.tensor(run.token_ids, device=self.decoder.device)
-        placeholders = torch.isin(token_ids, torch.tensor(sorted(self.placeholder_ids), device=token_ids.device))
+        placeholders = self.placeholders(run)
         # A placeholder may lie outside the vocabulary.
         embeds: torch.Tensor = self.decoder.module.get_input_embeddings()(token_ids.masked_fill(placeholders, 0))
         if features is not None:
             embeds[placeholders] = features
         return embeds
+
+    def placeholders(self, run: Run) -> torch.Tensor:
+        """Which tokens [T] bool of a run stand for pixels."""
+        token_ids = torch.tensor(run.token_ids, device=self.decoder.device)
+        return torch.isin(token_ids, torch.tensor(sorted(self.placeholder_ids), device=token_ids.device))
 
     def hidden_states(
         self,

@@ -178,6 +178,15 @@ class InterleavedDecoder(Decoder):
     pairs = "interleaved"
 
 
+class SlidingRotaryDecoder(InterleavedDecoder):
+    """RoPE in the sliding layers only, as in Cohere 2; a full layer's keys have no position."""
+
+    def rope_tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = super().rope_tables(positions)
+        turning = torch.tensor([kind == SLIDING for kind in self.kinds], device=self.device)[:, None, None]
+        return cos.where(turning, 1), sin.where(turning, 0)
+
+
 class LatentDecoder(Decoder):
     """Multi-head latent attention (MLA, arXiv 2405.04434): K and V of all heads come out of one latent.
 
@@ -225,9 +234,12 @@ class ComplexLatentDecoder(LatentDecoder):
 
 # By `config.model_type` of the text model; every other one is a plain Decoder.
 DECODERS: dict[str, type[Decoder]] = {
+    "cohere2": SlidingRotaryDecoder,
     "deepseek_v2": ComplexLatentDecoder,
     "deepseek_v3": LatentDecoder,
     "gemma3_text": HeadFirstDecoder,
+    "glm4v_text": InterleavedDecoder,
+    "glm_ocr_text": InterleavedDecoder,
     "mistral4": LatentDecoder,
 }
 

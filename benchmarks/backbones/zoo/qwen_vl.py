@@ -1,0 +1,166 @@
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and the thinker of Qwen2.5-Omni."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2_5OmniProcessor,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
+    Qwen3VLProcessor,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from benchmarks.backbones.zoo.parts import (
+    HIDDEN,
+    INITIALIZER_RANGE,
+    build,
+    template,
+    text_config,
+    tokenizer,
+    without_video,
+)
+
+# Neither even nor a power of two, so that the token counts of the matrix are odd.
+PATCH = 9
+PIXELS = {"patch_size": PATCH, "size": {"shortest_edge": 1024, "longest_edge": 2**20}}
+VISION = {
+    "depth": 2,
+    "num_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "out_hidden_size": HIDDEN,
+    "patch_size": PATCH,
+    "initializer_range": INITIALIZER_RANGE,
+}
+# Two windows of the encoder for an image, and one layer that sees it whole.
+WINDOWED = VISION | {"window_size": 4 * PATCH, "fullatt_block_indexes": [1]}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
+MARKERS = {"vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>"}
+
+
+def qwen2_vl(dtype: torch.dtype) -> tuple[Any, Any]:
+    """Qwen2-VL."""
+    words = _words()
+    vision = {
+        "depth": 2,
+        "num_heads": 2,
+        "embed_dim": 32,
+        "mlp_ratio": 2,
+        "hidden_size": HIDDEN,
+        "patch_size": PATCH,
+        "initializer_range": INITIALIZER_RANGE,
+    }
+    config = Qwen2VLConfig(text_config=_text(words, "qwen2_vl_text"), vision_config=vision, **_ids(words))
+    return build(Qwen2VLForConditionalGeneration, config, dtype), _processor(Qwen2VLProcessor, words)
+
+
+def qwen2_5_vl(dtype: torch.dtype) -> tuple[Any, Any]:
+    """Qwen2.5-VL, whose encoder looks through windows."""
+    words = _words()
+    config = Qwen2_5_VLConfig(text_config=_text(words, "qwen2_5_vl_text"), vision_config=WINDOWED, **_ids(words))
+    return build(Qwen2_5_VLForConditionalGeneration, config, dtype), _processor(Qwen2_5_VLProcessor, words)
+
+
+def qwen3_vl(dtype: torch.dtype) -> tuple[Any, Any]:
+    """Qwen3-VL with two levels of deepstack."""
+    return _qwen3_vl(Qwen3VLForConditionalGeneration, Qwen3VLConfig, "qwen3_vl_text", dtype)
+
+
+def qwen3_vl_moe(dtype: torch.dtype) -> tuple[Any, Any]:
+    """Qwen3-VL of experts."""
+    return _qwen3_vl(Qwen3VLMoeForConditionalGeneration, Qwen3VLMoeConfig, "qwen3_vl_moe_text", dtype, **EXPERTS)
+
+
+def qwen2_5_omni(dtype: torch.dtype) -> tuple[Any, Any]:
+    """The thinker of Qwen2.5-Omni, with an audio encoder that hears nothing."""
+    words = _words(
+        audio_token="<|AUDIO|>",
+        audio_bos_token="<|audio_bos|>",
+        audio_eos_token="<|audio_eos|>",
+        vision_bos_token="<|vision_start|>",
+        vision_eos_token="<|vision_end|>",
+    )
+    audio = {
+        "num_mel_bins": 16,
+        "encoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "d_model": 32,
+        "output_dim": HIDDEN,
+        "max_source_positions": 50,
+    }
+    config = Qwen2_5OmniThinkerConfig(
+        text_config=_text(words, "qwen2_5_omni_text"),
+        vision_config=WINDOWED,
+        audio_config=audio,
+        audio_token_id=words.convert_tokens_to_ids("<|AUDIO|>"),
+        audio_start_token_id=words.convert_tokens_to_ids("<|audio_bos|>"),
+        audio_end_token_id=words.convert_tokens_to_ids("<|audio_eos|>"),
+        **_ids(words),
+    )
+    processor = without_video(Qwen2_5OmniProcessor)(
+        Qwen2VLImageProcessorPil(**PIXELS), None, None, words, chat_template=TEMPLATE
+    )
+    return build(Qwen2_5OmniThinkerForConditionalGeneration, config, dtype), processor
+
+
+TEMPLATE = template(
+    opens={role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")},
+    closes=dict.fromkeys(("system", "user", "assistant"), "<|im_end|>\n"),
+    image="<|vision_start|><|image_pad|><|vision_end|>",
+    video="<|vision_start|><|video_pad|><|vision_end|>",
+)
+
+
+def _qwen3_vl(
+    model_class: Any, config_class: Any, text_model: str, dtype: torch.dtype, **options: Any
+) -> tuple[Any, Any]:
+    words = _words()
+    config = config_class(
+        text_config=_text(words, text_model, sections=[4, 2, 2], mrope_interleaved=True) | options,
+        vision_config=VISION | {"num_position_embeddings": 25, "deepstack_visual_indexes": [0, 1]},
+        **_ids(words),
+    )
+    return build(model_class, config, dtype), _processor(Qwen3VLProcessor, words)
+
+
+def _words(**tokens: str) -> PreTrainedTokenizerFast:
+    named = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>", **MARKERS, **tokens}
+    markers = ["<|im_start|>", "<|im_end|>", *dict.fromkeys(named.values())]
+    return tokenizer(markers, bos=None, eos="<|im_end|>", **named)
+
+
+def _text(words: PreTrainedTokenizerFast, model_type: str, sections: Any = (2, 3, 3), **rope: Any) -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(sections)} | rope
+    return text_config(words, model_type, rope_parameters=rope)
+
+
+def _ids(words: PreTrainedTokenizerFast) -> Mapping[str, Any]:
+    find = words.convert_tokens_to_ids
+    return {
+        "image_token_id": find("<|image_pad|>"),
+        "video_token_id": find("<|video_pad|>"),
+        "vision_start_token_id": find("<|vision_start|>"),
+        "vision_end_token_id": find("<|vision_end|>"),
+        "tie_word_embeddings": False,
+    }
+
+
+def _processor(processor_class: Any, words: PreTrainedTokenizerFast) -> Any:
+    pixels = Qwen2VLImageProcessorPil(**PIXELS)
+    return without_video(processor_class)(pixels, words, None, chat_template=TEMPLATE)

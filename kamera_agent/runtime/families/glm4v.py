@@ -1,0 +1,35 @@
+"""GLM-4.1V, 4.5V and 4.6V, and GLM-OCR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from kamera_agent.runtime.families.mrope import MRope
+from kamera_agent.runtime.families.patches import Grid
+
+
+class Glm4V(MRope):
+    """GLM-4.1V, 4.5V, 4.6V and GLM-OCR (arXiv 2507.01006).
+
+    Half of a head turns: in neighbouring pairs in dense models, in halves in those of experts. The frames of a clip are
+    images with a second behind each.
+    """
+
+    model_types = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
+    clips_are_images = True
+
+    @property
+    def marks(self) -> tuple[int, int]:
+        return self.model.config.image_start_token_id, self.model.config.image_end_token_id
+
+    def clip(self, grid: Grid, times: Sequence[Sequence[float]]) -> tuple[int, ...]:
+        config = self.model.config
+        step = self.framed(config.image_token_id, (1, *grid[1:]))
+        steps = [(*step, *self.markup(self._second(seconds[0]))) for seconds in times]
+        return (config.video_start_token_id, *chain(*steps), config.video_end_token_id)
+
+    def _second(self, time: float) -> str:
+        # Checkpoints of one type differ in this; what tells them apart is their processor.
+        exact = type(self.processors.image_processor).__name__.startswith("Glm46V")
+        return f"{time:.1f} seconds" if exact else str(int(time))

@@ -1,0 +1,39 @@
+"""Qwen2.5-Omni: the thinker, which sees and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+from kamera_agent.errors import UnsupportedModelError
+from kamera_agent.runtime.families.mrope import MRope
+
+
+class Qwen25Omni(MRope):
+    """The thinker of Qwen2.5-Omni, which sees and writes (arXiv 2503.20215).
+
+    A checkpoint of the whole, of type qwen2_5_omni, is loaded without what speaks. What hears is loaded and not used.
+    """
+
+    model_types = ("qwen2_5_omni", "qwen2_5_omni_thinker")
+    auto_model = Qwen2_5OmniThinkerForConditionalGeneration
+
+    def find_decoder(self) -> Any:
+        if hasattr(self.model, "thinker"):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} speaks, and only what it writes is served here; pass model.thinker."
+            )
+        # Before transformers 5.24 the text model was not wrapped.
+        return getattr(self.model.model, "language_model", self.model.model)
+
+    @cached_property
+    def placeholder_ids(self) -> frozenset[int]:
+        return super().placeholder_ids | {self.model.config.audio_token_id}
+
+    @property
+    def rope_index(self) -> Callable[..., Any]:
+        rule: Callable[..., Any] = self.model.get_rope_index
+        return rule

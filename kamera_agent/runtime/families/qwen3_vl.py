@@ -1,0 +1,63 @@
+"""Qwen3-VL: deepstack, and seconds written between the frames of a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+
+from kamera_agent.runtime.families.base import Run
+from kamera_agent.runtime.families.image_text import rows_of
+from kamera_agent.runtime.families.mrope import MRope
+from kamera_agent.runtime.families.patches import Grid
+from kamera_agent.runtime.slot_cache import SlotCache
+
+
+class Qwen3VL(MRope):
+    """Qwen3-VL, dense and of experts (arXiv 2511.21631).
+
+    Features of several layers of the encoder are added behind the first layers of the decoder (deepstack, arXiv
+    2406.04334). So the decoder inputs of a token are as wide as its embedding and those levels together: [T, hidden *
+    (1 + levels)], zeros where there are no pixels.
+    """
+
+    model_types = ("qwen3_vl", "qwen3_vl_moe")
+
+    @property
+    def num_levels(self) -> int:
+        """Layers of the decoder that deepstack adds to."""
+        return len(self.model.config.vision_config.deepstack_visual_indexes)
+
+    def clip(self, grid: Grid, times: Sequence[Sequence[float]]) -> tuple[int, ...]:
+        opens, closes = self.marks
+        step = self.framed(self.model.config.video_token_id, (1, *grid[1:]))
+        steps = [(*self.markup(f"<{(seconds[0] + seconds[-1]) / 2:.1f} seconds>"), *step) for seconds in times]
+        return (opens, *chain(*steps), closes)
+
+    def features(self, outputs: Any) -> torch.Tensor:
+        levels = [rows_of(level) for level in outputs.deepstack_features]
+        return torch.cat([super().features(outputs), *levels], dim=1)
+
+    def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
+        hidden = self.decoder.config.hidden_size
+        embeds = super().embed(run, None if features is None else features[:, :hidden])
+        levels = embeds.new_zeros(len(embeds), self.num_levels * hidden)
+        if features is not None:
+            levels[self.placeholders(run)] = features[:, hidden:]
+        return torch.cat([embeds, levels], dim=1)
+
+    def hidden_states(
+        self,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        masks: Mapping[str, torch.Tensor] | None,
+        cache: SlotCache,
+    ) -> torch.Tensor:
+        first, *levels = embeds.split(self.decoder.config.hidden_size, dim=1)
+        # Adding zero to a token without pixels changes nothing.
+        everywhere = torch.ones(1, len(embeds), dtype=torch.bool, device=embeds.device)
+        return self.decoder.hidden_states(
+            first, positions, masks, cache, visual_pos_masks=everywhere, deepstack_visual_embeds=levels
+        )

@@ -1,0 +1,94 @@
+"""Clips, against the models' own video paths and what their processors write."""
+
+from typing import Any
+
+import pytest
+import torch
+from models import MakeKamera, max_error, screenshot
+from prompts import Clip, Talk
+from rows import Row, named
+
+from kamera_agent import Window
+
+# An odd number of frames, at a rate that makes seconds with decimals.
+CLIP = Clip([screenshot(20 + i, 54, 72) for i in range(5)], fps=1.6)
+# Of one size with it, so that one rank is full for both.
+TWIN = Clip([screenshot(30 + i, 54, 72) for i in range(5)], fps=1.6)
+SHORT = Clip([screenshot(40 + i, 72, 36) for i in range(2)], fps=1.6)
+IMAGE = screenshot(0, 70, 98)
+QUESTION = "what is it?"
+QWEN = named("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni_thinker")
+GLM = named("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
+
+
+def fill(window: Window, parts: list[Any]) -> list[str]:
+    return [_add(window, part) for part in parts]
+
+
+def _add(window: Window, part: Any) -> str:
+    if isinstance(part, Clip):
+        return window.add_frames(part.frames, part.timestamps)
+    return window.add_text(part) if isinstance(part, str) else window.add_image(part)
+
+
+@pytest.mark.parametrize("row", QWEN, indirect=True)
+def test_beside_images(row: Row, make: MakeKamera) -> None:
+    parts = ["first", IMAGE, CLIP, "then", SHORT, IMAGE]
+    reference = Talk(row.model, row.processor).say("user", *parts, QUESTION).logits()
+    window = make().window()
+    fill(window, parts)
+    assert max_error(reference, window.logits(QUESTION)) <= 1e-4
+    assert max_error(reference, window.reference_logits(QUESTION)) <= 1e-4
+
+
+@pytest.mark.parametrize("row", GLM, indirect=True)
+def test_alone(row: Row, make: MakeKamera) -> None:
+    parts = ["first", CLIP, "then", SHORT]
+    reference = Talk(row.model, row.processor).say("user", *parts, QUESTION).logits()
+    window = make().window()
+    fill(window, parts)
+    assert max_error(reference, window.logits(QUESTION)) <= 1e-4
+    assert max_error(reference, window.reference_logits(QUESTION)) <= 1e-4
+
+
+@pytest.mark.parametrize("row", GLM, indirect=True)
+@torch.no_grad()
+def test_beside_images_as_images(row: Row, make: MakeKamera) -> None:
+    """The model's own forward pass takes no clip beside an image, so its frames are given to it as images."""
+    inputs = Talk(row.model, row.processor).say("user", IMAGE, CLIP, QUESTION).inputs()
+    with pytest.raises(ValueError, match="features and image tokens do not match"):
+        row.model(**inputs)
+    (time, height, width) = inputs.pop("video_grid_thw")[0].tolist()
+    inputs["pixel_values"] = torch.cat([inputs["pixel_values"], inputs.pop("pixel_values_videos")])
+    inputs["image_grid_thw"] = torch.cat([inputs["image_grid_thw"], torch.tensor([[1, height, width]] * time)])
+    inputs["mm_token_type_ids"] = inputs["mm_token_type_ids"].clamp(max=1)
+    window = make().window()
+    fill(window, [IMAGE, CLIP])
+    assert max_error(row.model(**inputs).logits[0, -1], window.logits(QUESTION)) <= 1e-4
+
+
+@pytest.mark.parametrize("row", QWEN + GLM, indirect=True)
+def test_moved_and_recalled(row: Row, make: MakeKamera) -> None:
+    """Exact after an edit; at full rank as good as a full prefill; blind it is not."""
+    window = make(fidelity="exact").window()
+    clip, _, other = fill(window, [CLIP, "then", TWIN])
+    window.logits(QUESTION)
+    window.reorder([other, clip])
+    moved = Talk(row.model, row.processor).say("user", TWIN, "then", CLIP, QUESTION).logits()
+    assert max_error(moved, window.logits(QUESTION)) <= 1e-4
+
+    reference = Talk(row.model, row.processor).say("user", CLIP, TWIN, QUESTION).logits()
+    keys, values = make().family.decoder.kv_shape[1:3]
+    largest = keys.num * keys.dim + values.num * values.dim
+    rank = min(largest, next(span.num_tokens for span in window.spans if span.id == clip))
+    first = make(rank=rank)
+    fill(seen := first.window(), [CLIP, TWIN])
+    seen.logits(QUESTION)
+    first.flush()
+    fill(again := make(store=first.store, rank=rank).window(), [CLIP, TWIN])
+    error = max_error(reference, again.logits(QUESTION))
+    assert {span.origin for span in again.spans if span.kind == "frames"} == {"recalled"}
+    assert error <= 1e-3
+    first.store.delete([header.key for header in first.store.headers() if header.kind == "patch"])
+    fill(blind := make(store=first.store, fidelity="blind").window(), [CLIP, TWIN])
+    assert max_error(reference, blind.logits(QUESTION)) > 10 * error
