@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from benchmarks.backbones.zoo.aya_vision import aya_vision
 from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl, deepseek_vl_hybrid
 from benchmarks.backbones.zoo.gemma3 import gemma3
 from benchmarks.backbones.zoo.glm4v import glm4v, glm4v_moe, glm46v, glm_ocr
@@ -19,6 +20,7 @@ from benchmarks.backbones.zoo.llava import (
     llava_next,
     llava_onevision,
 )
+from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.pixtral import llava_mistral, mistral3, mistral3_ministral3
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni, qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 
@@ -58,4 +60,6 @@ MATRIX = (
     Backbone("deepseek_vl_hybrid", "MHA", deepseek_vl_hybrid),
     Backbone("mistral3", "GQA", mistral3),
     Backbone("mistral3-ministral3", "GQA", mistral3_ministral3),
+    Backbone("aya_vision", "GQA", aya_vision),
+    Backbone("ovis2", "GQA", ovis2),
 )

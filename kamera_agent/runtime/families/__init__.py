@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
+from kamera_agent.runtime.families.aya_vision import AyaVision
 from kamera_agent.runtime.families.base import Family, Processors
 from kamera_agent.runtime.families.deepseek_vl import DeepseekVL
 from kamera_agent.runtime.families.gemma3 import Gemma3
@@ -16,6 +17,7 @@ from kamera_agent.runtime.families.idefics3 import Idefics3, SmolVLM
 from kamera_agent.runtime.families.internvl import InternVL
 from kamera_agent.runtime.families.llava import Llava
 from kamera_agent.runtime.families.llava_onevision import LlavaOnevision
+from kamera_agent.runtime.families.ovis2 import Ovis2
 from kamera_agent.runtime.families.pixtral import Mistral3
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
@@ -34,6 +36,8 @@ FAMILIES: tuple[type[Family], ...] = (
     SmolVLM,
     DeepseekVL,
     Mistral3,
+    AyaVision,
+    Ovis2,
     Gemma3,
     TextOnly,
 )

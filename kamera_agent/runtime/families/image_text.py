@@ -76,8 +76,9 @@ class ImageText(Family):
 
     def write(self, pixels: Pixels) -> tuple[int, ...]:
         """Tokens that the processor writes for an image, markers and placeholders."""
-        batch = self.processors.whole(text=[self.image_text], images=[pixels], add_special_tokens=False)
-        return tuple(map(int, batch["input_ids"][0]))
+        said = {"text": [self.image_text], "images": [pixels]}
+        batch = self.processors.whole(**said, add_special_tokens=False, return_tensors="pt")
+        return tuple(batch["input_ids"][0].tolist())
 
     def write_frames(self, frames: Frames) -> tuple[int, ...]:
         """Tokens of a clip."""

@@ -1,0 +1,45 @@
+"""Aya Vision over Cohere 2: three sliding layers for each full one, which has no RoPE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AyaVisionConfig, AyaVisionForConditionalGeneration, AyaVisionProcessor
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+from benchmarks.backbones.zoo.parts import build, siglip, template, text_config, tokenizer
+
+TURN, END = "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"
+ROLES = {"system": "<|SYSTEM_TOKEN|>", "user": "<|USER_TOKEN|>", "assistant": "<|CHATBOT_TOKEN|>"}
+TEMPLATE = template(
+    opens={role: TURN + token for role, token in ROLES.items()},
+    closes=dict.fromkeys(ROLES, END),
+    image="<image>",
+    start="<BOS_TOKEN>",
+)
+TILE, PATCH = 56, 14
+IMAGE = ["<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>"]
+TILES = ["TILE_GLOBAL", *[f"TILE_{number}" for number in range(1, 7)]]
+
+
+def aya_vision(dtype: torch.dtype) -> tuple[Any, Any]:
+    """Aya Vision."""
+    markers = ["<BOS_TOKEN>", "<PAD>", TURN, END, *ROLES.values(), *IMAGE, *TILES]
+    words = tokenizer(markers, bos="<BOS_TOKEN>", eos=END, pad_token="<PAD>")
+    text = text_config(words, "cohere2", sliding_window=40, pad_token_id=words.pad_token_id)
+    config = AyaVisionConfig(
+        text_config=text,
+        vision_config=siglip(TILE, PATCH, vision_use_head=False),
+        image_token_index=words.convert_tokens_to_ids("<|IMG_PATCH|>"),
+        tie_word_embeddings=False,
+    )
+    processor = AyaVisionProcessor(
+        image_processor=GotOcr2ImageProcessorPil(size={"height": TILE, "width": TILE}, max_patches=6),
+        tokenizer=words,
+        patch_size=PATCH,
+        img_size=TILE,
+        downsample_factor=2,
+        chat_template=TEMPLATE,
+    )
+    return build(AyaVisionForConditionalGeneration, config, dtype), processor

@@ -1,0 +1,18 @@
+"""Aya Vision: named tiles before a text model that turns keys in its sliding layers only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kamera_agent.runtime.families.image_text import ImageText
+
+
+class AyaVision(ImageText):
+    """Aya Vision (arXiv 2505.08751)."""
+
+    model_types = ("aya_vision",)
+
+    @property
+    def image_options(self) -> Mapping[str, Any]:
+        return {"crop_to_patches": True}
