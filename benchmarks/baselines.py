@@ -26,7 +26,7 @@ class Prompt:
     def __init__(self, model: Any, processor: Any, images: Sequence[Pixels], question: str) -> None:
         self.model, self.processor, self.images = model, processor, list(images)
         batch = processor.image_processor(images=self.images, return_tensors="pt")
-        self.grids = batch["image_grid_thw"]
+        self.grids = batch["image_grid_thw"].to(model.device)
         head = self._ids(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
         body = [
             token
@@ -35,7 +35,7 @@ class Prompt:
         ]
         tail = self._ids(f"{question}<|im_end|>\n<|im_start|>assistant\n")
         self.first_image, self._num_tail = len(head), len(tail)
-        self.token_ids = torch.tensor([*head, *body, *tail])
+        self.token_ids = torch.tensor([*head, *body, *tail], device=model.device)
         self.types = (self.token_ids == model.config.image_token_id).int()
         self.positions = model.model.get_rope_index(
             self.token_ids[None], mm_token_type_ids=self.types[None], image_grid_thw=self.grids
@@ -57,7 +57,7 @@ class Prompt:
     def patches(self, images: Sequence[Pixels]) -> torch.Tensor:
         """Image processor output of some images: [patches, C·t·p·p]."""
         values: torch.Tensor = self.processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return values
+        return values.to(self.model.device)
 
     @torch.no_grad()
     def full_prefill(self) -> DynamicCache:
@@ -109,7 +109,14 @@ def head_of(cache: DynamicCache, num_tokens: int) -> DynamicCache:
 
 
 def timed_ms(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall-clock milliseconds of a call, and what it returned."""
+    """Wall-clock milliseconds of a call, and what it returned. Work on a GPU is finished before and behind it."""
+    _finish()
     start = perf_counter()
     result = work()
+    _finish()
     return 1e3 * (perf_counter() - start), result
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,48 @@
+"""The harness of the GPU benchmarks, at a size that a CPU takes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from models import TINY
+
+from benchmarks import kernels
+from benchmarks.gpu_window import EVENTS, Scene, measure
+from benchmarks.kernels import RANKS, Shape, cells, measure_cpu
+from kamera_agent.pocket.model import build_model, build_processor
+
+
+def test_window() -> None:
+    """Every event is measured, and computes no more than the new screenshot, the question and the turns' markup."""
+    scene = Scene(num_screens=3, screen=(112, 168), num_frames=4, frame=(56, 84))
+    result = measure(build_model(TINY), build_processor(TINY), scene, num_rounds=1)
+    assert tuple(result) == EVENTS
+    tokens = {event: figures["tokens_computed"] for event, figures in result.items()}
+    assert tokens["slide"] == tokens["reorder"] + 26
+    assert tokens["reorder"] == tokens["recall_memory"] == tokens["recall_disk"]
+    assert all(figures["tokens_full"] > 3 * 26 + 4 * 8 for figures in result.values())
+    assert all(figures["ours_ms"] > 0 < figures["full_ms"] for figures in result.values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_window_says_what_it_needs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_window", "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "CUDA device" in done.stderr
+    assert not done.stdout
+
+
+def test_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell for every operation; bytes counted are those of K, V, factors and tables, each moved once."""
+    monkeypatch.setattr(kernels, "TOKENS", (8, 16, 24))
+    measured = list(cells(measure_cpu, {"tiny": Shape(2, (2, 8), (1, 16))}, (8, 16), rounds=1))
+    assert [cell.get("rank") for cell in measured] == [*RANKS, *RANKS]
+    assert kernels.ratio(measured, "rebuild", 16) == measured[len(RANKS) + 2]["ratio"]
+    assert len(capsys.readouterr().out.splitlines()) == len(measured)
+    load = kernels.Workload(Shape(2, (2, 8), (1, 16)), 16, 4, torch.device("cpu"), torch.float32)
+    keys, values = 2 * 2 * 16 * 8, 2 * 16 * 16
+    factors, tables = 2 * (16 * 4 + 4 * 32), 2 * 16 * 8
+    assert load.num_bytes == 4 * (3 * keys + 2 * values + factors + tables)
