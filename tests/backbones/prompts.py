@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface import video_patches
+from PIL import Image
 from transformers.processing_utils import VideosKwargs
 from transformers.video_utils import VideoMetadata
 
@@ -76,8 +77,13 @@ def _part(part: Any) -> dict[str, Any]:
 def with_video(processor: Any, fps: float) -> Any:
     """A processor that has a video processor: frames are paired by hand, the rest is its own doing."""
     whole = copy.copy(processor)
-    whole.video_processor = _Pairs(processor.image_processor, fps)
+    stand_in = _Pairs if hasattr(processor.image_processor, "merge_size") else _Views
+    whole.video_processor = stand_in(processor.image_processor, fps)
     return whole
+
+
+def metadata(videos: list[np.ndarray], fps: float) -> list[VideoMetadata]:
+    return [VideoMetadata(len(video), fps, frames_indices=[*range(len(video))]) for video in videos]
 
 
 class _Pairs:
@@ -92,9 +98,37 @@ class _Pairs:
 
     def __call__(self, videos: list[np.ndarray], **options: Any) -> dict[str, Any]:
         pairs = [video_patches(self._image_processor, list(video)) for video in videos]
-        indices = [[*range(len(video))] for video in videos]
         return {
             "pixel_values_videos": torch.cat([values for values, _ in pairs]),
             "video_grid_thw": torch.tensor([grid for _, grid in pairs]),
-            "video_metadata": [VideoMetadata(len(one), self._fps, frames_indices=one) for one in indices],
+            "video_metadata": metadata(videos, self._fps),
         }
+
+
+class _Views:
+    """The same where each frame becomes one square view."""
+
+    valid_kwargs = VideosKwargs
+
+    def __init__(self, image_processor: Any, fps: float) -> None:
+        self._image_processor, self._fps = image_processor, fps
+
+    def __call__(self, videos: list[np.ndarray], **options: Any) -> dict[str, Any]:
+        pixels = torch.stack([torch.stack([self._view(frame) for frame in video]) for video in videos])
+        name = "pixel_values" if hasattr(self._image_processor, "max_image_size") else "pixel_values_videos"
+        return {name: pixels, "video_metadata": metadata(videos, self._fps)}
+
+    def _view(self, frame: np.ndarray) -> torch.Tensor:
+        picture = Image.fromarray(frame)
+        for size in self._sizes(*picture.size):
+            picture = picture.resize(size, self._image_processor.resample)
+        mean, std = (np.array(getattr(self._image_processor, f"image_{name}")) for name in ("mean", "std"))
+        return torch.from_numpy((np.asarray(picture) / 255 - mean) / std).permute(2, 0, 1).float()
+
+    def _sizes(self, width: int, height: int) -> list[tuple[int, int]]:
+        """SmolVLM resizes the longer side to that of a tile, the other one to an even number, and then to a square."""
+        if not hasattr(self._image_processor, "max_image_size"):
+            return [(self._image_processor.size["width"], self._image_processor.size["height"])]
+        side = self._image_processor.max_image_size["longest_edge"]
+        fitted = [side * length // max(width, height) for length in (width, height)]
+        return [tuple(length + length % 2 for length in fitted), (side, side)]

@@ -8,7 +8,7 @@ from models import MakeKamera, max_error, screenshot
 from prompts import Clip, Talk
 from rows import Row, named
 
-from kamera_agent import Window
+from kamera_agent import InputError, Window
 
 # An odd number of frames, at a rate that makes seconds with decimals.
 CLIP = Clip([screenshot(20 + i, 54, 72) for i in range(5)], fps=1.6)
@@ -19,6 +19,9 @@ IMAGE = screenshot(0, 70, 98)
 QUESTION = "what is it?"
 QWEN = named("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni_thinker")
 GLM = named("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
+
+VIEWS = named("llava_onevision", "internvl", "internvl-qwen3")
+SMOL = named("smolvlm")
 
 
 def fill(window: Window, parts: list[Any]) -> list[str]:
@@ -67,7 +70,29 @@ def test_beside_images_as_images(row: Row, make: MakeKamera) -> None:
     assert max_error(row.model(**inputs).logits[0, -1], window.logits(QUESTION)) <= 1e-4
 
 
-@pytest.mark.parametrize("row", QWEN + GLM, indirect=True)
+@pytest.mark.parametrize("row", VIEWS + SMOL, indirect=True)
+def test_views(row: Row, make: MakeKamera) -> None:
+    """Frames have no tiles. Clips are of one length, and SmolVLM's have no images beside them: more its processor
+    and its forward pass do not take."""
+    images = [] if row.backbone.name == "smolvlm" else [IMAGE]
+    parts = ["first", *images, CLIP, "then", TWIN, *images]
+    reference = Talk(row.model, row.processor).say("user", *parts, QUESTION).logits()
+    window = make().window()
+    fill(window, parts)
+    assert max_error(reference, window.logits(QUESTION)) <= 1e-4
+    assert max_error(reference, window.reference_logits(QUESTION)) <= 1e-4
+
+
+@pytest.mark.parametrize("row", named("llava_onevision"), indirect=True)
+def test_reference_of_clips_of_several_lengths(make: MakeKamera) -> None:
+    window = make().window()
+    fill(window, [CLIP, SHORT])
+    assert window.logits(QUESTION).isfinite().all()
+    with pytest.raises(InputError, match="Clips of 5, 2 frames"):
+        window.reference_logits(QUESTION)
+
+
+@pytest.mark.parametrize("row", QWEN + GLM + VIEWS + SMOL, indirect=True)
 def test_moved_and_recalled(row: Row, make: MakeKamera) -> None:
     """Exact after an edit; at full rank as good as a full prefill; blind it is not."""
     window = make(fidelity="exact").window()

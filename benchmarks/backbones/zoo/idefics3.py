@@ -30,6 +30,7 @@ TEMPLATE = template(
     opens={"system": "System:", "user": "User:", "assistant": "Assistant:"},
     closes=dict.fromkeys(("system", "user", "assistant"), "<end_of_utterance>\n"),
     image="<image>",
+    video="<video>",
     start="<|im_start|>",
 )
 TILE = 56

@@ -22,6 +22,7 @@ TEMPLATE = template(
     opens={role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")},
     closes=dict.fromkeys(("system", "user", "assistant"), "<|im_end|>\n"),
     image="<IMG_CONTEXT>\n",
+    video="<video>\n",
 )
 TILE = 56
 VISION = {

@@ -42,6 +42,7 @@ ONEVISION_TEMPLATE = template(
     opens={role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")},
     closes=dict.fromkeys(("system", "user", "assistant"), "<|im_end|>\n"),
     image="<image>\n",
+    video="<video>\n",
 )
 CLIP = {
     "model_type": "clip_vision_model",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kamera_agent.chunk import Chunk
+from kamera_agent.errors import InputError
 from kamera_agent.runtime.families.image_text import WrittenByRule
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
@@ -55,6 +56,12 @@ class LlavaOnevision(WrittenByRule):
         images = [chunk for chunk in chunks if chunk.kind == "image"]
         inputs = super().pixel_inputs(images) if images else {}
         if clips := [self._base_views(chunk) for chunk in chunks if chunk.kind == "frames"]:
+            if len({len(clip) for clip in clips}) > 1:
+                lengths = ", ".join(str(len(clip)) for clip in clips)
+                raise InputError(
+                    f"Clips of {lengths} frames: a plain forward pass of this model takes clips of one length only. "
+                    "The window itself can hold them."
+                )
             inputs["pixel_values_videos"] = torch.stack(clips)
         return inputs
 
