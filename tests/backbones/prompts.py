@@ -44,9 +44,11 @@ class Talk:
         images = [part for part in parts if isinstance(part, np.ndarray)]
         call = {"images": images or None, "add_special_tokens": False, "return_tensors": "pt"}
         clips = [part for part in parts if isinstance(part, Clip)]
-        processor = with_video(self.processor, clips[0].fps) if clips else self.processor
         if clips:
             call |= {"videos": [np.stack(clip.frames) for clip in clips], "videos_kwargs": {"fps": clips[0].fps}}
+        # Before transformers 5.24 some ask their video processor about images.
+        lacking = getattr(self.processor, "video_processor", self.processor) is None
+        processor = with_video(self.processor, clips[0].fps if clips else 1.0) if lacking else self.processor
         batch = processor(text=[text], **call)
         return {name: self._moved(value) for name, value in batch.items()}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
+from transformers import AutoTokenizer, ProcessorMixin
+
+# Not from the top: before transformers 5.24 there it stands in for itself where torchvision is missing.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from kamera_agent.runtime.families.base import Processors
 
