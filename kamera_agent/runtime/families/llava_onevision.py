@@ -49,8 +49,11 @@ class LlavaOnevision(WrittenByRule):
     def encoder_outputs(self, chunk: Chunk) -> Any:
         if chunk.kind == "image":
             return super().encoder_outputs(chunk)
-        inputs = self.pixel_inputs([chunk])
-        return self.model.model.get_video_features(**inputs, return_dict=True).pooler_output
+        # By place: transformers 5.24 calls the argument otherwise. Before, it left out the newline behind a clip here.
+        frames = self.pixel_inputs([chunk])["pixel_values_videos"]
+        rows: torch.Tensor = self.model.model.get_video_features(frames, return_dict=True).pooler_output[0]
+        num_frame_rows = len(frames[0]) * math.ceil(self._side / 2) ** 2
+        return torch.cat([rows[:num_frame_rows], self.model.model.image_newline[None].to(rows)])
 
     def pixel_inputs(self, chunks: Sequence[Chunk]) -> dict[str, Any]:
         images = [chunk for chunk in chunks if chunk.kind == "image"]
