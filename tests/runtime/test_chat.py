@@ -109,3 +109,30 @@ def test_a_template_that_drops_turns_is_refused() -> None:
 def test_no_template() -> None:
     with pytest.raises(ModelError, match="has no chat template"):
         template_of(None)  # type: ignore[arg-type]
+
+
+IMAGES = {
+    "in its place": (
+        LOOP
+        + "{{ m.role + '\n' }}{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
+        + "{% if part.type == 'image' %}{{ '<image>\n' }}{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}"
+        + "{{ '</s>' }}{% endfor %}",
+        "<image>\n",
+    ),
+    "images first": (
+        LOOP
+        + "{{ m.role.upper() + ': ' }}"
+        + "{% for part in m.content | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+        + "{% for part in m.content | selectattr('type', 'equalto', 'text') %}{{ part.text + ' ' }}{% endfor %}"
+        + "{% endfor %}",
+        "<image>\n",
+    ),
+    "strings only": (LOOP + "{{ m.role + ': ' + m.content + '</s>' }}{% endfor %}", "<image>"),
+    "whatever it gets": (LOOP + "{{ m.role }}: {{ m.content }}</s>{% endfor %}", "<image>"),
+    "no images": (LOOP + "{{ m.role }}: " + PARTS + "</s>{% endfor %}", "<image>"),
+}
+
+
+@pytest.mark.parametrize(("source", "expected"), IMAGES.values(), ids=IMAGES)
+def test_image_text(source: str, expected: str) -> None:
+    assert template_of(source).image_text("<image>") == expected

@@ -43,14 +43,16 @@ class Template:
         """Roles and texts, as the template writes them."""
         return self._render(messages, in_parts=self._in_parts)
 
-    def image_text(self) -> str:
-        """What the template adds to a user turn for an image; empty where it has no place for one."""
-        if not self._in_parts:
-            return ""
+    def image_text(self, token: str) -> str:
+        """What the template adds to a user turn for an image; the token alone where it has no place for one."""
         parts = [{"type": "text", "text": FIRST}, {"type": "image"}, {"type": "text", "text": SECOND}]
-        without, with_image = (self._apply([{"role": "user", "content": said}], ()) for said in (parts[::2], parts))
+        try:
+            without, with_image = (self._apply([{"role": "user", "content": said}], ()) for said in (parts[::2], parts))
+        except (TemplateError, TypeError):  # It takes contents as strings only.
+            return token
         start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(without, with_image, strict=False)))
-        return with_image[start : start + len(with_image) - len(without)]
+        added = with_image[start : start + len(with_image) - len(without)]
+        return added if token in added else token
 
     def apply(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
         """Messages and tools as apply_chat_template takes them, contents as strings."""

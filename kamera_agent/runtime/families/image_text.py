@@ -43,7 +43,7 @@ class ImageText(Family):
     @cached_property
     def image_text(self) -> str:
         """What a prompt says in the place of an image: the token, and what the chat template puts around it."""
-        return self.template.image_text() or self.image_token
+        return self.template.image_text(self.image_token)
 
     @property
     def image_options(self) -> Mapping[str, Any]:
