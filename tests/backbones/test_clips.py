@@ -19,7 +19,7 @@ IMAGE = screenshot(0, 70, 98)
 QUESTION = "what is it?"
 QWEN = named("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni_thinker")
 GLM = named("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
-
+PADDLE = named("paddleocr_vl")
 VIEWS = named("llava_onevision", "internvl", "internvl-qwen3")
 SMOL = named("smolvlm")
 
@@ -90,6 +90,16 @@ def test_reference_of_clips_of_several_lengths(make: MakeKamera) -> None:
     assert window.logits(QUESTION).isfinite().all()
     with pytest.raises(InputError, match="Clips of 5, 2 frames"):
         window.reference_logits(QUESTION)
+
+
+@pytest.mark.parametrize("row", PADDLE, indirect=True)
+def test_images_in_a_row(row: Row, make: MakeKamera) -> None:
+    """Where the model knows no clips."""
+    reference = Talk(row.model, row.processor).say("user", IMAGE, *CLIP.frames, QUESTION).logits()
+    window = make().window()
+    fill(window, [IMAGE, CLIP])
+    assert max_error(reference, window.logits(QUESTION)) <= 1e-4
+    assert max_error(reference, window.reference_logits(QUESTION)) <= 1e-4
 
 
 @pytest.mark.parametrize("row", QWEN + GLM + VIEWS + SMOL, indirect=True)

@@ -8,7 +8,9 @@ import torch
 from models import max_error, screenshot
 from prompts import Talk
 from rows import Row, rows
+from transformers import AutoConfig, Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
 
+from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni
 from kamera_agent import Kamera
 
 IMAGE, QUESTION = screenshot(0, 70, 98), "what is it?"
@@ -32,8 +34,24 @@ def save(row: Row, folder: Path) -> None:
 def test_from_pretrained(row: Row, tmp_path: Path) -> None:
     """Where torchvision is missing, as here, a family does with the parts that can be loaded."""
     save(row, tmp_path)
-    with Kamera.from_pretrained(str(tmp_path), device="cpu", dtype=torch.float32) as kamera:
+    with Kamera.from_pretrained(str(tmp_path), store=None, device="cpu", dtype=torch.float32) as kamera:
         window = kamera.window()
         window.add_image(IMAGE)
         reference = Talk(row.model, row.processor).say("user", IMAGE, QUESTION).logits()
+        assert max_error(reference, window.logits(QUESTION)) <= 1e-4
+
+
+def test_thinker_of_a_whole(tmp_path: Path) -> None:
+    """A checkpoint of all of Qwen2.5-Omni, as the public one is: its thinker is loaded."""
+    thinker, processor = qwen2_5_omni(torch.float32)
+    whole = Qwen2_5OmniForConditionalGeneration(
+        Qwen2_5OmniConfig(thinker_config=thinker.config.to_dict(), enable_audio_output=False)
+    )
+    whole.thinker.load_state_dict(thinker.state_dict())
+    save(Row(None, whole, processor, torch.float32), tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).model_type == "qwen2_5_omni"
+    with Kamera.from_pretrained(tmp_path, store=None, device="cpu", dtype=torch.float32) as kamera:
+        window = kamera.window()
+        window.add_image(IMAGE)
+        reference = Talk(thinker, processor).say("user", IMAGE, QUESTION).logits()
         assert max_error(reference, window.logits(QUESTION)) <= 1e-4

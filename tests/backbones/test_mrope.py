@@ -18,14 +18,22 @@ IMAGES = [screenshot(seed, *size) for seed, size in enumerate([(70, 98), (126, 8
 # Of one size, so that one rank is full for both.
 TWINS = [IMAGES[0], screenshot(9, 70, 98)]
 CLIP = Clip([screenshot(20 + i, 54, 72) for i in range(5)], fps=1.6)
-LAYOUTS = {"images": ["first", *IMAGES[:2], "then", *IMAGES[2:]], "clips": ["first", CLIP, "then", CLIP]}
+LAYOUTS: dict[str, list[Any]] = {
+    "images": ["first", *IMAGES[:2], "then", *IMAGES[2:]],
+    "clips": ["first", CLIP, "then", CLIP],
+}
 QUESTION = "what is it?"
 DEEP = named("qwen3_vl", "qwen3_vl_moe")
 ALL = named("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "glm4v", "glm4v_moe", "glm46v", "glm_ocr") + DEEP
+STILLS = named("paddleocr_vl")
+AXES = [
+    pytest.param(*row.values, layout, id=f"{row.id}-{layout}")
+    for layout in LAYOUTS
+    for row in (ALL + STILLS if layout == "images" else ALL)
+]
 
 
-@pytest.mark.parametrize("row", ALL, indirect=True)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("row", "layout"), AXES, indirect=["row"])
 def test_every_axis(row: Row, make: MakeKamera, layout: str) -> None:
     """Token for token what the model gives the whole prompt: four grids, two adjacent; two clips."""
     kamera = make(fidelity="exact")

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 from models import max_error
+from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
 
 from benchmarks.backbones.zoo.gemma3 import gemma3
 from benchmarks.backbones.zoo.internvl import internvl
 from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.parts import MAX_POSITIONS
 from benchmarks.backbones.zoo.pixtral import mistral3_ministral3
+from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni
 from kamera_agent import Kamera, UnsupportedModelError, WindowTooLongError
 
 
@@ -26,6 +28,16 @@ def test_visual_words_drawn_at_random() -> None:
     model, processor = ovis2(torch.float32)
     model.config.vision_config.tokenize_function = "gumbel_argmax"
     with pytest.raises(UnsupportedModelError, match="never the same chunk"):
+        Kamera(model, processor)
+
+
+def test_what_speaks() -> None:
+    """The whole of Qwen2.5-Omni: what it says is no text."""
+    thinker, processor = qwen2_5_omni(torch.float32)
+    config = Qwen2_5OmniConfig(thinker_config=thinker.config.to_dict(), enable_audio_output=False)
+    with torch.device("meta"):
+        model = Qwen2_5OmniForConditionalGeneration(config)
+    with pytest.raises(UnsupportedModelError, match="what it writes is served here; pass model"):
         Kamera(model, processor)
 
 

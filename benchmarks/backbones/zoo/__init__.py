@@ -21,6 +21,7 @@ from benchmarks.backbones.zoo.llava import (
     llava_onevision,
 )
 from benchmarks.backbones.zoo.ovis2 import ovis2
+from benchmarks.backbones.zoo.paddleocr_vl import paddleocr_vl
 from benchmarks.backbones.zoo.pixtral import llava_mistral, mistral3, mistral3_ministral3
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni, qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 
@@ -45,6 +46,7 @@ MATRIX = (
     Backbone("glm4v_moe", "GQA", glm4v_moe),
     Backbone("glm46v", "GQA", glm46v),
     Backbone("glm_ocr", "GQA", glm_ocr),
+    Backbone("paddleocr_vl", "GQA", paddleocr_vl),
     Backbone("gemma3", "GQA", gemma3),
     Backbone("llava", "MHA", llava),
     Backbone("llava-deepseek_v2", "MLA", llava_deepseek_v2),

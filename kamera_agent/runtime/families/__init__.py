@@ -18,6 +18,7 @@ from kamera_agent.runtime.families.internvl import InternVL
 from kamera_agent.runtime.families.llava import Llava
 from kamera_agent.runtime.families.llava_onevision import LlavaOnevision
 from kamera_agent.runtime.families.ovis2 import Ovis2
+from kamera_agent.runtime.families.paddleocr_vl import PaddleOcrVL
 from kamera_agent.runtime.families.pixtral import Mistral3
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
@@ -29,6 +30,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen25Omni,
     Qwen3VL,
     Glm4V,
+    PaddleOcrVL,
     Llava,
     LlavaOnevision,
     InternVL,

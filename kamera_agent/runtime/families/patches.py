@@ -76,11 +76,12 @@ class Patchifier:
         padded = pad_to_multiple(pixels, per_group)
         batch = self._stills(list(padded))
         num_groups = len(padded) // per_group
-        stills = batch["pixel_values"].view(num_groups, per_group, -1, 3, per_group, area)
-        values = stills[:, :, :, :, 0].permute(0, 2, 3, 1, 4).reshape(-1, 3 * per_group * area)
         grid = batch["image_grid_thw"][:1].clone()
         grid[0, 0] = num_groups
-        return values, grid
+        if per_group == 1:
+            return batch["pixel_values"], grid
+        stills = batch["pixel_values"].view(num_groups, per_group, -1, 3, per_group, area)
+        return stills[:, :, :, :, 0].permute(0, 2, 3, 1, 4).reshape(-1, 3 * per_group * area), grid
 
     def _stills(self, images: list[Pixels]) -> Any:
         # Told where the colours are: three rows of pixels look like three colours.
