@@ -13,7 +13,7 @@ from kamera_agent.config import Settings
 from kamera_agent.errors import WindowTooLongError
 from kamera_agent.layout import Piece
 from kamera_agent.library import Library, Loaded
-from kamera_agent.planner import Lying, Step, link, plan_steps
+from kamera_agent.planner import Lying, Regime, Step, link, plan_steps
 from kamera_agent.runtime.engine import Engine, Placed
 
 DECODE_BLOCK = 64
@@ -46,6 +46,8 @@ class Assembly:
         """Forget everything that lies in the pool."""
         self.pool = self._engine.new_pool()
         self.lying: list[Lying] = []
+        # Whether the pool was computed beyond the switch of the model's RoPE.
+        self._long = False
         self._reply: list[tuple[int, range]] = []
 
     def plan(
@@ -53,6 +55,7 @@ class Assembly:
     ) -> list[Step]:
         """What a run of these pieces would do. Raises WindowTooLongError."""
         self.check_length(pieces)
+        long = self._is_long(pieces)
         return plan_steps(
             pieces,
             self.lying,
@@ -60,7 +63,17 @@ class Assembly:
             self._library,
             answering=answering,
             unavailable=unavailable,
+            regime=Regime(long, switched=long != self._long),
         )
+
+    def room(self, pieces: Sequence[Piece]) -> int:
+        """Tokens that a reply behind these pieces may have: to the end of the window, or to the switch of its RoPE."""
+        decoder = self._engine.family.decoder
+        limit = decoder.max_positions if self._is_long(pieces) else decoder.switch or decoder.max_positions
+        return limit - max(_num_tokens(pieces), _num_positions(pieces))
+
+    def _is_long(self, pieces: Sequence[Piece]) -> bool:
+        return self._engine.family.decoder.is_long(_num_positions(pieces))
 
     def run(self, pieces: Sequence[Piece]) -> Assembled:
         """Put the pieces together in the pool and compute the logits behind the last one.
@@ -72,6 +85,7 @@ class Assembly:
         planned = perf_counter()
         try:
             batch = self._rebuild(steps, loaded)
+            self._long = self._is_long(pieces)
             rebuilt = perf_counter()
             logits, encoder_calls = self._engine.prefill(self.pool, batch)
         except BaseException:
@@ -122,8 +136,8 @@ class Assembly:
 
         keep: number of spans that stay in the pool; None keeps all.
         """
-        # Exact answers cannot use what is stored, so they do not pay for it.
-        if self._settings.fidelity != "exact":
+        # Exact answers cannot use what is stored, so they do not pay for it. What is stored is of short windows.
+        if self._settings.fidelity != "exact" and not self._long:
             self._remember(steps)
         for there in self.lying[len(self.lying) if keep is None else keep :]:
             self.pool.free(there.slots)
@@ -145,8 +159,7 @@ class Assembly:
     def check_length(self, pieces: Sequence[Piece]) -> None:
         """Raise WindowTooLongError when the model was not built for a window of these pieces."""
         limit = self._engine.family.decoder.max_positions
-        num_tokens = sum(len(piece.run.token_ids) for piece in pieces)
-        num_positions = sum(piece.run.extent for piece in pieces)
+        num_tokens, num_positions = _num_tokens(pieces), _num_positions(pieces)
         if max(num_tokens, num_positions) > limit:
             raise WindowTooLongError(
                 f"The window would hold {num_tokens} tokens over {num_positions} positions; the model was built for "
@@ -174,6 +187,7 @@ class Assembly:
                 self.pool.free(there.slots)
         num_new = sum(len(step.piece.run.token_ids) for step in steps if step.lying is None)
         self.pool.reserve(num_new + DECODE_BLOCK)
+        num_positions = _num_positions([step.piece for step in steps])
         lying, batch = [], []
         for index, step in enumerate(steps):
             run = step.piece.run
@@ -184,7 +198,7 @@ class Assembly:
             elif step.origin in ("recalled", "blind"):
                 self._engine.load(self.pool, placed, loaded[index].canonical, loaded[index].factors)
             elif step.origin == "moved":
-                self._engine.relocate(self.pool, placed)
+                self._engine.relocate(self.pool, placed, num_positions)
             lying.append(_lies(step, slots))
         self.lying = lying
         return batch
@@ -199,6 +213,14 @@ def _lies(step: Step, slots: tuple[range, ...]) -> Lying:
     chain = step.lying.chain if step.lying else step.chain
     exact_then = step.lying.exact_then if step.lying else step.exact
     return Lying(step.piece, slots, step.position, step.order, chain, exact_then, step.origin, step.exact)
+
+
+def _num_tokens(pieces: Sequence[Piece]) -> int:
+    return sum(len(piece.run.token_ids) for piece in pieces)
+
+
+def _num_positions(pieces: Sequence[Piece]) -> int:
+    return sum(piece.run.extent for piece in pieces)
 
 
 def _join(slots: Sequence[range]) -> tuple[range, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from blake3 import blake3
 
@@ -22,6 +22,19 @@ class Finder(Protocol):
     def find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None: ...
 
     def has_canonical(self, chunk: Chunk) -> bool: ...
+
+
+class Regime(NamedTuple):
+    """Which frequencies hold in a window of a model whose RoPE switches them beyond some length.
+
+    long: those beyond it; what the store holds is of the others. switched: what lies in the pool is of the others.
+    """
+
+    long: bool = False
+    switched: bool = False
+
+
+SHORT = Regime()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +61,7 @@ class Step:
     """What happens to one piece.
 
     lying: the KV it takes over, for kept and moved. match: the patch, for recalled.
-    antecedents: what stands before it now.
+    antecedents: what stands before it now. switched: there is KV to take, but of other RoPE frequencies.
     """
 
     piece: Piece
@@ -60,6 +73,7 @@ class Step:
     antecedents: Antecedents
     lying: Lying | None = None
     match: Match | None = None
+    switched: bool = False
 
 
 def make_plan(steps: Sequence[Step]) -> Plan:
@@ -93,11 +107,13 @@ def plan_steps(
     *,
     answering: bool,
     unavailable: frozenset[bytes] = frozenset(),
+    regime: Regime = SHORT,
 ) -> list[Step]:
     """Decide for every piece how its KV comes to be.
 
     lying: what the pool holds, in order. answering: the last piece is computed whatever happens, because the
-    logits behind it are wanted. unavailable: digests of chunks that the store turned out not to have.
+    logits behind it are wanted. unavailable: digests of chunks that the store turned out not to have. regime: KV of
+    other frequencies than the window's is computed anew.
     """
     num_kept, partners = _match_lying(pieces, lying)
     steps: list[Step] = []
@@ -107,9 +123,14 @@ def plan_steps(
         chain = link(chain, piece.run)
         step = Step(piece, position, order, "computed", all(s.exact for s in steps), chain, _antecedents(steps))
         if not (answering and index == len(pieces) - 1):
+            computed = step
             step = _reuse(step, partners.get(index), index < num_kept, fidelity)
+            if regime.switched and step.lying:
+                step = replace(computed, switched=True)
             if step.origin == "computed" and isinstance(piece.run, Chunk) and piece.run.digest not in unavailable:
                 step = _recall(step, piece.run, fidelity, library)
+                if regime.long and step.origin != "computed":
+                    step = replace(computed, switched=True)
         steps.append(step)
         position += piece.run.extent
         order += len(piece.run.token_ids)

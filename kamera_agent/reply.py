@@ -17,7 +17,9 @@ FinishReason = Literal["stop", "length"]
 class Usage:
     """What a turn cost and what it was spared.
 
-    tokens_*: tokens of the window by the origin of their KV. tokens_generated: tokens of the reply.
+    tokens_*: tokens of the window by the origin of their KV. tokens_switched: those among the computed whose KV was
+    there, but of other RoPE frequencies than the window has at its length (longrope). tokens_generated: tokens of the
+    reply.
     encoder_calls, encoder_avoided: chunks that went through the vision encoder, and those that did not have to.
     bytes_read: KV and factors read from the store for this turn.
     bytes_written: KV and factors handed to the store since the window's previous turn, off the critical path.
@@ -28,6 +30,7 @@ class Usage:
     tokens_moved: int
     tokens_recalled: int
     tokens_blind: int
+    tokens_switched: int
     tokens_generated: int
     encoder_calls: int
     encoder_avoided: int
@@ -56,7 +59,8 @@ class Reply:
     """An answer.
 
     span_id: id of the reply's span in the window; None when it is empty.
-    finish_reason: "stop" at a stop token, "length" at max_new_tokens or the end of the window.
+    finish_reason: "stop" at a stop token, "length" at max_new_tokens, at the end of the window, or where its RoPE would
+        switch frequencies (longrope); the next answer goes on beyond.
     """
 
     text: str
@@ -77,6 +81,9 @@ def make_usage(assembled: Assembled, num_generated: int, bytes_written: int) -> 
         tokens_moved=plan.num_tokens("moved"),
         tokens_recalled=plan.num_tokens("recalled"),
         tokens_blind=plan.num_tokens("blind"),
+        tokens_switched=sum(
+            len(step.piece.run.token_ids) for step in assembled.steps if step.switched and step.origin == "computed"
+        ),
         tokens_generated=num_generated,
         encoder_calls=assembled.encoder_calls,
         encoder_avoided=num_chunks - assembled.encoder_calls,

@@ -228,13 +228,14 @@ class Window:
             asked = self._ask(question)
             reply_id = self._items.reserve_id("reply")
             with self._engine.answering():
-                assembled = self._assembly.run(lay_out([*self._items.live, *asked], self._family, reply_id))
+                pieces = lay_out([*self._items.live, *asked], self._family, reply_id)
+                assembled = self._assembly.run(pieces)
                 token = sampler.draw(assembled.logits)
             self._items.append(*asked)
             first = perf_counter()
-            room = self._family.decoder.max_positions - sum(len(step.piece.run.token_ids) for step in assembled.steps)
             try:
-                token = yield from self._decode(token, sampler, streamer, min(max_new_tokens, room))
+                most = min(max_new_tokens, self._assembly.room(pieces))
+                token = yield from self._decode(token, sampler, streamer, most)
             finally:
                 decoded = perf_counter()
                 span_id = self._enter_reply(reply_id)

@@ -77,9 +77,12 @@ class Engine:
         return KVPool(self.family.decoder.kv_shape)
 
     @torch.no_grad()
-    def relocate(self, pool: KVPool, placed: Placed) -> None:
-        """Turn a span's keys to its position and enter its place in the order."""
-        pool.relocate(placed.slots, *self._tables(placed))
+    def relocate(self, pool: KVPool, placed: Placed, num_positions: int = 0) -> None:
+        """Turn a span's keys to its position and enter its place in the order.
+
+        num_positions: of the whole window, for a RoPE that switches its frequencies.
+        """
+        pool.relocate(placed.slots, *self._tables(placed, num_positions))
         self._place(pool, placed)
 
     @torch.no_grad()
@@ -90,7 +93,10 @@ class Engine:
         canonical: Sequence[tuple[torch.Tensor, ...]],
         factors: Sequence[tuple[torch.Tensor, ...]] | None,
     ) -> None:
-        """Rebuild a chunk from canonical KV and a patch (None: blind), turned to its position."""
+        """Rebuild a chunk from canonical KV and a patch (None: blind), turned to its position.
+
+        Only in a window before the switch of a RoPE that has one: so is what canonical KV was computed in.
+        """
         pool.load(placed.slots, canonical, factors, *self._tables(placed))
         self._place(pool, placed)
 
@@ -128,8 +134,11 @@ class Engine:
             return self.family.embed(run, self.encoder.features(run))
         return self.family.embed(run, None)
 
-    def _tables(self, placed: Placed) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.family.decoder.rope_tables(self.family.positions(placed.run, placed.position))
+    def _tables(self, placed: Placed, num_positions: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        positions = self.family.positions(placed.run, placed.position)
+        # A rotary embedding whose frequencies switch keeps the present ones as its state.
+        with self.lock:
+            return self.family.decoder.rope_tables(positions, num_positions)
 
     def _place(self, pool: KVPool, placed: Placed) -> None:
         pool.place(placed.slots, placed.order, self.family.both_ways(placed.run))

@@ -39,6 +39,7 @@ TIMES = {
 # Field of Usage -> its counter: name, help.
 COUNTS = {
     "tokens_generated": ("generation_tokens", "Tokens of replies."),
+    "tokens_switched": ("switched_tokens", "Tokens computed again because the RoPE of the model switched."),
     "encoder_calls": ("encoder_calls", "Chunks of windows that went through the vision encoder for an answer."),
     "encoder_avoided": ("encoder_calls_avoided", "Chunks of windows that did not have to."),
 }

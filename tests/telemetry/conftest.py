@@ -25,6 +25,7 @@ def reply() -> Reply:
             tokens_moved=100,
             tokens_recalled=50,
             tokens_blind=0,
+            tokens_switched=5,
             tokens_generated=4,
             encoder_calls=1,
             encoder_avoided=3,

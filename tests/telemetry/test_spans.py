@@ -55,6 +55,7 @@ def test_the_attributes_of_a_reply(spans: InMemorySpanExporter, reply: Reply) ->
         "kamera.tokens_moved": 100,
         "kamera.tokens_recalled": 50,
         "kamera.tokens_blind": 0,
+        "kamera.tokens_switched": 5,
         "kamera.tokens_generated": 4,
         "kamera.encoder_calls": 1,
         "kamera.encoder_avoided": 3,

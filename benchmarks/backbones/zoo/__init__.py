@@ -22,6 +22,7 @@ from benchmarks.backbones.zoo.llava import (
 )
 from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.paddleocr_vl import paddleocr_vl
+from benchmarks.backbones.zoo.phi4_multimodal import phi4_multimodal
 from benchmarks.backbones.zoo.pixtral import llava_mistral, mistral3, mistral3_ministral3
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni, qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 
@@ -64,4 +65,5 @@ MATRIX = (
     Backbone("mistral3-ministral3", "GQA", mistral3_ministral3),
     Backbone("aya_vision", "GQA", aya_vision),
     Backbone("ovis2", "GQA", ovis2),
+    Backbone("phi4_multimodal", "GQA", phi4_multimodal),
 )

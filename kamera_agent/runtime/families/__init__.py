@@ -19,6 +19,7 @@ from kamera_agent.runtime.families.llava import Llava
 from kamera_agent.runtime.families.llava_onevision import LlavaOnevision
 from kamera_agent.runtime.families.ovis2 import Ovis2
 from kamera_agent.runtime.families.paddleocr_vl import PaddleOcrVL
+from kamera_agent.runtime.families.phi4_multimodal import Phi4Multimodal
 from kamera_agent.runtime.families.pixtral import Mistral3
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
@@ -41,6 +42,7 @@ FAMILIES: tuple[type[Family], ...] = (
     AyaVision,
     Ovis2,
     Gemma3,
+    Phi4Multimodal,
     TextOnly,
 )
 ATTENTION_WITH_MASK = ("sdpa", "eager")

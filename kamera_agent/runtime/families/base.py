@@ -99,7 +99,7 @@ class Family(ABC):
 
     def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
         """Decoder inputs [T, hidden] of a run; features as from encode, None for text."""
-        token_ids = torch.tensor(run.token_ids, device=self.decoder.device)
+        token_ids = torch.tensor(run.token_ids, dtype=torch.long, device=self.decoder.device)
         placeholders = self.placeholders(run)
         # A placeholder may lie outside the vocabulary.
         embeds: torch.Tensor = self.decoder.module.get_input_embeddings()(token_ids.masked_fill(placeholders, 0))
@@ -275,7 +275,7 @@ class Family(ABC):
             "adapters": adapters and [adapters, sorted(self.model.active_adapters())],
             "dtype": str(self.decoder.kv_shape.dtype),
             "attention": config._attn_implementation,
-            "inv_freq": digest_tensors(dict(self.decoder.rotary.named_buffers())),
+            "inv_freq": digest_tensors(self.decoder.frequencies),
             "anchor": list(self.anchor_ids),
         }
 

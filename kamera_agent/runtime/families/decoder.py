@@ -89,9 +89,17 @@ class Decoder:
 
     @property
     def rotary(self) -> nn.Module:
-        """The model's own rotary embedding; its frequencies are part of the identity."""
+        """The model's own rotary embedding."""
         module: nn.Module = self.module.rotary_emb
         return module
+
+    @property
+    def frequencies(self) -> dict[str, torch.Tensor]:
+        """The rotary frequencies of a short window, by name."""
+        if self.switch is not None:
+            # The embedding keeps those of its last forward pass.
+            self.rope_tables(torch.zeros(1, 1))
+        return dict(self.rotary.named_buffers())
 
     @cached_property
     def max_positions(self) -> int:
@@ -103,15 +111,36 @@ class Decoder:
         return int(self.config.max_position_embeddings)
 
     @cached_property
+    def switch(self) -> int | None:
+        """Positions a window may have before RoPE changes the frequencies of all its tokens (longrope); None: never."""
+        rope = getattr(self.config, "rope_parameters", None) or {}
+        return int(rope["original_max_position_embeddings"]) if rope.get("rope_type") == "longrope" else None
+
+    def is_long(self, num_positions: int) -> bool:
+        """Whether a window of so many positions is beyond the switch."""
+        return self.switch is not None and num_positions > self.switch
+
+    @cached_property
     def _tables_by_kind(self) -> bool:
         return "layer_type" in signature(self.rotary.forward).parameters
 
-    def rope_tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The model's own cos and sin [1 or L, T, R] in the KV dtype, for positions [A, T]."""
+    def rope_tables(self, positions: torch.Tensor, num_positions: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """The model's own cos and sin [1 or L, T, R] in the KV dtype, for positions [A, T].
+
+        num_positions: of the window, which decide the frequencies where they switch.
+        """
         like = torch.empty(0, dtype=self.kv_shape.dtype, device=self.device)
         # M-RoPE takes [3, 1, T], everything else [1, T].
         where = positions.to(self.device)
         where = where[:, None] if len(where) > 1 else where
+        if self.switch is not None:
+            # The largest position of a forward pass decides: the window's last one comes along.
+            last = where.new_full((*where.shape[:-1], 1), max(num_positions - 1, 0))
+            cos, sin = self._tables(like, torch.cat([where, last], dim=-1))
+            return cos[:, :-1], sin[:, :-1]
+        return self._tables(like, where)
+
+    def _tables(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not self._tables_by_kind:
             return self._table(like, where)
         tables = {kind: self._table(like, where, kind) for kind in set(self.kinds)}
@@ -181,8 +210,8 @@ class InterleavedDecoder(Decoder):
 class SlidingRotaryDecoder(InterleavedDecoder):
     """RoPE in the sliding layers only, as in Cohere 2; a full layer's keys have no position."""
 
-    def rope_tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cos, sin = super().rope_tables(positions)
+    def _tables(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = super()._tables(like, where)
         turning = torch.tensor([kind == SLIDING for kind in self.kinds], device=self.device)[:, None, None]
         return cos.where(turning, 1), sin.where(turning, 0)
 
@@ -240,6 +269,8 @@ DECODERS: dict[str, type[Decoder]] = {
     "gemma3_text": HeadFirstDecoder,
     "glm4v_text": InterleavedDecoder,
     "glm_ocr_text": InterleavedDecoder,
+    "phi3": FusedDecoder,
+    "phi4_multimodal": FusedDecoder,
     "mistral4": LatentDecoder,
 }
 

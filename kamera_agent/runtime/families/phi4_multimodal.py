@@ -1,0 +1,60 @@
+"""Phi-4-multimodal: tiles under a mask, a vision adapter, longrope."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from kamera_agent.chunk import Chunk
+from kamera_agent.runtime.families.image_text import WrittenByRule, accepted
+from kamera_agent.runtime.families.parts import require_torchvision
+from kamera_agent.vision.image import Pixels
+
+ADAPTER, ADAPTER_FOLDER = "vision", "vision-lora"
+
+
+class WithVisionAdapter:
+    """Loads the model, and turns its vision adapter on where the checkpoint has one beside the weights."""
+
+    @staticmethod
+    def from_pretrained(model_id: str, revision: str | None = None, **options: Any) -> Any:
+        model: Any = AutoModelForCausalLM.from_pretrained(model_id, revision=revision, **options)
+        if find_adapter_config_file(model_id, subfolder=ADAPTER_FOLDER, revision=revision):
+            folder = {"subfolder": ADAPTER_FOLDER, "revision": revision}
+            model.load_adapter(model_id, adapter_name=ADAPTER, adapter_kwargs=folder)
+            model.set_adapter(ADAPTER)
+        return model
+
+
+class Phi4Multimodal(WrittenByRule):
+    """Phi-4-multimodal, its eyes (arXiv 2503.01743)."""
+
+    model_types = ("phi4_multimodal",)
+    auto_model = WithVisionAdapter
+
+    @classmethod
+    def load_processor(cls, model_id: str, revision: str | None) -> Any:
+        require_torchvision(cls)
+        return super().load_processor(model_id, revision)
+
+    def find_decoder(self) -> Any:
+        return self.model.model
+
+    @cached_property
+    def image_token_id(self) -> int:
+        return int(self.model.config.vision_config.image_token_id)
+
+    def expand(self, pixels: Pixels) -> str:
+        return self.image_token * int(self.image_inputs([pixels])["num_img_tokens"][0])
+
+    def encoder_outputs(self, chunk: Chunk) -> Any:
+        encoder = self.model.model.embed_tokens_extend.image_embed
+        token_ids = torch.tensor([chunk.token_ids], device=self.model.device)
+        token_ids = token_ids[token_ids == self.image_token_id][None]
+        # It writes over embeddings; of those nothing is left.
+        nothing = torch.zeros(*token_ids.shape, self.decoder.config.hidden_size, device=self.model.device)
+        return encoder(token_ids, nothing, **accepted(encoder.forward, self.pixel_inputs([chunk])))
