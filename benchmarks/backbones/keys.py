@@ -15,18 +15,17 @@ from kamera_agent.runtime.slot_cache import cache_argument
 def keys_of_model(kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
     """Per layer the rotated keys [H, T, D] of a chunk at positions [A, T], by the text model with a cache of its own.
 
-    embeds: decoder inputs [T, hidden], or as wide as that and what deepstack adds.
+    embeds: decoder inputs, as the family's embed gives them.
     """
     decoder, cache = kamera.family.decoder, DynamicCache()
     masks = {kind: _mask(kamera, chunk, kind) for kind in set(decoder.kinds)}
-    first, *levels = embeds.split(decoder.config.hidden_size, dim=1)
-    deepstack = {"visual_pos_masks": torch.ones(1, len(embeds)).bool(), "deepstack_visual_embeds": levels}
+    first, extras = kamera.family.unpack(embeds)
     decoder.module(
         inputs_embeds=first[None],
         position_ids=positions[:, None] if len(positions) > 1 else positions,
         attention_mask=masks if len(masks) > 1 else masks[decoder.kinds[0]],
         **{cache_argument(decoder.module): cache},
-        **(deepstack if levels else {}),
+        **extras,
     )
     return [layer.values[0] if decoder.kv_shape.values_first else layer.keys[0] for layer in cache.layers]
 

@@ -25,7 +25,7 @@ LAYOUTS: dict[str, list[Any]] = {
 QUESTION = "what is it?"
 DEEP = named("qwen3_vl", "qwen3_vl_moe")
 ALL = named("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "glm4v", "glm4v_moe", "glm46v", "glm_ocr") + DEEP
-STILLS = named("paddleocr_vl")
+STILLS = named("paddleocr_vl", "ernie4_5_vl_moe")
 AXES = [
     pytest.param(*row.values, layout, id=f"{row.id}-{layout}")
     for layout in LAYOUTS

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from models import max_error
+from models import max_error, screenshot
 from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
 
+from benchmarks.backbones.zoo.ernie4_5_vl import ernie4_5_vl_moe
 from benchmarks.backbones.zoo.gemma3 import gemma3
 from benchmarks.backbones.zoo.internvl import internvl
 from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.parts import MAX_POSITIONS
 from benchmarks.backbones.zoo.pixtral import mistral3_ministral3
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni
-from kamera_agent import Kamera, UnsupportedModelError, WindowTooLongError
+from kamera_agent import InputError, Kamera, UnsupportedModelError, WindowTooLongError
 
 
 def test_text_that_sees_what_follows() -> None:
@@ -39,6 +40,11 @@ def test_what_speaks() -> None:
         model = Qwen2_5OmniForConditionalGeneration(config)
     with pytest.raises(UnsupportedModelError, match="what it writes is served here; pass model"):
         Kamera(model, processor)
+
+
+def test_seconds_drawn_into_frames() -> None:
+    with Kamera(*ernie4_5_vl_moe(torch.float32)) as kamera, pytest.raises(InputError, match="Add the frames as images"):
+        kamera.window().add_frames([screenshot(0), screenshot(1)])
 
 
 @pytest.mark.parametrize("build", [internvl, mistral3_ministral3])

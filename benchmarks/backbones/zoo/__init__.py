@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.backbones.zoo.aya_vision import aya_vision
 from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl, deepseek_vl_hybrid
+from benchmarks.backbones.zoo.ernie4_5_vl import ernie4_5_vl_moe
 from benchmarks.backbones.zoo.gemma3 import gemma3
 from benchmarks.backbones.zoo.glm4v import glm4v, glm4v_moe, glm46v, glm_ocr
 from benchmarks.backbones.zoo.idefics3 import idefics3, smolvlm
@@ -48,6 +49,7 @@ MATRIX = (
     Backbone("glm46v", "GQA", glm46v),
     Backbone("glm_ocr", "GQA", glm_ocr),
     Backbone("paddleocr_vl", "GQA", paddleocr_vl),
+    Backbone("ernie4_5_vl_moe", "GQA", ernie4_5_vl_moe),
     Backbone("gemma3", "GQA", gemma3),
     Backbone("llava", "MHA", llava),
     Backbone("llava-deepseek_v2", "MLA", llava_deepseek_v2),

@@ -11,6 +11,7 @@ from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.aya_vision import AyaVision
 from kamera_agent.runtime.families.base import Family, Processors
 from kamera_agent.runtime.families.deepseek_vl import DeepseekVL
+from kamera_agent.runtime.families.ernie4_5_vl import Ernie45VL
 from kamera_agent.runtime.families.gemma3 import Gemma3
 from kamera_agent.runtime.families.glm4v import Glm4V
 from kamera_agent.runtime.families.idefics3 import Idefics3, SmolVLM
@@ -32,6 +33,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen3VL,
     Glm4V,
     PaddleOcrVL,
+    Ernie45VL,
     Llava,
     LlavaOnevision,
     InternVL,

@@ -112,6 +112,10 @@ class Family(ABC):
         token_ids = torch.tensor(run.token_ids, device=self.decoder.device)
         return torch.isin(token_ids, torch.tensor(sorted(self.placeholder_ids), device=token_ids.device))
 
+    def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Of what embed returned: [Q, hidden] that the decoder begins with, what else it is told of these tokens."""
+        return embeds, {}
+
     def hidden_states(
         self,
         embeds: torch.Tensor,
@@ -120,7 +124,8 @@ class Family(ABC):
         cache: SlotCache,
     ) -> torch.Tensor:
         """Decoder output [Q, hidden] for embeds as from embed, positions [A, Q] and masks as Decoder takes them."""
-        return self.decoder.hidden_states(embeds, positions, masks, cache)
+        first, extras = self.unpack(embeds)
+        return self.decoder.hidden_states(first, positions, masks, cache, **extras)
 
     def both_ways(self, run: Run) -> torch.Tensor | None:
         """Which tokens [T] bool of a run see each other whatever their order, neighbours among themselves.

@@ -266,6 +266,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "cohere2": SlidingRotaryDecoder,
     "deepseek_v2": ComplexLatentDecoder,
     "deepseek_v3": LatentDecoder,
+    "ernie4_5_vl_moe_text": InterleavedDecoder,
     "gemma3_text": HeadFirstDecoder,
     "glm4v_text": InterleavedDecoder,
     "glm_ocr_text": InterleavedDecoder,

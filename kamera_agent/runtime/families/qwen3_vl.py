@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,7 +12,6 @@ from kamera_agent.runtime.families.base import Run
 from kamera_agent.runtime.families.image_text import rows_of
 from kamera_agent.runtime.families.mrope import MRope
 from kamera_agent.runtime.families.patches import Grid
-from kamera_agent.runtime.slot_cache import SlotCache
 
 
 class Qwen3VL(MRope):
@@ -48,16 +47,8 @@ class Qwen3VL(MRope):
             levels[self.placeholders(run)] = features[:, hidden:]
         return torch.cat([embeds, levels], dim=1)
 
-    def hidden_states(
-        self,
-        embeds: torch.Tensor,
-        positions: torch.Tensor,
-        masks: Mapping[str, torch.Tensor] | None,
-        cache: SlotCache,
-    ) -> torch.Tensor:
+    def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         first, *levels = embeds.split(self.decoder.config.hidden_size, dim=1)
         # Adding zero to a token without pixels changes nothing.
         everywhere = torch.ones(1, len(embeds), dtype=torch.bool, device=embeds.device)
-        return self.decoder.hidden_states(
-            first, positions, masks, cache, visual_pos_masks=everywhere, deepstack_visual_embeds=levels
-        )
+        return first, {"visual_pos_masks": everywhere, "deepstack_visual_embeds": levels}
