@@ -105,7 +105,7 @@ class Header:
     """A record without its tensors.
 
     key: identity of the record.
-    chunk: digest of the chunk it belongs to (equal to key.digest for canonical KV).
+    chunk: digest of the chunk it belongs to (equal to key.digest for canonical KV in full).
     kind: "canonical" or "patch".
     attributes: small JSON facts about the tensors (for a patch: antecedents, ranks, energy, error).
     num_bytes: bytes of the tensors.
@@ -123,6 +123,7 @@ class Record:
     """What a store keeps: a header and, per layer, the tensors of that layer.
 
     Canonical KV: layers[l] = (K pre-RoPE [H, T, D], V [H, T, D]); for MLA (raw k_pe [1, T, P], c_KV [1, T, C]).
+    In int8: (K, V, step of K [H, 1, D], step of V [H, T, 1]).
     Patch: layers[l] = (U [T, r_l], V [r_l, W]), W numbers of a token's K and V, or (U, V, scale [r_l]) in int8; r_l
     may differ and be 0.
     Tensors are contiguous and lie on the CPU. Nobody writes to them once they are in a record.

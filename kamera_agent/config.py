@@ -9,6 +9,7 @@ from kamera_agent.errors import SettingError
 
 Fidelity = Literal["exact", "patched", "blind"]
 Rank = int | Literal["auto"] | None
+Canonical = Literal["full", "int8"]
 
 DEFAULT_RANK = 32
 DEFAULT_STORE = "~/.cache/kamera"
@@ -25,6 +26,8 @@ class Settings:
         the budgets.
     error_budget: for "auto", the relative Frobenius error a layer's patch may leave, 0 to 1.
     byte_budget: for "auto", the share of the chunk's KV bytes that all its factors may take, 0 to 1.
+    canonical: how canonical KV is kept. "full": in the dtype of the model's KV. "int8": with one step a component of K
+        and one a token of V; patches are fitted against what that gives.
     fidelity: which origins an answer may rest on. "exact": computed and kept; nothing is stored. "patched": all but
         blind. "blind": everything.
     namespace: chunks of different namespaces never meet, however equal.
@@ -37,6 +40,7 @@ class Settings:
     rank: Rank = None
     error_budget: float = 0.1
     byte_budget: float = 0.25
+    canonical: Canonical = "full"
     fidelity: Fidelity = "patched"
     namespace: str = "default"
     encoder_cache_bytes: int = 512 * MIB
@@ -51,6 +55,8 @@ class Settings:
             raise SettingError(f"rank is {self.rank}; use at least 1 (fidelity='blind' reuses without a patch).")
         if self.fidelity not in get_args(Fidelity):
             raise SettingError(f"fidelity is {self.fidelity!r}; use one of {', '.join(get_args(Fidelity))}.")
+        if self.canonical not in get_args(Canonical):
+            raise SettingError(f"canonical is {self.canonical!r}; use one of {', '.join(get_args(Canonical))}.")
         if not self.namespace:
             raise SettingError("namespace is empty; give it a name.")
         for name in ("error_budget", "byte_budget"):

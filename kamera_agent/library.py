@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,9 @@ import torch
 from kamera_agent.chunk import Antecedents, Chunk, Header, Key, Record
 from kamera_agent.config import DEFAULT_RANK, Settings
 from kamera_agent.errors import StoreClosedError
+from kamera_agent.runtime.compression import compressed
 from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.kernels.reference import expanded
 from kamera_agent.runtime.patch import LayerKV, Patch, fit
 from kamera_agent.store.base import Store
 
@@ -78,7 +81,7 @@ class Library:
         """
         self._require_open()
         headers = self._store.headers(chunk.digest)
-        if not any(header.kind == "canonical" for header in headers):
+        if self._canonical_key(chunk).digest not in (header.key.digest for header in headers):
             return None
         patches = [header for header in headers if header.kind == "patch"]
         matches = [match for header in patches if (match := self._match(header, antecedents))]
@@ -86,13 +89,16 @@ class Library:
 
     def has_canonical(self, chunk: Chunk) -> bool:
         """Whether the chunk's canonical KV is in the store."""
-        return any(header.kind == "canonical" for header in self._store.headers(chunk.digest))
+        digest = self._canonical_key(chunk).digest
+        return any(header.key.digest == digest for header in self._store.headers(chunk.digest))
 
     def load(self, wanted: Sequence[tuple[Chunk, Match | None]]) -> list[Loaded | None]:
         """Read chunks and their patches, all in one go; None for a chunk with anything missing or damaged."""
-        keys = [key for chunk, match in wanted for key in (chunk.key, match and match.key) if key]
-        records = self._store.get_many(keys)
-        return [_join(records.get(chunk.digest), match, records) for chunk, match in wanted]
+        canonical = [self._canonical_key(chunk) for chunk, _ in wanted]
+        records = self._store.get_many([*canonical, *(match.key for _, match in wanted if match)])
+        return [
+            _join(records.get(key.digest), match, records) for key, (_, match) in zip(canonical, wanted, strict=True)
+        ]
 
     def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> None:
         """Have a computed chunk written down by the worker: canonical KV, and the patch for these antecedents.
@@ -118,6 +124,12 @@ class Library:
     def _require_open(self) -> None:
         if self._closed:
             raise StoreClosedError("This Kamera was closed; make a new one.")
+
+    def _canonical_key(self, chunk: Chunk) -> Key:
+        """Key of the record of its canonical KV; what is kept otherwise has a key of its own."""
+        if self._settings.canonical == "full":
+            return chunk.key
+        return Key.of(**{**json.loads(chunk.key.material), "canonical": self._settings.canonical})
 
     def _match(self, header: Header, antecedents: Antecedents) -> Match | None:
         facts = header.attributes
@@ -151,14 +163,25 @@ class Library:
         ):
             return
         loaded = self.load([(chunk, None)])[0]
-        canonical = [(k, v) for k, v in loaded.canonical] if loaded else self._engine.canonical(chunk)
+        canonical = loaded.canonical if loaded else self._new_canonical(chunk)
         device = conditioned[0][0].device
-        patch = fit(conditioned, [(k.to(device), v.to(device)) for k, v in canonical], self._settings)
+        patch = fit(conditioned, [_states(layer, device) for layer in canonical], self._settings)
         records = [_patch_record(chunk, patch, antecedents, self._settings)]
         if not loaded:
-            records.append(Record.of(chunk.key, chunk.digest, "canonical", [_to_cpu(layer) for layer in canonical]))
+            key = self._canonical_key(chunk)
+            records.append(Record.of(key, chunk.digest, "canonical", [_to_cpu(layer) for layer in canonical]))
         self._store.put_many(records)
         self.bytes_written += sum(record.header.num_bytes for record in records)
+
+    def _new_canonical(self, chunk: Chunk) -> tuple[tuple[torch.Tensor, ...], ...]:
+        layers = self._engine.canonical(chunk)
+        return tuple(compressed(*layer) for layer in layers) if self._settings.canonical == "int8" else layers
+
+
+def _states(layer: tuple[torch.Tensor, ...], device: torch.device) -> LayerKV:
+    """K and V [H, T, D] of a layer of canonical KV, however it is kept: what a rebuild starts from."""
+    keys, values, *steps = (tensor.to(device) for tensor in layer)
+    return expanded(keys, values, *steps) if steps else (keys, values)
 
 
 def _nothing() -> None:
@@ -197,9 +220,11 @@ def _to_cpu(layer: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _rank_label(settings: Settings) -> str:
+    """What a patch was fitted for; one fitted over other canonical KV, or for another rank, does not serve."""
+    over = "" if settings.canonical == "full" else f":{settings.canonical}"
     if settings.rank == "auto":
-        return f"auto:{settings.error_budget}:{settings.byte_budget}"
-    return str(settings.rank or DEFAULT_RANK)
+        return f"auto:{settings.error_budget}:{settings.byte_budget}{over}"
+    return f"{settings.rank or DEFAULT_RANK}{over}"
 
 
 def _grade(fitted: Antecedents, present: Antecedents) -> Grade | None:

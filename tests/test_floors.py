@@ -44,6 +44,7 @@ ROOMS = {
     "runtime/capture.py": 3,
     "runtime/kv_pool.py": 3,
     "runtime/slot_cache.py": 3,
+    "runtime/compression.py": 2,
     "runtime/patch.py": 2,
     "runtime/rope.py": 2,
     "runtime/upload.py": 2,

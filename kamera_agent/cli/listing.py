@@ -71,11 +71,11 @@ def gather(headers: Iterable[Header]) -> list[StoredChunk]:
 
 
 def _chunk(digest: bytes, headers: list[Header]) -> StoredChunk:
-    canonical = next((header for header in headers if header.kind == "canonical"), None)
+    canonical = [header for header in headers if header.kind == "canonical"]
     return StoredChunk(
         digest=digest.hex(),
-        facts=json.loads(canonical.key.material) if canonical else {},
-        canonical_bytes=canonical.num_bytes if canonical else 0,
+        facts=json.loads(canonical[0].key.material) if canonical else {},
+        canonical_bytes=sum(header.num_bytes for header in canonical),
         patches=tuple(_patch(header) for header in headers if header.kind == "patch"),
     )
 

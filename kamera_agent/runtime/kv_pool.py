@@ -177,9 +177,9 @@ class KVPool:
     ) -> None:
         """Rebuild a chunk in its slots: canonical + patch, then one rotation to its positions.
 
-        canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]). factors: per layer (U [T, r], V [r, numbers of a
-        token's K and V]) in the KV dtype or (U, V, scale [r]) in int8; None for blind reuse. Neither is written to.
-        cos, sin: [1 or L, T, R].
+        canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]), or (K, V, step of K [H, 1, D], step of V [H, T, 1])
+        with K and V in int8. factors: per layer (U [T, r], V [r, numbers of a token's K and V]) in the KV dtype, or
+        (U, V, scale [r]) in int8; None for blind reuse. Neither is written to. cos, sin: [1 or L, T, R].
         """
         for layers, kv, patch in self._arriving(canonical, factors):
             turns = (cos, sin) if len(cos) == 1 else (cos[layers], sin[layers])

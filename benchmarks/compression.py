@@ -1,0 +1,105 @@
+"""What canonical KV in int8 costs and saves, on the trained pocket model.
+
+    python -m benchmarks.compression --json
+
+Windows of three pictures and a question. A first Kamera computes and remembers them, a second one over the same store
+recalls all three behind the same antecedents. kl is the mean divergence (nats) of its next-token distribution from that
+of a full prefill, same the share of windows whose most probable token is the same, canonical_bytes and patch_bytes are
+means a chunk, error is the mean relative error of the patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+import torch
+import transformers
+
+from benchmarks.fidelity.cases import SCENES, Case, draw_case
+from kamera_agent import Kamera, Window
+from kamera_agent.pocket.renderer import draw
+
+NUM_PICTURES = 3
+RANKS: tuple[Any, ...] = (8, 32, "auto")
+CANONICAL = ("full", "int8")
+
+
+def draw_cases(count: int) -> list[Case]:
+    """So many windows, the scenes taking turns; "now" is for pictures that change places."""
+    scenes = [scene for scene in SCENES if scene != "now"]
+    return [draw_case(scenes[seed % len(scenes)], NUM_PICTURES, seed) for seed in range(count)]
+
+
+def look(kamera: Kamera, case: Case) -> Window:
+    """A window of the case's pictures."""
+    window = kamera.window()
+    for picture in case.window:
+        shown = draw(picture)
+        window.add_image(shown if shown.ndim == 3 else shown[0])
+    return window
+
+
+def measure(first: Kamera, cases: Sequence[Case], **options: Any) -> dict[str, float]:
+    """Figures of one way to keep chunks, means over the cases."""
+    divergences, same, sizes, errors = [], [], {"canonical": [0], "patch": [0]}, []
+    for case in cases:
+        question = next(iter(case.questions.values())).text
+        with Kamera(first.family.model, first.family.processors, **options) as writer:
+            window = look(writer, case)
+            window.logits(question)
+            full = window.reference_logits(question).double().log_softmax(-1)
+            writer.flush()
+            with Kamera(first.family.model, first.family.processors, store=writer.store, **options) as reader:
+                window = look(reader, case)
+                found = window.logits(question).double().log_softmax(-1)
+                assert {span.origin for span in window.spans if span.kind == "image"} == {"recalled"}
+            headers = writer.store.headers()
+        divergences.append(float((full.exp() * (full - found)).sum()))
+        same.append(float(full.argmax() == found.argmax()))
+        for header in headers:
+            sizes[header.kind].append(header.num_bytes)
+        errors += [header.attributes["error"] for header in headers if header.kind == "patch"]
+    return {
+        "kl": round(statistics.mean(divergences), 6),
+        "same": round(statistics.mean(same), 4),
+        "canonical_bytes": round(sum(sizes["canonical"]) / (NUM_PICTURES * len(cases))),
+        "patch_bytes": round(sum(sizes["patch"]) / (NUM_PICTURES * len(cases))),
+        "error": round(statistics.mean(errors), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
+    parser.add_argument("--cases", type=int, default=60, help="windows (default 60)")
+    options = parser.parse_args()
+    cases, ways = draw_cases(options.cases), []
+    with Kamera.pocket() as first:
+        for rank, canonical in product(RANKS, CANONICAL):
+            way = {"rank": rank, "canonical": canonical}
+            figures = measure(first, cases, **way)
+            print("  ".join(f"{name} {value}" for name, value in (way | figures).items()), flush=True)
+            ways.append(way | figures)
+    result = {
+        "ways": ways,
+        "conditions": {
+            "model": "pocket",
+            "dtype": "float32",
+            "pictures": NUM_PICTURES,
+            "cases": options.cases,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "date": datetime.now(UTC).date().isoformat(),
+        },
+    }
+    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

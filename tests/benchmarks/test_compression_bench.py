@@ -1,0 +1,15 @@
+from benchmarks.compression import draw_cases, measure
+from kamera_agent import Kamera
+
+
+def test_int8_saves_bytes_and_full_rank_is_a_full_prefill() -> None:
+    """One case. A picture of the pocket model has more tokens than 32: "auto" with a small error budget stands in."""
+    with Kamera.pocket() as first:
+        figures = {
+            canonical: measure(
+                first, draw_cases(1), rank="auto", error_budget=0.01, byte_budget=1.0, canonical=canonical
+            )
+            for canonical in ("full", "int8")
+        }
+    assert figures["int8"]["canonical_bytes"] < 0.3 * figures["full"]["canonical_bytes"]
+    assert all(figure["kl"] < 1e-3 and figure["same"] == 1 for figure in figures.values())
