@@ -1,5 +1,7 @@
 """The eager twins against Hugging Face's rotary functions and float64 arithmetic."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -113,3 +115,10 @@ def test_many_layers_are_turned_a_few_at_a_time(seeded: torch.Generator) -> None
 
 def test_the_cpu_runs_the_twins() -> None:
     assert kernels_for(torch.device("cpu")) is EAGER
+
+
+def test_the_package_does_without_triton() -> None:
+    """On a CPU nothing of ours asks for it, so it need not be installed."""
+    blocked = "import sys; sys.modules['triton'] = None; import kamera_agent; kamera_agent.Kamera.pocket().close()"
+    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
