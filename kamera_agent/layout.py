@@ -55,16 +55,19 @@ def lay_out(items: Sequence[Item], family: Family, reply_id: str | None = None) 
     for item in items:
         if not item.run.token_ids:
             continue
+        run = item.run
         if item.role != role or item.new_turn:
-            pieces += _turn(item.id, role, item.role, family)
+            pieces += _turn(item.id, role, item.role, family, text_follows=isinstance(run, TextRun))
+            if item.kind == "text":
+                run = TextRun(family.first_words(role, item.role, item.text))
             role = item.role
-        pieces.append(Piece(item.id, item.kind, item.role, item.run))
+        pieces.append(Piece(item.id, item.kind, item.role, run))
     if reply_id is not None:
-        pieces += _turn(reply_id, role, "assistant", family)
+        pieces += _turn(reply_id, role, "assistant", family, text_follows=True)
     return pieces
 
 
-def _turn(first_id: str, before: str | None, role: str, family: Family) -> list[Piece]:
+def _turn(first_id: str, before: str | None, role: str, family: Family, *, text_follows: bool) -> list[Piece]:
     """The markup that opens a turn; nothing where the anchor has opened it."""
-    token_ids = family.opening_turn(role) if before is None else family.turn(before, role)
+    token_ids = family.turn(before, role, text_follows=text_follows)
     return [Piece(f"{first_id}:turn", "turn", role, TextRun(token_ids))] if token_ids else []

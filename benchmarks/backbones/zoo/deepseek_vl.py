@@ -22,7 +22,7 @@ from benchmarks.backbones.zoo.parts import INITIALIZER_RANGE, build, siglip, tem
 
 BEGIN, END, IMAGE = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<image_placeholder>"  # noqa: RUF001
 TEMPLATE = template(
-    opens={"system": "", "user": "User:", "assistant": "Assistant:"},
+    opens={"system": "", "user": "User: ", "assistant": "Assistant: "},
     closes={"system": "\n\n", "user": "\n\n", "assistant": END},
     image=IMAGE,
     start=BEGIN,

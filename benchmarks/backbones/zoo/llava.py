@@ -32,8 +32,8 @@ from benchmarks.backbones.zoo.parts import (
 )
 
 TEMPLATE = template(
-    opens={"system": "", "user": "USER:\n", "assistant": "ASSISTANT:\n"},
-    closes={"system": "\n", "user": "\n", "assistant": "</s>"},
+    opens={"system": "", "user": "USER: ", "assistant": "ASSISTANT: "},
+    closes={"system": " ", "user": " ", "assistant": "</s>"},
     image="<image>",
     start="<s>",
 )

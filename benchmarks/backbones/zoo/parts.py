@@ -32,7 +32,7 @@ def template(opens: Mapping[str, str], closes: Mapping[str, str], image: str, st
     return (
         f"{{% macro parts(message) %}}{{% for part in message.content %}}{part}{{% endfor %}}{{% endmacro %}}"
         f"{_say(start)}{{% for message in messages %}}{''.join(turns)}{{% endfor %}}"
-        f"{{% if add_generation_prompt %}}{_say(opens['assistant'])}{{% endif %}}"
+        f"{{% if add_generation_prompt %}}{_say(opens['assistant'].rstrip(' '))}{{% endif %}}"
     )
 
 

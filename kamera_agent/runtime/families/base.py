@@ -155,32 +155,39 @@ class Family(ABC):
         return self.chat.default_system
 
     @cached_property
-    def _openings(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Tokens before a system prompt, and before the first words of a user without one."""
-        tokenizer = self.processors.tokenizer
-        # What the tokenizer, not the template, puts in front.
-        added = tuple(tokenizer("")["input_ids"])
-        start = added if added == (tokenizer.bos_token_id,) else ()
-        before = [self.markup(text) for text in (self.chat.opening, self.chat.plain)]
-        system, plain = (ids if ids[: len(start)] == start else start + ids for ids in before)
-        return system, plain
-
-    @cached_property
     def anchor_ids(self) -> tuple[int, ...]:
         """The opening tokens that every window begins with: the attention sink."""
-        system, plain = self._openings
+        system, plain = (self._opening(text.rstrip(" ")) for text in (self.chat.opening, self.chat.plain))
         if self.default_system:
             return system
         return tuple(one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(system, plain, strict=False)))
 
-    def opening_turn(self, role: str) -> tuple[int, ...]:
-        """Tokens between the anchor and the first text, by the role that says it."""
-        system, plain = self._openings
-        return (system if role == "system" else plain)[len(self.anchor_ids) :]
+    def _opening(self, text: str) -> tuple[int, ...]:
+        """Tokens of the first markup, with what the tokenizer, not the template, puts in front."""
+        tokenizer, token_ids = self.processors.tokenizer, self.markup(text)
+        added = tuple(tokenizer("")["input_ids"])
+        start = added if added == (tokenizer.bos_token_id,) else ()
+        return token_ids if token_ids[: len(start)] == start else start + token_ids
 
-    def turn(self, before: str, role: str) -> tuple[int, ...]:
-        """Tokens that close a turn of one role and open one of another."""
-        return self.markup(self.chat.turn(before, role))
+    def turn(self, before: str | None, role: str, *, text_follows: bool = False) -> tuple[int, ...]:
+        """Tokens that close a turn of one role, or follow the anchor, and open one of another.
+
+        text_follows: leaves a space at the end to the text, as tokenizers do.
+        """
+        written = self.chat.turn(before, role)
+        if text_follows:
+            written = written.removesuffix(" ")
+        return self.markup(written) if before else self._opening(written)[len(self.anchor_ids) :]
+
+    def first_words(self, before: str | None, role: str, text: str) -> tuple[int, ...]:
+        """Tokens of a text that begins a turn, behind what `turn` gives with text_follows."""
+        spaced = self.chat.turn(before, role).endswith(" ") and self._spaces_are_text
+        return self.tokenize(f" {text}" if spaced else text)
+
+    @cached_property
+    def _spaces_are_text(self) -> bool:
+        """Whether a space must be written before a word to get its tokens inside a text; some put it there anyway."""
+        return self.tokenize(": word") == self.tokenize(":") + self.tokenize(" word")
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

@@ -96,8 +96,10 @@ class ChatFormat:
             default = plain.removeprefix(opening).removesuffix(to_first)
         return cls(opening, plain, default, between | {("system", "user"): to_first}, ends)
 
-    def turn(self, before: str, role: str) -> str:
-        """What closes a turn of one role and opens one of another."""
+    def turn(self, before: str | None, role: str) -> str:
+        """What closes a turn of one role and opens one of another. before: None at the beginning."""
+        if before is None:
+            return self.opening if role == "system" else self.plain
         if (before, role) in self.between:
             return self.between[before, role]
         return self.between[("user", "assistant") if role == "assistant" else ("assistant", "user")]
