@@ -24,7 +24,7 @@ from benchmarks.backbones.zoo.llava import (
 from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.paddleocr_vl import paddleocr_vl
 from benchmarks.backbones.zoo.phi4_multimodal import phi4_multimodal
-from benchmarks.backbones.zoo.pixtral import llava_mistral, mistral3, mistral3_ministral3
+from benchmarks.backbones.zoo.pixtral import llava_mistral, mistral3, mistral3_ministral3, mistral3_mistral4
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni, qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 
 Attention = Literal["GQA", "MHA", "MLA"]
@@ -65,6 +65,7 @@ MATRIX = (
     Backbone("deepseek_vl_hybrid", "MHA", deepseek_vl_hybrid),
     Backbone("mistral3", "GQA", mistral3),
     Backbone("mistral3-ministral3", "GQA", mistral3_ministral3),
+    Backbone("mistral3-mistral4", "MLA", mistral3_mistral4),
     Backbone("aya_vision", "GQA", aya_vision),
     Backbone("ovis2", "GQA", ovis2),
     Backbone("phi4_multimodal", "GQA", phi4_multimodal),
