@@ -75,7 +75,9 @@ class Sampler:
 
     def draw(self, logits: torch.Tensor) -> int:
         """One token id, for next-token logits [vocab] in float32."""
-        allowed = logits.index_fill(0, self._never.to(logits.device), float("-inf"))
+        # A placeholder may lie outside the vocabulary.
+        never = self._never[self._never < len(logits)].to(logits.device)
+        allowed = logits.index_fill(0, never, float("-inf"))
         if self._constraint is None:
             return self._choose(allowed)
         token = self._choose(self._constraint.mask(allowed))

@@ -16,6 +16,7 @@ from kamera_agent.runtime.families.gemma3 import Gemma3
 from kamera_agent.runtime.families.glm4v import Glm4V
 from kamera_agent.runtime.families.idefics3 import Idefics3, SmolVLM
 from kamera_agent.runtime.families.internvl import InternVL
+from kamera_agent.runtime.families.kimi_k25 import KimiK25
 from kamera_agent.runtime.families.llava import Llava
 from kamera_agent.runtime.families.llava_onevision import LlavaOnevision
 from kamera_agent.runtime.families.ovis2 import Ovis2
@@ -45,6 +46,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Ovis2,
     Gemma3,
     Phi4Multimodal,
+    KimiK25,
     TextOnly,
 )
 ATTENTION_WITH_MASK = ("sdpa", "eager")
