@@ -46,7 +46,7 @@ example-video: $(READY)
 	@$(BIN)/python examples/video_qa/execute.py build/video_qa
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(READY)
 	@$(BIN)/ruff check
