@@ -1,21 +1,113 @@
 """What cannot be served exactly is refused, with the reason and what to do."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from models import max_error, screenshot
-from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
+from prompts import Talk
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlavaConfig,
+    Qwen2_5OmniConfig,
+    Qwen2_5OmniForConditionalGeneration,
+)
 
 from benchmarks.backbones.zoo.ernie4_5_vl import ernie4_5_vl_moe
 from benchmarks.backbones.zoo.gemma3 import gemma3
 from benchmarks.backbones.zoo.internvl import internvl
+from benchmarks.backbones.zoo.llava import llava
 from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.parts import MAX_POSITIONS
 from benchmarks.backbones.zoo.pixtral import mistral3_ministral3
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni
 from kamera_agent import InputError, Kamera, UnsupportedModelError, WindowTooLongError
+
+# Model type -> what its refusal says.
+UNSERVED = {
+    "qwen3_5": "'linear_attention': a recurrent state",
+    "qwen3_next": "'linear_attention': a recurrent state",
+    "nemotron_h": "'linear_attention': a recurrent state",
+    "lfm2_vl": "'conv': a convolution's state",
+    "deepseek_v32": "'indexed_attention': an index with keys of its own",
+    "mistral_large4": "'indexed_attention': an index with keys of its own",
+    "llama4": "'chunked_attention': chunks of attention that begin at absolute positions",
+    "paligemma": "prefix-LM",
+}
+
+
+@pytest.mark.parametrize("model_type", UNSERVED)
+def test_before_the_weights_are_read(model_type: str, tmp_path: Path) -> None:
+    """The folder holds a configuration and nothing else."""
+    options = {"text_config": {"model_type": "lfm2", "full_attn_idxs": [0]}} if model_type == "lfm2_vl" else {}
+    AutoConfig.for_model(model_type, **options).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=UNSERVED[model_type]):
+        Kamera.from_pretrained(str(tmp_path), store=None)
+
+
+def test_unserved_text_model_inside(tmp_path: Path) -> None:
+    LlavaConfig(text_config={"model_type": "qwen3_next"}).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="Layer 0 is of kind 'linear_attention'"):
+        Kamera.from_pretrained(str(tmp_path), store=None)
+
+
+def test_loaded_already() -> None:
+    config = AutoConfig.for_model("qwen3_next", num_hidden_layers=4)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UnsupportedModelError, match="Layer 0 is of kind 'linear_attention'"):
+        Kamera(model, object())
+
+
+@pytest.mark.parametrize("parts", ["some", "all"])
+def test_offloaded(parts: str) -> None:
+    """Parameters that are not where the others are, as accelerate leaves them."""
+    model, processor = llava(torch.float32)
+    (model.model.language_model.layers[-1] if parts == "some" else model).to("meta")
+    with pytest.raises(UnsupportedModelError, match=r"lies on .*meta; its layers must be on one device"):
+        Kamera(model, processor)
+
+
+def test_mapped_to_several_devices() -> None:
+    model, processor = llava(torch.float32)
+    model.hf_device_map = {"model.vision_tower": 0, "model.language_model": 1}
+    with pytest.raises(UnsupportedModelError, match="lies on 0, 1, cpu"):
+        Kamera(model, processor)
+    model.hf_device_map = {"": "cpu"}
+    Kamera(model, processor).close()
+
+
+def test_quantized_cache() -> None:
+    model, processor = llava(torch.float32)
+    model.generation_config.cache_implementation = "quantized"
+    with pytest.raises(UnsupportedModelError, match=r"cache_implementation is 'quantized'.*canonical='int8'"):
+        Kamera(model, processor)
+
+
+def test_attention_that_takes_no_mask() -> None:
+    """The one thing that is changed about a model, and it is said."""
+    model, processor = llava(torch.float32)
+    reference = Talk(model, processor).say("user", "first", screenshot(0), "what is it?").logits()
+    model.config._attn_implementation = "flash_attention_2"
+    with pytest.warns(UserWarning, match="'flash_attention_2' takes no 4-D mask; the model was switched to 'sdpa'"):
+        kamera = Kamera(model, processor)
+    assert {part._attn_implementation for part in (model.config, model.config.text_config)} == {"sdpa"}
+    with kamera:
+        window = kamera.window()
+        window.add_text("first")
+        window.add_image(screenshot(0))
+        assert max_error(reference, window.logits("what is it?")) <= 1e-4
+
+
+def test_attention_that_takes_no_mask_and_no_other_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = llava(torch.float32)
+    model.config._attn_implementation = "flash_attention_2"
+    monkeypatch.setattr(type(model.model.language_model), "_supports_sdpa", False)
+    with pytest.raises(UnsupportedModelError, match="takes no 4-D mask, and LlavaForConditionalGeneration has no sdpa"):
+        Kamera(model, processor)
 
 
 def test_text_that_sees_what_follows() -> None:

@@ -142,15 +142,6 @@ def test_processor_without_its_parts(models: dict[str, Any]) -> None:
         Kamera(models["qwen2_5_vl"], object())
 
 
-def test_attention_that_takes_no_mask(
-    models: dict[str, Any], processor: PocketProcessor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = models["qwen2_5_vl"]
-    monkeypatch.setattr(type(model.config), "_attn_implementation", "flash_attention_2")
-    with pytest.raises(UnsupportedModelError, match=r"'flash_attention_2' takes no 4-D mask.*'sdpa'"):
-        Kamera(model, processor)
-
-
 def test_model_cast_after_loading(processor: PocketProcessor) -> None:
     """model.to(bfloat16) rounds the rotary frequencies along with the weights."""
     with pytest.raises(ConventionError, match="dtype="):

@@ -34,20 +34,6 @@ TEMPLATE = template(
     start="<s>",
 )
 TURNS = ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]"]
-YARN = {
-    "rope_parameters": {
-        "rope_type": "yarn",
-        "rope_theta": 1e6,
-        "factor": 4.0,
-        "original_max_position_embeddings": MAX_POSITIONS,
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "mscale": 1.0,
-        "mscale_all_dim": 1.0,
-        "llama_4_scaling_beta": 0.1,
-    },
-    "max_position_embeddings": 4 * MAX_POSITIONS,
-}
 PATCH = 14
 VISION = {
     "model_type": "pixtral",
@@ -109,13 +95,29 @@ def mistral3(dtype: torch.dtype) -> tuple[Any, Any]:
 
 def mistral3_ministral3(dtype: torch.dtype) -> tuple[Any, Any]:
     """Ministral 3: YaRN, and queries that grow beyond the original length."""
-    return mistral3_over("ministral3", dtype, sliding_window=None, **YARN)
+    return mistral3_over("ministral3", dtype, sliding_window=None, **_yarn())
 
 
 def mistral3_mistral4(dtype: torch.dtype) -> tuple[Any, Any]:
     """Mistral Small 4: the same over latents."""
     head_dim = LATENT["qk_nope_head_dim"] + LATENT["qk_rope_head_dim"]
-    return mistral3_over("mistral4", dtype, **LATENT | {"head_dim": head_dim}, **YARN)
+    return mistral3_over("mistral4", dtype, **LATENT | {"head_dim": head_dim}, **_yarn())
+
+
+def _yarn() -> dict[str, Any]:
+    """YaRN, and queries that grow beyond the original length. Anew, as configurations write into it."""
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": 1e6,
+        "factor": 4.0,
+        "original_max_position_embeddings": MAX_POSITIONS,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    }
+    return {"rope_parameters": rope, "max_position_embeddings": 4 * MAX_POSITIONS}
 
 
 def mistral3_over(text_model: str, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ TEMPLATE = template(
     image="",
     start="<s>",
 )
-OPTIONS: dict[str, dict[str, Any]] = {"llama": {}, "qwen3": {}, "deepseek_v3": LATENT}
+OPTIONS: dict[str, dict[str, Any]] = {"llama": {}, "qwen3": {}, "phi3": {}, "deepseek_v3": LATENT}
 
 
 def text_only(model_type: str, dtype: torch.dtype) -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from kamera_agent.runtime.families.pixtral import Mistral3
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.qwen3_vl import Qwen3VL
+from kamera_agent.runtime.families.refusals import check_config, check_model, take_masks
 from kamera_agent.runtime.families.text_only import TextOnly
 
 FAMILIES: tuple[type[Family], ...] = (
@@ -49,7 +50,6 @@ FAMILIES: tuple[type[Family], ...] = (
     KimiK25,
     TextOnly,
 )
-ATTENTION_WITH_MASK = ("sdpa", "eager")
 
 
 def family_for(model: Any, processor: Any) -> Family:
@@ -57,21 +57,22 @@ def family_for(model: Any, processor: Any) -> Family:
 
     processor: a Hugging Face processor, or any object with `tokenizer` and, for a model with eyes, `image_processor`
     (`video_processor` is used where it is there).
-    Raises UnsupportedModelError for a model no family knows, or one whose attention takes no 4-D mask.
+    A kind of attention that takes no 4-D mask is switched to sdpa, with a warning.
+    Raises UnsupportedModelError for a model that no family knows or that cannot be served exactly.
     """
-    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    family = find_family(model_type)
-    attention = model.config._attn_implementation
-    if attention not in ATTENTION_WITH_MASK:
-        raise UnsupportedModelError(
-            f"attn_implementation={attention!r} takes no 4-D mask; load the model with attn_implementation='sdpa'."
-        )
+    config = getattr(model, "config", None)
+    if config is not None:
+        check_config(config)
+    family = find_family(getattr(config, "model_type", type(model).__name__))
     needed = ("tokenizer", "image_processor") if family.has_eyes else ("tokenizer",)
     if missing := [name for name in needed if not hasattr(processor, name)]:
         raise ModelError(f"The processor {type(processor).__name__} has no {' and no '.join(missing)}.")
     model.eval()
     eyes, video = (getattr(processor, name, None) for name in ("image_processor", "video_processor"))
-    return family(model, Processors(processor.tokenizer, eyes, video, processor))
+    served = family(model, Processors(processor.tokenizer, eyes, video, processor))
+    check_model(model)
+    take_masks(model)
+    return served
 
 
 def find_family(model_type: str) -> type[Family]:
@@ -91,7 +92,9 @@ def load(model_id: str, *, device: str, dtype: str | torch.dtype, revision: str 
     """
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        family = find_family(AutoConfig.from_pretrained(model_id, revision=revision).model_type)
+        config = AutoConfig.from_pretrained(model_id, revision=revision)
+        check_config(config)
+        family = find_family(config.model_type)
         processor = family.load_processor(model_id, revision)
         model: Any = family.auto_model.from_pretrained(
             model_id, revision=revision, dtype=dtype, attn_implementation="sdpa"

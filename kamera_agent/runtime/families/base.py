@@ -44,7 +44,7 @@ class Processors(NamedTuple):
 
 
 class Family(ABC):
-    """One backbone, behind the words of the design. Holds the model; never changes it.
+    """One backbone, behind the words of the design. Holds the model; changes nothing of it.
 
     model_types: the Hugging Face `config.model_type` values it serves.
     auto_model: the class that loads its checkpoints.

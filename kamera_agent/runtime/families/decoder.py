@@ -16,12 +16,17 @@ from kamera_agent.runtime.kv_pool import Heads, KVShape
 from kamera_agent.runtime.slot_cache import SlotCache, cache_argument
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-# Why a layer of another kind cannot be rebuilt from chunks.
+RECURRENT = "a recurrent state that no chunk can bring back"
+INDEXED = "an index with keys of its own, which no chunk keeps, picks what a query sees"
+# Why a layer of another kind cannot be rebuilt from chunks. Some kinds had other names before transformers 5.24.
 REASONS = {
-    "linear_attention": "a recurrent state that no chunk can bring back",
-    "mamba": "a recurrent state that no chunk can bring back",
+    "linear_attention": RECURRENT,
+    "mamba": RECURRENT,
+    "hybrid": RECURRENT,
     "conv": "a convolution's state that no chunk can bring back",
     "chunked_attention": "chunks of attention that begin at absolute positions, which a moved span would leave",
+    "indexed_attention": INDEXED,
+    "deepseek_sparse_attention": INDEXED,
 }
 
 
@@ -43,7 +48,7 @@ class Decoder:
         self.module = module
         self.config = module.config
         self.device: torch.device = next(module.parameters()).device
-        _check_kinds(self.kinds)
+        check_kinds(self.kinds)
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -281,7 +286,8 @@ def decoder_of(module: Any) -> Decoder:
     return DECODERS.get(module.config.model_type, Decoder)(module)
 
 
-def _check_kinds(kinds: Sequence[str]) -> None:
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raise UnsupportedModelError for a kind of layer that no chunk can rebuild, naming the first."""
     for layer, kind in enumerate(kinds):
         if kind not in (FULL, SLIDING):
             reason = REASONS.get(kind, "an attention that is not rebuilt from chunks yet")
