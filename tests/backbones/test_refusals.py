@@ -36,6 +36,8 @@ UNSERVED = {
     "mistral_large4": "'indexed_attention': an index with keys of its own",
     "llama4": "'chunked_attention': chunks of attention that begin at absolute positions",
     "paligemma": "prefix-LM",
+    "gemma3n": "take the KV of earlier ones",
+    "gemma4": "full layers have longer heads than sliding ones",
 }
 
 

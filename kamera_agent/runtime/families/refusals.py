@@ -8,9 +8,14 @@ from typing import Any
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.decoder import check_kinds
 
+UNEVEN = "full layers have longer heads than sliding ones, and one shape of KV is kept for all. Use Gemma 3."
 # Model types whose configuration does not show it in the kinds of its layers.
 REASONS = {
-    "paligemma": "tokens of the prompt see what follows them (prefix-LM), so what stands behind a chunk changes its KV",
+    "paligemma": "tokens of the prompt see what follows them (prefix-LM), so what stands behind a chunk changes its KV. "
+    "Use a model that is causal over text.",
+    "gemma3n": "the last layers take the KV of earlier ones. Use Gemma 3.",
+    "gemma4": UNEVEN,
+    "gemma4_unified": UNEVEN,
 }
 ATTENTION_WITH_MASK = ("sdpa", "eager")
 
@@ -18,7 +23,7 @@ ATTENTION_WITH_MASK = ("sdpa", "eager")
 def check_config(config: Any) -> None:
     """Raise UnsupportedModelError for a configuration of a model that cannot be served whatever its weights."""
     if reason := REASONS.get(config.model_type):
-        raise UnsupportedModelError(f"{config.model_type}: {reason}. Use a model with causal attention over text.")
+        raise UnsupportedModelError(f"{config.model_type}: {reason}")
     check_kinds(getattr(config.get_text_config(), "layer_types", None) or ())
 
 
