@@ -20,11 +20,6 @@ TRAIN_FONTS = (
 )
 HELD_OUT_FONTS = ("OpenSans-Regular.ttf", "RobotoSlab-Regular.otf")
 
-# Pixels: labels are 11 to 13 high, values 13 to 16.
-LABEL_SIZES = (11, 12, 13)
-VALUE_SIZES = (13, 14, 15, 16)
-JPEG_QUALITIES = (60, 75, 85, 95)
-
 Colour = tuple[int, int, int]
 
 
@@ -77,20 +72,28 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """What styles are drawn from. held_out_pairs: whether cards show only pairs that training never saw."""
+    """What styles are drawn from.
+
+    held_out_pairs: whether cards show only pairs that training never saw. label_sizes, value_sizes: heights in pixels.
+    jpeg_qualities: that pictures are stored with. jitter: pixels that a text or a mark may be off, to either side.
+    """
 
     fonts: tuple[str, ...] = TRAIN_FONTS
     themes: tuple[Theme, ...] = TRAIN_THEMES
     held_out_pairs: bool = False
+    label_sizes: tuple[int, ...] = (11, 12, 13)
+    value_sizes: tuple[int, ...] = (13, 14, 15, 16)
+    jpeg_qualities: tuple[int, ...] = (60, 75, 85, 95)
+    jitter: int = 3
 
     def draw(self, rng: np.random.Generator) -> Style:
         """A seeded style."""
         return Style(
             self.fonts[rng.integers(len(self.fonts))],
             self.themes[rng.integers(len(self.themes))],
-            int(rng.choice(LABEL_SIZES)),
-            int(rng.choice(VALUE_SIZES)),
-            int(rng.choice(JPEG_QUALITIES)),
+            int(rng.choice(self.label_sizes)),
+            int(rng.choice(self.value_sizes)),
+            int(rng.choice(self.jpeg_qualities)),
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from blake3 import blake3
 
 from kamera_agent.pocket.screen import Card, Mark, Picture, Screen, Shift, Shot
-from kamera_agent.pocket.style import JPEG_QUALITIES, LOOKS, Looks
+from kamera_agent.pocket.style import LOOKS, Looks
 from kamera_agent.pocket.words import COLOURS, ITEMS, NUMBERS, PERSONS, ROOMS, SHAPES, TITLES, ZONES
 
 # changes: two screens of prices, before and after. links: owners, rooms and keys that lead from one to the next.
@@ -24,7 +24,6 @@ CLASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rooms": (PERSONS, ROOMS),
     "keys": (ROOMS, NUMBERS),
 }
-JITTER = 3
 MAX_CHANGES = 3
 # One label-value pair in so many is never shown in training.
 HELD_OUT = 10
@@ -119,7 +118,7 @@ class World:
                 Mark(shape, palettes[shape][stages[shape]], int(cell), self._shift(), self._shift())
                 for shape, cell in zip(shapes, cells, strict=True)
             )
-            seed, jpeg = int(self._rng.integers(1 << 31)), int(self._rng.choice(JPEG_QUALITIES))
+            seed, jpeg = int(self._rng.integers(1 << 31)), int(self._rng.choice(self._looks.jpeg_qualities))
             shots.append(Shot(columns, rows, zones, marks, seed, jpeg))
             for shape in shapes:
                 stages[shape] = min(stages[shape] + int(self._rng.random() < 0.5), len(COLOURS) - 1)
@@ -165,7 +164,7 @@ class World:
         return self._size.grids[self._rng.integers(len(self._size.grids))]
 
     def _shift(self) -> Shift:
-        right, down = self._rng.integers(-JITTER, JITTER + 1, 2)
+        right, down = self._rng.integers(-self._looks.jitter, self._looks.jitter + 1, 2)
         return Shift(int(right), int(down))
 
     def _pick(self, pool: Sequence[Any], count: int) -> list[Any]:

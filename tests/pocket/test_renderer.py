@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kamera_agent.pocket.renderer import draw_screen, draw_shot
-from kamera_agent.pocket.screen import CELL, Screen
-from kamera_agent.pocket.style import LOOKS
+from kamera_agent.pocket.screen import CELL, Screen, Shift, Shot
+from kamera_agent.pocket.style import LOOKS, Looks
 from kamera_agent.pocket.world import STORIES, World
 
 DIGEST = """
@@ -47,6 +47,22 @@ def test_screens_are_real_size(look: str) -> None:
             assert len(set(cells)) == len(cells) >= 8
             assert min(cells) >= screen.columns
             assert draw_screen(screen).shape == (screen.rows * CELL, screen.columns * CELL, 3)
+
+
+def test_pictures_look_as_they_are_asked_to() -> None:
+    """Sizes, quality and jitter as given; by default texts are up to 3 pixels off."""
+    plain = Looks(label_sizes=(9,), value_sizes=(10,), jpeg_qualities=(33,), jitter=0)
+    source = World(np.random.default_rng(3), looks=plain)
+    for screen in source.window("links", 3):
+        assert isinstance(screen, Screen)
+        assert (screen.style.label_px, screen.style.value_px, screen.style.jpeg) == (9, 10, 33)
+        assert {screen.title_shift, *(card.shift for card in screen.cards)} == {Shift(0, 0)}
+    for shot in source.window("moves", 2):
+        assert isinstance(shot, Shot)
+        assert shot.jpeg == 33
+    usual = World(np.random.default_rng(3)).window("links", 3)
+    shifts = {card.shift for screen in usual if isinstance(screen, Screen) for card in screen.cards}
+    assert {max(map(abs, shift)) for shift in shifts} == {0, 1, 2, 3}
 
 
 def test_a_card_leaves_what_is_far_from_it_alone() -> None:
