@@ -20,6 +20,8 @@ from kamera_agent.vision.image import Pixels
 
 PICTURES_A_WINDOW = 4
 AT_ONCE = 50
+# Fewer are drawn sooner than other processes start.
+WORTH_PROCESSES = 1000
 
 
 class Drawn(NamedTuple):
@@ -43,7 +45,9 @@ def cut(frames: Pixels) -> torch.Tensor:
 
 
 def draw_all(pictures: Sequence[Picture]) -> list[Drawn]:
-    """Draw pictures on all cores."""
+    """Draw pictures, many of them on all cores."""
+    if len(pictures) < WORTH_PROCESSES:
+        return [draw(picture) for picture in pictures]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
         return list(workers.map(draw, pictures, chunksize=AT_ONCE))
 
