@@ -49,3 +49,13 @@ def test_every_question_is_answered_as_if_it_stood_alone_or_in_its_row() -> None
         torch.testing.assert_close(logits, expected, atol=2e-3, rtol=1e-3)
     # Both kinds were there: questions that see those before them, and questions that do not.
     assert len({alone for _, alone in blocks}) == 2
+
+
+@torch.no_grad()
+def test_windows_are_asked_the_tasks_of_their_course() -> None:
+    family = load(str(WEIGHTS), device="cpu", dtype="auto", revision=None)
+    window = World(np.random.default_rng(5)).window("links", 2)
+    num_cells = sum(picture.columns * picture.rows for picture in window)
+    lessons = Lessons(family, Album([window], torch.zeros(num_cells, 128)))
+    assert set(lessons.batch([window], np.random.default_rng(0)).tasks) == {"read", "find", "join2", None}
+    assert set(lessons.batch([window], np.random.default_rng(0), ("find", "diff")).tasks) == {"find", None}

@@ -16,7 +16,10 @@ from kamera_agent.pocket.train.variety import vary
 
 @torch.no_grad()
 def encode(tower: Tower, gallery: Sequence[Drawn], rng: np.random.Generator | None = None) -> torch.Tensor:
-    """Features [cells of all pictures, hidden], one after the other. rng: show the cells in other looks."""
+    """Features [cells of all pictures, hidden], one after the other.
+
+    rng: show the cells in other looks, drawn from it. None: as they are.
+    """
     features = []
     for drawn in gallery:
         cells = cut(drawn.frames)
@@ -32,11 +35,12 @@ class Bank:
     A feature depends on the pixels of its cell alone, so a cell may come from any picture.
     """
 
-    def __init__(self, tower: Tower, gallery: Sequence[Drawn], rng: np.random.Generator) -> None:
-        """rng: draws the other looks that every cell is shown in, too, beside its own."""
-        self.table = torch.cat([encode(tower, gallery), encode(tower, gallery, rng)])
+    def __init__(self, tower: Tower, gallery: Sequence[Drawn], rng: np.random.Generator | None) -> None:
+        """rng: draws the other looks that every cell is shown in, too. None: its own look only."""
+        looks = (None,) if rng is None else (None, rng)
+        self.table = torch.cat([encode(tower, gallery, look) for look in looks])
         self._rows: defaultdict[Cell, list[int]] = defaultdict(list)
-        for row, cell in enumerate(cell for _ in range(2) for drawn in gallery for cell in drawn.picture.cells()):
+        for row, cell in enumerate(cell for _ in looks for drawn in gallery for cell in drawn.picture.cells()):
             self._rows[cell].append(row)
 
     def holds(self, window: Sequence[Picture]) -> bool:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from kamera_agent.pocket.chunks import chunk_of
 from kamera_agent.pocket.screen import CELL, SHOT_TIMES, Picture, Screen
 from kamera_agent.pocket.style import Looks
-from kamera_agent.pocket.tasks import Question, Task, ask
+from kamera_agent.pocket.tasks import TASKS, Question, Task, ask
 from kamera_agent.pocket.train.batch import Batch, Batcher, Lesson, Shown
 from kamera_agent.pocket.train.gaze import gaze_loss
 from kamera_agent.pocket.train.probes import Probes
@@ -98,10 +98,16 @@ class Lessons:
         self._batcher = Batcher(family)
         self._shown: dict[tuple[type[Picture], int, int], Shown] = {}
 
-    def batch(self, windows: Sequence[Sequence[Picture]], rng: np.random.Generator) -> Batch:
-        """A batch of windows; rng draws the questions, what is said between the pictures, and the features."""
+    def batch(
+        self, windows: Sequence[Sequence[Picture]], rng: np.random.Generator, tasks: Sequence[Task] = TASKS
+    ) -> Batch:
+        """A batch of windows and their questions of some tasks.
+
+        rng draws the questions, what is said between the pictures, and the features.
+        """
         lessons = [
-            Lesson(window, [self._show(picture, rng) for picture in window], _ask(window, rng)) for window in windows
+            Lesson(window, [self._show(picture, rng) for picture in window], _ask(window, tasks, rng))
+            for window in windows
         ]
         return self._batcher.make(lessons, rng)
 
@@ -122,10 +128,11 @@ def draw_windows(count: int, course: Course, rng: np.random.Generator, looks: Lo
     return windows
 
 
-def _ask(window: Sequence[Picture], rng: np.random.Generator) -> list[Question]:
+def _ask(window: Sequence[Picture], tasks: Sequence[Task], rng: np.random.Generator) -> list[Question]:
     questions: defaultdict[Task, list[Question]] = defaultdict(list)
     for question in ask(window):
-        questions[question.task].append(question)
+        if question.task in tasks:
+            questions[question.task].append(question)
     chosen = [asked[index] for task, asked in questions.items() for index in rng.permutation(len(asked))[: QUOTA[task]]]
     return [chosen[index] for index in rng.permutation(len(chosen))]
 

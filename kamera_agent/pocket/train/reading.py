@@ -37,8 +37,10 @@ class Reading:
         embeddings: torch.Tensor,
         gallery: Sequence[Drawn],
         num_cells: tuple[int, int, int],
+        *,
+        varied: bool,
     ) -> None:
-        """embeddings: [words, hidden], the decoder's of SHOWN. num_cells: as Gallery.cells.
+        """embeddings: [words, hidden], the decoder's of SHOWN. num_cells, varied: as Gallery.cells and Gallery.varied.
 
         The tower's patch embedding is set here.
         """
@@ -47,7 +49,7 @@ class Reading:
         self._in_shot, full = self._labels[:, ZONE_SLOT] > 0, (self._labels > 0).any(-1)
         kinds = full & ~self._in_shot, self._in_shot, ~full
         self._kinds = [(kind.nonzero().flatten(), count) for kind, count in zip(kinds, num_cells, strict=True) if count]
-        self._tower, self._frame = tower, frame
+        self._tower, self._frame, self._varied = tower, frame, varied
         tower.whiten(tower.patches(self._cells[:NUM_WHITENED].float()))
         shared = embeddings @ frame.shared
         self._codes = [self._code(shared[:, : len(slot)]) for slot in frame.slots]
@@ -64,9 +66,11 @@ class Reading:
         return torch.tensor([0.5, *[0.0 if name in words else -100.0 for name in list(CLASSES)[1:]]])
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
-        """Loss of reading some cells of the gallery in other looks: the right words, and nothing but them."""
+        """Loss of reading some cells of the gallery: the right words, and nothing but them."""
         chosen = torch.from_numpy(np.concatenate([rng.choice(kind, count) for kind, count in self._kinds]))
-        cells, labels = vary(self._cells[chosen].float(), self._in_shot[chosen], rng), self._labels[chosen]
+        cells, labels = self._cells[chosen].float(), self._labels[chosen]
+        if self._varied:
+            cells = vary(cells, self._in_shot[chosen], rng)
         features = self._tower(self._tower.patches(cells))
         scores, something = self._scores(features), labels > 0
         wrong = functional.cross_entropy(scores[something], labels[something]) + functional.cross_entropy(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kamera_agent.pocket.model import POCKET, Shape
 from kamera_agent.pocket.style import LOOKS, Looks
+from kamera_agent.pocket.tasks import TASKS, Task
 from kamera_agent.pocket.world import FULL_SIZE, Size, Story
 
 # Small pictures full of cards: nearly every cell is a lesson.
@@ -17,20 +18,21 @@ DENSE = Size(grids=((4, 4), (5, 4), (4, 5), (6, 3)), min_cards=10, max_cards=12)
 class Gallery:
     """Pictures that the tower learns from: how many, of what size and stories, and how many cells of them a step sees.
 
-    cells: of screens, with something in them; of shots; of screens, empty.
+    cells: of screens, with something in them; of shots; of screens, empty. varied: show them in other looks, too.
     """
 
     count: int
     size: Size
     stories: tuple[Story, ...]
     cells: tuple[int, int, int]
+    varied: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
     """What windows look like up to a share of the training.
 
-    pictures: how many a window may hold. shares: of the stories, in the order of STORIES.
+    pictures: how many a window may hold. shares: of the stories, in the order of STORIES. tasks: what is asked.
     """
 
     until: float
@@ -38,6 +40,7 @@ class Course:
     pictures: tuple[int, ...]
     batch: int
     shares: tuple[float, ...]
+    tasks: tuple[Task, ...] = TASKS
 
 
 @dataclass(frozen=True, slots=True)

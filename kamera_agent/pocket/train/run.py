@@ -47,9 +47,9 @@ def train(recipe: Recipe, folder: Path, seed: int) -> None:
     with _progress() as progress:
         gallery = _draw(recipe, recipe.gallery.count, np.random.default_rng((seed, 1)))
         embeddings = model.get_input_embeddings().weight.detach()[word_ids(processor.tokenizer, SHOWN)].clone()
-        reading = Reading(tower, frame, embeddings, gallery, recipe.gallery.cells)
+        reading = Reading(tower, frame, embeddings, gallery, recipe.gallery.cells, varied=recipe.gallery.varied)
         _learn_to_read(reading, tower, recipe, state, seed, progress)
-        bank = Bank(tower, gallery, np.random.default_rng((seed, 4)))
+        bank = Bank(tower, gallery, np.random.default_rng((seed, 4)) if recipe.gallery.varied else None)
         _learn_tasks(Decoder(family), Lessons(family, bank), bank, recipe, state, seed, progress)
     save_checkpoint(model, processor, folder)
 
@@ -88,7 +88,7 @@ def _learn_tasks(
         )
         rng = np.random.default_rng((seed, 3))
         windows = [*filter(bank.holds, draw_windows(EXAM_WINDOWS, recipe.exam, rng, recipe.looks))]
-        right, asked = decoder.grade(lessons.batch(windows, rng), bank.table)
+        right, asked = decoder.grade(lessons.batch(windows, rng, recipe.exam.tasks), bank.table)
         progress.console.print(" ".join(f"{task} {right[task] / max(asked[task], 1):.3f}" for task in TASKS))
 
 
@@ -96,7 +96,7 @@ def _losses(decoder: Decoder, lessons: Lessons, bank: Bank, stage: Stage, looks:
     def loss_of(done: float, rng: np.random.Generator) -> torch.Tensor:
         course = next(course for course in stage.courses if done < course.until)
         windows = filter(bank.holds, draw_windows(course.batch, course, rng, looks))
-        answers, probes, gazes = decoder.loss(lessons.batch(list(windows), rng), bank.table)
+        answers, probes, gazes = decoder.loss(lessons.batch(list(windows), rng, course.tasks), bank.table)
         return answers + PROBE_WEIGHT * probes + GAZE_WEIGHT * gazes
 
     return loss_of
