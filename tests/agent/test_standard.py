@@ -1,9 +1,11 @@
-"""LangChain's own tests of a chat model, over the pocket model."""
+"""LangChain's own tests of a chat model: the unit tests over the pocket model, the others over the caller."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from caller.weights import open_caller
 from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
@@ -20,26 +22,15 @@ def pictures_of_the_internet(monkeypatch: pytest.MonkeyPatch, png: Any) -> None:
     )
 
 
-# Forced calls and their schemas are tested by the other cases, and in test_chat_model.py.
-NEEDS_UNDERSTANDING = {
-    "test_tool_calling": "the number in the question must be the argument of the call",
-    "test_tool_calling_async": "the number in the question must be the argument of the call",
-    "test_agent_loop": "the model must call a tool of its own accord",
-    "test_unicode_tool_call_integration": "the Chinese name in the question must be the argument of the call",
-}
+@pytest.fixture(scope="module")
+def caller() -> Iterator[Kamera]:
+    """A test model that has learned to call tools; the pocket model reads screens and little else."""
+    with open_caller() as kamera:
+        yield kamera
 
 
-@pytest.fixture(autouse=True)
-def understanding(request: pytest.FixtureRequest) -> None:
-    name = request.node.originalname
-    if name in NEEDS_UNDERSTANDING:
-        pytest.skip(f"The pocket model reads screens and little else: {NEEDS_UNDERSTANDING[name]}.")
-
-
-class OfThePocket:
-    @pytest.fixture(autouse=True)
-    def _over(self, kamera: Kamera) -> None:
-        self._kamera = kamera
+class OfAKamera:
+    _kamera: Kamera
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -55,11 +46,17 @@ class OfThePocket:
     supports_image_urls = False
 
 
-class TestUnit(OfThePocket, ChatModelUnitTests):
-    pass
+class TestUnit(OfAKamera, ChatModelUnitTests):
+    @pytest.fixture(autouse=True)
+    def _over(self, kamera: Kamera) -> None:
+        self._kamera = kamera
 
 
-class TestIntegration(OfThePocket, ChatModelIntegrationTests):
+class TestIntegration(OfAKamera, ChatModelIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _over(self, caller: Kamera) -> None:
+        self._kamera = caller
+
     @property
     def supported_usage_metadata_details(self) -> dict[str, list[str]]:
         return {"invoke": ["cache_read_input", "cache_creation_input"], "stream": []}

@@ -1,0 +1,132 @@
+"""A lesson as tokens: what the model says in it, and where it is to look for that."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import NamedTuple
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+
+from kamera_agent.agent.transcript import METADATA, SAID, transcribe
+from kamera_agent.config import Settings
+from kamera_agent.items import Items
+from kamera_agent.layout import Piece, lay_out
+from kamera_agent.runtime.families.base import Family
+
+from .lessons import ANSWER, Lesson
+from .sayings import MENTION, VALUE
+
+NOWHERE, ANCHOR = -1, 0
+RESPONSE, NAME = "<tool_response>\n", '"name":"'
+
+
+class Page(NamedTuple):
+    """Per token: its id, whether the model says it, and two indices of tokens, or NOWHERE.
+
+    sources: the token that it repeats. subjects: for the first token of a reply, and of a tool's name, the word that
+    tells the tool; the first token of all where there is none.
+    """
+
+    token_ids: list[int]
+    said: list[bool]
+    sources: list[int]
+    subjects: list[int]
+
+
+class Link(NamedTuple):
+    """Bytes of a reply that repeat what stands elsewhere. Both offsets are those of the whole page."""
+
+    start: int
+    source: int
+    size: int
+
+
+class Turn(NamedTuple):
+    """A message, and the offset of its text in bytes."""
+
+    message: BaseMessage
+    start: int
+
+
+def make_page(family: Family, lesson: Lesson) -> Page:
+    """The tokens that ChatKamera's window would hold, up to the end of the last reply."""
+    transcript = transcribe(family, lesson.messages, lesson.tools)
+    items = Items(family, Settings(), transcript.system)
+    pieces = lay_out([*items.live, *map(items.make, transcript.contents)], family)
+    token_ids, said = _tokens(family, pieces)
+    # A character of a piece is a byte of the text, in the alphabet that the tokenizer writes bytes with.
+    ends = [*accumulate(len(piece) for piece in family.processors.tokenizer.convert_ids_to_tokens(token_ids))]
+    text = family.processors.tokenizer.decode(token_ids).encode()
+    sources, subjects = [NOWHERE] * len(token_ids), [NOWHERE] * len(token_ids)
+    for asked, reply in _exchanges(text, lesson):
+        for link in _links(text, asked, reply):
+            first = bisect_right(ends, link.start)
+            for index in range(first, bisect_right(ends, link.start + link.size - 1) + 1):
+                start = max(ends[index - 1], link.start)
+                sources[index] = bisect_right(ends, link.source + start - link.start)
+        for start, subject in _subjects(text, asked, reply).items():
+            subjects[bisect_right(ends, start)] = bisect_right(ends, subject)
+    return Page(token_ids, said, sources, subjects)
+
+
+def _tokens(family: Family, pieces: list[Piece]) -> tuple[list[int], list[bool]]:
+    token_ids: list[int] = []
+    said: list[bool] = []
+    speaking = False
+    for piece in pieces:
+        run = piece.run.token_ids
+        if piece.kind == "turn":
+            said += [speaking, *[False] * (len(run) - 1)]
+        else:
+            speaking = piece.role == "assistant"
+            said += [speaking] * len(run)
+        token_ids += run
+    return [*token_ids, *family.turn("assistant", "user")[:1]], [*said, True]
+
+
+def _exchanges(text: bytes, lesson: Lesson) -> Iterator[tuple[Turn, Turn]]:
+    """Every reply with the message before it."""
+    before, read = Turn(HumanMessage(""), 0), 0
+    for message in lesson.messages:
+        shown = message.response_metadata.get(METADATA, {}).get(SAID) or message.text
+        turn = Turn(message, text.index(shown.encode(), read))
+        read = turn.start + len(shown.encode())
+        if isinstance(message, AIMessage):
+            yield before, turn
+        before = turn
+
+
+def _links(text: bytes, asked: Turn, reply: Turn) -> Iterator[Link]:
+    """What a reply repeats: names of a tool and its arguments in the system turn, and values or a result."""
+    if isinstance(asked.message, ToolMessage):
+        yield Link(reply.start + len(ANSWER), asked.start, len(asked.message.text.encode()))
+    for call in reply.message.tool_calls:
+        source = text.index(f'"name": "{call["name"]}"'.encode()) + len('"name": "')
+        start = text.index(NAME.encode(), reply.start) + len(NAME)
+        yield Link(start, source, len(call["name"]))
+        for (key, value), (left, right) in zip(
+            call["args"].items(), asked.message.additional_kwargs[VALUE], strict=True
+        ):
+            start = text.index(f'"{key}":'.encode(), start) + 1
+            source = text.index(f'"{key}": {{"type"'.encode(), source) + 1
+            yield Link(start, source, len(key))
+            start += len(key) + (3 if isinstance(value, str) else 2)
+            yield Link(start, _offset(asked, left), _offset(asked, right) - _offset(asked, left))
+
+
+def _subjects(text: bytes, asked: Turn, reply: Turn) -> Mapping[int, int]:
+    """Where a reply begins: the last byte of what tells the tool. Where the tool's name begins: its first byte."""
+    if isinstance(asked.message, ToolMessage):
+        return {}
+    if not reply.message.tool_calls:
+        return {reply.start: ANCHOR}
+    ((left, right),) = asked.message.additional_kwargs[MENTION]
+    name_at = text.index(NAME.encode(), reply.start) + len(NAME)
+    return {reply.start: _offset(asked, right) - 1, name_at: _offset(asked, left)}
+
+
+def _offset(turn: Turn, index: int) -> int:
+    """Offset in bytes of a character of a message."""
+    return turn.start + len(turn.message.text[:index].encode())

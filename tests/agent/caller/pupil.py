@@ -1,0 +1,96 @@
+"""The decoder in training: what it says next, and where two of its heads look for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
+
+from .page import NOWHERE, Page
+
+SOURCE_WEIGHT = 0.5
+
+
+class Batch(NamedTuple):
+    """Pages of about the same length. All [pages, tokens]; said and indices as in Page, moved to the token before."""
+
+    token_ids: torch.Tensor
+    said: torch.Tensor
+    sources: torch.Tensor
+    subjects: torch.Tensor
+
+    @classmethod
+    def of(cls, pages: Sequence[Page]) -> Batch:
+        shape = len(pages), max(len(page.token_ids) for page in pages)
+        batch = cls(
+            torch.zeros(shape, dtype=torch.long),
+            torch.zeros(shape, dtype=torch.bool),
+            torch.full(shape, NOWHERE),
+            torch.full(shape, NOWHERE),
+        )
+        for row, page in enumerate(pages):
+            size = len(page.token_ids)
+            batch.token_ids[row, :size] = torch.tensor(page.token_ids)
+            for place, told in zip(batch[1:], page[1:], strict=True):
+                place[row, : size - 1] = torch.tensor(told[1:])
+        return batch
+
+
+class Eye:
+    """The first head of a group of an attention layer, and where it looks."""
+
+    def __init__(self, attention: Any, group: int) -> None:
+        self._attention = attention
+        self._rows = [
+            slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+            for head in (group * attention.num_key_value_groups, group)
+        ]
+        attention.register_forward_pre_hook(self._see, with_kwargs=True)
+
+    def loss(self, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross entropy of its attention in the last pass. targets [pages, tokens]: indices, or NOWHERE."""
+        pages, places = (targets != NOWHERE).nonzero(as_tuple=True)
+        cos, sin = (turn[0] if turn.dim() == 4 else turn for turn in self._turns)
+        projections = self._attention.q_proj, self._attention.k_proj
+        query, key = (project(self._states)[..., rows] for project, rows in zip(projections, self._rows, strict=True))
+        query, key = (part * cos + rotate_half(part) * sin for part in (query, key))
+        scores = torch.einsum("nd,ntd->nt", query[pages, places], key[pages]) * self._attention.scaling
+        ahead = torch.arange(key.shape[1]) > places[:, None]
+        scores = scores.masked_fill(ahead, float("-inf"))
+        return F.cross_entropy(scores, targets[pages, places], reduction="sum") / max(len(pages), 1)
+
+    def _see(self, _: nn.Module, __: tuple[Any, ...], seen: dict[str, Any]) -> None:
+        self._states = seen["hidden_states"]
+        self._turns = seen["position_embeddings"]
+
+
+class Pupil:
+    """A model whose decoder learns pages."""
+
+    def __init__(self, model: Any) -> None:
+        self.text: nn.Module = model.model.language_model
+        self._head = model.lm_head
+        self._subject = Eye(self.text.layers[-2].self_attn, group=1)
+        self._source = Eye(self.text.layers[-1].self_attn, group=0)
+
+    def loss(self, batch: Batch, subject_weight: float) -> torch.Tensor:
+        """Cross entropy of what is said, and of where two heads look."""
+        said = F.cross_entropy(*self.answers(batch))
+        looks = SOURCE_WEIGHT * self._source.loss(batch.sources) + subject_weight * self._subject.loss(batch.subjects)
+        return said + looks
+
+    def answers(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores [said, vocab] of what is said, and the token ids [said] that are right."""
+        positions = torch.arange(batch.token_ids.shape[1]).expand(3, len(batch.token_ids), -1)
+        states = self.text(
+            inputs_embeds=self.text.embed_tokens(batch.token_ids),
+            position_ids=positions,
+            # No mask is a causal one; what a page is filled up with lies behind it.
+            attention_mask={"full_attention": None},
+            use_cache=False,
+        ).last_hidden_state
+        return self._head(states[batch.said]), batch.token_ids.roll(-1, 1)[batch.said]
