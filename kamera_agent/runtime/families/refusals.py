@@ -11,7 +11,7 @@ from kamera_agent.runtime.families.decoder import check_kinds
 UNEVEN = "full layers have longer heads than sliding ones, and one shape of KV is kept for all. Use Gemma 3."
 # Model types whose configuration does not show it in the kinds of its layers.
 REASONS = {
-    "paligemma": "tokens of the prompt see what follows them (prefix-LM), so what stands behind a chunk changes its KV. "
+    "paligemma": "tokens of the prompt see what follows them (prefix-LM): what stands behind a chunk changes its KV. "
     "Use a model that is causal over text.",
     "gemma3n": "the last layers take the KV of earlier ones. Use Gemma 3.",
     "gemma4": UNEVEN,
