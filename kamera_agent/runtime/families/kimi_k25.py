@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kamera_agent.chunk import Chunk
-from kamera_agent.runtime.families.image_text import WrittenByRule, accepted, stills
+from kamera_agent.runtime.families.image_text import WrittenByRule, stills
 from kamera_agent.runtime.families.parts import require_torchvision
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
@@ -66,8 +66,11 @@ class KimiK25(WrittenByRule):
     def encoder_outputs(self, chunk: Chunk) -> Any:
         if chunk.kind == "image":
             return super().encoder_outputs(chunk)
-        encoder = self.model.model.get_video_features
-        return encoder(**accepted(encoder, self.pixel_inputs([chunk])), return_dict=True).pooler_output
+        patches, grids = self._clip_inputs(chunk)
+        model = self.model.model
+        # Not by get_video_features: before transformers 5.24 that cannot take apart what it pooled.
+        groups = zip(patches.split(grids.prod(1).tolist()), grids.split(1), strict=True)
+        return [model.mm_projector(model.vision_tower(*group, return_dict=True).pooler_output) for group in groups]
 
     def pixel_inputs(self, chunks: Sequence[Chunk]) -> dict[str, Any]:
         images = [chunk for chunk in chunks if chunk.kind == "image"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
-from transformers.utils.peft_utils import find_adapter_config_file
+from transformers.utils.hub import has_file
 
 from kamera_agent.chunk import Chunk
 from kamera_agent.runtime.families.image_text import WrittenByRule, accepted
@@ -23,9 +24,13 @@ class WithVisionAdapter:
     @staticmethod
     def from_pretrained(model_id: str, revision: str | None = None, **options: Any) -> Any:
         model: Any = AutoModelForCausalLM.from_pretrained(model_id, revision=revision, **options)
-        if find_adapter_config_file(model_id, subfolder=ADAPTER_FOLDER, revision=revision):
-            folder = {"subfolder": ADAPTER_FOLDER, "revision": revision}
-            model.load_adapter(model_id, adapter_name=ADAPTER, adapter_kwargs=folder)
+        if has_file(model_id, f"{ADAPTER_FOLDER}/adapter_config.json", revision):
+            # Before transformers 5.24 a subfolder is looked for on the hub only.
+            if (folder := Path(model_id, ADAPTER_FOLDER)).is_dir():
+                model.load_adapter(str(folder), adapter_name=ADAPTER)
+            else:
+                there = {"subfolder": ADAPTER_FOLDER, "revision": revision}
+                model.load_adapter(model_id, adapter_name=ADAPTER, adapter_kwargs=there)
             model.set_adapter(ADAPTER)
         return model
 
