@@ -81,6 +81,15 @@ def test_turns_are_the_messages_again(name: str) -> None:
         assert turns_of(template, chat, [], messages, ()) == talk
 
 
+def test_the_same_role_twice() -> None:
+    template = template_of(TEMPLATES["chatml"])
+    said = ["one", "two", "red", "green", "blue", "white", "three"]
+    roles = ["system", "system", "user", "user", "assistant", "assistant", "system"]
+    talk = list(zip(roles, said, strict=True))
+    messages = [{"role": role, "content": text} for role, text in talk]
+    assert turns_of(template, ChatFormat.of(template), [], messages, ()) == talk
+
+
 def test_the_default_system_prompt_is_known() -> None:
     assert ChatFormat.of(template_of(TEMPLATES["chatml with a default"])).default_system == "Be kind."
     assert ChatFormat.of(template_of(TEMPLATES["chatml"])).default_system == ""

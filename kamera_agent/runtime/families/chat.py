@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Self
@@ -14,6 +15,7 @@ from kamera_agent.errors import InputError, ModelError, UnsupportedModelError
 # Words that no template has, to find what stands before and behind them.
 SYSTEM, FIRST, ANSWER, SECOND = "kamerasystem", "kamerafirst", "kameraanswer", "kamerasecond"
 ASKED = [("user", FIRST), ("assistant", ANSWER), ("user", SECOND)]
+ROLES = ("system", "user", "assistant")
 
 
 class Template:
@@ -85,7 +87,7 @@ class ChatFormat:
         """Learn the format. Raises UnsupportedModelError where the template drops or repeats what was said."""
         plain, to_answer, to_second, end = _cut(template.render(ASKED), (FIRST, ANSWER, SECOND))
         ends = (end, _cut(template.render(ASKED[:2]), (FIRST, ANSWER))[-1])
-        between = {("user", "assistant"): to_answer, ("assistant", "user"): to_second}
+        between = _later_systems(template) | {("user", "assistant"): to_answer, ("assistant", "user"): to_second}
         try:
             opening, to_first, *_ = _cut(template.render([("system", SYSTEM), *ASKED]), (SYSTEM, FIRST, ANSWER, SECOND))
         except (TemplateError, UnsupportedModelError):
@@ -121,13 +123,25 @@ class ChatFormat:
         rest = rendered.removeprefix(head).removesuffix(end)
         turns: list[tuple[str, str]] = []
         while True:
-            marks = [(self.turn(role, other), other) for other in ("user", "assistant")]
+            known = [other for other in ROLES if other != "system" or (role, other) in self.between]
+            marks = [(self.turn(role, other), other) for other in known]
             found = min(((rest.find(mark), mark, other) for mark, other in marks if mark in rest), default=None)
             if found is None:
                 return [*turns, (role, rest)]
             at, mark, other = found
             turns.append((role, rest[:at]))
             rest, role = rest[at + len(mark) :], other
+
+
+def _later_systems(template: Template) -> dict[tuple[str, str], str]:
+    """What opens a system turn behind another turn, where the template has a mark for that."""
+    between = {}
+    for role in ROLES:
+        with suppress(TemplateError, UnsupportedModelError):
+            mark = _cut(template.render([(role, FIRST), ("system", SECOND)]), (FIRST, SECOND))[1]
+            if mark.strip():
+                between[role, "system"] = mark
+    return between
 
 
 def turns_of(
