@@ -1,6 +1,6 @@
 """What cannot be served exactly is refused, with the reason and what to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,9 @@ import pytest
 import torch
 from models import max_error, screenshot
 from prompts import Talk
+from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -82,6 +85,23 @@ def test_mapped_to_several_devices() -> None:
         Kamera(model, processor)
     model.hf_device_map = {"": "cpu"}
     Kamera(model, processor).close()
+
+
+@pytest.fixture
+def mesh() -> Iterator[DeviceMesh]:
+    """A group of one process."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield DeviceMesh("cpu", [0])
+    distributed.destroy_process_group()
+
+
+def test_tensor_parallel(mesh: DeviceMesh) -> None:
+    """One projection split by its rows, as a tp_plan does with many."""
+    model, processor = llava(torch.float32)
+    projection = model.model.language_model.layers[0].self_attn.q_proj
+    projection.weight = torch.nn.Parameter(distribute_tensor(projection.weight.detach(), mesh, [Shard(0)]))
+    with pytest.raises(UnsupportedModelError, match="tensor parallel"):
+        Kamera(model, processor)
 
 
 def test_quantized_cache() -> None:
