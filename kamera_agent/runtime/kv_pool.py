@@ -190,11 +190,15 @@ class KVPool:
         self, canonical: Sequence[tuple[torch.Tensor, ...]], factors: Sequence[tuple[torch.Tensor, ...]] | None
     ) -> Iterable[Group]:
         """The layers of a chunk where the pool is: all at once where they are there already."""
-        if self.shape.device.type != "cuda" or canonical[0][0].is_cuda:
-            return [Group(slice(0, len(canonical)), canonical, factors)]
-        if self._upload is None:
-            self._upload = Upload(self.shape.device)
-        return self._upload.groups(canonical, factors)
+        if self.shape.device.type == "cuda" and not canonical[0][0].is_cuda:
+            if self._upload is None:
+                self._upload = Upload(self.shape.device)
+            return self._upload.groups(canonical, factors)
+        patch = None if factors is None else self._here(factors)
+        return [Group(slice(0, len(canonical)), self._here(canonical), patch)]
+
+    def _here(self, layers: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
+        return [tuple(tensor.to(self.shape.device) for tensor in layer) for layer in layers]
 
     def read(self, slots: Sequence[range]) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
         """A copy of a span's KV: per layer (K pre-RoPE [H, T, D], V [H, T, D])."""

@@ -1,5 +1,7 @@
 """The pool against a dict that remembers what every span should hold."""
 
+from typing import Any
+
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -100,3 +102,19 @@ def test_read_copies() -> None:
     copy = pool.read(slots)
     fill(pool, slots, 2)
     assert copy[1][0][0, :, 0].tolist() == [1000.0, 1001.0, 1002.0, 1003.0, 1004.0]
+
+
+def test_a_chunk_is_taken_to_the_device_of_the_pool() -> None:
+    """What the kernels get, on a device that has neither streams nor pinned memory."""
+    pool = KVPool(SHAPE._replace(device=torch.device("meta")))
+    got: list[torch.Tensor] = []
+
+    def rebuild(*arguments: Any) -> None:
+        _masters, _keys, _values, _slots, canonical, factors, *_ = arguments
+        got.extend(tensor for layer in (*canonical, *factors) for tensor in layer)
+
+    pool._kernels = pool._kernels._replace(rebuild=rebuild)
+    kv = [(torch.ones(1, 3, 4), torch.ones(1, 3, 4))] * 2
+    turns = torch.ones(1, 3, 4, device="meta")
+    pool.load(pool.allocate(3), kv, [(torch.ones(3, 1), torch.ones(1, 8))] * 2, turns, turns)
+    assert [tensor.device.type for tensor in got] == ["meta"] * 8
