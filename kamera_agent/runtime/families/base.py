@@ -98,13 +98,16 @@ class Family(ABC):
         """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
 
     def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
-        """Decoder inputs [T, hidden] of a run; features as from encode, None for text."""
+        """Decoder inputs [T, hidden] of a run; features as from encode, None for text, which has no placeholders."""
         token_ids = torch.tensor(run.token_ids, dtype=torch.long, device=self.decoder.device)
+        table = self.decoder.module.get_input_embeddings()
+        if features is None:
+            text: torch.Tensor = table(token_ids)
+            return text
         placeholders = self.placeholders(run)
         # A placeholder may lie outside the vocabulary.
-        embeds: torch.Tensor = self.decoder.module.get_input_embeddings()(token_ids.masked_fill(placeholders, 0))
-        if features is not None:
-            embeds[placeholders] = features
+        embeds: torch.Tensor = table(token_ids.masked_fill(placeholders, 0))
+        embeds[placeholders] = features
         return embeds
 
     def placeholders(self, run: Run) -> torch.Tensor:
@@ -246,14 +249,16 @@ class Family(ABC):
         seconds_per_grid: float | None = None,
     ) -> Chunk:
         """Join the facts of a chunk and make its key. offsets: positions [A, T] of its tokens from its start."""
-        digests = {
-            "image": lambda: fingerprint_image(pixels),
-            "frames": lambda: fingerprint_frames(pixels, timestamps),
-            "document": lambda: fingerprint_tokens(token_ids),
-        }
+        match kind:
+            case "image":
+                digest = fingerprint_image(pixels)
+            case "frames":
+                digest = fingerprint_frames(pixels, timestamps)
+            case "document":
+                digest = fingerprint_tokens(token_ids)
         key = chunk_key(
             kind=kind,
-            pixels_digest=digests[kind](),
+            pixels_digest=digest,
             shape=pixels.shape if pixels.size else (),
             timestamps=timestamps,
             model_identity=self._identity,
