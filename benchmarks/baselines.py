@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
@@ -13,6 +14,8 @@ from transformers import DynamicCache
 from kamera_agent.runtime.slot_cache import cache_argument
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+Figures = dict[str, float]
 
 SYSTEM = "You are a helpful assistant."
 
@@ -120,3 +123,19 @@ def timed_ms(work: Callable[[], Any]) -> tuple[float, Any]:
 def _finish() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def medians(figures: Sequence[Figures], ways: Sequence[str]) -> dict[str, Any]:
+    """Of rounds that measured an edit these ways: medians of the times in ms, and of the ratios within each round."""
+
+    def median_ratio(upper: str, lower: str) -> float:
+        return round(statistics.median(ms[upper] / ms[lower] for ms in figures), 3)
+
+    return {
+        "ttft_ratio_full": median_ratio("full", "ours"),
+        "ttft_ratio_prefix": median_ratio("prefix", "ours"),
+        "overhead": median_ratio("ours", "bare"),
+        "tokens_computed": int(figures[0]["tokens_computed"]),
+        "tokens_full": int(figures[0]["tokens_full"]),
+        **{f"{way}_ms": round(statistics.median(ms[way] for ms in figures), 2) for way in ways},
+    }

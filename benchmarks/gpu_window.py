@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -34,7 +33,7 @@ import torch
 import transformers
 from transformers import DynamicCache
 
-from benchmarks.baselines import Pixels, Prompt, head_of, timed_ms
+from benchmarks.baselines import Figures, Pixels, Prompt, head_of, medians, timed_ms
 from kamera_agent import Kamera, Reply
 from kamera_agent.config import MIB
 from kamera_agent.pocket.model import Shape, build_model, build_processor
@@ -42,7 +41,6 @@ from kamera_agent.pocket.model import Shape, build_model, build_processor
 QUESTION, SEED = "What changed?", 0
 EVENTS = ("slide", "reorder", "recall_memory", "recall_disk")
 WAYS = ("ours", "bare", "prefix", "full")
-Figures = dict[str, float]
 
 QWEN2_5_VL_7B = Shape(
     hidden=3584,
@@ -183,21 +181,7 @@ def measure(model: Any, processor: Any, scene: Scene, num_rounds: int) -> dict[s
         bench = Bench(model, processor, scene, folder)
         rounds = [bench.round() for _ in range(num_rounds + 1)][1:]
         bench.close()
-    return {event: _medians([figures[event] for figures in rounds]) for event in EVENTS}
-
-
-def _medians(figures: list[Figures]) -> dict[str, Any]:
-    def median_ratio(upper: str, lower: str) -> float:
-        return round(statistics.median(ms[upper] / ms[lower] for ms in figures), 3)
-
-    return {
-        "ttft_ratio_full": median_ratio("full", "ours"),
-        "ttft_ratio_prefix": median_ratio("prefix", "ours"),
-        "overhead": median_ratio("ours", "bare"),
-        "tokens_computed": int(figures[0]["tokens_computed"]),
-        "tokens_full": int(figures[0]["tokens_full"]),
-        **{f"{way}_ms": round(statistics.median(ms[way] for ms in figures), 2) for way in WAYS},
-    }
+    return {event: medians([figures[event] for figures in rounds], WAYS) for event in EVENTS}
 
 
 def main() -> None:

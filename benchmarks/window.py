@@ -29,7 +29,6 @@ import argparse
 import itertools
 import json
 import platform
-import statistics
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -41,7 +40,7 @@ import torch
 import transformers
 from transformers import DynamicCache
 
-from benchmarks.baselines import Pixels, Prompt, head_of, timed_ms
+from benchmarks.baselines import Figures, Pixels, Prompt, head_of, medians, timed_ms
 from kamera_agent import Kamera, Reply
 from kamera_agent.pocket.model import SMALL, build_model, build_processor
 
@@ -49,7 +48,6 @@ QUESTION = "What changed?"
 NUM_KEPT, NUM_PAGES, SEED = 4, 5, 0
 EVENTS = ("slide", "reorder", "recall", "revisit")
 WAYS = ("ours", "bare", "prefix", "full", "remember")
-Figures = dict[str, float]
 
 
 def page(seed: int) -> Pixels:
@@ -179,21 +177,7 @@ def _say(index: int, figures: dict[str, Figures]) -> None:
 
 def summary(measured: dict[str, list[Figures]]) -> dict[str, Any]:
     """Per event: medians of the times, and of the ratios within each round."""
-    return {event: _medians(figures) for event, figures in measured.items()}
-
-
-def _medians(figures: list[Figures]) -> dict[str, Any]:
-    def median_ratio(upper: str, lower: str) -> float:
-        return round(statistics.median(ms[upper] / ms[lower] for ms in figures), 3)
-
-    return {
-        "ttft_ratio_full": median_ratio("full", "ours"),
-        "ttft_ratio_prefix": median_ratio("prefix", "ours"),
-        "overhead": median_ratio("ours", "bare"),
-        "tokens_computed": int(figures[0]["tokens_computed"]),
-        "tokens_full": int(figures[0]["tokens_full"]),
-        **{f"{way}_ms": round(statistics.median(ms[way] for ms in figures), 1) for way in WAYS},
-    }
+    return {event: medians(figures, WAYS) for event, figures in measured.items()}
 
 
 def conditions(num_rounds: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.fidelity.bench import KV
 from kamera_agent.runtime.kernels.reference import product
-from kamera_agent.runtime.patch import LayerKV, flatten, to_int8
+from kamera_agent.runtime.patch import LayerKV, flatten, rounded
 
 
 class Residue(NamedTuple):
@@ -75,7 +75,7 @@ def patched(residue: Residue, ranks: Sequence[int], *, int8: bool = False) -> KV
     kv = []
     for layer, rank in enumerate(ranks):
         factors = residue.left[layer, :, :rank], residue.basis[layer, :rank]
-        kv.append(with_factors(*residue.canonical[layer], *(to_int8(*factors) if int8 else factors)))
+        kv.append(with_factors(*residue.canonical[layer], *(rounded(*factors) if int8 else factors)))
     return tuple(kv)
 
 

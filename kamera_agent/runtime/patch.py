@@ -13,13 +13,13 @@ import torch
 
 from kamera_agent.config import DEFAULT_RANK, Settings
 from kamera_agent.errors import SettingError
+from kamera_agent.runtime.compression import to_int8
 from kamera_agent.runtime.kernels.reference import product
 
 LayerKV = tuple[torch.Tensor, torch.Tensor]
 Factors = tuple[torch.Tensor, ...]
 
 # int8 factors share one float32 scale a component.
-INT8_LARGEST = 127
 SCALE_BYTES = 4
 
 
@@ -64,7 +64,7 @@ def fit(conditioned: Sequence[LayerKV], canonical: Sequence[LayerKV], settings: 
     ranks = _choose_ranks(spectrum, residue.shape[1:].numel() * dtype.itemsize, sum(residue.shape[1:]), settings)
     truncated = [(left[layer, :, :rank], basis[layer, :rank]) for layer, rank in enumerate(ranks)]
     if settings.rank == "auto":
-        factors = tuple(to_int8(u, v) for u, v in truncated)
+        factors = tuple(rounded(u, v) for u, v in truncated)
     else:
         factors = tuple((u.to(dtype).contiguous(), v.to(dtype).contiguous()) for u, v in truncated)
     left_over = torch.stack([r - product(*layer) for r, layer in zip(residue, factors, strict=True)])
@@ -92,12 +92,10 @@ def _decompose(residue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
     return vectors, basis, basis.square().sum(2)
 
 
-def to_int8(left: torch.Tensor, basis: torch.Tensor) -> Factors:
-    """Factors rounded to int8 (U [T, r], V [r, W]), and the scale [r] that their product is multiplied by."""
-    tiny = torch.finfo(left.dtype).tiny
-    steps = left.abs().amax(0).clamp_min(tiny) / INT8_LARGEST, basis.abs().amax(1).clamp_min(tiny) / INT8_LARGEST
-    rounded = (left / steps[0]).round(), (basis / steps[1][:, None]).round()
-    return rounded[0].to(torch.int8).contiguous(), rounded[1].to(torch.int8).contiguous(), steps[0] * steps[1]
+def rounded(left: torch.Tensor, basis: torch.Tensor) -> Factors:
+    """Factors in int8 (U [T, r], V [r, W]), and the scale [r] that their product is multiplied by."""
+    (u, u_step), (v, v_step) = to_int8(left, 0), to_int8(basis, 1)
+    return u.contiguous(), v.contiguous(), u_step[0] * v_step[:, 0]
 
 
 def _choose_ranks(spectrum: torch.Tensor, kv_bytes: int, component_numbers: int, settings: Settings) -> list[int]:
