@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any, get_args
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
-from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from kamera_agent.agent.conversations import Conversations
-from kamera_agent.agent.grammar import Grammars, Matcher
+from kamera_agent.agent.messages import last_chunk, make_message
 from kamera_agent.agent.record import make_record
-from kamera_agent.agent.tool_calls import certain, take_apart
-from kamera_agent.agent.transcript import METADATA, SAID, transcribe
+from kamera_agent.agent.serving import Serving
+from kamera_agent.agent.source import choose_source, name_of, options_of, written_down
+from kamera_agent.agent.structured import make_format, read_format, read_with, titled
+from kamera_agent.agent.tool_calls import certain, read_choice
+from kamera_agent.agent.transcript import transcribe
 from kamera_agent.errors import InputError
 from kamera_agent.kamera import Kamera
-from kamera_agent.plan import Origin
 from kamera_agent.reply import Reply
 from kamera_agent.runtime.sampler import Constraint
 from kamera_agent.telemetry.drift import Witness
@@ -35,6 +35,8 @@ from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.vision.image import decode_image
 from kamera_agent.window import Window
+
+Method = Literal["function_calling", "json_schema", "json_mode"]
 
 THREAD = "thread_id"
 SAMPLING = ("temperature", "top_p", "top_k", "seed")
@@ -48,6 +50,12 @@ class ChatKamera(BaseChatModel):
     conversation has a live window, found by the thread_id of the run's config or by `conversation=`; without either,
     all calls share one.
 
+    model: a hub id, a folder or "pocket"; where neither it nor kamera is given, the environment variable KAMERA_MODEL.
+    model_kwargs: what else Kamera.from_pretrained takes. The model is loaded with the first answer, or by open(): a
+    chat model is often made while modules are imported, or before a fork. Chat models of the same model share one
+    Kamera; close() gives it back, and the last one closes it. kamera: one that is there already; it stays its owner's.
+    A call may name another model (`model=`), which is loaded with the same options and has conversations of its own.
+
     The reply's usage_metadata tells under cache_read what was kept, moved or recalled, and under cache_creation what
     was computed; response_metadata["kamera"] tells more.
 
@@ -56,9 +64,12 @@ class ChatKamera(BaseChatModel):
     to end. max_conversations, max_bytes: bounds on live windows; what goes can be recalled from the store.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    # Without protected_namespaces older versions of pydantic warn of model_kwargs.
+    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
 
-    kamera: Kamera = Field(exclude=True, repr=False)
+    kamera: Kamera | None = Field(default=None, exclude=True, repr=False)
+    model: str | None = None
+    model_kwargs: dict[str, Any] = Field(default={})
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
@@ -71,16 +82,67 @@ class ChatKamera(BaseChatModel):
     max_conversations: int = 8
     max_bytes: int = 8 << 30
 
-    _conversations: Conversations = PrivateAttr()
-    _grammars: Grammars = PrivateAttr()
+    _serving: Serving = PrivateAttr()
+    _others: dict[str, ChatKamera] = PrivateAttr(default_factory=dict)
+    _others_lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    # Type checkers are left the signature that pydantic gives it.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            """Raises InputError for a model and a Kamera, and for neither; SettingError for wrong model_kwargs."""
+            # Not in a validator: pydantic would make a ValidationError of it.
+            super().__init__(**choose_source(fields))
 
     def model_post_init(self, context: Any) -> None:
-        """Set up the live windows."""
+        """Get ready to open. Nothing is loaded."""
         super().model_post_init(context)
-        self._conversations = Conversations(self.kamera, self.max_conversations, self.max_bytes)
-        self._grammars = Grammars(self.kamera.family.processors.tokenizer, self.max_string)
-        if self.metrics:
-            self.metrics.watch(self.kamera, self.model_name)
+        self._serving = Serving(
+            self.kamera,
+            self.model_name,
+            self.model_kwargs,
+            max_windows=self.max_conversations,
+            max_bytes=self.max_bytes,
+            max_string=self.max_string,
+            metrics=self.metrics,
+        )
+
+    def open(self) -> Kamera:
+        """The Kamera that answers. Its model is loaded now, if it is not yet.
+
+        Raises ModelError for a model that cannot be loaded, SettingError where another chat model has loaded it with
+        other options, and StoreClosedError after close().
+        """
+        return self._serving.open().kamera
+
+    def close(self) -> None:
+        """Let go of the windows and of what was loaded. Idempotent. A Kamera that was passed in stays open."""
+        with self._others_lock:
+            self._serving.close()
+            for other in self._others.values():
+                other.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is: dumpd and dumps write down the model and the options, but no Kamera, trace, metrics or open store."""
+        return True
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """The model, also where a Kamera was passed in."""
+        return {"model": self.model_name, "model_kwargs": written_down(self._loaded_with())}
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """As LangChain does; what has no name cannot be loaded again, and says so."""
+        return super().to_json() if self.model_name else self.to_json_not_implemented()
 
     @property
     def _llm_type(self) -> str:
@@ -93,12 +155,13 @@ class ChatKamera(BaseChatModel):
 
     @property
     def model_name(self) -> str:
-        """Id or folder of the checkpoint."""
-        return str(self.kamera.family.model.config._name_or_path)
+        """Id or folder of the checkpoint, or "pocket"."""
+        return name_of(self.kamera) if self.kamera else str(self.model)
 
     def count_image_tokens(self, image: bytes) -> int:
         """Tokens that an encoded image takes. Raises ImageError."""
-        return len(self.kamera.family.image_chunk(decode_image(image), self.kamera.settings.namespace).token_ids)
+        kamera = self.open()
+        return len(kamera.family.image_chunk(decode_image(image), kamera.settings.namespace).token_ids)
 
     def bind_tools(
         self,
@@ -115,39 +178,92 @@ class ChatKamera(BaseChatModel):
         described = [convert_to_openai_tool(tool) for tool in tools]
         return self.bind(tools=described, tool_choice=read_choice(tool_choice), **kwargs)
 
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "function_calling",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The model with replies of a schema: a pydantic class, a TypedDict, a JSON schema or a tool in OpenAI's form.
+
+        Whatever the method, the reply is held to the schema token by token; strict changes nothing.
+
+        method: "function_calling" has the model call a tool of that schema. "json_schema" and "json_mode" have it
+        write JSON; the schema is not shown to it, so the prompt should tell what is wanted. "json_mode" without a
+        schema gives any JSON object.
+        include_raw: a dict with "raw", "parsed" and "parsing_error" instead of what was parsed.
+        A reply that max_tokens cuts is read as LangChain reads it: no call (None), or the JSON as far as it goes.
+        Raises InputError for another method, and for no schema where one is needed.
+        """
+        if method not in get_args(Method):
+            raise InputError(f"method is {method!r}; use one of {', '.join(get_args(Method))}.")
+        if kwargs:
+            raise InputError(f"Unknown options {sorted(kwargs)}; bind what goes with every call to the chat model.")
+        if schema is None and method != "json_mode":
+            raise InputError(f"method={method!r} needs a schema; give one, or use method='json_mode'.")
+        if schema is not None and method == "function_calling":
+            return super().with_structured_output(titled(schema), include_raw=include_raw)
+        told = {"kwargs": {"method": method}, "schema": schema}
+        bound = self.bind(response_format=make_format(schema), ls_structured_output_format=told)
+        return read_with(bound, schema, include_raw=include_raw)
+
     def _generate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        *,
+        model: str | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with self._answering(messages, stop, run_manager, **kwargs) as answer:
+        chat = self._over(model)
+        with chat._answering(messages, stop, run_manager, **kwargs) as answer:
             while True:
                 try:
                     next(answer)
                 except StopIteration as end:
-                    return ChatResult(generations=[ChatGeneration(message=self._message(end.value))])
+                    message = make_message(end.value, chat.model_name)
+                    return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        *,
+        model: str | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        said, num_sent = "", 0
-        with self._answering(messages, stop, run_manager, **kwargs) as answer:
+        chat, said, num_sent = self._over(model), "", 0
+        with chat._answering(messages, stop, run_manager, **kwargs) as answer:
             while True:
                 try:
                     said += next(answer)
                 except StopIteration as end:
-                    last = self._message(end.value)
+                    last = make_message(end.value, chat.model_name)
                     break
                 if piece := certain(said)[num_sent:]:
                     num_sent += len(piece)
                     yield _tell(AIMessageChunk(content=piece), run_manager)
-        yield _tell(_rest(last, num_sent), run_manager)
+        yield _tell(last_chunk(last, num_sent), run_manager)
+
+    def _over(self, model: str | None) -> ChatKamera:
+        """The chat model that answers for a model: this one, or one like it over the other model."""
+        if model in (None, self.model_name):
+            return self
+        with self._others_lock:
+            self._serving.require_open()
+            if model not in self._others:
+                own = {name: getattr(self, name) for name in type(self).model_fields}
+                options = {name: value for name, value in self._loaded_with().items() if name != "revision"}
+                self._others[model] = type(self)(**{**own, "kamera": None, "model": model, "model_kwargs": options})
+            return self._others[model]
+
+    def _loaded_with(self) -> dict[str, Any]:
+        return options_of(self.kamera) if self.kamera else self.model_kwargs
 
     @contextmanager
     def _answering(
@@ -167,12 +283,16 @@ class ChatKamera(BaseChatModel):
         sampling = {name: options.pop(name, getattr(self, name)) for name in SAMPLING}
         max_new_tokens = options.pop("max_tokens", self.max_tokens)
         if options:
-            raise InputError(f"Unknown options {sorted(options)}; use {[*OPTIONS]}.")
-        transcript = transcribe(self.kamera.family, messages, tools)
-        constraint: Constraint | None = self._constraint(tools, tool_choice, response_format)
+            raise InputError(f"Unknown options {sorted(options)}; use {['model', *OPTIONS]}.")
+        live = self._serving.open()
+        transcript = transcribe(live.kamera.family, messages, tools)
+        schema = read_format(response_format) if response_format else None
+        constraint: Constraint | None = (
+            live.grammars.forced(tools, tool_choice) if schema is None else live.grammars.json(schema)
+        )
         thread = (run_manager.metadata or {}).get(THREAD) if run_manager else None
         conversation_id = str(conversation or thread or "")
-        with answer_span(self.model_name, conversation_id) as span, self._conversations.hold(conversation_id) as window:
+        with answer_span(self.model_name, conversation_id) as span, live.conversations.hold(conversation_id) as window:
             window.sync(transcript.contents, transcript.system)
             stop_words = stop or self.stop or ()
             witness = None
@@ -205,78 +325,6 @@ class ChatKamera(BaseChatModel):
                 make_record(reply, window, conversation_id, self.model_name, thumbnails=thumbnails, drift=drift)
             )
         return reply
-
-    def _constraint(
-        self, tools: Sequence[dict[str, Any]], tool_choice: str | None, response_format: dict[str, Any] | None
-    ) -> Matcher | None:
-        if response_format is not None:
-            # OpenAI puts the schema into an envelope.
-            return self._grammars.json(response_format.get("json_schema", {}).get("schema", response_format))
-        if tool_choice in (None, "auto", "none"):
-            return None
-        named = [tool for tool in tools if tool_choice in ("any", tool["function"]["name"])]
-        if not named:
-            names = [tool["function"]["name"] for tool in tools]
-            raise InputError(f"tool_choice is {tool_choice!r}; use one of {names}, 'any', 'auto' or 'none'.")
-        return self._grammars.calls(named)
-
-    def _message(self, reply: Reply) -> AIMessage:
-        said, usage = take_apart(reply.text), reply.usage
-        origins = {name: getattr(usage, f"tokens_{name}") for name in get_args(Origin)}
-        total = sum(origins.values())
-        more = {"origins": origins, "timings": asdict(reply.timings)}
-        return AIMessage(
-            content=said.content,
-            tool_calls=said.calls,
-            invalid_tool_calls=said.invalid,
-            usage_metadata=UsageMetadata(
-                input_tokens=total,
-                output_tokens=usage.tokens_generated,
-                total_tokens=total + usage.tokens_generated,
-                input_token_details=InputTokenDetails(
-                    cache_read=total - usage.tokens_computed, cache_creation=usage.tokens_computed
-                ),
-            ),
-            response_metadata={
-                "model_name": self.model_name,
-                "finish_reason": reply.finish_reason,
-                METADATA: more if said.content == reply.text else {**more, SAID: reply.text},
-            },
-        )
-
-
-def read_choice(tool_choice: str | dict[str, Any] | bool | None) -> str | None:
-    """The name of a tool, "any", "auto" or "none", for all that LangChain, OpenAI and Anthropic call it."""
-    match tool_choice:
-        case True | "required":
-            return "any"
-        case False | None:
-            return None
-        case {"function": {"name": str(name)}} | {"type": "tool", "name": str(name)} | str(name):
-            return name
-        case {"type": "any" | "auto" | "none" as kind}:
-            return str(kind)
-        case _:
-            raise InputError(f"tool_choice is {tool_choice!r}; use a tool's name, 'any', 'auto' or 'none'.")
-
-
-def _rest(message: AIMessage, num_sent: int) -> AIMessageChunk:
-    """The last chunk of a stream: what is left of the text, the calls, and what it cost."""
-    calls = [
-        tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
-        for index, call in enumerate(message.tool_calls)
-    ]
-    broken = [
-        tool_call_chunk(name=call["name"], args=call["args"], id=call["id"], index=len(calls) + index)
-        for index, call in enumerate(message.invalid_tool_calls)
-    ]
-    return AIMessageChunk(
-        content=str(message.content)[num_sent:],
-        tool_call_chunks=[*calls, *broken],
-        usage_metadata=message.usage_metadata,
-        response_metadata=message.response_metadata,
-        chunk_position="last",
-    )
 
 
 def _tell(message: AIMessageChunk, run_manager: CallbackManagerForLLMRun | None) -> ChatGenerationChunk:

@@ -21,6 +21,7 @@ COMPACT = {"x-guidance": {"whitespace_flexible": False}}
 
 
 BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"}
+NAMES = {"patternProperties", "propertyNames"}
 FORMS = {"maxLength", "pattern", "format", "enum", "const"}
 # Numbers that every JSON reader keeps (RFC 7493), with few decimals: a small model may write digits for ever.
 LARGEST = 2**53 - 1
@@ -43,26 +44,36 @@ class Grammars:
         """A constraint to JSON of a schema. Raises InputError for one that cannot be enforced."""
         return self._matcher(LLMatcher.grammar_from_json_schema(json.dumps({**self._bounded(schema), **COMPACT})))
 
+    def forced(self, tools: Sequence[Schema], tool_choice: str | None) -> Matcher | None:
+        """A constraint to the call that a choice forces: of a tool by its name, or of "any"; None where it forces none.
+
+        Raises InputError for a choice of no tool.
+        """
+        if tool_choice in (None, "auto", "none"):
+            return None
+        named = [tool for tool in tools if tool_choice in ("any", tool["function"]["name"])]
+        if not named:
+            names = [tool["function"]["name"] for tool in tools]
+            raise InputError(f"tool_choice is {tool_choice!r}; use one of {names}, 'any', 'auto' or 'none'.")
+        return self.calls(named)
+
     def calls(self, tools: Sequence[Schema]) -> Matcher:
         """A constraint to a call of one of some tools, as OpenAI describes them, in the Hermes form.
 
         Raises InputError for a schema that cannot be enforced.
         """
-        kinds = [
-            {
-                "type": "object",
-                "properties": {"name": {"const": tool["function"]["name"]}, "arguments": _parameters(tool)},
-                "required": ["name", "arguments"],
-            }
-            for tool in tools
-        ]
-        call = json.dumps({**self._bounded({"anyOf": kinds}), **COMPACT})
-        return self._matcher(
-            LLMatcher.grammar_from_lark(f'start: "<tool_call>\\n" call "\\n</tool_call>"\ncall: %json {call}')
-        )
+        # Every schema is a grammar of its own, in which its references lead to its own definitions.
+        choice = " | ".join(f"call{number}" for number in range(len(tools)))
+        rules = [f'start: "<tool_call>\\n" ({choice}) "\\n</tool_call>"']
+        for number, tool in enumerate(tools):
+            name = json.dumps(tool["function"]["name"], ensure_ascii=False)
+            opening = json.dumps(f'{{"name":{name},"arguments":', ensure_ascii=False)
+            arguments = json.dumps({**self._bounded(_parameters(tool)), **COMPACT})
+            rules.append(f'call{number}: {opening} arguments{number} "}}"\narguments{number}: %json {arguments}')
+        return self._matcher(LLMatcher.grammar_from_lark("\n".join(rules)))
 
     def _bounded(self, schema: Any) -> Any:
-        """A schema with bounds on what has none: strings, numbers, and the properties of an object."""
+        """A schema with bounds on what has none: strings, numbers, and the properties of an object and their names."""
         if isinstance(schema, list):
             return [self._bounded(part) for part in schema]
         if not isinstance(schema, Mapping):
@@ -76,6 +87,9 @@ class Grammars:
             bounded["maxLength"] = self._max_string
         if "properties" in schema:
             bounded.setdefault("additionalProperties", False)
+        if self._max_string and isinstance(schema.get("additionalProperties"), Mapping) and not NAMES & schema.keys():
+            bounded["patternProperties"] = {f"^.{{1,{self._max_string}}}$": bounded["additionalProperties"]}
+            bounded["additionalProperties"] = False
         return bounded
 
     def _matcher(self, grammar: str) -> Matcher:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
+from kamera_agent.errors import InputError
 from kamera_agent.runtime.streamer import opening_of
 
 OPENING = "<tool_call>"
@@ -57,3 +58,18 @@ def certain(text: str) -> str:
     """How much of a growing reply is certainly no call: all up to the first sign of one."""
     start = text.find(OPENING)
     return text[: start if start >= 0 else len(text) - opening_of(OPENING, text)]
+
+
+def read_choice(tool_choice: str | dict[str, Any] | bool | None) -> str | None:
+    """The name of a tool, "any", "auto" or "none", for all that LangChain, OpenAI and Anthropic call it."""
+    match tool_choice:
+        case True | "required":
+            return "any"
+        case False | None:
+            return None
+        case {"function": {"name": str(name)}} | {"type": "tool", "name": str(name)} | str(name):
+            return name
+        case {"type": "any" | "auto" | "none" as kind}:
+            return str(kind)
+        case _:
+            raise InputError(f"tool_choice is {tool_choice!r}; use a tool's name, 'any', 'auto' or 'none'.")

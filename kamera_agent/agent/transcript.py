@@ -154,6 +154,11 @@ def _parts(message: BaseMessage) -> Iterator[str | bytes]:
             # How others write a call and a thought; the call is among the message's tool calls, too.
             case "non_standard" if block["value"].get("type") in ("tool_use", "thinking", "redacted_thinking"):
                 continue
+            case "file":
+                raise InputError(
+                    f"Cannot show a file ({block.get('mime_type', 'of unknown type')}) to the model; use text and "
+                    "image blocks. The pages of a document can be sent as images."
+                )
             case kind:
                 raise InputError(f"Cannot show a block of type {kind!r} to the model; use text and image blocks.")
 

@@ -15,10 +15,11 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from pydantic import ConfigDict
 
-from kamera_agent.agent.chat_model import OPTIONS, ChatKamera, read_choice
+from kamera_agent.agent.chat_model import OPTIONS, ChatKamera
 from kamera_agent.agent.middleware import ScreenWindow
 from kamera_agent.agent.route import route
 from kamera_agent.agent.screens import LOOK_BACK
+from kamera_agent.agent.tool_calls import read_choice
 from kamera_agent.errors import InputError
 from kamera_agent.kamera import Kamera
 

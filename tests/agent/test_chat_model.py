@@ -35,6 +35,9 @@ TOOL = {
 }
 
 
+PDF = {"type": "file", "base64": "AAAA", "mime_type": "application/pdf"}
+
+
 def say(*blocks: Any) -> HumanMessage:
     return HumanMessage([{"type": "text", "text": b} if isinstance(b, str) else b for b in blocks])
 
@@ -333,6 +336,14 @@ def test_what_may_be_a_call_is_held_back() -> None:
         ([say({"type": "image", "base64": "AAA", "mime_type": "image/png"})], InputError, "base64"),
         ([say({"type": "image", "base64": "AAAA", "mime_type": "image/png"})], ImageError, "bytes"),
         ([say({"type": "audio", "base64": "AAAA", "mime_type": "audio/wav"})], InputError, "'audio'"),
+        ([say({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}})], InputError, "'audio'"),
+        ([say(PDF)], InputError, r"a file \(application/pdf\).*pages of a document can be sent as images"),
+        (
+            [say({"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}})],
+            InputError,
+            r"application/pdf",
+        ),
+        ([ToolMessage([PDF], tool_call_id="1")], InputError, r"application/pdf"),
         ([SystemMessage([{"type": "image", "base64": "AAAA", "mime_type": "image/png"}])], InputError, "system"),
     ],
 )
@@ -354,4 +365,4 @@ def test_live_windows_are_bounded(kamera: Kamera) -> None:
     model = ChatKamera(kamera=kamera, max_tokens=2, max_conversations=2)
     for name in ("a", "b", "c", "a"):
         model.invoke("Look.", conversation=name)
-        assert len(model._conversations) <= 2
+        assert len(model._serving.open().conversations) <= 2

@@ -52,6 +52,11 @@ def made_on_the_spot(state: State) -> State:
     return {"messages": [Provider().invoke(state["messages"])]}
 
 
+def bound_to_a_name(state: State) -> State:
+    """The name is the provider's; nothing is loaded by it."""
+    return {"messages": [PROVIDER.bind(model="the-provider-4").invoke(state["messages"])]}
+
+
 async def by_await(state: State) -> State:
     return {"messages": [await PROVIDER.ainvoke(state["messages"])]}
 
@@ -75,7 +80,9 @@ def thread(name: str) -> Any:
     return {"configurable": {"thread_id": name}}
 
 
-@pytest.mark.parametrize("node", [by_global, made_on_the_spot, by_await], ids=lambda node: node.__name__)
+@pytest.mark.parametrize(
+    "node", [by_global, made_on_the_spot, bound_to_a_name, by_await], ids=lambda node: node.__name__
+)
 def test_whatever_model_a_node_calls_the_kamera_answers(
     node: Any, kamera: Kamera, window: ScreenWindow, image_block: Block
 ) -> None:
