@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,11 @@ def make_tier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSt
 @pytest.fixture
 def store(make_store: MakeStore) -> Store:
     return make_store()
+
+
+@pytest.fixture
+def forkserver() -> ForkServerContext:
+    """Starts processes that have the store imported. There is one server a process, and its first user sets it up."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kamera_agent.store.lmdb_store"])
+    return context

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
 import time
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from lmdb.verify import verify
@@ -29,14 +29,12 @@ def write_for_ever(folder: Path, seed: int, ready: Connection) -> None:
         store.delete([make_key(rng.choice(NAMES))])
 
 
-def test_kill_during_writes_50_times(tmp_path: Path) -> None:
+def test_kill_during_writes_50_times(tmp_path: Path, forkserver: ForkServerContext) -> None:
     """1. A child writes; 2. it is killed after a random while; 3. every record left is one that was put."""
-    rng, context = random.Random(0), multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kamera_agent.store.lmdb_store"])
-    num_seen = 0
+    rng, num_seen = random.Random(0), 0
     for seed in range(NUM_KILLS):
-        ready, child_end = context.Pipe(duplex=False)
-        child = context.Process(target=write_for_ever, args=(tmp_path, seed, child_end))
+        ready, child_end = forkserver.Pipe(duplex=False)
+        child = forkserver.Process(target=write_for_ever, args=(tmp_path, seed, child_end))
         child.start()
         ready.recv()
         time.sleep(rng.uniform(0.0, 0.12))

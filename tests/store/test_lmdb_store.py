@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import resource
 import stat
@@ -11,6 +10,7 @@ import sys
 import threading
 from collections import namedtuple
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import lmdb
@@ -182,9 +182,10 @@ def write_beyond_file_limit(folder: Path) -> None:
 
 
 class TestFailingDisk:
-    def test_a_disk_that_takes_no_more_costs_writes_and_nothing_else(self, tmp_path: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        child = context.Process(target=write_beyond_file_limit, args=(tmp_path,))
+    def test_a_disk_that_takes_no_more_costs_writes_and_nothing_else(
+        self, tmp_path: Path, forkserver: ForkServerContext
+    ) -> None:
+        child = forkserver.Process(target=write_beyond_file_limit, args=(tmp_path,))
         child.start()
         child.join()
         assert child.exitcode == 0

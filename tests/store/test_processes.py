@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import time
@@ -21,13 +20,6 @@ from kamera_agent.store.lmdb_store import LmdbStore
 SHARED_SECONDS = 60
 CAP_BYTES = 300 * KIB
 NAMES = [f"r{i}" for i in range(50)]
-
-
-@pytest.fixture
-def context() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kamera_agent.store.lmdb_store"])
-    return context
 
 
 def operate(folder: Path, seed: int, seconds: float) -> None:
@@ -60,9 +52,9 @@ def operate(folder: Path, seed: int, seconds: float) -> None:
     assert (stats.quarantined, stats.failed_writes) == (0, 0)
 
 
-def test_two_processes_share_a_folder(tmp_path: Path, context: ForkServerContext) -> None:
+def test_two_processes_share_a_folder(tmp_path: Path, forkserver: ForkServerContext) -> None:
     """1. Two processes put, get, delete, evict, check and reopen. 2. A full scan agrees with the books."""
-    children = [context.Process(target=operate, args=(tmp_path, seed, SHARED_SECONDS)) for seed in range(2)]
+    children = [forkserver.Process(target=operate, args=(tmp_path, seed, SHARED_SECONDS)) for seed in range(2)]
     for child in children:
         child.start()
     for child in children:
@@ -86,13 +78,13 @@ def put_megabytes(folder: Path) -> None:
 
 
 def test_a_file_that_another_process_grew_past_our_map_is_still_served(
-    tmp_path: Path, context: ForkServerContext, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, forkserver: ForkServerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sharing, "map_bytes", lambda cap_bytes: 1 << 20)
     store, ours = LmdbStore(tmp_path, 64 << 20), make_record("ours")
     store.put_many([ours])
     store.flush()
-    child = context.Process(target=put_megabytes, args=(tmp_path,))
+    child = forkserver.Process(target=put_megabytes, args=(tmp_path,))
     child.start()
     child.join()
     theirs = make_record("theirs7", [(256, 1024)], num_layers=1)
