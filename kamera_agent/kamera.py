@@ -7,11 +7,11 @@ import threading
 import weakref
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
 
+from kamera_agent.closing import Closing
 from kamera_agent.config import DEFAULT_STORE, Settings
 from kamera_agent.errors import SettingError
 from kamera_agent.library import Library
@@ -44,7 +44,7 @@ class KameraStats:
     failed: int
 
 
-class Kamera:
+class Kamera(Closing):
     """The cache under an agent: a Hugging Face vision-language model whose windows never encode twice.
 
     Use it as a context manager, or call close(): what was computed last is written behind.
@@ -154,14 +154,6 @@ class Kamera:
         self._library.close()
         if self._owns_store:
             self.store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _settings(options: dict[str, Any]) -> Settings:

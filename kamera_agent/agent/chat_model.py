@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import Field
 
+from kamera_agent.agent.lifecycle import Lifecycle
 from kamera_agent.agent.messages import last_chunk, make_message
 from kamera_agent.agent.record import make_record
-from kamera_agent.agent.serving import Serving
-from kamera_agent.agent.source import choose_source, name_of, options_of, written_down
 from kamera_agent.agent.structured import make_format, read_format, read_with, titled
 from kamera_agent.agent.tool_calls import certain, read_choice
 from kamera_agent.agent.transcript import transcribe
 from kamera_agent.errors import InputError
-from kamera_agent.kamera import Kamera
 from kamera_agent.reply import Reply
 from kamera_agent.runtime.sampler import Constraint
 from kamera_agent.telemetry.drift import Witness
-from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.vision.image import decode_image
@@ -43,7 +37,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "seed")
 OPTIONS = (*SAMPLING, "max_tokens", "conversation", "response_format")
 
 
-class ChatKamera(BaseChatModel):
+class ChatKamera(Lifecycle):
     """Messages in, a message out; what did not change since the last call is not computed again.
 
     An agent may edit its message list as it likes: drop screenshots, bring them back, put a stub in their place. Every
@@ -64,12 +58,6 @@ class ChatKamera(BaseChatModel):
     to end. max_conversations, max_bytes: bounds on live windows; what goes can be recalled from the store.
     """
 
-    # Without protected_namespaces older versions of pydantic warn of model_kwargs.
-    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
-
-    kamera: Kamera | None = Field(default=None, exclude=True, repr=False)
-    model: str | None = None
-    model_kwargs: dict[str, Any] = Field(default={})
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
@@ -77,72 +65,6 @@ class ChatKamera(BaseChatModel):
     seed: int | None = None
     stop: list[str] | None = None
     trace: Trace | None = Field(default=None, exclude=True, repr=False)
-    metrics: Metrics | None = Field(default=None, exclude=True, repr=False)
-    max_string: int | None = None
-    max_conversations: int = 8
-    max_bytes: int = 8 << 30
-
-    _serving: Serving = PrivateAttr()
-    _others: dict[str, ChatKamera] = PrivateAttr(default_factory=dict)
-    _others_lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
-
-    # Type checkers are left the signature that pydantic gives it.
-    if not TYPE_CHECKING:
-
-        def __init__(self, **fields: Any) -> None:
-            """Raises InputError for a model and a Kamera, and for neither; SettingError for wrong model_kwargs."""
-            # Not in a validator: pydantic would make a ValidationError of it.
-            super().__init__(**choose_source(fields))
-
-    def model_post_init(self, context: Any) -> None:
-        """Get ready to open. Nothing is loaded."""
-        super().model_post_init(context)
-        self._serving = Serving(
-            self.kamera,
-            self.model_name,
-            self.model_kwargs,
-            max_windows=self.max_conversations,
-            max_bytes=self.max_bytes,
-            max_string=self.max_string,
-            metrics=self.metrics,
-        )
-
-    def open(self) -> Kamera:
-        """The Kamera that answers. Its model is loaded now, if it is not yet.
-
-        Raises ModelError for a model that cannot be loaded, SettingError where another chat model has loaded it with
-        other options, and StoreClosedError after close().
-        """
-        return self._serving.open().kamera
-
-    def close(self) -> None:
-        """Let go of the windows and of what was loaded. Idempotent. A Kamera that was passed in stays open."""
-        with self._others_lock:
-            self._serving.close()
-            for other in self._others.values():
-                other.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """It is: dumpd and dumps write down the model and the options, but no Kamera, trace, metrics or open store."""
-        return True
-
-    @property
-    def lc_attributes(self) -> dict[str, Any]:
-        """The model, also where a Kamera was passed in."""
-        return {"model": self.model_name, "model_kwargs": written_down(self._loaded_with())}
-
-    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
-        """As LangChain does; what has no name cannot be loaded again, and says so."""
-        return super().to_json() if self.model_name else self.to_json_not_implemented()
 
     @property
     def _llm_type(self) -> str:
@@ -152,11 +74,6 @@ class ChatKamera(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("max_tokens", *SAMPLING)}
         return {"model_name": self.model_name, **options}
-
-    @property
-    def model_name(self) -> str:
-        """Id or folder of the checkpoint, or "pocket"."""
-        return name_of(self.kamera) if self.kamera else str(self.model)
 
     def count_image_tokens(self, image: bytes) -> int:
         """Tokens that an encoded image takes. Raises ImageError."""
@@ -249,21 +166,6 @@ class ChatKamera(BaseChatModel):
                     num_sent += len(piece)
                     yield _tell(AIMessageChunk(content=piece), run_manager)
         yield _tell(last_chunk(last, num_sent), run_manager)
-
-    def _over(self, model: str | None) -> ChatKamera:
-        """The chat model that answers for a model: this one, or one like it over the other model."""
-        if model in (None, self.model_name):
-            return self
-        with self._others_lock:
-            self._serving.require_open()
-            if model not in self._others:
-                own = {name: getattr(self, name) for name in type(self).model_fields}
-                options = {name: value for name, value in self._loaded_with().items() if name != "revision"}
-                self._others[model] = type(self)(**{**own, "kamera": None, "model": model, "model_kwargs": options})
-            return self._others[model]
-
-    def _loaded_with(self) -> dict[str, Any]:
-        return options_of(self.kamera) if self.kamera else self.model_kwargs
 
     @contextmanager
     def _answering(

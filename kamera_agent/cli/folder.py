@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 from kamera_agent.errors import StoreUnavailableError
@@ -13,9 +11,8 @@ from kamera_agent.store.lmdb_store import LmdbStore
 DATABASE = "data.mdb"
 
 
-@contextmanager
-def existing_store(path: Path) -> Iterator[LmdbStore]:
-    """The store in a folder, closed at the end.
+def existing_store(path: Path) -> LmdbStore:
+    """The store in a folder.
 
     Raises StoreUnavailableError where there is none. Nothing is created.
     """
@@ -24,5 +21,4 @@ def existing_store(path: Path) -> Iterator[LmdbStore]:
         raise StoreUnavailableError(f"{folder} is a file; pass the folder of a store.")
     if not (folder / DATABASE).is_file():
         raise StoreUnavailableError(f"{folder} holds no store; pass a folder that a Kamera was opened with.")
-    with closing(LmdbStore(folder)) as store:
-        yield store
+    return LmdbStore(folder)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kamera_agent.chunk import Header, Key, Record
+from kamera_agent.closing import Closing
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class CheckReport:
     problems: tuple[str, ...] = ()
 
 
-class Store(ABC):
+class Store(Closing):
     """Keeps records by key. Batch-first; safe to use from several threads.
 
     A store may forget: any record can be evicted at any time, so a miss is never an error. It never

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from kamera_agent.closing import Closing
 from kamera_agent.errors import VideoError
 from kamera_agent.vision.image import Pixels
 
 SKETCH_SIZE = (64, 36)
 
 
-class Clip:
+class Clip(Closing):
     """An open clip. times() steps through its frames; pixels() gives the one it stands on.
 
     Frames stepped over are never copied out of the decoder. A clip that was cut short ends where its
@@ -41,12 +40,8 @@ class Clip:
         self._frame_s = 1.0 / fps if fps > 0 else 0.0
         self.duration_s = max(self._capture.get(cv2.CAP_PROP_FRAME_COUNT) * self._frame_s, 0.0)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Release the decoder. Idempotent."""
         self._capture.release()
 
     def times(self) -> Iterator[float]:

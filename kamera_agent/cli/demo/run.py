@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from contextlib import closing
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import pairwise
@@ -102,7 +101,7 @@ def _require_output(out: Path) -> None:
 
 
 def _forget_earlier_demos(store: Path) -> None:
-    with closing(LmdbStore(store)) as disk:
+    with LmdbStore(store) as disk:
         headers = disk.headers()
         chunks = {header.chunk for header in headers if header.kind == "canonical" and _is_ours(header)}
         disk.delete([header.key for header in headers if header.chunk in chunks])
