@@ -19,9 +19,9 @@ def keys_of_model(kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions:
     """
     decoder, cache = kamera.family.decoder, DynamicCache()
     masks = {kind: _mask(kamera, chunk, kind) for kind in set(decoder.kinds)}
-    first, extras = kamera.family.unpack(embeds)
+    first, extras = kamera.family.unpack(embeds[None])
     decoder.module(
-        inputs_embeds=first[None],
+        inputs_embeds=first,
         position_ids=positions[:, None] if len(positions) > 1 else positions,
         attention_mask=masks if len(masks) > 1 else masks[decoder.kinds[0]],
         **{cache_argument(decoder.module): cache},

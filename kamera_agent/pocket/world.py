@@ -31,13 +31,17 @@ HELD_OUT = 10
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large screens and shots are: columns x rows of one of the grids, and how many cards or marks they hold."""
+    """How large screens and shots are: columns x rows of one of the grids, and how many cards or marks they hold.
+
+    num_words: of the labels and the values of each kind of card, those that are used. None: all.
+    """
 
     grids: tuple[tuple[int, int], ...] = ((8, 6), (9, 6), (8, 7), (7, 7), (10, 5))
     min_cards: int = 8
     max_cards: int = 14
     min_marks: int = 3
     max_marks: int = 5
+    num_words: int | None = None
 
 
 FULL_SIZE = Size()
@@ -135,16 +139,20 @@ class World:
 
     def _pairs(self, kind: str, num_cards: int, first: Sequence[str] = ()) -> dict[str, str]:
         """Labels with values. first: labels that must be among them. Values that lead on are distinct."""
-        labels, values = CLASSES[kind]
+        labels = self._words(kind)[0]
         others = self._pick([label for label in labels if label not in first], max(num_cards - len(first), 0))
         table: dict[str, str] = {}
         for label in [*first, *others]:
-            taken = set(table.values()) if values is not NUMBERS else set()
+            taken = set(table.values()) if CLASSES[kind][1] is not NUMBERS else set()
             table[label] = self._value(kind, label, taken)
         return table
 
+    def _words(self, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        labels, values = CLASSES[kind]
+        return labels[: self._size.num_words], values[: self._size.num_words]
+
     def _value(self, kind: str, label: str, taken: set[str]) -> str:
-        admitted = [value for value in CLASSES[kind][1] if value not in taken]
+        admitted = [value for value in self._words(kind)[1] if value not in taken]
         fitting = [value for value in admitted if is_held_out(label, value) == self._looks.held_out_pairs]
         # A label with few held-out values may run out of them; then any value will do.
         return str(self._rng.choice(fitting or admitted))

@@ -56,11 +56,15 @@ class Batch(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A picture of a window: its tokens, offsets [A, T] and extent, as those of its chunk, and its rows of features."""
+    """A picture of a window: its tokens, offsets [A, T] and extent, as those of its chunk.
+
+    cells: which of the tokens stand for cells, in order. rows: of the feature table, one for each of them.
+    """
 
     token_ids: tuple[int, ...]
     offsets: torch.Tensor
     extent: int
+    cells: Sequence[int]
     rows: Sequence[int]
 
 
@@ -89,12 +93,15 @@ class _Sequence:
         self._add(token_ids, [-1] * len(token_ids), steps.expand(num_axes, -1), block)
         self.position += len(token_ids)
 
-    def show(self, shown: Shown, relations: dict[int, Relations]) -> None:
-        """A picture; the places of its cells are first, first + 1, ... of the tokens."""
-        first = len(self.token_ids) + 1
-        self.cells += [(first + cell, relation) for cell, relation in relations.items()]
-        self._add(shown.token_ids, [-1, *shown.rows, -1], shown.offsets + self.position, 0)
+    def show(self, shown: Shown, relations: dict[int, Relations]) -> list[int]:
+        """A picture. Returns the places of its cells."""
+        places = [len(self.token_ids) + token for token in shown.cells]
+        self.cells += [(places[cell], relation) for cell, relation in relations.items()]
+        features = dict(zip(shown.cells, shown.rows, strict=True))
+        rows = [features.get(token, -1) for token in range(len(shown.token_ids))]
+        self._add(shown.token_ids, rows, shown.offsets + self.position, 0)
         self.position += shown.extent
+        return places
 
     def _add(self, token_ids: Sequence[int], features: Sequence[int], positions: torch.Tensor, block: int) -> None:
         self.token_ids += token_ids
@@ -106,12 +113,15 @@ class _Sequence:
 class Batcher:
     """Makes batches for one family."""
 
-    def __init__(self, family: Family) -> None:
-        self._family = family
-        self._close, self._user, self._assistant = (
-            family.markup(text) for text in ("<|im_end|>\n", "<|im_start|>user\n", "<|im_start|>assistant\n")
+    def __init__(self, family: Family, asked: Sequence[int]) -> None:
+        """asked: tokens between a question and its answer."""
+        self._family, self._asked = family, asked
+        self._spoken, self._answered = family.turn("user", "assistant"), family.turn("assistant", "user")
+        self._opening = (
+            *family.anchor_ids,
+            *family.tokenize(family.default_system),
+            *family.turn("system", "user"),
         )
-        self._opening = (*family.anchor_ids, *family.tokenize(family.default_system), *self._close, *self._user)
         # A word within a text has a space before it.
         self._word = {word: family.tokenize(f"a {word}")[-1] for word in SHOWN}
         self._said = {text: family.tokenize(text) for text in (*REMARKS, *STEPS)}
@@ -132,11 +142,9 @@ class Batcher:
         for number, (picture, relations) in enumerate(zip(shown, relate(window), strict=True)):
             if rng.random() < SAID_BETWEEN:
                 step = self._said[str(rng.choice(STEPS))]
-                sequence.say((*self._close, *self._assistant, *step, *self._close, *self._user), axes)
-            first = len(sequence.token_ids) + 1
-            cells = window[number].cells()
-            sights += [Sight(number, first + at, relation, cells[at]) for at, relation in relations.items()]
-            sequence.show(picture, relations)
+                sequence.say((*self._spoken, *step, *self._answered), axes)
+            places, cells = sequence.show(picture, relations), window[number].cells()
+            sights += [Sight(number, places[at], relation, cells[at]) for at, relation in relations.items()]
         for gaze, found in look_around(window, sights).items():
             sequence.gazes[gaze] += found
         start = sequence.position
@@ -144,11 +152,11 @@ class Batcher:
         for number, question in enumerate(questions, start=1):
             block = number if in_a_row else -number
             if in_a_row and number > 1:
-                sequence.say(self._close[1:] + self._user, axes, block)
+                sequence.say(self._answered[1:], axes, block)
             elif not in_a_row:
                 sequence.position = start
-            asked = (*self._family.tokenize(question.text), *self._close, *self._assistant)
-            answer = (*self._family.tokenize(question.answer), self._close[0])
+            asked = (*self._family.tokenize(question.text), *self._asked)
+            answer = (*self._family.tokenize(question.answer), self._answered[0])
             sequence.say((*asked, *answer), axes, block)
             first = len(sequence.token_ids) - len(answer) - 1
             sequence.gazes["focus"].append((first, focus(question, window, sights)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +34,9 @@ QUOTA: dict[Task, int] = {"read": 2, "find": 2, "diff": 1, "count": 1, "join2": 
 LEAST_PICTURES: dict[Story, int] = {"changes": 2, "links": 1, "moves": 1, "both": 4}
 
 
+Asking = Callable[[Sequence[Picture]], list[Question]]
+
+
 class Features(Protocol):
     """Where the features of pictures come from."""
 
@@ -48,7 +51,7 @@ class Decoder:
 
     def __init__(self, family: Family) -> None:
         self._family = family
-        self.text: Any = family.model.model.language_model
+        self.text: Any = family.decoder.module
         # The one kind of attention that tells where it looks.
         self.text.config._attn_implementation = "eager"
         self._words = word_ids(family.processors.tokenizer, SHOWN)
@@ -71,31 +74,35 @@ class Decoder:
 
     def _scores(self, output: Any, batch: Batch) -> torch.Tensor:
         states = output.last_hidden_state[batch.targets[0], batch.targets[1]]
-        scores: torch.Tensor = self._family.model.lm_head(states)
+        scores: torch.Tensor = self._family.model.get_output_embeddings()(states)
         return scores
 
     def _run(self, batch: Batch, table: torch.Tensor) -> Any:
-        seen = batch.features >= 0
-        embeds = self.text.embed_tokens(batch.token_ids)
-        # Additive: eager attention adds a boolean mask as numbers.
-        mask = torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, torch.finfo(torch.float32).min)
+        seen, width = batch.features >= 0, self.text.config.hidden_size
+        # Features may be wider than embeddings, as those of deepstack are.
+        embeds = functional.pad(self.text.embed_tokens(batch.token_ids), (0, table.shape[1] - width))
+        first, extras = self._family.unpack(embeds.masked_scatter(seen[..., None], table[batch.features[seen]]))
         return self.text(
-            inputs_embeds=embeds.masked_scatter(seen[..., None], table[batch.features[seen]]),
-            position_ids=batch.positions,
-            attention_mask={"full_attention": mask},
+            inputs_embeds=first,
+            position_ids=batch.positions if len(batch.positions) > 1 else batch.positions[0],
+            # Additive: eager attention adds a boolean mask as numbers.
+            attention_mask=torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, torch.finfo(torch.float32).min),
             use_cache=False,
             output_hidden_states=True,
             output_attentions=True,
+            **extras,
         )
 
 
 class Lessons:
     """Makes batches of windows with questions about them."""
 
-    def __init__(self, family: Family, features: Features) -> None:
-        self._family = family
-        self._features = features
-        self._batcher = Batcher(family)
+    def __init__(
+        self, family: Family, features: Features, ask: Asking = ask, asked: Sequence[int] | None = None
+    ) -> None:
+        """ask: gives the questions of a window. asked: tokens between a question and its answer; None: of the chat."""
+        self._family, self._features, self._ask = family, features, ask
+        self._batcher = Batcher(family, family.turn("user", "assistant") if asked is None else asked)
         self._shown: dict[tuple[type[Picture], int, int], Shown] = {}
 
     def batch(
@@ -106,10 +113,18 @@ class Lessons:
         rng draws the questions, what is said between the pictures, and the features.
         """
         lessons = [
-            Lesson(window, [self._show(picture, rng) for picture in window], _ask(window, tasks, rng))
+            Lesson(window, [self._show(picture, rng) for picture in window], self._choose(window, tasks, rng))
             for window in windows
         ]
         return self._batcher.make(lessons, rng)
+
+    def _choose(self, window: Sequence[Picture], tasks: Sequence[Task], rng: np.random.Generator) -> list[Question]:
+        found: defaultdict[Task, list[Question]] = defaultdict(list)
+        for question in self._ask(window):
+            if question.task in tasks:
+                found[question.task].append(question)
+        drawn = [of[index] for task, of in found.items() for index in rng.permutation(len(of))[: QUOTA[task]]]
+        return [drawn[index] for index in rng.permutation(len(drawn))]
 
     def _show(self, picture: Picture, rng: np.random.Generator) -> Shown:
         key = (type(picture), picture.columns, picture.rows)
@@ -128,17 +143,10 @@ def draw_windows(count: int, course: Course, rng: np.random.Generator, looks: Lo
     return windows
 
 
-def _ask(window: Sequence[Picture], tasks: Sequence[Task], rng: np.random.Generator) -> list[Question]:
-    questions: defaultdict[Task, list[Question]] = defaultdict(list)
-    for question in ask(window):
-        if question.task in tasks:
-            questions[question.task].append(question)
-    chosen = [asked[index] for task, asked in questions.items() for index in rng.permutation(len(asked))[: QUOTA[task]]]
-    return [chosen[index] for index in rng.permutation(len(chosen))]
-
-
 def _lay_out(family: Family, picture: Picture) -> Shown:
     """Tokens and offsets of pictures of this size, from the chunk of a blank one."""
     num_frames = 1 if isinstance(picture, Screen) else len(SHOT_TIMES)
     chunk = chunk_of(family, np.zeros((num_frames, picture.rows * CELL, picture.columns * CELL, 3), dtype=np.uint8))
-    return Shown(chunk.token_ids, chunk.offsets, chunk.extent, ())
+    return Shown(
+        chunk.token_ids, chunk.offsets, chunk.extent, family.placeholders(chunk).nonzero().flatten().tolist(), ()
+    )

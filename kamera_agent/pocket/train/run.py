@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,23 +11,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.pocket.style import Looks
 from kamera_agent.pocket.tasks import TASKS
-from kamera_agent.pocket.tokenizer import SPACE
 from kamera_agent.pocket.train.bank import Bank
 from kamera_agent.pocket.train.decoding import GAZE_WEIGHT, PROBE_WEIGHT, Decoder, Lessons, draw_windows
 from kamera_agent.pocket.train.frame import Frame, prime
 from kamera_agent.pocket.train.gallery import Drawn, draw_all, sketch
 from kamera_agent.pocket.train.reading import Reading
 from kamera_agent.pocket.train.recipe import Recipe, Stage
+from kamera_agent.pocket.train.start import hush, spell
 from kamera_agent.pocket.train.study import LossOf, Tell, study
 from kamera_agent.pocket.train.tower import Tower
 from kamera_agent.pocket.weights import save_checkpoint, word_ids
-from kamera_agent.pocket.words import SHOWN, WORDS
+from kamera_agent.pocket.words import SHOWN
 from kamera_agent.runtime.families import family_for
 
 READ_RATE = 3e-3
-# When training begins: shares of the usual say of a layer and of a feature, and length of the embeddings of words
-# that screens show.
-QUIET, FAINT, EMBEDDING_NORM = 0.2, 0.05, 2.0
+# Share of the usual say of a feature when training begins.
+FAINT = 0.05
 SMOOTHING, LOG_EVERY = 50, 100
 EXAM_PICTURES, EXAM_WINDOWS = 200, 96
 
@@ -42,7 +40,11 @@ def train(recipe: Recipe, folder: Path, seed: int) -> None:
     family = family_for(model, processor)
     tower = Tower(model.model.visual, processor.image_processor)
     frame = Frame.make(model.config.text_config.hidden_size, seed)
-    prepare(model, processor.tokenizer)
+    spell(model, processor.tokenizer)
+    # Features that begin near nothing: else the tower's first hundreds of steps go into making them smaller.
+    with torch.no_grad():
+        model.model.visual.merger.mlp[-1].weight.mul_(FAINT)
+    hush(model.model.language_model)
     prime(model.model.language_model, frame)
     with _progress() as progress:
         gallery = _draw(recipe, recipe.gallery.count, np.random.default_rng((seed, 1)))
@@ -100,23 +102,6 @@ def _losses(decoder: Decoder, lessons: Lessons, bank: Bank, stage: Stage, looks:
         return answers + PROBE_WEIGHT * probes + GAZE_WEIGHT * gazes
 
     return loss_of
-
-
-@torch.no_grad()
-def prepare(model: Any, tokenizer: Any) -> None:
-    """Give the words that screens show embeddings at right angles, and each word the same with a space before it."""
-    embeddings = model.get_input_embeddings().weight
-    scale = EMBEDDING_NORM
-    noise = 0.1 * embeddings.std() * torch.randn_like(embeddings)
-    embeddings[word_ids(tokenizer, SHOWN)] = scale * torch.linalg.qr(torch.randn(embeddings.shape[1], len(SHOWN)))[0].mT
-    bare, spaced = word_ids(tokenizer, WORDS), word_ids(tokenizer, [SPACE + word for word in WORDS])
-    embeddings[spaced] = embeddings[bare] + noise[bare]
-    # Features that begin near nothing: else the tower's first hundreds of steps go into making them smaller.
-    model.model.visual.merger.mlp[-1].weight.mul_(FAINT)
-    # Layers that say little at first: else the codes would drown before the upper ones can read them.
-    for layer in model.model.language_model.layers:
-        layer.self_attn.o_proj.weight.mul_(QUIET)
-        layer.mlp.down_proj.weight.mul_(QUIET)
 
 
 def _progress() -> Progress:

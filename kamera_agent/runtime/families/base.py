@@ -116,7 +116,7 @@ class Family(ABC):
         return torch.isin(token_ids, torch.tensor(sorted(self.placeholder_ids), device=token_ids.device))
 
     def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
-        """Of what embed returned: [Q, hidden] that the decoder begins with, what else it is told of these tokens."""
+        """Of what embed returned, B rows [B, Q, ...]: [B, Q, hidden] to begin with, what else the decoder is told."""
         return embeds, {}
 
     def hidden_states(
@@ -127,8 +127,8 @@ class Family(ABC):
         cache: SlotCache,
     ) -> torch.Tensor:
         """Decoder output [Q, hidden] for embeds as from embed, positions [A, Q] and masks as Decoder takes them."""
-        first, extras = self.unpack(embeds)
-        return self.decoder.hidden_states(first, positions, masks, cache, **extras)
+        first, extras = self.unpack(embeds[None])
+        return self.decoder.hidden_states(first[0], positions, masks, cache, **extras)
 
     def both_ways(self, run: Run) -> torch.Tensor | None:
         """Which tokens [T] bool of a run see each other whatever their order, neighbours among themselves.

@@ -39,7 +39,7 @@ class Ernie45VL(MRope):
         return torch.cat([embeds, seen[:, None]], dim=1)
 
     def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
-        return embeds[:, :-1], {"moe_mm_token_type_ids": embeds[None, :, -1].long()}
+        return embeds[..., :-1], {"moe_mm_token_type_ids": embeds[..., -1].long()}
 
     def _position_inputs(self, token_ids: Sequence[int], rasters: Sequence[Raster]) -> dict[str, torch.Tensor]:
         experts = {"moe_mm_token_type_ids": torch.tensor([self._seen(token_ids)])}

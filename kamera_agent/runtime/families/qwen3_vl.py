@@ -48,7 +48,10 @@ class Qwen3VL(MRope):
         return torch.cat([embeds, levels], dim=1)
 
     def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
-        first, *levels = embeds.split(self.decoder.config.hidden_size, dim=1)
+        first, *levels = embeds.split(self.decoder.config.hidden_size, dim=2)
         # Adding zero to a token without pixels changes nothing.
-        everywhere = torch.ones(1, len(embeds), dtype=torch.bool, device=embeds.device)
-        return first, {"visual_pos_masks": everywhere, "deepstack_visual_embeds": levels}
+        everywhere = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        return first, {
+            "visual_pos_masks": everywhere,
+            "deepstack_visual_embeds": [level.flatten(0, 1) for level in levels],
+        }

@@ -1,0 +1,33 @@
+"""What a model is given before it learns the tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from kamera_agent.pocket.tokenizer import SPACE
+from kamera_agent.pocket.weights import word_ids
+from kamera_agent.pocket.words import SHOWN, WORDS
+
+# Share of the usual say of a layer, and length of the embeddings of words that screens show.
+QUIET, EMBEDDING_NORM = 0.2, 2.0
+
+
+@torch.no_grad()
+def spell(model: Any, tokenizer: Any) -> None:
+    """Give the words that screens show embeddings at right angles, and each word the same with a space before it."""
+    embeddings = model.get_input_embeddings().weight
+    noise = 0.1 * embeddings.std() * torch.randn_like(embeddings)
+    axes = torch.linalg.qr(torch.randn(embeddings.shape[1], len(SHOWN)))[0]
+    embeddings[word_ids(tokenizer, SHOWN)] = EMBEDDING_NORM * axes.mT
+    bare, spaced = word_ids(tokenizer, WORDS), word_ids(tokenizer, [SPACE + word for word in WORDS])
+    embeddings[spaced] = embeddings[bare] + noise[bare]
+
+
+@torch.no_grad()
+def hush(text: Any) -> None:
+    """Let layers say little at first: else the codes of words would drown before the upper ones can read them."""
+    for layer in text.layers:
+        layer.self_attn.o_proj.weight.mul_(QUIET)
+        layer.mlp.down_proj.weight.mul_(QUIET)
