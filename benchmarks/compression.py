@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.fidelity.cases import SCENES, Case, draw_case
+from benchmarks.fidelity.cases import POCKET_GROUND, SCENES, Case, draw_case
 from kamera_agent import Kamera, Window
 from kamera_agent.pocket.renderer import draw
 
@@ -33,7 +33,7 @@ CANONICAL = ("full", "int8")
 def draw_cases(count: int) -> list[Case]:
     """So many windows, the scenes taking turns; "now" is for pictures that change places."""
     scenes = [scene for scene in SCENES if scene != "now"]
-    return [draw_case(scenes[seed % len(scenes)], NUM_PICTURES, seed) for seed in range(count)]
+    return [draw_case(POCKET_GROUND, scenes[seed % len(scenes)], NUM_PICTURES, seed) for seed in range(count)]
 
 
 def look(kamera: Kamera, case: Case) -> Window:

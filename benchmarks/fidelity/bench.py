@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from transformers import DynamicCache
 
+from benchmarks.fidelity.cases import POCKET_GROUND, Ground
 from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.pocket.chunks import chunk_of
 from kamera_agent.pocket.renderer import draw
@@ -23,10 +24,10 @@ KV = tuple[LayerKV, ...]
 
 
 class Bench:
-    """Prefills windows and answers over KV that comes from elsewhere."""
+    """Prefills windows and answers over KV that comes from elsewhere. ground: what the model has learned."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, ground: Ground = POCKET_GROUND) -> None:
+        self.engine, self.ground = engine, ground
         family = engine.family
         opening = (*family.tokenize(family.default_system), *family.turn("system", "user"))
         self._opening = Opening.compute(engine, (TextRun(family.anchor_ids), TextRun(opening)))
@@ -123,19 +124,22 @@ class Window:
                 values[number, :, :, tokens] = torch.stack([value for _, value in kv])
         runs = [(placed.run, placed.position) for placed in (*self._texts, *self._placed)]
         turned = torch.empty_like(keys)
-        rotate(
-            keys, *family.decoder.rope_tables(torch.cat([family.positions(*run) for run in runs], dim=1)), out=turned
-        )
+        tables = family.decoder.rope_tables(torch.cat([family.positions(*run) for run in runs], dim=1))
+        rotate(keys, *tables, out=turned, pairs=family.decoder.pairs)
         cache = DynamicCache()
         for layer in range(turned.shape[1]):
-            cache.update(turned[:, layer], values[:, layer], layer)
-        text: Any = family.model.model.language_model
+            states = turned[:, layer], values[:, layer]
+            cache.update(*(reversed(states) if self._pool.shape.values_first else states), layer)
+        text: Any = family.decoder.module
+        first, extras = family.unpack(self._engine.embed(question).expand(len(variants), -1, -1))
+        where = family.positions(question, self._position)[:, None].expand(-1, len(variants), -1)
         hidden = text(
-            inputs_embeds=self._engine.embed(question).expand(len(variants), -1, -1),
-            position_ids=family.positions(question, self._position)[:, None].expand(-1, len(variants), -1),
+            inputs_embeds=first,
+            position_ids=where if len(where) > 1 else where[0],
             **{cache_argument(text): cache},
+            **extras,
         ).last_hidden_state[:, -1]
-        logits: torch.Tensor = family.model.lm_head(hidden)
+        logits: torch.Tensor = family.model.get_output_embeddings()(hidden)
         return logits.float()
 
     def _place(self, run: TextRun | Chunk) -> Placed:

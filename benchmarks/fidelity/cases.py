@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from kamera_agent.pocket.screen import Picture
+from kamera_agent.pocket.style import LOOKS, Looks
 from kamera_agent.pocket.tasks import Question, Task, ask
-from kamera_agent.pocket.world import Story, World
+from kamera_agent.pocket.world import FULL_SIZE, Size, Story, World
 
 # "now": where an object is in the last shot. Where the shots change places, that is a task of its own.
 Asked = Task | Literal["now"]
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
+class Scene(NamedTuple):
     """A story and the tasks that are asked about it. least: pictures that the tasks need at least."""
 
     story: Story
@@ -35,6 +35,18 @@ SCENES: dict[str, Scene] = {
 }
 
 
+class Ground(NamedTuple):
+    """Where cases come from: scenes by name, how large pictures are and look, and what is asked about them."""
+
+    scenes: Mapping[str, Scene]
+    size: Size
+    looks: Looks
+    ask: Callable[[Sequence[Picture]], list[Question]]
+
+
+POCKET_GROUND = Ground(SCENES, FULL_SIZE, LOOKS["train"], ask)
+
+
 class Case(NamedTuple):
     """What is looked at, in order, and a question of each task."""
 
@@ -43,19 +55,26 @@ class Case(NamedTuple):
 
 
 def draw_case(
-    scene: str, num_pictures: int, seed: int, *, spared: int = 0, same_last: bool = False, reorders: bool = False
+    ground: Ground,
+    scene: str,
+    num_pictures: int,
+    seed: int,
+    *,
+    spared: int = 0,
+    same_last: bool = False,
+    reorders: bool = False,
 ) -> Case:
     """A case of a scene.
 
     spared: so many pictures at the front are not needed for the answers. same_last: the last picture that an answer
     rests on is the same for all of them. reorders: the pictures will change places.
     """
-    story, tasks = SCENES[scene].story, SCENES[scene].tasks
+    story, tasks, _ = ground.scenes[scene]
     rng = np.random.default_rng((seed, num_pictures, spared, sum(map(ord, scene))))
-    world = World(rng)
+    world = World(rng, ground.size, ground.looks)
     while True:
         window = world.window(story, num_pictures)
-        asked = [question for question in ask(window) if min(question.needs) >= spared]
+        asked = [question for question in ground.ask(window) if min(question.needs) >= spared]
         chosen: dict[Asked, Question] = {}
         for task in tasks:
             last = max(chosen[tasks[0]].needs) if chosen and same_last else None

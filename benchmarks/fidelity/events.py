@@ -16,7 +16,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 from benchmarks.fidelity.bench import KV, Bench, Window
-from benchmarks.fidelity.cases import SCENES, Case, draw_case
+from benchmarks.fidelity.cases import Case, Ground, draw_case
 from kamera_agent.chunk import Chunk
 
 
@@ -45,14 +45,14 @@ class Event:
     one: bool = False
     late: bool = False
 
-    def leaves(self, scene: str) -> bool:
+    def leaves(self, ground: Ground, scene: str) -> bool:
         """Whether the scene can be asked about what stays in the window."""
-        return self.num_pictures - self.num_gone >= SCENES[scene].least and (scene != "now" or self.reorders)
+        return self.num_pictures - self.num_gone >= ground.scenes[scene].least and (scene != "now" or self.reorders)
 
-    def case(self, scene: str, seed: int) -> Case:
+    def case(self, ground: Ground, scene: str, seed: int) -> Case:
         """A case that the event leaves answerable."""
         return draw_case(
-            scene, self.num_pictures, seed, spared=self.num_gone, same_last=self.one, reorders=self.reorders
+            ground, scene, self.num_pictures, seed, spared=self.num_gone, same_last=self.one, reorders=self.reorders
         )
 
     def happen(self, bench: Bench, case: Case, seed: int) -> Situation:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from typing import Any
 
 import torch
 import transformers
-from rich.console import Console
-from rich.progress import track
 
-from benchmarks.fidelity.cases import SCENES
+from benchmarks.fidelity.cores import on_all_cores
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.run import Result
 from benchmarks.fidelity.score import by_layer, make_cells, ranks, summarise
-from benchmarks.fidelity.shards import bench_for, one_thread, run_shard
+from benchmarks.fidelity.shards import run_shard, subject_for
 
 SHARD = 12
 
 
-def measure(model: str, num_cases: int) -> dict[str, Any]:
-    """Conditions, summary, ranks, norms and cells of a checkpoint's folder, on all cores."""
-    results = list(_run_all(model, num_cases))
+def measure(model: str, num_cases: int, events: Sequence[str] = tuple(EVENTS)) -> dict[str, Any]:
+    """Conditions, summary, ranks, norms and cells of a checkpoint's folder under some events, on all cores."""
+    results = list(_run_all(model, num_cases, events))
     cells = make_cells(results)
     energies = by_layer(results, "energy_ranks")
     return {
@@ -38,27 +33,28 @@ def measure(model: str, num_cases: int) -> dict[str, Any]:
     }
 
 
-def _run_all(model: str, num_cases: int) -> Iterator[Result]:
+def _run_all(model: str, num_cases: int, events: Sequence[str]) -> Iterator[Result]:
+    ground = subject_for(model).bench.ground
     jobs = [
         (model, scene, event, first, min(first + SHARD, num_cases))
-        for event in EVENTS
-        for scene in SCENES
-        if EVENTS[event].leaves(scene)
+        for event in events
+        for scene in ground.scenes
+        if EVENTS[event].leaves(ground, scene)
         for first in range(0, num_cases, SHARD)
     ]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), initializer=one_thread) as workers:
-        for shard in track(workers.map(run_shard, jobs), "cases", len(jobs), console=Console(stderr=True)):
-            yield from shard
+    for shard in on_all_cores(run_shard, jobs, "cases"):
+        yield from shard
 
 
 def _conditions(model: str, num_cases: int) -> dict[str, Any]:
-    family = bench_for(model)[0].engine.family
+    family = subject_for(model).bench.engine.family
     kv = family.decoder.kv_shape
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": type(family.model).__name__,
         "num_parameters": sum(parameter.numel() for parameter in family.model.parameters()),
-        "kv": {"num_layers": kv.num_layers, "num_heads": kv.keys.num, "head_dim": kv.keys.dim},
+        "attention": family.decoder.attention,
+        "kv": {"num_layers": kv.num_layers, "keys": kv.keys._asdict(), "values": kv.values._asdict()},
         "dtype": str(family.model.dtype).removeprefix("torch."),
         "device": "cpu",
         "machine": platform.machine(),

@@ -101,6 +101,7 @@ class Recompute:
 
 Method = Auto | Patch | Recompute
 
+RANKS = (1, 2, 4, 8, 16, 32)
 SHARES = {"6pct": 0.06, "12pct": 0.12, "25pct": 0.25}
 TIGHT = {"6pct": 0.06, "12pct": 0.12}
 METHODS: dict[str, Method] = {
@@ -109,7 +110,7 @@ METHODS: dict[str, Method] = {
     "first_4": Recompute(first=4),
     "recompute_5pct": Recompute(share=0.05),
     "recompute_15pct": Recompute(share=0.15),
-    **{f"rank_{rank}": Patch(rank=rank) for rank in (1, 2, 4, 8, 16, 32)},
+    **{f"rank_{rank}": Patch(rank=rank) for rank in RANKS},
     **{f"patch_{name}": Auto(share) for name, share in SHARES.items()},
     **{f"even_{name}": Patch(share=share) for name, share in SHARES.items()},
     **{f"allotted_{name}": Patch(share=share, allotted=True) for name, share in TIGHT.items()},
@@ -120,4 +121,13 @@ METHODS: dict[str, Method] = {
     "orbit": Auto(0.25, seen="other"),
     "ideal_25pct": Auto(0.25, seen="ideal"),
     "full_rank": Patch(),
+}
+# What is compared on every kind of attention: what ships, what others do, and plain ranks.
+PLAIN_METHODS = {
+    name: METHODS[name]
+    for name in (
+        *("blind", "first_4", "recompute_15pct", "patch_6pct", "patch_12pct", "patch_25pct", "orbit", "ideal_25pct"),
+        *(f"rank_{rank}" for rank in RANKS),
+        "full_rank",
+    )
 }

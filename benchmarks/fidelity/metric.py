@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.fidelity.bench import Bench, Window
-from benchmarks.fidelity.cases import SCENES, draw_case
+from benchmarks.fidelity.cases import draw_case
 
 CASES_A_SCENE = 4
 LEAST = 1e-3
@@ -32,9 +32,9 @@ def column_weights(bench: Bench) -> torch.Tensor:
     squares = torch.zeros(shape.num_layers, shape.keys.num, shape.keys.dim)
     spread = torch.zeros(shape.num_layers)
     count = 0
-    for scene in SCENES:
+    for scene in bench.ground.scenes:
         for seed in range(FIRST_SEED, FIRST_SEED + CASES_A_SCENE):
-            case = draw_case(scene, 3, seed, reorders=True)
+            case = draw_case(bench.ground, scene, 3, seed, reorders=True)
             window = bench.window([bench.chunk(picture) for picture in case.window])
             window.compute(range(3))
             for question in case.questions.values():

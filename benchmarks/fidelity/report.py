@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -9,7 +11,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.fidelity.score import Cells
-from kamera_agent.pocket.tasks import TASKS
+from kamera_agent.pocket.tasks import BINDING, TASKS
+
+Report = Mapping[str, Any]
 
 INK = "#30363d"
 LABELS = {
@@ -30,6 +34,7 @@ LABELS = {
     "blind": "blind",
 }
 PLOTTED = ("blind", "first_4", "recompute_15pct", "patch_12pct", "patch_25pct", "full")
+KEPT = ("blind", "recompute_15pct", "patch_6pct", "patch_12pct", "patch_25pct", "orbit")
 COLOURS = ("#b8bec6", "#d9b38c", "#e3a34f", "#7fb3c8", "#1f6f8b", "#30363d")
 
 
@@ -52,6 +57,51 @@ def _table(event: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
             f"| {LABELS.get(method, method)} | {' | '.join(figures)} | {means['kl']:.4f} | "
             f"{means['bytes_share']:.0%} | {means['recomputed']:.0%} |"
         )
+    return "\n".join(lines)
+
+
+def backbones_as_markdown(reports: Mapping[str, Report]) -> str:
+    """What is kept of a full prefill when every chunk is recalled, and accuracy by task, one table per event.
+
+    reports: by backbone and seed; figures are means over the seeds.
+    """
+    by_backbone: defaultdict[str, list[Report]] = defaultdict(list)
+    for name, report in reports.items():
+        by_backbone[name.rsplit("-", 1)[0]].append(report)
+    events = next(iter(reports.values()))["cells"]
+    return "\n\n".join([_kept(by_backbone), *(_accuracies(event, by_backbone) for event in events)])
+
+
+def _kept(by_backbone: Mapping[str, Sequence[Report]]) -> str:
+    head = f"| of full, binding tasks | attention | parameters | {' | '.join(LABELS[name] for name in KEPT)} |"
+    lines = [head, "|" + " --- |" * (len(KEPT) + 3)]
+    for name, runs in by_backbone.items():
+        rows = [run["cells"]["recall_all"] for run in runs]
+        shares = [
+            mean(
+                row[method][task]["accuracy"] / row["full"][task]["accuracy"] for row in rows for task in _binding(row)
+            )
+            for method in KEPT
+        ]
+        conditions = runs[0]["conditions"]
+        figures = " | ".join(f"{share:.2f}" for share in shares)
+        lines.append(f"| {name} | {conditions['attention']} | {conditions['num_parameters']:,} | {figures} |")
+    return "\n".join(lines)
+
+
+def _binding(cells: Report) -> list[tuple[str, Report]]:
+    return [(task, cell) for task, cell in cells.items() if task in BINDING]
+
+
+def _accuracies(event: str, by_backbone: Mapping[str, Sequence[Report]]) -> str:
+    tasks = [task for task in TASKS if task in next(iter(by_backbone.values()))[0]["cells"][event]["full"]]
+    lines = [f"| {event} | method | {' | '.join(tasks)} | KL |", "|" + " --- |" * (len(tasks) + 3)]
+    for name, runs in by_backbone.items():
+        for method in ("full", *reversed(KEPT)):
+            rows = [run["cells"][event][method] for run in runs]
+            figures = [f"{mean(row[task]['accuracy'] for row in rows):.3f}" for task in tasks]
+            kl = mean(cell["kl"] for row in rows for cell in row.values())
+            lines.append(f"| {name} | {LABELS[method]} | {' | '.join(figures)} | {kl:.4f} |")
     return "\n".join(lines)
 
 

@@ -81,6 +81,9 @@ def patched(residue: Residue, ranks: Sequence[int], *, int8: bool = False) -> KV
 
 def with_factors(keys: torch.Tensor, values: torch.Tensor, *factors: torch.Tensor) -> LayerKV:
     """K and V [H, T, D] of a layer, and what its factors add."""
-    num_heads, num_tokens, head_dim = keys.shape
-    change = product(*factors).view(num_tokens, 2, num_heads, head_dim).permute(1, 2, 0, 3)
-    return keys + change[0], values + change[1]
+    change = product(*factors).split([len(keys) * keys.shape[2], len(values) * values.shape[2]], dim=1)
+    by_head = [
+        part.unflatten(1, (len(states), -1)).transpose(0, 1)
+        for part, states in zip(change, (keys, values), strict=True)
+    ]
+    return keys + by_head[0], values + by_head[1]

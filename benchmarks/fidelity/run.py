@@ -12,9 +12,8 @@ import torch
 from benchmarks.fidelity.bench import KV, Bench, Window
 from benchmarks.fidelity.cases import Asked
 from benchmarks.fidelity.events import EVENTS
-from benchmarks.fidelity.methods import METHODS, Auto, Patch, Recompute
+from benchmarks.fidelity.methods import Auto, Method, Patch, Recompute
 from benchmarks.fidelity.residue import Residue, decompose, energy_ranks, share_basis
-from kamera_agent.pocket.tasks import ask
 
 
 class Answer(NamedTuple):
@@ -44,20 +43,34 @@ class Result:
     energy_ranks: list[float]
 
 
-def run_case(bench: Bench, scene: str, event: str, seed: int, weights: torch.Tensor) -> list[Result]:
-    """The questions of one case, answered in every way. weights [L, W]: of the columns, for the weighted patches."""
-    case = EVENTS[event].case(scene, seed)
+class Subject(NamedTuple):
+    """A model on its bench, and the methods it is measured with, by name.
+
+    weights [L, W]: of the columns, for weighted patches; None where no method is one.
+    """
+
+    bench: Bench
+    methods: Mapping[str, Method]
+    weights: torch.Tensor | None
+
+
+def run_case(subject: Subject, scene: str, event: str, seed: int) -> list[Result]:
+    """The questions of one case, answered in every way."""
+    bench, methods, weights = subject
+    case = EVENTS[event].case(bench.ground, scene, seed)
     places, full, reused, conditioned, other = EVENTS[event].happen(bench, case, seed)
     canonical = {index: bench.engine.canonical(full.chunks[index]) for index in reused}
     ideal = {index: decompose(full.read(index), canonical[index]) for index in reused}
-    residues = {
-        "even": {index: decompose(conditioned[index], canonical[index]) for index in reused},
-        "weighted": {index: decompose(conditioned[index], canonical[index], weights) for index in reused},
-        "shared": {index: share_basis(conditioned[index], other[index], canonical[index]) for index in reused},
+    bases = {
+        "even": lambda index: decompose(conditioned[index], canonical[index]),
+        "weighted": lambda index: decompose(conditioned[index], canonical[index], weights),
+        "shared": lambda index: share_basis(conditioned[index], other[index], canonical[index]),
     }
+    used = {method.basis for method in methods.values() if isinstance(method, Patch)}
+    residues = {basis: {index: bases[basis](index) for index in reused} for basis in used}
     seen = {"fitted": conditioned, "other": other, "ideal": {index: full.read(index) for index in reused}}
     variants = {"full": Variant({}, 0.0, 1.0)}
-    for name, method in METHODS.items():
+    for name, method in methods.items():
         if isinstance(method, Recompute):
             variants[name] = _recomputed(bench, full, method, ideal)
         elif isinstance(method, Auto):
@@ -65,7 +78,7 @@ def run_case(bench: Bench, scene: str, event: str, seed: int, weights: torch.Ten
         else:
             variants[name] = _patched(method, residues[method.basis])
     # Another order may have another answer: "now" is the last shot of the window.
-    asked = {question.text: question.answer for question in ask([case.window[place] for place in places])}
+    asked = {question.text: question.answer for question in bench.ground.ask([case.window[place] for place in places])}
     norms = torch.stack([residue.norms for residue in ideal.values()]).mean(0).tolist()
     ranks = torch.stack([energy_ranks(residue) for residue in ideal.values()]).mean(0).tolist()
     results = []

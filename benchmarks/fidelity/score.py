@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any, Literal
 
+from benchmarks.fidelity.methods import RANKS
 from benchmarks.fidelity.run import Answer, Result
 from kamera_agent.pocket.tasks import BINDING, TASKS
 
@@ -15,7 +16,6 @@ Cells = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 SUMMARISED = ("full", "blind", "patch_12pct", "patch_25pct", "orbit")
 RECALL = "recall_all"
-RANKS = (1, 2, 4, 8, 16, 32)
 SAME = 0.99
 JUDGED = ("recall_one", "recall_all", "reorder_3", "reorder_4")
 
@@ -72,20 +72,21 @@ def ranks(row: Mapping[str, Mapping[str, Mapping[str, float]]], energies: Sequen
 def summarise(cells: Cells) -> dict[str, Any]:
     """The figures that others read: accuracies after recall, and how much is kept of a full prefill."""
     recall = cells[RECALL]
+    tasks = [task for task in TASKS if task in recall["full"]]
     summary: dict[str, Any] = {
-        method: {task: recall[method][task]["accuracy"] for task in TASKS} for method in SUMMARISED
+        method: {task: recall[method][task]["accuracy"] for task in tasks} for method in SUMMARISED
     }
     full, blind = summary["full"], summary["blind"]
-    blind["binding_kept"] = mean(blind[task] / full[task] for task in BINDING)
+    blind["binding_kept"] = mean(blind[task] / full[task] for task in BINDING if task in full)
     for method in ("patch_12pct", "patch_25pct"):
         summary[method]["worst_kept"] = min(
-            _kept(cells[event], method, task) for event in JUDGED if event in cells for task in TASKS
+            _kept(cells[event], method, task) for event in JUDGED if event in cells for task in tasks
         )
     summary["orbit"]["minus_exact_points"] = min(
         100 * (row["orbit"][task]["accuracy"] - row["ideal_25pct"][task]["accuracy"])
         for event, row in cells.items()
         if event in JUDGED
-        for task in TASKS
+        for task in tasks
     )
     return summary
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
-import torch
-
+from benchmarks.fidelity.backbones.ground import GROUND, StemBench
+from benchmarks.fidelity.backbones.training import is_backbone, load_backbone
 from benchmarks.fidelity.bench import Bench
+from benchmarks.fidelity.methods import METHODS, PLAIN_METHODS
 from benchmarks.fidelity.metric import column_weights
-from benchmarks.fidelity.run import Result, run_case
+from benchmarks.fidelity.run import Result, Subject, run_case
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import load
 
@@ -17,20 +19,16 @@ ENCODER_BYTES = 1 << 26
 Job = tuple[str, str, str, int, int]
 
 
-def one_thread() -> None:
-    """Called once in a worker: the workers share the cores."""
-    torch.set_num_threads(1)
-
-
 @cache
-def bench_for(model: str) -> tuple[Bench, torch.Tensor]:
-    """The bench of this process, and the weights of its columns."""
+def subject_for(model: str) -> Subject:
+    """What this process measures: the checkpoint in a folder, or a trained backbone there."""
+    if is_backbone(Path(model)):
+        return Subject(StemBench(Engine(load_backbone(Path(model)), ENCODER_BYTES), GROUND), PLAIN_METHODS, None)
     bench = Bench(Engine(load(model, device="cpu", dtype="auto", revision=None), ENCODER_BYTES))
-    return bench, column_weights(bench)
+    return Subject(bench, METHODS, column_weights(bench))
 
 
 def run_shard(job: Job) -> list[Result]:
     """The cases [first, stop) of a scene under an event; a job is (model, scene, event, first, stop)."""
     model, scene, event, first, stop = job
-    bench, weights = bench_for(model)
-    return [result for seed in range(first, stop) for result in run_case(bench, scene, event, seed, weights)]
+    return [result for seed in range(first, stop) for result in run_case(subject_for(model), scene, event, seed)]

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from benchmarks.fidelity.bench import Bench
-from benchmarks.fidelity.cases import draw_case
+from benchmarks.fidelity.cases import POCKET_GROUND, draw_case
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.methods import METHODS, Patch, Recompute
 from benchmarks.fidelity.residue import decompose, energy_ranks, patched, share_basis
-from benchmarks.fidelity.run import Answer, Result, run_case
+from benchmarks.fidelity.run import Answer, Result, Subject, run_case
 from benchmarks.fidelity.score import make_cells, summarise
 from kamera_agent.chunk import TextRun
 from kamera_agent.pocket.tasks import TASKS
@@ -30,7 +30,7 @@ def kv(seed: int, num_tokens: int = 6) -> tuple[tuple[torch.Tensor, torch.Tensor
 
 @pytest.mark.parametrize("scene", ["changes", "moves"])
 def test_the_full_prefill_is_hugging_faces(bench: Bench, scene: str) -> None:
-    case = draw_case(scene, 3, seed=1)
+    case = draw_case(POCKET_GROUND, scene, 3, seed=1)
     chunks = [bench.chunk(picture) for picture in case.window]
     question = bench.ask(next(iter(case.questions.values())).text)
     window = bench.window(chunks)
@@ -43,7 +43,7 @@ def test_the_full_prefill_is_hugging_faces(bench: Bench, scene: str) -> None:
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_event_plays(bench: Bench, event: str) -> None:
-    results = run_case(bench, "changes", event, seed=0, weights=torch.ones(5, 128))
+    results = run_case(Subject(bench, METHODS, torch.ones(5, 128)), "changes", event, seed=0)
     assert [result.task for result in results] == ["count", "read", "find"]
     result = results[0]
     assert set(METHODS) | {"full"} <= set(result.answers)
@@ -56,7 +56,7 @@ def test_every_event_plays(bench: Bench, event: str) -> None:
 
 
 def test_recomputing_every_token_is_computing_the_chunk(bench: Bench) -> None:
-    case = draw_case("two_joins", 2, seed=3)
+    case = draw_case(POCKET_GROUND, "two_joins", 2, seed=3)
     chunks = [bench.chunk(picture) for picture in case.window]
     window, again = bench.window(chunks), bench.window(chunks)
     window.compute([0, 1])
@@ -182,7 +182,10 @@ def test_the_summary_by_hand() -> None:
 
 def test_a_question_about_now_is_a_task_of_its_own_where_shots_change_places() -> None:
     for seed in range(6):
-        track = draw_case("moves", 3, seed, reorders=True).questions["track"]
-        now = draw_case("now", 3, seed, reorders=True).questions["now"]
+        track = draw_case(POCKET_GROUND, "moves", 3, seed, reorders=True).questions["track"]
+        now = draw_case(POCKET_GROUND, "now", 3, seed, reorders=True).questions["now"]
         assert (track.needs, now.needs) == ((0, 1, 2), (2,))
-    assert {draw_case("moves", 3, seed).questions["track"].needs for seed in range(12)} == {(0, 1, 2), (2,)}
+    assert {draw_case(POCKET_GROUND, "moves", 3, seed).questions["track"].needs for seed in range(12)} == {
+        (0, 1, 2),
+        (2,),
+    }

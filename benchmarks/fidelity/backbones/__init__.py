@@ -1,0 +1,1 @@
+"""Small models of six backbones that learn the pocket's tasks on small screens."""

@@ -1,0 +1,123 @@
+"""What is trained: models of real classes with the real processors. One entry for each backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl
+from benchmarks.backbones.zoo.internvl import internvl
+from benchmarks.backbones.zoo.llava import llava, llava_deepseek_v3
+from benchmarks.backbones.zoo.qwen_vl import qwen2_5_vl, qwen3_vl
+from kamera_agent.pocket.screen import CELL
+
+Options = Mapping[str, Any]
+
+# Every picture is a square: some towers know no other.
+COLUMNS = 4
+SIDE = COLUMNS * CELL
+SQUARE = {"height": SIDE, "width": SIDE}
+HIDDEN = 128
+TEXT = {
+    "hidden_size": HIDDEN,
+    "intermediate_size": 384,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "head_dim": 32,
+    "initializer_range": 0.08,
+}
+MHA = {"num_key_value_heads": 4}
+MLA = MHA | {
+    "q_lora_rank": 96,
+    "kv_lora_rank": 64,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 32,
+    "v_head_dim": 32,
+    "head_dim": 16,
+    # Experts would need more steps than there are.
+    "first_k_dense_replace": 5,
+}
+MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [6, 5, 5]}
+TOWER = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "initializer_range": 0.08,
+    "image_size": SIDE,
+    "patch_size": CELL,
+}
+# Four patches are merged to one token.
+MERGING = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_heads": 4,
+    "depth": 2,
+    "out_hidden_size": HIDDEN,
+    "initializer_range": 0.08,
+    "patch_size": CELL // 2,
+}
+# LLaVA takes what its last layer but one makes.
+CLIP = TOWER | {"num_hidden_layers": 3}
+CLIP_PIXELS = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE, "patch_size": CELL}
+
+
+class Backbone(NamedTuple):
+    """A small model of the matrix, and what its text model, vision tower and image processor have instead."""
+
+    small: Callable[[torch.dtype], tuple[Any, Any]]
+    text: Options
+    vision: Options
+    pixels: Options
+
+
+BACKBONES = {
+    "qwen2_5_vl": Backbone(
+        qwen2_5_vl,
+        {"rope_parameters": MROPE},
+        MERGING | {"window_size": 2 * CELL, "fullatt_block_indexes": [1]},
+        {"patch_size": CELL // 2},
+    ),
+    "qwen3_vl": Backbone(
+        qwen3_vl,
+        {"rope_parameters": MROPE | {"mrope_interleaved": True}},
+        MERGING | {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+        {"patch_size": CELL // 2},
+    ),
+    "internvl": Backbone(
+        internvl, {}, TOWER | {"image_size": [SIDE, SIDE], "patch_size": [CELL // 2, CELL // 2]}, {"size": SQUARE}
+    ),
+    "deepseek_vl": Backbone(deepseek_vl, MHA, TOWER, {"size": SQUARE}),
+    "llava": Backbone(llava, MHA, CLIP, CLIP_PIXELS),
+    "llava-deepseek_v3": Backbone(llava_deepseek_v3, MLA, CLIP, CLIP_PIXELS),
+}
+
+
+def build(name: str, seed: int) -> tuple[Any, Any]:
+    """A model with seeded random weights, and its processor. The global generator is left as it was found."""
+    small, text, vision, pixels = BACKBONES[name]
+    model, processor = small(torch.float32)
+    facts = model.config.to_dict()
+    facts["text_config"] = _resized(facts["text_config"], {**TEXT, **text})
+    facts["vision_config"] = _resized(facts["vision_config"], vision)
+    # A word has one code, whether it is read or said.
+    facts["tie_word_embeddings"] = facts["text_config"]["tie_word_embeddings"] = True
+    if "image_seq_length" in facts:
+        facts["image_seq_length"] = COLUMNS**2
+    counts = {"num_image_tokens": COLUMNS**2, "image_seq_length": COLUMNS**2}
+    for part in (processor, processor.image_processor):
+        for option, value in {**pixels, **counts}.items():
+            if hasattr(part, option):
+                setattr(part, option, value)
+    config = type(model.config)(**facts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return type(model)._from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval(), processor
+
+
+def _resized(facts: Options, options: Options) -> dict[str, Any]:
+    """A configuration's facts with others, without those that follow from them."""
+    derived = ("layer_types", "mlp_layer_types")
+    return {name: value for name, value in facts.items() if name not in derived} | options

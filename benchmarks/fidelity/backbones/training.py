@@ -1,0 +1,126 @@
+"""A backbone's training: its tower learns to say symbols, its decoder to answer from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_model, save_model
+
+from benchmarks.fidelity.backbones.ground import GROUND, TASKS, ask_in_stems
+from benchmarks.fidelity.backbones.models import BACKBONES, build
+from benchmarks.fidelity.backbones.reading import Reading
+from benchmarks.fidelity.backbones.symbols import Symbols
+from benchmarks.fidelity.cores import on_all_cores
+from kamera_agent.pocket.train.decoding import GAZE_WEIGHT, PROBE_WEIGHT, Decoder, Lessons, draw_windows
+from kamera_agent.pocket.train.gallery import sketch
+from kamera_agent.pocket.train.recipe import Course
+from kamera_agent.pocket.train.start import hush, spell
+from kamera_agent.pocket.train.study import study
+from kamera_agent.pocket.weights import word_ids
+from kamera_agent.pocket.words import SHOWN
+from kamera_agent.runtime.families import family_for
+from kamera_agent.runtime.families.base import Family
+
+SEEDS = (1, 2)
+CARD, WEIGHTS = "backbone.json", "model.safetensors"
+COURSE = Course(1.0, GROUND.size, pictures=(2, 2, 3, 3, 4), batch=12, shares=(0.6, 0.4, 0.0, 0.0), tasks=TASKS)
+READ_RATE, TASK_RATE = 3e-3, 2e-3
+NUM_EXAM_WINDOWS = 96
+
+
+class Effort(NamedTuple):
+    """How many pictures a tower learns from, and how many steps it and the decoder take."""
+
+    pictures: int = 600
+    read_steps: int = 450
+    task_steps: int = 800
+
+
+EFFORT = Effort()
+
+
+def train(folder: Path, name: str, seed: int, effort: Effort = EFFORT) -> None:
+    """Train a backbone into a folder, or go on where a training of the same effort stopped.
+
+    Beside the weights lies a card with its grades: how far the tower is off, relative to what it is to say, and what
+    the decoder scores on symbols, by task.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model, processor = build(name, seed)
+    family = family_for(model, processor)
+    torch.manual_seed(seed)
+    spell(model, processor.tokenizer)
+    hush(family.decoder.module)
+    words = model.get_input_embeddings().weight.detach()[word_ids(processor.tokenizer, SHOWN)].clone()
+    symbols = Symbols(words, 1 + getattr(family, "num_levels", 0), seed)
+    pictures = sketch(
+        effort.pictures, np.random.default_rng((seed, 1)), GROUND.size, GROUND.looks, ("changes", "links")
+    )
+    reading = Reading(family, symbols, pictures)
+    study(
+        folder / "reading.safetensors",
+        {f"eyes{number}": part for number, part in enumerate(reading.eyes)},
+        lambda done, rng: reading.loss(rng),
+        peak_rate=READ_RATE,
+        num_steps=effort.read_steps,
+        seed=seed + 1,
+        tell=lambda step, loss: None,
+    )
+    grades = {"reading": reading.error(), **_learn_tasks(family, symbols, folder, seed, effort.task_steps)}
+    save_model(model, folder / WEIGHTS)
+    (folder / CARD).write_text(json.dumps({"name": name, "seed": seed, "grades": grades}))
+
+
+def _learn_tasks(family: Family, symbols: Symbols, folder: Path, seed: int, num_steps: int) -> dict[str, float]:
+    decoder, lessons = Decoder(family), Lessons(family, symbols, ask_in_stems, asked=())
+
+    def loss_of(done: float, rng: np.random.Generator) -> torch.Tensor:
+        batch = lessons.batch(draw_windows(COURSE.batch, COURSE, rng, GROUND.looks), rng, TASKS)
+        symbols.blur(rng)
+        answers, probes, gazes = decoder.loss(batch, symbols.table)
+        return answers + PROBE_WEIGHT * probes + GAZE_WEIGHT * gazes
+
+    study(
+        folder / "tasks.safetensors",
+        {"text": decoder.text, "probes": decoder.probes},
+        loss_of,
+        peak_rate=TASK_RATE,
+        num_steps=num_steps,
+        seed=seed + 2,
+        tell=lambda step, loss: None,
+    )
+    rng = np.random.default_rng((seed, 3))
+    windows = draw_windows(NUM_EXAM_WINDOWS, COURSE, rng, GROUND.looks)
+    right, asked = decoder.grade(lessons.batch(windows, rng, TASKS), symbols.clean)
+    return {task: right[task] / asked[task] for task in TASKS}
+
+
+def train_all(folder: Path) -> dict[str, Path]:
+    """Folders of all backbones and seeds, by name, on all cores. Trains what is not there yet."""
+    folders = {f"{name}-{seed}": folder / f"{name}-{seed}" for name in BACKBONES for seed in SEEDS}
+    jobs = [(path, *name.rsplit("-", 1)) for name, path in folders.items() if not is_backbone(path)]
+    for _ in on_all_cores(_train, jobs, "training"):
+        pass
+    return folders
+
+
+def _train(job: tuple[Path, str, str]) -> None:
+    folder, name, seed = job
+    train(folder, name, int(seed))
+
+
+def is_backbone(folder: Path) -> bool:
+    """Whether a backbone was trained into a folder, to the end."""
+    return (folder / CARD).is_file()
+
+
+def load_backbone(folder: Path) -> Family:
+    """The family of a trained backbone."""
+    card = json.loads((folder / CARD).read_text())
+    model, processor = build(card["name"], card["seed"])
+    load_model(model, folder / WEIGHTS)
+    return family_for(model, processor)

@@ -1,0 +1,97 @@
+"""Backbones for the fidelity harness: each is built, trained a little, and read again; the bench is Hugging Face's."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.fidelity.backbones.ground import GROUND, TASKS, StemBench, ask_in_stems
+from benchmarks.fidelity.backbones.models import BACKBONES, COLUMNS, build
+from benchmarks.fidelity.backbones.training import Effort, is_backbone, load_backbone, train
+from benchmarks.fidelity.bench import Bench
+from benchmarks.fidelity.cases import draw_case
+from benchmarks.fidelity.methods import PLAIN_METHODS
+from benchmarks.fidelity.report import backbones_as_markdown
+from benchmarks.fidelity.run import Subject, run_case
+from kamera_agent.chunk import TextRun
+from kamera_agent.pocket.tasks import ask
+from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.families import family_for
+
+LITTLE = Effort(pictures=40, read_steps=2, task_steps=2)
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return StemBench(Engine(family_for(*build(request.param, seed=3)), 1 << 26), GROUND)
+
+
+def test_the_full_prefill_is_hugging_faces(bench: Bench) -> None:
+    """A picture is as many tokens as it has cells; a window of them and a question gives the logits of one prefill."""
+    case = draw_case(GROUND, "two_joins", 3, seed=1)
+    chunks = [bench.chunk(picture) for picture in case.window]
+    family, question = bench.engine.family, bench.ask(case.questions["join2"].text)
+    assert [int(family.placeholders(chunk).sum()) for chunk in chunks] == [COLUMNS**2] * 3
+    window = bench.window(chunks)
+    window.compute(range(3))
+    opening = (*family.tokenize(family.default_system), *family.turn("system", "user"))
+    runs = [TextRun(family.anchor_ids), TextRun(opening), *chunks, question]
+    assert float((window.logits(question)[0] - bench.engine.reference_logits(runs)).abs().max()) < 1e-3
+
+
+def test_a_case_plays(bench: Bench) -> None:
+    (result,) = run_case(Subject(bench, PLAIN_METHODS, None), "one_change", "recall_all", seed=0)
+    assert result.task == "diff"
+    assert set(result.answers) == {"full", *PLAIN_METHODS}
+    assert result.answers["blind"].kl > 1e-4
+    assert result.answers["full_rank"].kl < 1e-5
+    assert all(0 < result.answers[f"patch_{n}pct"].bytes_share <= n / 100 for n in (12, 25))
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "llava-deepseek_v3"])
+def test_a_training_is_written_read_and_gone_on_with(tmp_path: Path, name: str) -> None:
+    """1. Two steps of each stage. 2. The folder is a backbone of other weights. 3. Taken up again, nothing changes."""
+    train(tmp_path, name, 1, LITTLE)
+    assert is_backbone(tmp_path)
+    assert not is_backbone(tmp_path / "nothing")
+    card, model = json.loads((tmp_path / "backbone.json").read_text()), load_backbone(tmp_path).model
+    assert set(card["grades"]) == {"reading", *TASKS}
+    raw = dict(build(name, 1)[0].named_parameters())
+    moved = {part for part, weight in model.named_parameters() if not torch.equal(weight, raw[part])}
+    assert any("language_model.layers.0" in part for part in moved)
+    assert any("vis" in part for part in moved)
+    train(tmp_path, name, 1, LITTLE)
+    again = dict(load_backbone(tmp_path).model.named_parameters())
+    assert all(torch.equal(weight, again[part]) for part, weight in model.named_parameters())
+    assert json.loads((tmp_path / "backbone.json").read_text()) == card
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stems_ask_what_sentences_ask(seed: int) -> None:
+    window = draw_case(GROUND, "three_joins", 3, seed).window
+    sentences = [question for question in ask(window) if question.task in TASKS]
+    stems = ask_in_stems(window)
+    assert [(q.task, q.answer, q.subject, q.needs) for q in stems] == [
+        (q.task, q.answer, q.subject, q.needs) for q in sentences
+    ]
+    assert len({question.text for question in stems}) == len({question.text for question in sentences})
+    assert all(question.text.endswith(f" {question.subject}") for question in stems if question.subject)
+
+
+def test_the_tables_by_hand() -> None:
+    """Two seeds of one backbone. Blind keeps nothing of diff, then a half of it; everything else is as full."""
+
+    def report(blind: float) -> dict[str, object]:
+        methods = ("full", "patch_25pct", "patch_12pct", "patch_6pct", "recompute_15pct", "blind", "orbit")
+        row = {method: {task: {"accuracy": 0.8, "kl": 0.25} for task in ("read", "diff")} for method in methods}
+        row["blind"]["diff"]["accuracy"] = blind
+        conditions = {"attention": "MHA", "num_parameters": 1200}
+        return {"conditions": conditions, "cells": {"recall_all": row}}
+
+    kept, accuracies = backbones_as_markdown({"llava-1": report(0.0), "llava-2": report(0.4)}).split("\n\n")
+    assert kept.splitlines()[2] == "| llava | MHA | 1,200 | 0.25 | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |"
+    head, _, first, *_, last = accuracies.splitlines()
+    assert head == "| recall_all | method | read | diff | KL |"
+    assert first == "| llava | full prefill | 0.800 | 0.800 | 0.2500 |"
+    assert last == "| llava | blind | 0.800 | 0.200 | 0.2500 |"
