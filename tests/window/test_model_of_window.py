@@ -199,7 +199,10 @@ class WindowMachine(RuleBasedStateMachine):
         logits = self.window.logits(question)
         self.kamera.flush()
         self.check_spans(expected)
-        assert max_error(self.from_scratch(question), logits) <= 1e-4
+        # The opening of the question's turn may be one that lay there, and know what has left since.
+        beside = expected.keys() - {name for name, _ in self.brute.pieces([], reply=False)}
+        if all(origin == "computed" or exact for origin, exact in map(expected.__getitem__, beside)):
+            assert max_error(self.from_scratch(question), logits) <= 1e-4
 
     @rule(num_tokens=st.integers(1, 3))
     def generate(self, num_tokens: int) -> None:
