@@ -79,7 +79,10 @@ def _kept(by_backbone: Mapping[str, Sequence[Report]]) -> str:
         rows = [run["cells"]["recall_all"] for run in runs]
         shares = [
             mean(
-                row[method][task]["accuracy"] / row["full"][task]["accuracy"] for row in rows for task in _binding(row)
+                cell["accuracy"] / row["full"][task]["accuracy"]
+                for row in rows
+                for task, cell in row[method].items()
+                if task in BINDING
             )
             for method in KEPT
         ]
@@ -87,10 +90,6 @@ def _kept(by_backbone: Mapping[str, Sequence[Report]]) -> str:
         figures = " | ".join(f"{share:.2f}" for share in shares)
         lines.append(f"| {name} | {conditions['attention']} | {conditions['num_parameters']:,} | {figures} |")
     return "\n".join(lines)
-
-
-def _binding(cells: Report) -> list[tuple[str, Report]]:
-    return [(task, cell) for task, cell in cells.items() if task in BINDING]
 
 
 def _accuracies(event: str, by_backbone: Mapping[str, Sequence[Report]]) -> str:
