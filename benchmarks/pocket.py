@@ -1,6 +1,6 @@
 """How well the pocket model reads: accuracy by task, on looks that training saw and on those it did not.
 
-    python -m benchmarks.pocket --json [--windows 400] [--browser chromium]
+    python -m benchmarks.pocket --json [--windows 400] [--browser chromium] [--model FOLDER]
 
 train    fonts, themes and label-value pairs of the training
 fonts    two fonts that training never saw
@@ -59,8 +59,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--windows", type=int, default=400, help="windows a look")
     parser.add_argument("--browser", help="a Chromium to draw screens with")
+    parser.add_argument("--model", default=str(WEIGHTS), help="folder of a checkpoint that knows the pocket's tasks")
     arguments = parser.parse_args()
-    family = load(str(WEIGHTS), device="cpu", dtype="auto", revision=None)
+    family = load(arguments.model, device="cpu", dtype="auto", revision=None)
     accuracy = {look: examine(family, look, arguments.windows, None) for look in LOOKS}
     if arguments.browser:
         accuracy["browser"] = examine(family, "train", arguments.windows, arguments.browser)

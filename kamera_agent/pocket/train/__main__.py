@@ -15,7 +15,7 @@ def main(
     folder: Annotated[Path, typer.Argument(help="Folder for the checkpoint. A training that stopped goes on there.")],
     seed: Annotated[int, typer.Option(help="Seed of weights, pictures and questions.")] = 0,
 ) -> None:
-    """Train the pocket model and write its checkpoint. About an hour on two cores."""
+    """Train the pocket model and write its checkpoint. About 50 minutes on two cores."""
     train(POCKET_RECIPE, folder, seed)
 
 
