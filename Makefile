@@ -63,7 +63,7 @@ fidelity: $(READY)
 	@$(BIN)/python -m benchmarks.fidelity --json --markdown docs/fidelity_tables.md --plot docs/fidelity.png
 
 train: $(READY)
-	@$(BIN)/python -m kamera_agent.pocket.train build/pocket
+	@$(BIN)/python -m training build/pocket
 
 # A Chromium is a matter of the system; whoever may install one gets Debian's.
 example-ui: $(READY)

@@ -29,19 +29,19 @@ import torch
 import transformers
 from PIL import Image
 
-from kamera_agent.pocket.chunks import chunk_of
 from kamera_agent.pocket.page import to_html
 from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.screen import CELL, Picture, Screen
 from kamera_agent.pocket.style import LOOKS
 from kamera_agent.pocket.tasks import TASKS
-from kamera_agent.pocket.train.bank import Album
-from kamera_agent.pocket.train.decoding import Decoder, Lessons, draw_windows
-from kamera_agent.pocket.train.recipe import EXAM
 from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.runtime.families import load
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.vision.image import Pixels
+from training.bank import Album
+from training.chunks import chunk_of
+from training.decoding import Decoder, Lessons, draw_windows
+from training.recipe import EXAM
 
 SEED = 20260623
 BATCH = 16

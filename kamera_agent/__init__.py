@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kamera_agent.config import Settings
-from kamera_agent.content import DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.errors import (
     ConventionError,
     ImageError,
@@ -24,24 +23,35 @@ from kamera_agent.errors import (
 
 if TYPE_CHECKING:
     from kamera_agent.kamera import Kamera, KameraStats
-    from kamera_agent.plan import Plan
-    from kamera_agent.reply import Reply
-    from kamera_agent.span import Span
-    from kamera_agent.window import Window
+    from kamera_agent.telemetry.metrics import Metrics
+    from kamera_agent.telemetry.trace import Trace
+    from kamera_agent.vision.frames import Frames
+    from kamera_agent.vision.sampling import sample_fps, sample_scenes
+    from kamera_agent.window.content import DocumentContent, FramesContent, ImageContent, TextContent
+    from kamera_agent.window.plan import Plan, PlanRow
+    from kamera_agent.window.reply import Reply, Timings, Usage
+    from kamera_agent.window.span import Span
+    from kamera_agent.window.window import Window
 
-# These bring torch and transformers with them, which take seconds: imported when they are first asked for.
-_LAZY = {
-    "Kamera": "kamera",
-    "KameraStats": "kamera",
-    "Plan": "plan",
-    "Reply": "reply",
-    "Span": "span",
-    "Window": "window",
+# Imported when they are first asked for: these modules bring torch, transformers or OpenCV, which take seconds.
+_MODULES = {
+    "kamera": ("Kamera", "KameraStats"),
+    "telemetry.metrics": ("Metrics",),
+    "telemetry.trace": ("Trace",),
+    "vision.frames": ("Frames",),
+    "vision.sampling": ("sample_fps", "sample_scenes"),
+    "window.content": ("DocumentContent", "FramesContent", "ImageContent", "TextContent"),
+    "window.plan": ("Plan", "PlanRow"),
+    "window.reply": ("Reply", "Timings", "Usage"),
+    "window.span": ("Span",),
+    "window.window": ("Window",),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "ConventionError",
     "DocumentContent",
+    "Frames",
     "FramesContent",
     "ImageContent",
     "ImageError",
@@ -49,8 +59,10 @@ __all__ = [
     "Kamera",
     "KameraError",
     "KameraStats",
+    "Metrics",
     "ModelError",
     "Plan",
+    "PlanRow",
     "Reply",
     "SettingError",
     "Settings",
@@ -59,16 +71,21 @@ __all__ = [
     "StoreError",
     "StoreUnavailableError",
     "TextContent",
+    "Timings",
+    "Trace",
     "UnknownSpanError",
     "UnsupportedModelError",
+    "Usage",
     "VideoError",
     "Window",
     "WindowError",
     "WindowTooLongError",
+    "sample_fps",
+    "sample_scenes",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -14,7 +14,6 @@ import torch
 from kamera_agent.closing import Closing
 from kamera_agent.config import DEFAULT_STORE, Settings
 from kamera_agent.errors import SettingError
-from kamera_agent.library import Library
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
@@ -23,7 +22,8 @@ from kamera_agent.store.base import Store, StoreStats
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
 from kamera_agent.store.tiered import TieredStore
-from kamera_agent.window import Window
+from kamera_agent.window.library import Library
+from kamera_agent.window.window import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import kamera_agent.errors
 SURFACE = [
     "ConventionError",
     "DocumentContent",
+    "Frames",
     "FramesContent",
     "ImageContent",
     "ImageError",
@@ -17,8 +18,10 @@ SURFACE = [
     "Kamera",
     "KameraError",
     "KameraStats",
+    "Metrics",
     "ModelError",
     "Plan",
+    "PlanRow",
     "Reply",
     "SettingError",
     "Settings",
@@ -27,12 +30,17 @@ SURFACE = [
     "StoreError",
     "StoreUnavailableError",
     "TextContent",
+    "Timings",
+    "Trace",
     "UnknownSpanError",
     "UnsupportedModelError",
+    "Usage",
     "VideoError",
     "Window",
     "WindowError",
     "WindowTooLongError",
+    "sample_fps",
+    "sample_scenes",
 ]
 
 # Caught inside the store: no caller meets it.

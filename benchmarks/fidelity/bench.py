@@ -10,7 +10,6 @@ from transformers import DynamicCache
 
 from benchmarks.fidelity.cases import POCKET_GROUND, Ground
 from kamera_agent.chunk import Chunk, TextRun
-from kamera_agent.pocket.chunks import chunk_of
 from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.screen import Picture
 from kamera_agent.runtime.engine import Engine, Placed
@@ -19,6 +18,7 @@ from kamera_agent.runtime.kernels.reference import rotate
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.patch import LayerKV
 from kamera_agent.runtime.slot_cache import cache_argument
+from training.chunks import chunk_of
 
 KV = tuple[LayerKV, ...]
 

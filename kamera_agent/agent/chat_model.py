@@ -17,18 +17,18 @@ from pydantic import Field
 
 from kamera_agent.agent.lifecycle import Lifecycle
 from kamera_agent.agent.messages import last_chunk, make_message
-from kamera_agent.agent.record import make_record
 from kamera_agent.agent.structured import make_format, read_format, read_with, titled
-from kamera_agent.agent.tool_calls import certain, read_choice
-from kamera_agent.agent.transcript import transcribe
 from kamera_agent.errors import InputError
-from kamera_agent.reply import Reply
-from kamera_agent.runtime.sampler import Constraint
 from kamera_agent.telemetry.drift import Witness
 from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
+from kamera_agent.turns.record import make_record
+from kamera_agent.turns.tool_calls import certain, read_choice
+from kamera_agent.turns.transcript import transcribe
 from kamera_agent.vision.image import decode_image
-from kamera_agent.window import Window
+from kamera_agent.window.reply import Reply
+from kamera_agent.window.sampler import Constraint
+from kamera_agent.window.window import Window
 
 Method = Literal["function_calling", "json_schema", "json_mode"]
 

@@ -9,11 +9,11 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from kamera_agent.agent.serving import Serving
-from kamera_agent.agent.source import choose_source, name_of, options_of, written_down
 from kamera_agent.closing import Closing
 from kamera_agent.kamera import Kamera
 from kamera_agent.telemetry.metrics import Metrics
+from kamera_agent.turns.serving import Serving
+from kamera_agent.turns.source import choose_source, name_of, options_of, written_down
 
 
 class Lifecycle(BaseChatModel, Closing):

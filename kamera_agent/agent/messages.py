@@ -10,10 +10,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 
-from kamera_agent.agent.tool_calls import take_apart
-from kamera_agent.agent.transcript import METADATA, SAID
-from kamera_agent.plan import Origin
-from kamera_agent.reply import Reply
+from kamera_agent.turns.tool_calls import take_apart
+from kamera_agent.turns.transcript import METADATA, SAID
+from kamera_agent.window.plan import Origin
+from kamera_agent.window.reply import Reply
 
 
 def make_message(reply: Reply, model_name: str) -> AIMessage:

@@ -19,9 +19,9 @@ from kamera_agent.agent.chat_model import OPTIONS, ChatKamera
 from kamera_agent.agent.middleware import ScreenWindow
 from kamera_agent.agent.route import route
 from kamera_agent.agent.screens import LOOK_BACK
-from kamera_agent.agent.tool_calls import read_choice
 from kamera_agent.errors import InputError
 from kamera_agent.kamera import Kamera
+from kamera_agent.turns.tool_calls import read_choice
 
 Graph = TypeVar("Graph", bound=CompiledStateGraph[Any, Any, Any, Any])
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import typer
 
 from kamera_agent import FramesContent, ImageContent, Kamera, SettingError, Window
-from kamera_agent.content import Content
-from kamera_agent.reply import Reply
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import decode_image
 from kamera_agent.vision.sampling import sample_fps
+from kamera_agent.window.content import Content
+from kamera_agent.window.reply import Reply
 
 # Frames of a clip that form one chunk: what a model of the Qwen line joins into one step of time.
 GROUP = 2

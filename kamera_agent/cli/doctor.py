@@ -10,7 +10,7 @@ from rich.table import Table
 
 from kamera_agent import Kamera
 from kamera_agent.cli.console import format_bytes, make_console
-from kamera_agent.diagnosis import Diagnosis, Layers, diagnose
+from kamera_agent.cli.diagnosis import Diagnosis, Layers, diagnose
 
 
 def show_diagnosis(model: str, as_json: bool) -> None:

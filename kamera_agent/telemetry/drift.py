@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from kamera_agent.runtime.sampler import Constraint
+    from kamera_agent.window.sampler import Constraint
 
 
 class Drift(NamedTuple):

@@ -22,7 +22,7 @@ except ImportError:
 
 if TYPE_CHECKING:
     from kamera_agent.kamera import Kamera
-    from kamera_agent.reply import Reply
+    from kamera_agent.window.reply import Reply
 
 MODEL = "model_name"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)

@@ -14,7 +14,7 @@ except ImportError:
     trace = None  # type: ignore[assignment] # an optional package; without it there are no spans
 
 if TYPE_CHECKING:
-    from kamera_agent.reply import Reply
+    from kamera_agent.window.reply import Reply
 
 OPERATION = "chat"
 

@@ -13,8 +13,8 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 
 from kamera_agent import ImageContent, ImageError, InputError, Kamera, TextContent
 from kamera_agent.agent import ChatKamera
-from kamera_agent.agent.tool_calls import certain, take_apart
-from kamera_agent.agent.transcript import transcribe
+from kamera_agent.turns.tool_calls import certain, take_apart
+from kamera_agent.turns.transcript import transcribe
 
 Block = Callable[[int], dict[str, str]]
 TOOL = {

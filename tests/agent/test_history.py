@@ -15,8 +15,8 @@ from kamera_agent import Kamera
 from kamera_agent.agent import Interval, KeepLast, ScreenWindow
 from kamera_agent.agent.policy import Policy
 from kamera_agent.agent.screens import LOOK_BACK
-from kamera_agent.agent.transcript import transcribe
 from kamera_agent.pocket.model import build_model, build_processor
+from kamera_agent.turns.transcript import transcribe
 
 NUM_TURNS = 30
 STUB = "step {step}"

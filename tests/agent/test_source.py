@@ -19,9 +19,9 @@ from langchain_core.messages import HumanMessage
 
 from kamera_agent import InputError, Kamera, ModelError, SettingError, StoreClosedError
 from kamera_agent.agent import ChatKamera
-from kamera_agent.agent.source import ENVIRONMENT
 from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.pocket.weights import WEIGHTS
+from kamera_agent.turns.source import ENVIRONMENT
 
 Block = Callable[[int], dict[str, str]]
 IN_MEMORY = {"store": None}

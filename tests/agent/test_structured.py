@@ -14,8 +14,8 @@ from typing_extensions import TypedDict
 
 from kamera_agent import InputError, Kamera
 from kamera_agent.agent import ChatKamera
-from kamera_agent.agent.grammar import Grammars
 from kamera_agent.agent.structured import OBJECT
+from kamera_agent.turns.grammar import Grammars
 
 METHODS = ("function_calling", "json_schema", "json_mode")
 QUESTION = "Find a room. Answer in JSON."

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from huggingface import Conversation, image_patches
 
-from kamera_agent.pocket.chunks import chunk_of
 from kamera_agent.pocket.renderer import draw
-from kamera_agent.pocket.train.bank import Album
-from kamera_agent.pocket.train.decoding import Decoder, Lessons
 from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.pocket.world import World
 from kamera_agent.runtime.families import load
+from training.bank import Album
+from training.chunks import chunk_of
+from training.decoding import Decoder, Lessons
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 from kamera_agent.pocket.screen import Card, Screen, Shift
 from kamera_agent.pocket.style import LOOKS, Style
 from kamera_agent.pocket.tasks import Question
-from kamera_agent.pocket.train.gaze import SINK, Gaze, Sight, focus, holders, look_around
-from kamera_agent.pocket.train.relations import relate
+from training.gaze import SINK, Gaze, Sight, focus, holders, look_around
+from training.relations import relate
 
 MIDDLE = Shift(0, 0)
 STYLE = Style(LOOKS["train"].fonts[0], LOOKS["train"].themes[0], 12, 15, 95)

@@ -10,19 +10,19 @@ import torch
 from torch import nn
 
 from kamera_agent import Kamera
-from kamera_agent.pocket.chunks import chunk_of
 from kamera_agent.pocket.model import POCKET, build_model, build_processor
 from kamera_agent.pocket.renderer import draw, draw_screen
 from kamera_agent.pocket.screen import Screen
 from kamera_agent.pocket.style import TRAIN_FONTS, TRAIN_THEMES, Looks
 from kamera_agent.pocket.tasks import Question, ask
-from kamera_agent.pocket.train.gallery import cut
-from kamera_agent.pocket.train.recipe import Course, Gallery, Recipe, Stage
-from kamera_agent.pocket.train.run import train
-from kamera_agent.pocket.train.study import study
-from kamera_agent.pocket.train.tower import Tower
 from kamera_agent.pocket.world import Size, World, is_held_out
 from kamera_agent.runtime.families import family_for
+from training.chunks import chunk_of
+from training.gallery import cut
+from training.recipe import Course, Gallery, Recipe, Stage
+from training.run import train
+from training.study import study
+from training.tower import Tower
 
 # A bar and one card below it, that looks the same wherever it comes; eight words of every class.
 ONE_TILE = Size(grids=((1, 2),), min_cards=1, max_cards=1, num_words=8)

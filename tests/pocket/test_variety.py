@@ -5,9 +5,9 @@ import torch
 
 from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.screen import CELL
-from kamera_agent.pocket.train.gallery import cut
-from kamera_agent.pocket.train.variety import vary
 from kamera_agent.pocket.world import World
+from training.gallery import cut
+from training.variety import vary
 
 
 def cells() -> torch.Tensor:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from kamera_agent import Kamera
-from kamera_agent.plan import Origin, Plan, PlanRow
-from kamera_agent.reply import Reply, Timings, Usage
+from kamera_agent.window.plan import Origin, Plan, PlanRow
+from kamera_agent.window.reply import Reply, Timings, Usage
 
 
 def row(name: str, num_tokens: int, origin: Origin) -> PlanRow:

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from kamera_agent import Kamera, SettingError
 from kamera_agent.agent import ChatKamera
 from kamera_agent.pocket.model import build_model, build_processor
-from kamera_agent.reply import Reply
 from kamera_agent.telemetry.metrics import Metrics
+from kamera_agent.window.reply import Reply
 
 
 def scrape(registry: CollectorRegistry) -> dict[tuple[str, frozenset[Any]], float]:

@@ -12,8 +12,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from kamera_agent import Kamera, WindowTooLongError
 from kamera_agent.agent import ChatKamera
-from kamera_agent.reply import Reply
 from kamera_agent.telemetry.spans import answer_span
+from kamera_agent.window.reply import Reply
 
 
 @pytest.fixture(scope="module")

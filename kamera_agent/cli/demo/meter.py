@@ -14,10 +14,10 @@ from kamera_agent import FramesContent, ImageContent, Kamera, Reply, TextContent
 from kamera_agent.cli.demo.media import draw, sketch
 from kamera_agent.cli.demo.result import ORIGINS, ChunkResult, TurnResult
 from kamera_agent.cli.demo.trace import TASK, Turn
-from kamera_agent.content import Content
-from kamera_agent.plan import Plan
 from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.runtime.families import load
+from kamera_agent.window.content import Content
+from kamera_agent.window.plan import Plan
 
 NAMESPACE = "kamera-demo"
 ANSWER_TOKENS = 4

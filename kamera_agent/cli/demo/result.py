@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from kamera_agent.plan import Origin
+from kamera_agent.window.plan import Origin
 
 Way = Literal["kamera", "prefix", "full"]
 WAYS: tuple[Way, ...] = get_args(Way)

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from kamera_agent.agent.transcript import METADATA, SAID, transcribe
 from kamera_agent.config import Settings
-from kamera_agent.items import Items
-from kamera_agent.layout import Piece, lay_out
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.turns.transcript import METADATA, SAID, transcribe
+from kamera_agent.window.items import Items
+from kamera_agent.window.layout import Piece, lay_out
 
 from .lessons import ANSWER, Lesson
 from .sayings import MENTION, VALUE

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from langchain_core.messages import AIMessage, HumanMessage
 
-from kamera_agent.agent.tool_calls import CLOSING, OPENING, take_apart
-from kamera_agent.agent.transcript import METADATA, SAID
+from kamera_agent.turns.tool_calls import CLOSING, OPENING, take_apart
+from kamera_agent.turns.transcript import METADATA, SAID
 
 from .speech import Value
 

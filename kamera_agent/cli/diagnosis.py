@@ -11,7 +11,7 @@ import torch
 from kamera_agent.kamera import Kamera
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.telemetry.drift import divergence
-from kamera_agent.window import Window
+from kamera_agent.window.window import Window
 
 # A screenshot as agents take them, and a smaller one for what must be computed.
 SCREEN = (720, 1280)

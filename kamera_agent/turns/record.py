@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from kamera_agent.reply import Reply
 from kamera_agent.telemetry.drift import Drift
-from kamera_agent.window import Window
+from kamera_agent.window.reply import Reply
+from kamera_agent.window.window import Window
 
 # Pixels of a thumbnail's longer side.
 SIDE = 160

@@ -11,18 +11,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.pocket.style import Looks
 from kamera_agent.pocket.tasks import TASKS
-from kamera_agent.pocket.train.bank import Bank
-from kamera_agent.pocket.train.decoding import GAZE_WEIGHT, PROBE_WEIGHT, Decoder, Lessons, draw_windows
-from kamera_agent.pocket.train.frame import Frame, prime
-from kamera_agent.pocket.train.gallery import Drawn, draw_all, sketch
-from kamera_agent.pocket.train.reading import Reading
-from kamera_agent.pocket.train.recipe import Recipe, Stage
-from kamera_agent.pocket.train.start import hush, spell
-from kamera_agent.pocket.train.study import LossOf, Tell, study
-from kamera_agent.pocket.train.tower import Tower
 from kamera_agent.pocket.weights import save_checkpoint, word_ids
 from kamera_agent.pocket.words import SHOWN
 from kamera_agent.runtime.families import family_for
+from training.bank import Bank
+from training.decoding import GAZE_WEIGHT, PROBE_WEIGHT, Decoder, Lessons, draw_windows
+from training.frame import Frame, prime
+from training.gallery import Drawn, draw_all, sketch
+from training.reading import Reading
+from training.recipe import Recipe, Stage
+from training.start import hush, spell
+from training.study import LossOf, Tell, study
+from training.tower import Tower
 
 READ_RATE = 3e-3
 # Share of the usual say of a feature when training begins.

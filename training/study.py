@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from kamera_agent.pocket.train.schedule import Schedule
+from training.schedule import Schedule
 
 SAVE_EVERY = 100
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")

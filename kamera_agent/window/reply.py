@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kamera_agent.assembly import Assembled
 from kamera_agent.chunk import Chunk
-from kamera_agent.plan import Plan
-from kamera_agent.planner import make_plan
+from kamera_agent.window.assembly import Assembled
+from kamera_agent.window.plan import Plan
+from kamera_agent.window.planner import make_plan
 
 FinishReason = Literal["stop", "length"]
 

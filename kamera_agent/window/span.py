@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kamera_agent.chunk import Chunk
-from kamera_agent.layout import Kind, Piece
-from kamera_agent.plan import Origin
-from kamera_agent.planner import Lying
+from kamera_agent.window.layout import Kind, Piece
+from kamera_agent.window.plan import Origin
+from kamera_agent.window.planner import Lying
 
 
 @dataclass(frozen=True, slots=True)

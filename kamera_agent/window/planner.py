@@ -10,10 +10,10 @@ from blake3 import blake3
 
 from kamera_agent.chunk import Antecedents, Chunk
 from kamera_agent.config import Fidelity
-from kamera_agent.layout import Piece
-from kamera_agent.library import Match
-from kamera_agent.plan import Origin, Plan, PlanRow
 from kamera_agent.runtime.families.base import Run
+from kamera_agent.window.layout import Piece
+from kamera_agent.window.library import Match
+from kamera_agent.window.plan import Origin, Plan, PlanRow
 
 
 class Finder(Protocol):

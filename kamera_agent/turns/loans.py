@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
-from kamera_agent.agent.source import Options
 from kamera_agent.errors import SettingError
 from kamera_agent.kamera import Kamera
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
+from kamera_agent.turns.source import Options
 
 # A process, where a checkpoint lies, and its revision. After a fork a child loads its own.
 Key = tuple[int, str, str | None]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple
 
-from kamera_agent.agent.conversations import Conversations
-from kamera_agent.agent.grammar import Grammars
-from kamera_agent.agent.loans import Loan
-from kamera_agent.agent.source import Options
 from kamera_agent.errors import StoreClosedError
 from kamera_agent.kamera import Kamera
 from kamera_agent.telemetry.metrics import Metrics
+from kamera_agent.turns.conversations import Conversations
+from kamera_agent.turns.grammar import Grammars
+from kamera_agent.turns.loans import Loan
+from kamera_agent.turns.source import Options
 
 
 class Live(NamedTuple):

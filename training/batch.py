@@ -15,11 +15,11 @@ import torch
 
 from kamera_agent.pocket.screen import Picture
 from kamera_agent.pocket.tasks import Question
-from kamera_agent.pocket.train.gaze import GAZES, Gaze, Sight, focus, holders, look_around
-from kamera_agent.pocket.train.probes import CLASSES
-from kamera_agent.pocket.train.relations import Relations, relate
 from kamera_agent.pocket.words import SHOWN
 from kamera_agent.runtime.families.base import Family
+from training.gaze import GAZES, Gaze, Sight, focus, holders, look_around
+from training.probes import CLASSES
+from training.relations import Relations, relate
 
 IN_A_ROW = 0.3
 SAID_BEFORE = 0.5

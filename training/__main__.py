@@ -1,4 +1,4 @@
-"""Train the pocket model: `python -m kamera_agent.pocket.train FOLDER`."""
+"""Train the pocket model: `python -m training FOLDER`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from kamera_agent.pocket.train.recipe import POCKET_RECIPE
-from kamera_agent.pocket.train.run import train
+from training.recipe import POCKET_RECIPE
+from training.run import train
 
 
 def main(

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from kamera_agent.pocket.train.bank import encode
-from kamera_agent.pocket.train.frame import Frame
-from kamera_agent.pocket.train.gallery import Drawn, cut
-from kamera_agent.pocket.train.probes import CLASSES, FLAGS, label
-from kamera_agent.pocket.train.tower import Tower
-from kamera_agent.pocket.train.variety import vary
 from kamera_agent.pocket.words import COLOURS, ITEMS, MONTHS, NUMBERS, PERSONS, ROOMS, SHAPES, ZONES
+from training.bank import encode
+from training.frame import Frame
+from training.gallery import Drawn, cut
+from training.probes import CLASSES, FLAGS, label
+from training.tower import Tower
+from training.variety import vary
 
 NUM_WHITENED = 14_000
 # The slot that every cell of a shot fills, and no other.

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from kamera_agent.pocket.screen import Cell, Picture, Shot
-from kamera_agent.pocket.train.gallery import Drawn, cut
-from kamera_agent.pocket.train.tower import Tower
-from kamera_agent.pocket.train.variety import vary
+from training.gallery import Drawn, cut
+from training.tower import Tower
+from training.variety import vary
 
 
 @torch.no_grad()

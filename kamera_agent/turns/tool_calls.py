@@ -11,7 +11,7 @@ from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from kamera_agent.errors import InputError
-from kamera_agent.runtime.streamer import opening_of
+from kamera_agent.window.streamer import opening_of
 
 OPENING = "<tool_call>"
 CLOSING = "</tool_call>"

@@ -11,10 +11,10 @@ import torch
 from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import WindowTooLongError
-from kamera_agent.layout import Piece
-from kamera_agent.library import Library, Loaded
-from kamera_agent.planner import Lying, Regime, Step, link, plan_steps
 from kamera_agent.runtime.engine import Engine, Placed
+from kamera_agent.window.layout import Piece
+from kamera_agent.window.library import Library, Loaded
+from kamera_agent.window.planner import Lying, Regime, Step, link, plan_steps
 
 DECODE_BLOCK = 64
 MAX_WASTE = 1 / 24

@@ -13,8 +13,8 @@ import torch
 
 from kamera_agent.pocket.screen import Cell, Picture, Screen
 from kamera_agent.pocket.tasks import Question
-from kamera_agent.pocket.train.relations import COMES_FROM, LEADS_TO, Relations
 from kamera_agent.pocket.words import COUNTS, ZONES
+from training.relations import COMES_FROM, LEADS_TO, Relations
 
 # From a cell: to the same label or shape earlier, to what leads to it, to what it leads to, to what is one join
 # further in either direction, to its title.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kamera_agent.kamera import Kamera
-from kamera_agent.window import Window
+from kamera_agent.window.window import Window
 
 
 @dataclass(slots=True)

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
-from kamera_agent.agent.tool_calls import take_apart
-from kamera_agent.content import Content, ImageContent, TextContent
 from kamera_agent.errors import InputError
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.turns.tool_calls import take_apart
+from kamera_agent.window.content import Content, ImageContent, TextContent
 
 # Where a message keeps what the model said, token for token, if that is more than its content.
 METADATA, SAID = "kamera", "said"
