@@ -81,6 +81,9 @@ class TextRun:
         return len(self.token_ids)
 
 
+Run = Chunk | TextRun
+
+
 @dataclass(frozen=True, slots=True)
 class Antecedents:
     """What stood before a chunk when its KV was computed.

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import torch
 
-from kamera_agent.chunk import Chunk, TextRun
+from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.runtime.capture import capture_keys
 from kamera_agent.runtime.encoder import Encoder
-from kamera_agent.runtime.families.base import Family, Run
+from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 from kamera_agent.runtime.masks import make_masks
 from kamera_agent.runtime.patch import LayerKV

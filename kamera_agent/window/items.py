@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from kamera_agent.chunk import Chunk, TextRun
+from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import InputError, UnknownSpanError, WindowError
-from kamera_agent.runtime.families.base import Family, Run
+from kamera_agent.runtime.families.base import Family
 from kamera_agent.vision.frames import stack_frames
 from kamera_agent.vision.image import Pixels, decode_image
 from kamera_agent.window.content import Content, DocumentContent, FramesContent, ImageContent, TextContent

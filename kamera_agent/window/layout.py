@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kamera_agent.chunk import Chunk, TextRun
-from kamera_agent.runtime.families.base import Family, Run
+from kamera_agent.chunk import Chunk, Run, TextRun
+from kamera_agent.runtime.families.base import Family
 
 Kind = Literal["anchor", "turn", "text", "reply", "image", "frames", "document"]
 

@@ -8,9 +8,8 @@ from typing import NamedTuple, Protocol
 
 from blake3 import blake3
 
-from kamera_agent.chunk import Antecedents, Chunk
+from kamera_agent.chunk import Antecedents, Chunk, Run
 from kamera_agent.config import Fidelity
-from kamera_agent.runtime.families.base import Run
 from kamera_agent.window.layout import Piece
 from kamera_agent.window.library import Match
 from kamera_agent.window.plan import Origin, Plan, PlanRow

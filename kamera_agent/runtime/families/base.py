@@ -15,7 +15,7 @@ import transformers
 from blake3 import blake3
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from kamera_agent.chunk import Chunk, ChunkKind, TextRun
+from kamera_agent.chunk import Chunk, ChunkKind, Run
 from kamera_agent.errors import InputError, UnsupportedModelError
 from kamera_agent.runtime.families.chat import ChatFormat, Template, turns_of
 from kamera_agent.runtime.families.decoder import decoder_of
@@ -23,8 +23,6 @@ from kamera_agent.runtime.slot_cache import SlotCache
 from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image, fingerprint_tokens
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
-
-Run = Chunk | TextRun
 
 NUM_SAMPLES = 64
 NO_PIXELS: Pixels = np.empty((0, 0, 3), np.uint8)

@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 import torch
 
+from kamera_agent.chunk import Run
 from kamera_agent.errors import InputError
-from kamera_agent.runtime.families.base import Run
 from kamera_agent.runtime.families.mrope import MRope, Raster
 from kamera_agent.vision.frames import Frames
 

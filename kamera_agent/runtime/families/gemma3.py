@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from kamera_agent.chunk import Chunk
+from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import UnsupportedModelError
-from kamera_agent.runtime.families.base import Processors, Run
+from kamera_agent.runtime.families.base import Processors
 from kamera_agent.runtime.families.image_text import ImageText
 
 

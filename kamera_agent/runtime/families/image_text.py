@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from kamera_agent.chunk import Chunk
+from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import UnsupportedModelError
-from kamera_agent.runtime.families.base import Family, Run
+from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.parts import load_parts
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from transformers.utils.import_utils import is_torchvision_available
 
-from kamera_agent.chunk import Chunk, ChunkKind
-from kamera_agent.runtime.families.base import Family, Processors, Run
+from kamera_agent.chunk import Chunk, ChunkKind, Run
+from kamera_agent.runtime.families.base import Family, Processors
 from kamera_agent.runtime.families.image_text import accepted, rows_of
 from kamera_agent.runtime.families.parts import load_parts
 from kamera_agent.runtime.families.patches import Grid, Patchifier

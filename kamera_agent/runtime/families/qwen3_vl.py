@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kamera_agent.runtime.families.base import Run
+from kamera_agent.chunk import Run
 from kamera_agent.runtime.families.image_text import rows_of
 from kamera_agent.runtime.families.mrope import MRope
 from kamera_agent.runtime.families.patches import Grid

@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from kamera_agent.chunk import Chunk
+from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import InputError
-from kamera_agent.runtime.families.base import Family, Processors, Run
+from kamera_agent.runtime.families.base import Family, Processors
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
