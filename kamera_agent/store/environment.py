@@ -12,9 +12,8 @@ import lmdb
 from lmdb import verify
 
 from kamera_agent.errors import StoreClosedError, StoreUnavailableError
-from kamera_agent.store.database import Database, Transaction
 from kamera_agent.store.gate import Gate
-from kamera_agent.store.tables import Tables
+from kamera_agent.store.tables import Tables, Transaction
 
 MAX_READERS = 1024
 
@@ -22,7 +21,7 @@ T = TypeVar("T")
 _log = logging.getLogger("kamera_agent.store")
 
 
-class Environment(Database):
+class Environment:
     """An open LMDB environment, and the only place that begins transactions.
 
     path: an existing folder. map_size: bytes of address space, the most that the file can grow to.
@@ -53,6 +52,10 @@ class Environment(Database):
             ) from error
 
     def read(self, query: Callable[[Transaction], T]) -> T | None:
+        """Run a query in a read transaction and return its result; None, with a warning, when the medium fails.
+
+        Raises StoreClosedError after close().
+        """
         try:
             return self._run(query, write=False)
         except lmdb.Error as error:
@@ -60,17 +63,23 @@ class Environment(Database):
             return None
 
     def write(self, change: Callable[[Transaction], T]) -> T | None:
+        """Make a change in one write transaction and sync it; None when the map is full and nothing changed.
+
+        Any other failure also leaves the data unchanged, and is raised. One thread at a time.
+        """
         try:
             return self._run(change, write=True)
         except lmdb.MapFullError:
             return None
 
     def close(self) -> None:
+        """Release the files once no transaction runs."""
         with self._gate.alone():
             self._closed = True
             self._env.close()
 
     def abandon(self) -> None:
+        """Release an environment that a parent process opened. Its files are not touched."""
         self._env.close()
 
     def _run(self, body: Callable[[Transaction], T], write: bool) -> T:

@@ -17,7 +17,6 @@ from kamera_agent.store.base import CheckReport, Store, StoreStats
 from kamera_agent.store.capacity import record_bytes, require_bytes
 from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
-from kamera_agent.store.environment import Environment
 from kamera_agent.store.reader import Reader
 from kamera_agent.store.sharing import lend_writer, return_writer
 
@@ -49,7 +48,7 @@ class LmdbStore(Store):
         self._path = Path(path).expanduser().resolve()
         self._pid = os.getpid()
         self._counters = Counters()
-        self._writer = lend_writer(self._path, cap_bytes, queue_bytes, Environment)
+        self._writer = lend_writer(self._path, cap_bytes, queue_bytes)
         self._database, self._queue = self._writer.database, self._writer.queue
         self._reader = Reader(self._database.tables, self._quarantine)
         self._closing = threading.Lock()

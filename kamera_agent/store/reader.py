@@ -9,9 +9,8 @@ from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.errors import CorruptRecordError
 from kamera_agent.store.capacity import record_bytes
 from kamera_agent.store.codec import decode_header, decode_layers
-from kamera_agent.store.database import Transaction
 from kamera_agent.store.manifest import Manifest
-from kamera_agent.store.tables import Tables
+from kamera_agent.store.tables import Tables, Transaction
 from kamera_agent.store.write_queue import Intent
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kamera_agent.errors import SettingError, StoreUnavailableError
 from kamera_agent.store.capacity import default_cap_bytes, map_bytes
-from kamera_agent.store.database import Database
+from kamera_agent.store.environment import Environment
 from kamera_agent.store.writer import Writer
-
-OpenDatabase = Callable[[Path, int], Database]
 
 
 @dataclass(slots=True)
@@ -28,11 +25,10 @@ _lock = threading.Lock()
 _loans: dict[Path, _Loan] = {}
 
 
-def lend_writer(folder: Path, cap_bytes: int | None, queue_bytes: int, open_database: OpenDatabase) -> Writer:
+def lend_writer(folder: Path, cap_bytes: int | None, queue_bytes: int) -> Writer:
     """The writer of a folder, started for its first user. Give it back with return_writer().
 
     cap_bytes: None takes the cap of the running writer, or the default. queue_bytes: used by the first user.
-    open_database: given the folder and the size of its map in bytes.
 
     Raises StoreUnavailableError when the folder cannot be opened, and SettingError when this process has it
     open with another cap.
@@ -44,7 +40,7 @@ def lend_writer(folder: Path, cap_bytes: int | None, queue_bytes: int, open_data
             loan.writer.database.abandon()
             loan = None
         if loan is None:
-            loan = _loans[folder] = _Loan(_start_writer(folder, cap_bytes, queue_bytes, open_database), os.getpid())
+            loan = _loans[folder] = _Loan(_start_writer(folder, cap_bytes, queue_bytes), os.getpid())
         if cap_bytes not in (None, loan.writer.cap_bytes):
             raise SettingError(
                 f"the store {folder} is open in this process with cap_bytes={loan.writer.cap_bytes}, not "
@@ -66,7 +62,7 @@ def return_writer(folder: Path, pid: int) -> None:
             loan.writer.close()
 
 
-def _start_writer(folder: Path, cap_bytes: int | None, queue_bytes: int, open_database: OpenDatabase) -> Writer:
+def _start_writer(folder: Path, cap_bytes: int | None, queue_bytes: int) -> Writer:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -76,4 +72,4 @@ def _start_writer(folder: Path, cap_bytes: int | None, queue_bytes: int, open_da
         ) from error
     if cap_bytes is None:
         cap_bytes = default_cap_bytes(folder)
-    return Writer(open_database(folder, map_bytes(cap_bytes)), cap_bytes, queue_bytes)
+    return Writer(Environment(folder, map_bytes(cap_bytes)), cap_bytes, queue_bytes)

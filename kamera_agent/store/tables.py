@@ -19,15 +19,24 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from kamera_agent.store.codec import Encoded
-from kamera_agent.store.database import Transaction
 
 DIGEST_BYTES = 32
 MAX_QUARANTINE_NOTES = 1000
 MAX_REASON_BYTES = 1000
 TOTAL_BYTES = b"bytes"
+
+
+class Transaction(Protocol):
+    """The calls that are made here on an LMDB transaction. The buffers it returns are valid until it ends."""
+
+    def get(self, key: bytes, default: None = None, db: Any = None) -> memoryview | None: ...
+    def put(self, key: bytes, value: Any, *, db: Any = None) -> bool: ...
+    def delete(self, key: bytes, *, db: Any = None) -> bool: ...
+    def cursor(self, db: Any = None) -> Any: ...
+    def stat(self, db: Any = None) -> Any: ...
 
 
 class Entry(NamedTuple):

@@ -10,8 +10,8 @@ from functools import partial
 from kamera_agent.config import MIB
 from kamera_agent.store.codec import encode
 from kamera_agent.store.counters import Counters
-from kamera_agent.store.database import Database, Transaction
-from kamera_agent.store.tables import Entry
+from kamera_agent.store.environment import Environment
+from kamera_agent.store.tables import Entry, Transaction
 from kamera_agent.store.write_queue import Batch, WriteQueue
 
 BATCH_BYTES = 64 * MIB
@@ -27,7 +27,7 @@ class Writer:
     Trouble with the medium never leaves this thread: the batch is counted in failed_writes and logged.
     """
 
-    def __init__(self, database: Database, cap_bytes: int, queue_bytes: int) -> None:
+    def __init__(self, database: Environment, cap_bytes: int, queue_bytes: int) -> None:
         self.database = database
         self.cap_bytes = cap_bytes
         self.counters = Counters()

@@ -20,7 +20,8 @@ from store_records import KIB, make_key, make_record, record_of_bytes, same
 from kamera_agent.config import MIB
 from kamera_agent.errors import SettingError, StoreUnavailableError
 from kamera_agent.store import capacity, sharing
-from kamera_agent.store.lmdb_store import Environment, LmdbStore
+from kamera_agent.store.environment import Environment
+from kamera_agent.store.lmdb_store import LmdbStore
 
 CAP_BYTES = 100 * KIB
 
