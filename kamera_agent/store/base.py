@@ -67,6 +67,13 @@ class Store(Closing):
         """Forget the records. Unknown keys are ignored."""
 
     @abstractmethod
+    def use(self, keys: Sequence[Key]) -> None:
+        """Count the records as used just now, because a faster tier served them. Unknown keys are ignored.
+
+        Not a read: hits and misses stay as they are. Raises StoreClosedError after close().
+        """
+
+    @abstractmethod
     def headers(self, chunk: bytes | None = None) -> list[Header]:
         """Headers of the records of one chunk, or of all; no tensor is read. Includes records not yet durable."""
 

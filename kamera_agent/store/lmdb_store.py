@@ -84,7 +84,6 @@ class LmdbStore(Store):
             self._queue.remove(key.digest)
 
     def use(self, keys: Sequence[Key]) -> None:
-        """Count the records as used just now, as when another tier served them. Unknown keys are ignored."""
         self._require_usable()
         for key in keys:
             self._queue.use(key.digest)

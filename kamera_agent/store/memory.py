@@ -52,6 +52,13 @@ class MemoryStore(Store):
             for key in keys:
                 self._remove(key.digest)
 
+    def use(self, keys: Sequence[Key]) -> None:
+        with self._lock:
+            self._require_open()
+            for key in keys:
+                if key.digest in self._records:
+                    self._records.move_to_end(key.digest)
+
     def headers(self, chunk: bytes | None = None) -> list[Header]:
         with self._lock:
             self._require_open()

@@ -1,4 +1,4 @@
-"""Two tiers as one store: a fast one that forgets soon above a large one that lasts."""
+"""Two tiers as one store: a fast one that forgets soon, over a large one that lasts."""
 
 from __future__ import annotations
 
@@ -8,78 +8,83 @@ from dataclasses import replace
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.store.base import CheckReport, Store, StoreStats
-from kamera_agent.store.lmdb_store import LmdbStore
 
 
 class TieredStore(Store):
-    """Reads memory, then disk; what came from disk is kept in memory too. Writes go to both.
+    """Reads the upper tier, then the lower one, and keeps in the upper what the lower one served. Writes go to both.
 
-    The tiers belong to this store and close with it; each one's own figures are in `memory` and `disk`.
+    upper: the fast tier. lower: the tier that lasts; its figures are those of the whole. Either may be any store.
+    Both belong to this store and close with it.
     """
 
-    def __init__(self, memory: Store, disk: LmdbStore) -> None:
-        self.memory = memory
-        self.disk = disk
+    def __init__(self, upper: Store, lower: Store) -> None:
+        self.upper = upper
+        self.lower = lower
         self._lock = threading.Lock()
         self._num_changes = 0
 
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
-        found = self.memory.get_many(keys)
-        # Or what memory serves every day would be the first thing that the disk forgets.
-        self.disk.use([record.header.key for record in found.values()])
-        missing = [key for key in keys if key.digest not in found]
+        records = self.upper.get_many(keys)
+        # Otherwise the records that the upper tier serves most would be the first that the lower one evicts.
+        self.lower.use([record.header.key for record in records.values()])
+        missing = [key for key in keys if key.digest not in records]
         if not missing:
-            return found
+            return records
         num_changes = self._num_changes
-        from_disk = self.disk.get_many(missing)
-        self._promote(from_disk.values(), num_changes)
-        return found | from_disk
+        promoted = self.lower.get_many(missing)
+        self._promote(promoted.values(), num_changes)
+        return records | promoted
 
     def put_many(self, records: Iterable[Record]) -> None:
         for record in records:
+            # Both tiers in one step: of two puts of one key, the same one must come last in both.
             with self._lock:
                 self._num_changes += 1
-                self.disk.put_many([record])
-                self.memory.put_many([record])
+                self.lower.put_many([record])
+                self.upper.put_many([record])
 
     def delete(self, keys: Sequence[Key]) -> None:
         with self._lock:
             self._num_changes += 1
-            self.disk.delete(keys)
-            self.memory.delete(keys)
+            self.lower.delete(keys)
+            self.upper.delete(keys)
+
+    def use(self, keys: Sequence[Key]) -> None:
+        self.lower.use(keys)
+        self.upper.use(keys)
 
     def headers(self, chunk: bytes | None = None) -> list[Header]:
-        tiers = self.disk.headers(chunk), self.memory.headers(chunk)
+        tiers = self.lower.headers(chunk), self.upper.headers(chunk)
         return list({header.key.digest: header for headers in tiers for header in headers}.values())
 
     def flush(self) -> None:
-        self.disk.flush()
-        self.memory.flush()
+        self.lower.flush()
+        self.upper.flush()
 
     def stats(self) -> StoreStats:
-        """The disk's figures, with the hits and bytes read of both tiers.
+        """The lower tier's figures, with the hits and bytes read of both tiers.
 
-        A key found in neither is one miss. What leaves memory still lies on disk, so only the disk's
-        evictions, failed writes and sizes tell what the store lost and holds.
+        A key that neither holds is one miss. A record that leaves the upper tier is still in the lower one, so only
+        the lower tier's evictions, failed writes and sizes are those of the store.
         """
-        memory, disk = self.memory.stats(), self.disk.stats()
-        return replace(disk, hits=memory.hits + disk.hits, bytes_read=memory.bytes_read + disk.bytes_read)
+        upper, lower = self.upper.stats(), self.lower.stats()
+        return replace(lower, hits=upper.hits + lower.hits, bytes_read=upper.bytes_read + lower.bytes_read)
 
     def check(self) -> CheckReport:
-        """The disk's report, with the problems of both tiers."""
-        memory, disk = self.memory.check(), self.disk.check()
-        return replace(disk, problems=disk.problems + memory.problems)
+        """The lower tier's report, with the problems of both tiers."""
+        upper, lower = self.upper.check(), self.lower.check()
+        return replace(lower, problems=lower.problems + upper.problems)
 
     def close(self) -> None:
-        self.disk.close()
-        self.memory.close()
+        self.lower.close()
+        self.upper.close()
 
     def _promote(self, records: Iterable[Record], num_changes: int) -> None:
-        # Only a read that no put or delete overtook may fill memory, or it would bring back the old record.
-        # Promotion is a favour, left out while a write holds the lock: reads never wait for the disk's queue.
+        # A read that a put or delete overtook must not fill the upper tier: it would bring back the old record.
+        # Promotion may be skipped, so a read never waits for a write that holds the lock on a full queue.
         if self._lock.acquire(blocking=False):
             try:
                 if num_changes == self._num_changes:
-                    self.memory.put_many(records)
+                    self.upper.put_many(records)
             finally:
                 self._lock.release()

@@ -19,7 +19,7 @@ MakeStore = Callable[..., Store]
 
 OPEN: dict[str, Callable[[Path, int], Store]] = {
     "memory": lambda folder, cap_bytes: MemoryStore(cap_bytes),
-    "disk": lambda folder, cap_bytes: LmdbStore(folder, cap_bytes),
+    "lmdb": lambda folder, cap_bytes: LmdbStore(folder, cap_bytes),
     "tiered": lambda folder, cap_bytes: TieredStore(MemoryStore(cap_bytes // 4), LmdbStore(folder, cap_bytes)),
 }
 
@@ -42,8 +42,8 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
     yield from maker(request.param, tmp_path)
 
 
-# Two tiers are two lists of what was used last: memory may still serve what the disk evicted.
-@pytest.fixture(params=["memory", "disk"])
+# Two tiers keep two lists of last uses: the upper one may still serve a record that the lower one evicted.
+@pytest.fixture(params=["memory", "lmdb"])
 def make_tier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
     yield from maker(request.param, tmp_path)
 

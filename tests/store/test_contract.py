@@ -183,11 +183,14 @@ class TestCap:
                 store.put_many([record])
                 store.flush()
                 reference.put(record)
-            elif action < 0.9:
+            elif action < 0.8:
                 found = store.get_many([make_key(name)]).get(make_key(name).digest)
                 expected = reference.get(make_key(name))
                 assert (found is None) == (expected is None)
                 assert found is None or same(found, expected)
+            elif action < 0.9:
+                store.use([make_key(name)])
+                reference.get(make_key(name))
             else:
                 store.delete([make_key(name)])
                 reference.records.pop(make_key(name).digest, None)
@@ -204,6 +207,18 @@ class TestCap:
         assert (stats.num_records, stats.num_bytes, stats.cap_bytes) == (3, 90 * KIB, 100 * KIB)
         assert {h.key for h in store.headers()} == {make_key(f"r{i}") for i in (7, 8, 9)}
         assert stats.evictions == 7
+
+    def test_a_used_record_stays_and_is_not_counted_as_read(self, make_store: MakeStore) -> None:
+        store = make_store(100 * KIB)
+        for i in range(3):
+            store.put_many([record_of_bytes(f"r{i}", 30 * KIB)])
+        store.flush()
+        store.use([make_key("r0"), make_key("unknown")])
+        store.put_many([record_of_bytes("r3", 30 * KIB)])
+        store.flush()
+        assert {header.key for header in store.headers()} == {make_key(f"r{i}") for i in (0, 2, 3)}
+        stats = store.stats()
+        assert (stats.hits, stats.misses, stats.bytes_read) == (0, 0, 0)
 
     def test_a_record_above_the_cap_is_not_stored_and_replaces_nothing_by_half(self, make_store: MakeStore) -> None:
         store = make_store(10 * KIB)
@@ -259,6 +274,7 @@ class TestClose:
             lambda: store.get_many([record.header.key]),
             lambda: store.put_many([record]),
             lambda: store.delete([record.header.key]),
+            lambda: store.use([record.header.key]),
             store.headers,
             store.flush,
             store.stats,
