@@ -123,7 +123,7 @@ class Kamera(Closing):
 
     def window(self, system: str | None = None) -> Window:
         """A new, empty window. system: the system prompt; None takes that of the model's chat template."""
-        prompt = self._engine.family.default_system if system is None else system
+        prompt = self._engine.family.chat.default_system if system is None else system
         window = Window(self._engine, self._library, self.settings, prompt)
         with self._windows_lock:
             self._windows.add(window)

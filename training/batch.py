@@ -116,15 +116,15 @@ class Batcher:
     def __init__(self, family: Family, asked: Sequence[int]) -> None:
         """asked: tokens between a question and its answer."""
         self._family, self._asked = family, asked
-        self._spoken, self._answered = family.turn("user", "assistant"), family.turn("assistant", "user")
+        self._spoken, self._answered = family.chat.turn("user", "assistant"), family.chat.turn("assistant", "user")
         self._opening = (
-            *family.anchor_ids,
-            *family.tokenize(family.default_system),
-            *family.turn("system", "user"),
+            *family.chat.anchor_ids,
+            *family.tokens.encode(family.chat.default_system),
+            *family.chat.turn("system", "user"),
         )
         # A word within a text has a space before it.
-        self._word = {word: family.tokenize(f"a {word}")[-1] for word in SHOWN}
-        self._said = {text: family.tokenize(text) for text in (*REMARKS, *STEPS)}
+        self._word = {word: family.tokens.encode(f"a {word}")[-1] for word in SHOWN}
+        self._said = {text: family.tokens.encode(text) for text in (*REMARKS, *STEPS)}
 
     def make(self, windows: Sequence[Lesson], rng: np.random.Generator) -> Batch:
         """A batch of windows. rng draws what is said beside the pictures."""
@@ -155,8 +155,8 @@ class Batcher:
                 sequence.say(self._answered[1:], axes, block)
             elif not in_a_row:
                 sequence.position = start
-            asked = (*self._family.tokenize(question.text), *self._asked)
-            answer = (*self._family.tokenize(question.answer), self._answered[0])
+            asked = (*self._family.tokens.encode(question.text), *self._asked)
+            answer = (*self._family.tokens.encode(question.answer), self._answered[0])
             sequence.say((*asked, *answer), axes, block)
             first = len(sequence.token_ids) - len(answer) - 1
             sequence.gazes["focus"].append((first, focus(question, window, sights)))

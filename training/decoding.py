@@ -102,7 +102,7 @@ class Lessons:
     ) -> None:
         """ask: gives the questions of a window. asked: tokens between a question and its answer; None: of the chat."""
         self._family, self._features, self._ask = family, features, ask
-        self._batcher = Batcher(family, family.turn("user", "assistant") if asked is None else asked)
+        self._batcher = Batcher(family, family.chat.turn("user", "assistant") if asked is None else asked)
         self._shown: dict[tuple[type[Picture], int, int], Shown] = {}
 
     def batch(

@@ -29,8 +29,8 @@ class Bench:
     def __init__(self, engine: Engine, ground: Ground = POCKET_GROUND) -> None:
         self.engine, self.ground = engine, ground
         family = engine.family
-        opening = (*family.tokenize(family.default_system), *family.turn("system", "user"))
-        self._opening = Opening.compute(engine, (TextRun(family.anchor_ids), TextRun(opening)))
+        opening = (*family.tokens.encode(family.chat.default_system), *family.chat.turn("system", "user"))
+        self._opening = Opening.compute(engine, (TextRun(family.chat.anchor_ids), TextRun(opening)))
 
     def chunk(self, picture: Picture) -> Chunk:
         """The chunk of a picture."""
@@ -47,7 +47,7 @@ class Bench:
 
 def question_run(family: Family, text: str) -> TextRun:
     """A question, the end of its turn, and the opening of the answer's."""
-    return TextRun((*family.tokenize(text), *family.turn("user", "assistant")))
+    return TextRun((*family.tokens.encode(text), *family.chat.turn("user", "assistant")))
 
 
 class Opening(NamedTuple):

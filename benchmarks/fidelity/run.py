@@ -83,7 +83,7 @@ def run_case(subject: Subject, scene: str, event: str, seed: int) -> list[Result
     ranks = torch.stack([energy_ranks(residue) for residue in ideal.values()]).mean(0).tolist()
     results = []
     for task, question in case.questions.items():
-        expected = bench.engine.family.tokenize(asked[question.text])[0]
+        expected = bench.engine.family.tokens.encode(asked[question.text])[0]
         logits = full.logits(bench.ask(question.text), [variant.kv for variant in variants.values()])
         answers = {
             name: _judge(row, logits[0], expected, variant)

@@ -67,7 +67,7 @@ class Meter:
             event=event,
             question=question,
             reply=reply,
-            full_answer=self._kamera.family.detokenize([full_token]).strip(),
+            full_answer=self._kamera.family.tokens.decode([full_token]).strip(),
             full_probability=float(full.softmax(-1)[full_token]),
             moments=tuple((row.id, row.origin) for row in reply.plan.rows if row.kind == "frames"),
             kamera_ms=reply.timings.first_token_ms,

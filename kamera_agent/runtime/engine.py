@@ -116,7 +116,7 @@ class Engine:
     def canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
         """KV of a chunk behind the anchor alone: per layer (K pre-RoPE [H, T, D], V [H, T, D])."""
         pool = self.new_pool()
-        anchor = TextRun(self.family.anchor_ids)
+        anchor = TextRun(self.family.chat.anchor_ids)
         start = anchor.extent
         placed = Placed(chunk, pool.allocate(len(chunk.token_ids)), start, start)
         self.prefill(pool, [Placed(anchor, pool.allocate(start), 0, 0), placed])

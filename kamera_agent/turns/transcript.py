@@ -40,8 +40,8 @@ def transcribe(family: Family, messages: Sequence[BaseMessage], tools: Sequence[
     if not messages:
         raise InputError("There are no messages; send at least one.")
     held = _Held()
-    turns = family.turns([_plain(message, held) for message in messages], tools)
-    system, contents = family.default_system, []
+    turns = family.chat.turns([_plain(message, held) for message in messages], tools)
+    system, contents = family.chat.default_system, []
     for number, (role, text) in enumerate(turns):
         parts = [*held.put_back(text)]
         if number == 0 and role == "system":

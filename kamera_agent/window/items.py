@@ -172,7 +172,7 @@ class Items:
         return Item(self.reserve_id(kind), kind, content.role, run, text, content.new_turn)
 
     def _text_run(self, text: str) -> TextRun:
-        if not (token_ids := self._family.tokenize(_checked(text))):
+        if not (token_ids := self._family.tokens.encode(_checked(text))):
             raise InputError(f"The text {text!r} has no tokens; leave it out.")
         return TextRun(token_ids)
 

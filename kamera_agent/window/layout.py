@@ -50,7 +50,7 @@ def lay_out(items: Sequence[Item], family: Family, reply_id: str | None = None) 
     items: the first one is the system prompt, which may have no tokens.
     reply_id: id of the reply about to be generated; its turn is opened at the end. None leaves the last turn open.
     """
-    pieces = [Piece("anchor", "anchor", "system", TextRun(family.anchor_ids))]
+    pieces = [Piece("anchor", "anchor", "system", TextRun(family.chat.anchor_ids))]
     role = None
     for item in items:
         if not item.run.token_ids:
@@ -59,7 +59,7 @@ def lay_out(items: Sequence[Item], family: Family, reply_id: str | None = None) 
         if item.role != role or item.new_turn:
             pieces += _turn(item.id, role, item.role, family, text_follows=isinstance(run, TextRun))
             if item.kind == "text":
-                run = TextRun(family.first_words(role, item.role, item.text))
+                run = TextRun(family.chat.first_words(role, item.role, item.text))
             role = item.role
         pieces.append(Piece(item.id, item.kind, item.role, run))
     if reply_id is not None:
@@ -69,5 +69,5 @@ def lay_out(items: Sequence[Item], family: Family, reply_id: str | None = None) 
 
 def _turn(first_id: str, before: str | None, role: str, family: Family, *, text_follows: bool) -> list[Piece]:
     """The markup that opens a turn; nothing where the anchor has opened it."""
-    token_ids = family.turn(before, role, text_follows=text_follows)
+    token_ids = family.chat.turn(before, role, text_follows=text_follows)
     return [Piece(f"{first_id}:turn", "turn", role, TextRun(token_ids))] if token_ids else []

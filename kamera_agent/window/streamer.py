@@ -22,13 +22,13 @@ class Streamer:
     @property
     def text(self) -> str:
         """All text so far."""
-        text = self._family.detokenize(self.token_ids)
+        text = self._family.tokens.decode(self.token_ids)
         return text[: min([text.index(word) for word in self._stop_words if word in text], default=len(text))]
 
     @property
     def stopped(self) -> bool:
         """Whether a stop word was said."""
-        said = self._family.detokenize(self.token_ids)
+        said = self._family.tokens.decode(self.token_ids)
         return any(word in said for word in self._stop_words)
 
     def push(self, token: int) -> str:

@@ -243,7 +243,7 @@ class Window:
             return Reply(
                 text=streamer.text,
                 span_id=span_id,
-                finish_reason="stop" if token in self._family.stop_ids or streamer.stopped else "length",
+                finish_reason="stop" if token in self._family.chat.stop_ids or streamer.stopped else "length",
                 usage=make_usage(assembled, len(streamer.token_ids), self._count_written()),
                 timings=make_timings(assembled, 1e3 * (first - start), 1e3 * (decoded - first)),
                 plan=make_plan(assembled.steps),
@@ -254,7 +254,7 @@ class Window:
     ) -> Generator[str, None, int]:
         """Feed token after token, yield their text, and return the token that was drawn but not fed."""
         with self._engine.answering():
-            while token not in self._family.stop_ids and len(streamer.token_ids) < max_new_tokens:
+            while token not in self._family.chat.stop_ids and len(streamer.token_ids) < max_new_tokens:
                 if text := streamer.push(token):
                     yield text
                 logits = self._assembly.extend(token)
@@ -269,7 +269,7 @@ class Window:
         run = self._assembly.finish(reply_id)
         if run is None:
             return None
-        self._items.enter_reply(reply_id, run, self._family.detokenize(run.token_ids))
+        self._items.enter_reply(reply_id, run, self._family.tokens.decode(run.token_ids))
         return reply_id
 
     def _count_written(self) -> int:

@@ -166,7 +166,7 @@ def test_a_template_that_rewrites_the_history_costs_what_it_rewrites(
         for messages in (history, [*history, say("And now?")])
     ]
     assert texts == [["Go.", thought.text], ["Go.", "Open the lamp.", "And now?"]]
-    count = kamera.family.tokenize
+    count = kamera.family.tokens.encode
     model.invoke(history, conversation="thinks")
     first = model.invoke([*history, say("And now?")], conversation="thinks").response_metadata["kamera"]["origins"]
     # The answer to keep, the new question, and the markup of the question's and the reply's turns.
@@ -175,7 +175,7 @@ def test_a_template_that_rewrites_the_history_costs_what_it_rewrites(
     assert first["moved"] >= model.count_image_tokens(base64.b64decode(image_block(2)["base64"]))
     bound = model.bind_tools([TOOL])
     second = bound.invoke([*history, say("And now?")], conversation="thinks").response_metadata["kamera"]["origins"]
-    assert second["kept"] == len(kamera.family.anchor_ids)
+    assert second["kept"] == len(kamera.family.chat.anchor_ids)
     system = transcribe(kamera.family, [*history, say("And now?")], [TOOL]).system
     assert second["computed"] == len(count(system)) + len(markup)
     assert second["moved"] > first["kept"]

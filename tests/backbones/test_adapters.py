@@ -32,7 +32,7 @@ def test_vision_adapter_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     loaded = Phi4Multimodal.auto_model.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="sdpa")
     with Kamera(loaded, processor, rank=31) as kamera:
-        assert kamera.family.identity()["adapters"] == [["vision"], ["vision"]]
+        assert kamera.family.identity.model["adapters"] == [["vision"], ["vision"]]
         first = kamera.window()
         first.add_image(picture)
         assert max_error(adapted, first.logits(QUESTION)) <= 1e-4

@@ -157,4 +157,4 @@ def test_greedy_reply_is_hugging_faces(row: Row, make: MakeKamera) -> None:
     reply = window.generate(QUESTION, max_new_tokens=16)
     expected = talk(row, [A, "then", B, QUESTION]).generate(16, sorted(kamera.family.placeholder_ids))
     ours = next(item.run.token_ids for item in window._items.live if item.id == reply.span_id)
-    assert list(ours) == [token for token in expected if token not in kamera.family.stop_ids]
+    assert list(ours) == [token for token in expected if token not in kamera.family.chat.stop_ids]

@@ -36,8 +36,8 @@ def test_the_full_prefill_is_hugging_faces(bench: Bench, scene: str) -> None:
     window = bench.window(chunks)
     window.compute(range(3))
     family = bench.engine.family
-    opening = (*family.tokenize(family.default_system), *family.turn("system", "user"))
-    runs = [TextRun(family.anchor_ids), TextRun(opening), *chunks, question]
+    opening = (*family.tokens.encode(family.chat.default_system), *family.chat.turn("system", "user"))
+    runs = [TextRun(family.chat.anchor_ids), TextRun(opening), *chunks, question]
     assert float((window.logits(question)[0] - bench.engine.reference_logits(runs)).abs().max()) < 1e-3
 
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kamera_agent import InputError, ModelError, UnsupportedModelError
 from kamera_agent.pocket.tokenizer import build_tokenizer
-from kamera_agent.runtime.families.chat import ChatFormat, Template, turns_of
+from kamera_agent.runtime.families.chat_format import ChatFormat, Template, turns_of
 
 LOOP = "{% for m in messages %}"
 PARTS = "{% for part in m.content %}{{ part.text }}{% endfor %}"

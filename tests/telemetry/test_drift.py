@@ -55,7 +55,7 @@ def test_drift_is_the_kl_to_a_full_prefill(tmp_path: Path) -> None:
         window.sync([*map(ImageContent, screens[1:]), TextContent(QUESTION)])
         ours = window.logits().double()
         family = kamera.family
-        conversation = Conversation(family.model, family.processors, system=family.default_system)
+        conversation = Conversation(family.model, family.processors, system=family.chat.default_system)
         theirs = conversation.say("user", *screens[1:], QUESTION).logits().double()
     drawable = [token for token in range(len(ours)) if token not in family.placeholder_ids]
     p, q = theirs[drawable].softmax(-1), ours[drawable].softmax(-1)

@@ -139,7 +139,7 @@ def test_a_thousand_moves_are_the_models_own_keys_in_fp32(
     Hugging Face, with all positions shifted to where the chunk lies last: its cache holds the same keys."""
     engine = Engine(family_for(model, processor), 10**9)
     family, pool = engine.family, engine.new_pool()
-    runs = [TextRun(family.anchor_ids), family.image_chunk(screenshot(0, 130, 250), "default")]
+    runs = [TextRun(family.chat.anchor_ids), family.image_chunk(screenshot(0, 130, 250), "default")]
     anchor, chunk = (pool.allocate(len(run.token_ids)) for run in runs)
     start = runs[0].extent
     engine.prefill(pool, [Placed(runs[0], anchor, 0, 0), Placed(runs[1], chunk, start, start)])

@@ -60,4 +60,4 @@ class StemBench(Bench):
     """A bench on which a question is nothing but its text."""
 
     def ask(self, text: str) -> TextRun:
-        return TextRun(self.engine.family.tokenize(text))
+        return TextRun(self.engine.family.tokens.encode(text))

@@ -117,7 +117,7 @@ class Meter:
         full = self._window.reference_logits()
         full_ms = 1e3 * (perf_counter() - start)
         # The KV behind the reply's first token is still in the pool; only the opening of its turn runs again.
-        return full_ms, self.family.detokenize([int(full.argmax())]), divergence(full, self._window.logits())
+        return full_ms, self.family.tokens.decode([int(full.argmax())]), divergence(full, self._window.logits())
 
 
 def divergence(full: torch.Tensor, ours: torch.Tensor) -> float:

@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.aya_vision import AyaVision
-from kamera_agent.runtime.families.base import Family, Processors
+from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.deepseek_vl import DeepseekVL
 from kamera_agent.runtime.families.ernie4_5_vl import Ernie45VL
 from kamera_agent.runtime.families.gemma3 import Gemma3
@@ -23,6 +23,7 @@ from kamera_agent.runtime.families.ovis2 import Ovis2
 from kamera_agent.runtime.families.paddleocr_vl import PaddleOcrVL
 from kamera_agent.runtime.families.phi4_multimodal import Phi4Multimodal
 from kamera_agent.runtime.families.pixtral import Mistral3
+from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.qwen3_vl import Qwen3VL

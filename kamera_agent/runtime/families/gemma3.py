@@ -8,8 +8,8 @@ import torch
 
 from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import UnsupportedModelError
-from kamera_agent.runtime.families.base import Processors
 from kamera_agent.runtime.families.image_text import ImageText
+from kamera_agent.runtime.families.processors import Processors
 
 
 class Gemma3(ImageText):

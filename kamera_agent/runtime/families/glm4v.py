@@ -26,7 +26,7 @@ class Glm4V(MRope):
     def clip(self, grid: Grid, times: Sequence[Sequence[float]]) -> tuple[int, ...]:
         config = self.model.config
         step = self.framed(config.image_token_id, (1, *grid[1:]))
-        steps = [(*step, *self.markup(self._second(seconds[0]))) for seconds in times]
+        steps = [(*step, *self.tokens.markup(self._second(seconds[0]))) for seconds in times]
         return (config.video_start_token_id, *chain(*steps), config.video_end_token_id)
 
     def _second(self, time: float) -> str:

@@ -14,7 +14,9 @@ import torch
 from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.base import Family
-from kamera_agent.runtime.families.parts import load_parts
+from kamera_agent.runtime.families.chunks import make_chunk
+from kamera_agent.runtime.families.identity import Identity
+from kamera_agent.runtime.families.processors import load_parts
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
@@ -43,7 +45,7 @@ class ImageText(Family):
     @cached_property
     def image_text(self) -> str:
         """What a prompt says in the place of an image: the token, and what the chat template puts around it."""
-        return self.template.image_text(self.image_token)
+        return self.chat.template.image_text(self.image_token)
 
     @property
     def image_options(self) -> Mapping[str, Any]:
@@ -56,12 +58,14 @@ class ImageText(Family):
 
     def image_chunk(self, pixels: Pixels, namespace: str) -> Chunk:
         token_ids = self._written(*pixels.shape[:2])
-        return self.new_chunk("image", pixels, namespace, token_ids, _in_a_row(len(token_ids)))
+        return make_chunk(self.identity, "image", pixels, namespace, token_ids, _in_a_row(len(token_ids)))
 
     def frames_chunk(self, frames: Frames, namespace: str) -> Chunk:
         token_ids = self.write_frames(frames)
         offsets = _in_a_row(len(token_ids))
-        return self.new_chunk("frames", frames.pixels, namespace, token_ids, offsets, timestamps=frames.timestamps)
+        return make_chunk(
+            self.identity, "frames", frames.pixels, namespace, token_ids, offsets, timestamps=frames.timestamps
+        )
 
     @cached_property
     def _writings(self) -> dict[tuple[int, int], tuple[int, ...]]:
@@ -127,8 +131,10 @@ class ImageText(Family):
         """What a plain forward pass of the model takes beside token ids [1, T] and pixels."""
         return {}
 
-    def identity(self) -> dict[str, Any]:
-        return super().identity() | {"image_text": self.image_text}
+    @cached_property
+    def identity(self) -> Identity:
+        identity = super().identity
+        return identity._replace(model={**identity.model, "image_text": self.image_text})
 
 
 class WrittenByRule(ImageText):
@@ -157,7 +163,7 @@ class WrittenByRule(ImageText):
 
     def fill(self, text: str) -> tuple[int, ...]:
         """Tokens of what a prompt says in the place of an image, with this text for its token."""
-        return self.markup(self.image_text.replace(self.image_token, text))
+        return self.tokens.markup(self.image_text.replace(self.image_token, text))
 
 
 def rows_of(outputs: Any) -> torch.Tensor:

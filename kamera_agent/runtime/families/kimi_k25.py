@@ -12,7 +12,7 @@ import torch
 
 from kamera_agent.chunk import Chunk
 from kamera_agent.runtime.families.image_text import WrittenByRule, stills
-from kamera_agent.runtime.families.parts import require_torchvision
+from kamera_agent.runtime.families.processors import require_torchvision
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
@@ -57,10 +57,10 @@ class KimiK25(WrittenByRule):
         num_tokens = self._num_tokens(self.image_inputs([frames.pixels[0]], **self._clip_options))
         pooled = (self.model.config.video_token_id,) * num_tokens
         opened = [
-            self.markup(f"{_clock(seconds)}<|media_begin|>video<|media_content|>")
+            self.tokens.markup(f"{_clock(seconds)}<|media_begin|>video<|media_content|>")
             for seconds in frames.timestamps[:: self._per_group]
         ]
-        closed = self.markup("<|media_end|>")
+        closed = self.tokens.markup("<|media_end|>")
         return tuple(token for opening in opened for token in (*opening, *pooled, *closed))
 
     def encoder_outputs(self, chunk: Chunk) -> Any:

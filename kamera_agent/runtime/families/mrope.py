@@ -11,10 +11,11 @@ import torch
 from transformers.utils.import_utils import is_torchvision_available
 
 from kamera_agent.chunk import Chunk, ChunkKind, Run
-from kamera_agent.runtime.families.base import Family, Processors
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.families.chunks import make_chunk
 from kamera_agent.runtime.families.image_text import accepted, rows_of
-from kamera_agent.runtime.families.parts import load_parts
 from kamera_agent.runtime.families.patches import Grid, Patchifier
+from kamera_agent.runtime.families.processors import Processors, load_parts
 from kamera_agent.vision.frames import DEFAULT_FPS, Frames
 from kamera_agent.vision.image import Pixels
 
@@ -74,7 +75,7 @@ class MRope(Family):
         grid = self._patchifier.grid(pixels)
         token_ids = self.framed(self.model.config.image_token_id, grid)
         offsets = self._offsets(token_ids, Raster("image", grid))
-        return self.new_chunk("image", pixels, namespace, token_ids, offsets, grid=grid)
+        return make_chunk(self.identity, "image", pixels, namespace, token_ids, offsets, grid=grid)
 
     def frames_chunk(self, frames: Frames, namespace: str) -> Chunk:
         num_frames, per_group = len(frames.timestamps), self._patchifier.frames_per_group
@@ -82,7 +83,8 @@ class MRope(Family):
         seconds = frames.timestamps[-1] - frames.timestamps[0]
         seconds_per_grid = per_group * (seconds / (num_frames - 1) if num_frames > 1 else 1 / DEFAULT_FPS)
         token_ids = self.clip(grid, [frames.timestamps[i : i + per_group] for i in range(0, num_frames, per_group)])
-        return self.new_chunk(
+        return make_chunk(
+            self.identity,
             "frames",
             frames.pixels,
             namespace,

@@ -9,8 +9,8 @@ import torch
 
 from kamera_agent.chunk import Chunk
 from kamera_agent.errors import UnsupportedModelError
-from kamera_agent.runtime.families.base import Processors
 from kamera_agent.runtime.families.image_text import ImageText, rows_of
+from kamera_agent.runtime.families.processors import Processors
 
 
 class Ovis2(ImageText):

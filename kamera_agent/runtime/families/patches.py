@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from kamera_agent.errors import ImageError
-from kamera_agent.runtime.families.base import Processors
+from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.vision.frames import pad_to_multiple
 from kamera_agent.vision.image import Pixels
 

@@ -12,7 +12,7 @@ from transformers.utils.hub import has_file
 
 from kamera_agent.chunk import Chunk
 from kamera_agent.runtime.families.image_text import WrittenByRule, accepted
-from kamera_agent.runtime.families.parts import require_torchvision
+from kamera_agent.runtime.families.processors import require_torchvision
 from kamera_agent.vision.image import Pixels
 
 ADAPTER, ADAPTER_FOLDER = "vision", "vision-lora"

@@ -32,7 +32,7 @@ class Qwen3VL(MRope):
     def clip(self, grid: Grid, times: Sequence[Sequence[float]]) -> tuple[int, ...]:
         opens, closes = self.marks
         step = self.framed(self.model.config.video_token_id, (1, *grid[1:]))
-        steps = [(*self.markup(f"<{(seconds[0] + seconds[-1]) / 2:.1f} seconds>"), *step) for seconds in times]
+        steps = [(*self.tokens.markup(f"<{(seconds[0] + seconds[-1]) / 2:.1f} seconds>"), *step) for seconds in times]
         return (opens, *chain(*steps), closes)
 
     def features(self, outputs: Any) -> torch.Tensor:

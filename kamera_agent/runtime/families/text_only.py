@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import InputError
-from kamera_agent.runtime.families.base import Family, Processors
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 

@@ -83,7 +83,7 @@ def _tokens(family: Family, pieces: list[Piece]) -> tuple[list[int], list[bool]]
             speaking = piece.role == "assistant"
             said += [speaking] * len(run)
         token_ids += run
-    return [*token_ids, *family.turn("assistant", "user")[:1]], [*said, True]
+    return [*token_ids, *family.chat.turn("assistant", "user")[:1]], [*said, True]
 
 
 def _exchanges(text: bytes, lesson: Lesson) -> Iterator[tuple[Turn, Turn]]:
