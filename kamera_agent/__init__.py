@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kamera_agent.vision.sampling import sample_fps, sample_scenes
     from kamera_agent.window.content import DocumentContent, FramesContent, ImageContent, TextContent
     from kamera_agent.window.plan import Plan, PlanRow
-    from kamera_agent.window.reply import Reply, Timings, Usage
+    from kamera_agent.window.reply import Reply, ReplyStream, Timings, Usage
     from kamera_agent.window.span import Span
     from kamera_agent.window.window import Window
 
@@ -42,7 +42,7 @@ _MODULES = {
     "vision.sampling": ("sample_fps", "sample_scenes"),
     "window.content": ("DocumentContent", "FramesContent", "ImageContent", "TextContent"),
     "window.plan": ("Plan", "PlanRow"),
-    "window.reply": ("Reply", "Timings", "Usage"),
+    "window.reply": ("Reply", "ReplyStream", "Timings", "Usage"),
     "window.span": ("Span",),
     "window.window": ("Window",),
 }
@@ -64,6 +64,7 @@ __all__ = [
     "Plan",
     "PlanRow",
     "Reply",
+    "ReplyStream",
     "SettingError",
     "Settings",
     "Span",

@@ -23,6 +23,7 @@ SURFACE = [
     "Plan",
     "PlanRow",
     "Reply",
+    "ReplyStream",
     "SettingError",
     "Settings",
     "Span",

@@ -26,7 +26,7 @@ from kamera_agent.turns.record import make_record
 from kamera_agent.turns.tool_calls import certain, read_choice
 from kamera_agent.turns.transcript import transcribe
 from kamera_agent.vision.image import decode_image
-from kamera_agent.window.reply import Reply
+from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.sampler import Constraint
 from kamera_agent.window.window import Window
 
@@ -138,12 +138,8 @@ class ChatKamera(Lifecycle):
     ) -> ChatResult:
         chat = self._over(model)
         with chat._answering(messages, stop, run_manager, **kwargs) as answer:
-            while True:
-                try:
-                    next(answer)
-                except StopIteration as end:
-                    message = make_message(end.value, chat.model_name)
-                    return ChatResult(generations=[ChatGeneration(message=message)])
+            message = make_message(answer.finish(), chat.model_name)
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
         self,
@@ -156,15 +152,12 @@ class ChatKamera(Lifecycle):
     ) -> Iterator[ChatGenerationChunk]:
         chat, said, num_sent = self._over(model), "", 0
         with chat._answering(messages, stop, run_manager, **kwargs) as answer:
-            while True:
-                try:
-                    said += next(answer)
-                except StopIteration as end:
-                    last = make_message(end.value, chat.model_name)
-                    break
+            for text in answer:
+                said += text
                 if piece := certain(said)[num_sent:]:
                     num_sent += len(piece)
                     yield _tell(AIMessageChunk(content=piece), run_manager)
+            last = make_message(answer.reply, chat.model_name)
         yield _tell(last_chunk(last, num_sent), run_manager)
 
     @contextmanager
@@ -179,7 +172,7 @@ class ChatKamera(Lifecycle):
         conversation: str | None = None,
         response_format: dict[str, Any] | None = None,
         **options: Any,
-    ) -> Iterator[Generator[str, None, Reply]]:
+    ) -> Iterator[ReplyStream]:
         """The stream of an answer over the conversation's window, which is held as long."""
         tools = () if tool_choice == "none" else tools
         sampling = {name: options.pop(name, getattr(self, name)) for name in SAMPLING}
@@ -201,22 +194,21 @@ class ChatKamera(Lifecycle):
             if self.trace and self.trace.drift_is_due():
                 witness = constraint = Witness(window.reference_logits(), constraint)
             stream = window.stream(max_new_tokens=max_new_tokens, stop=stop_words, constraint=constraint, **sampling)
-            noted = self._noted(stream, window, conversation_id, span, witness)
-            try:
+            with ReplyStream(self._noted(stream, window, conversation_id, span, witness)) as noted:
                 yield noted
-            finally:
-                noted.close()
 
     def _noted(
         self,
-        stream: Generator[str, None, Reply],
+        stream: ReplyStream,
         window: Window,
         conversation_id: str,
         span: Callable[[Reply], None],
         witness: Witness | None,
     ) -> Generator[str, None, Reply]:
         """The stream, whose reply is told to whoever wants to know of it."""
-        reply = yield from stream
+        with stream:
+            yield from stream
+        reply = stream.reply
         span(reply)
         if self.metrics:
             self.metrics.observe(reply, self.model_name)

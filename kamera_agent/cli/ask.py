@@ -13,7 +13,6 @@ from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import decode_image
 from kamera_agent.vision.sampling import sample_fps
 from kamera_agent.window.content import Content
-from kamera_agent.window.reply import Reply
 
 # Frames of a clip that form one chunk: what a model of the Qwen line joins into one step of time.
 GROUP = 2
@@ -50,16 +49,12 @@ def _groups(frames: Frames) -> Iterator[Frames]:
 
 def _tell(window: Window, question: str) -> None:
     stream = window.stream(question)
-    while True:
-        try:
-            typer.echo(next(stream), nl=False)
-        except StopIteration as end:
-            reply: Reply = end.value
-            break
+    for piece in stream:
+        typer.echo(piece, nl=False)
     typer.echo()
-    usage = reply.usage
+    usage = stream.reply.usage
     typer.echo(
         f"{usage.tokens_computed} tokens computed, {usage.tokens_recalled} recalled, first token after "
-        f"{reply.timings.first_token_ms:.0f} ms",
+        f"{stream.reply.timings.first_token_ms:.0f} ms",
         err=True,
     )

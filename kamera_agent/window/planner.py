@@ -1,4 +1,4 @@
-"""Planning a turn: how the KV of every piece of the window comes to be."""
+"""Planning a turn: where the KV of every item of the window comes from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from kamera_agent.chunk import Antecedents, Chunk, Run
 from kamera_agent.config import Fidelity
-from kamera_agent.window.layout import Piece
+from kamera_agent.window.layout import Item
 from kamera_agent.window.library import Match
 from kamera_agent.window.plan import Origin, Plan, PlanRow
 
@@ -24,9 +24,10 @@ class Finder(Protocol):
 
 
 class Regime(NamedTuple):
-    """Which frequencies hold in a window of a model whose RoPE switches them beyond some length.
+    """Which RoPE frequencies hold in a window of a model that switches them beyond some length (longrope).
 
-    long: those beyond it; what the store holds is of the others. switched: what lies in the pool is of the others.
+    long: the window is beyond that length; stored KV has the frequencies of short windows.
+    switched: the KV in the pool has the frequencies of the other side.
     """
 
     long: bool = False
@@ -37,15 +38,17 @@ SHORT = Regime()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lying:
-    """A piece whose KV lies in the pool.
+class Resident:
+    """An item whose KV is in the pool.
 
-    chain: digest of all runs up to and with this one, as they stood when its KV was computed.
-    exact_then: whether that KV was computed over exact spans only, so that it is right wherever chain recurs.
+    position, order: of its first token. Positions count on the RoPE axes, where an image takes fewer than it has
+        tokens; orders count tokens.
+    chain: digest of all runs up to and including this one, as they were when its KV was computed.
+    exact_then: whether that KV was computed over exact spans only, so that it is exact wherever the chain recurs.
     origin, exact: as of the last turn.
     """
 
-    piece: Piece
+    item: Item
     slots: tuple[range, ...]
     position: int
     order: int
@@ -57,20 +60,21 @@ class Lying:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What happens to one piece.
+    """An item, its place in the coming window, and where its KV comes from.
 
-    lying: the KV it takes over, for kept and moved. match: the patch, for recalled.
-    antecedents: what stands before it now. switched: there is KV to take, but of other RoPE frequencies.
+    antecedents: the runs before it in the coming window.
+    resident: the KV that a kept or moved item takes over. match: the patch of a recalled one.
+    switched: reusable KV exists, but it has other RoPE frequencies.
     """
 
-    piece: Piece
+    item: Item
     position: int
     order: int
     origin: Origin
     exact: bool
     chain: bytes
     antecedents: Antecedents
-    lying: Lying | None = None
+    resident: Resident | None = None
     match: Match | None = None
     switched: bool = False
 
@@ -82,11 +86,11 @@ def make_plan(steps: Sequence[Step]) -> Plan:
 
 def _row(step: Step) -> PlanRow:
     row = PlanRow(
-        id=step.piece.id,
-        kind=step.piece.kind,
-        num_tokens=len(step.piece.run.token_ids),
+        id=step.item.id,
+        kind=step.item.kind,
+        num_tokens=len(step.item.run.token_ids),
         position=step.position,
-        moved_from=step.lying.position if step.lying else None,
+        moved_from=step.resident.position if step.resident else None,
         origin=step.origin,
         exact=step.exact,
     )
@@ -99,8 +103,8 @@ def _row(step: Step) -> PlanRow:
 
 
 def plan_steps(
-    pieces: Sequence[Piece],
-    lying: Sequence[Lying],
+    items: Sequence[Item],
+    residents: Sequence[Resident],
     fidelity: Fidelity,
     library: Finder,
     *,
@@ -108,56 +112,57 @@ def plan_steps(
     unavailable: frozenset[bytes] = frozenset(),
     regime: Regime = SHORT,
 ) -> list[Step]:
-    """Decide for every piece how its KV comes to be.
+    """Decide for every item where its KV comes from.
 
-    lying: what the pool holds, in order. answering: the last piece is computed whatever happens, because the
-    logits behind it are wanted. unavailable: digests of chunks that the store turned out not to have. regime: KV of
-    other frequencies than the window's is computed anew.
+    items: the coming window, laid out. residents: the present one, in order.
+    answering: the last item is computed in any case, because the answer needs the logits after it.
+    unavailable: digests of chunks that the store failed to read. regime: KV of other frequencies is computed anew.
     """
-    num_kept, partners = _match_lying(pieces, lying)
+    num_kept, partners = _match_residents(items, residents)
     steps: list[Step] = []
     position = order = 0
     chain = b""
-    for index, piece in enumerate(pieces):
-        chain = link(chain, piece.run)
-        step = Step(piece, position, order, "computed", all(s.exact for s in steps), chain, _antecedents(steps))
-        if not (answering and index == len(pieces) - 1):
+    for index, item in enumerate(items):
+        chain = link(chain, item.run)
+        step = Step(item, position, order, "computed", all(s.exact for s in steps), chain, _antecedents(steps))
+        if not (answering and index == len(items) - 1):
             computed = step
             step = _reuse(step, partners.get(index), index < num_kept, fidelity)
-            if regime.switched and step.lying:
+            if regime.switched and step.resident:
                 step = replace(computed, switched=True)
-            if step.origin == "computed" and isinstance(piece.run, Chunk) and piece.run.digest not in unavailable:
-                step = _recall(step, piece.run, fidelity, library)
+            if step.origin == "computed" and isinstance(item.run, Chunk) and item.run.digest not in unavailable:
+                step = _recall(step, item.run, fidelity, library)
                 if regime.long and step.origin != "computed":
                     step = replace(computed, switched=True)
         steps.append(step)
-        position += piece.run.extent
-        order += len(piece.run.token_ids)
+        position += item.run.extent
+        order += len(item.run.token_ids)
     return steps
 
 
 def link(chain: bytes, run: Run) -> bytes:
-    """The chain of a run that stands behind `chain`."""
+    """The chain of a run that follows `chain`."""
     return blake3(chain + run.digest).digest(16)
 
 
 def _antecedents(steps: Sequence[Step]) -> Antecedents:
+    # The anchor is before every chunk, so it tells none apart.
     before = steps[1:]
     return Antecedents(
-        tuple(step.piece.run.digest for step in before if isinstance(step.piece.run, Chunk)),
-        tuple(step.piece.run.digest for step in before if not isinstance(step.piece.run, Chunk)),
+        tuple(step.item.run.digest for step in before if isinstance(step.item.run, Chunk)),
+        tuple(step.item.run.digest for step in before if not isinstance(step.item.run, Chunk)),
         not all(step.exact for step in steps),
     )
 
 
-def _reuse(step: Step, lying: Lying | None, kept: bool, fidelity: Fidelity) -> Step:
+def _reuse(step: Step, resident: Resident | None, kept: bool, fidelity: Fidelity) -> Step:
     """Take over KV from the pool where the fidelity admits it."""
-    if lying is None:
+    if resident is None:
         return step
-    exact = lying.exact_then and lying.chain == step.chain
+    exact = resident.exact_then and resident.chain == step.chain
     if fidelity == "exact" and not exact:
         return step
-    return replace(step, origin="kept" if kept else "moved", exact=exact, lying=lying)
+    return replace(step, origin="kept" if kept else "moved", exact=exact, resident=resident)
 
 
 def _recall(step: Step, chunk: Chunk, fidelity: Fidelity, library: Finder) -> Step:
@@ -171,33 +176,32 @@ def _recall(step: Step, chunk: Chunk, fidelity: Fidelity, library: Finder) -> St
     return step
 
 
-def _match_lying(pieces: Sequence[Piece], lying: Sequence[Lying]) -> tuple[int, dict[int, Lying]]:
-    """Pair pieces with KV in the pool: (length of the unchanged beginning, partner by piece index).
+def _match_residents(items: Sequence[Item], residents: Sequence[Resident]) -> tuple[int, dict[int, Resident]]:
+    """Pair items with KV in the pool: (length of the unchanged beginning, resident by index of the item).
 
-    Behind the beginning, the span of the same id goes first; for chunks, then any other of the same content, in
-    order. A text of another id is computed: it is cheap, and stood elsewhere for another reason.
+    After that beginning an item takes the resident of its own id first; a chunk then takes any other of the same
+    content, in order. A text of another id is computed: that is cheap, and it was said elsewhere for another reason.
     """
     num_kept = 0
-    for piece, there in zip(pieces, lying, strict=False):
-        if piece.run.digest != there.piece.run.digest:
+    for item, resident in zip(items, residents, strict=False):
+        if item.run.digest != resident.item.run.digest:
             break
         num_kept += 1
-    partners = dict(enumerate(lying[:num_kept]))
-    left = list(lying[num_kept:])
+    partners = dict(enumerate(residents[:num_kept]))
+    unpaired = list(residents[num_kept:])
     for same_id in (True, False):
-        for index in range(num_kept, len(pieces)):
-            piece = pieces[index]
-            if index in partners or not (same_id or isinstance(piece.run, Chunk)):
+        for index in range(num_kept, len(items)):
+            item = items[index]
+            if index in partners or not (same_id or isinstance(item.run, Chunk)):
                 continue
-            found = _take(left, piece, same_id)
-            if found:
-                partners[index] = found
+            if taken := _take(unpaired, item, same_id):
+                partners[index] = taken
     return num_kept, partners
 
 
-def _take(left: list[Lying], piece: Piece, same_id: bool) -> Lying | None:
-    for there in left:
-        if there.piece.run.digest == piece.run.digest and (not same_id or there.piece.id == piece.id):
-            left.remove(there)
-            return there
+def _take(residents: list[Resident], item: Item, same_id: bool) -> Resident | None:
+    for resident in residents:
+        if resident.item.run.digest == item.run.digest and (not same_id or resident.item.id == item.id):
+            residents.remove(resident)
+            return resident
     return None

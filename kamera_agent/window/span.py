@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kamera_agent.chunk import Chunk
-from kamera_agent.window.layout import Kind, Piece
+from kamera_agent.window.layout import Item, Kind
 from kamera_agent.window.plan import Origin
-from kamera_agent.window.planner import Lying
+from kamera_agent.window.planner import Resident
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A chunk or a text run lying in a window.
+    """A chunk or a text run in a window.
 
-    position: of its first token, as the window stands now.
-    origin, exact: how its KV came to be at the last answer, and whether it is what a full prefill of that window
-        gives; None before its first answer. slots: rows of the pool, empty before its first answer.
+    position: of its first token, in the window as it is now.
+    origin, exact: where its KV came from at the last answer, and whether a full prefill of that window gives the same;
+        None before its first answer. slots: rows of the pool, empty before its first answer.
     key: hex digest of a chunk's key; empty for text.
     """
 
@@ -31,16 +31,16 @@ class Span:
     key: str
 
 
-def make_span(piece: Piece, position: int, lying: Lying | None) -> Span:
-    """The span of a piece at a position; lying: its KV in the pool, None where there is none."""
+def make_span(item: Item, position: int, resident: Resident | None) -> Span:
+    """The span of an item at a position. resident: its KV in the pool, None where there is none."""
     return Span(
-        id=piece.id,
-        kind=piece.kind,
-        role=piece.role,
-        num_tokens=len(piece.run.token_ids),
+        id=item.id,
+        kind=item.kind,
+        role=item.role,
+        num_tokens=len(item.run.token_ids),
         position=position,
-        origin=lying.origin if lying else None,
-        exact=lying.exact if lying else None,
-        slots=lying.slots if lying else (),
-        key=piece.run.digest.hex() if isinstance(piece.run, Chunk) else "",
+        origin=resident.origin if resident else None,
+        exact=resident.exact if resident else None,
+        slots=resident.slots if resident else (),
+        key=item.run.digest.hex() if isinstance(item.run, Chunk) else "",
     )

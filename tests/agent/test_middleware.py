@@ -170,7 +170,7 @@ def test_a_look_back_beside_a_new_screenshot_counts(tmp_path: Path, image_block:
 def first_image(model: ChatKamera, conversation: str) -> Any:
     """KV of the first image in a live window: per layer (K before RoPE, V)."""
     with model._serving.open().conversations.hold(conversation) as window:
-        lying = next(lying for lying in window._assembly.lying if lying.piece.kind == "image")
+        lying = next(lying for lying in window._assembly.residents if lying.item.kind == "image")
         return window._assembly.pool.read(lying.slots)
 
 

@@ -93,9 +93,9 @@ def test_moved_in_a_long_window(make: MakeKamera) -> None:
     window.logits(QUESTION)
     window.drop(text)
     window.logits(QUESTION)
-    there = next(there for there in window._assembly.lying if there.piece.id == moved)
+    there = next(there for there in window._assembly.residents if there.item.id == moved)
     assert there.origin == "moved"
-    assert there.position + there.piece.run.extent < SWITCH < length(window)
+    assert there.position + there.item.run.extent < SWITCH < length(window)
     pool, (slots,) = window._assembly.pool, there.slots
     positions = torch.arange(there.position, there.position + len(slots))
     expected = turned(kamera, pool.masters[:, :, slots.start : slots.stop], positions)

@@ -21,18 +21,13 @@ def window(make: MakeKamera) -> Window:
     return window
 
 
-def drain(stream: Any) -> tuple[list[str], Any]:
-    pieces = []
-    while True:
-        try:
-            pieces.append(next(stream))
-        except StopIteration as end:
-            return pieces, end.value
-
-
 def test_stream_yields_the_text_of_the_reply(window: Window) -> None:
-    pieces, reply = drain(window.stream("what?", max_new_tokens=12, temperature=1.0, seed=3))
-    assert "".join(pieces) == reply.text
+    stream = window.stream("what?", max_new_tokens=12, temperature=1.0, seed=3)
+    with pytest.raises(WindowError, match="to its end"):
+        _ = stream.reply
+    text, reply = "".join(stream), stream.reply
+    assert text == reply.text
+    assert stream.finish() is reply
     assert reply.usage.tokens_generated == 12
     assert window.spans[-1].id == reply.span_id
     assert window.spans[-1].num_tokens == 12

@@ -13,7 +13,7 @@ from kamera_agent.config import Settings
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.turns.transcript import METADATA, SAID, transcribe
 from kamera_agent.window.items import Items
-from kamera_agent.window.layout import Piece, lay_out
+from kamera_agent.window.layout import Item, lay_out
 
 from .lessons import ANSWER, Lesson
 from .sayings import MENTION, VALUE
@@ -71,7 +71,7 @@ def make_page(family: Family, lesson: Lesson) -> Page:
     return Page(token_ids, said, sources, subjects)
 
 
-def _tokens(family: Family, pieces: list[Piece]) -> tuple[list[int], list[bool]]:
+def _tokens(family: Family, pieces: list[Item]) -> tuple[list[int], list[bool]]:
     token_ids: list[int] = []
     said: list[bool] = []
     speaking = False
