@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 BLOCK = re.compile(r"^```python(?: title=\"(?P<title>[^\"]*)\")?\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
-RUNS = "Runs as it stands, offline"
+RUNS = "Runs as written, offline"
 PRINTS = re.compile(r"print\(.*\)  # (?P<told>.+)")
 
 
