@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 
 from kamera_agent.runtime.kernels.dispatch import EAGER, Kernels, kernels_for
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV, tensors_of
 
 SEED = 0
 FIRST_SLOT = 64
@@ -74,13 +75,13 @@ class Workload:
             self.run = lambda kernels: kernels.relocate(masters, keys, slots, cos, sin, "half")
         else:
             numbers = sum(num * dim for num, dim in heads[1:])
-            canonical = [tuple(normal(num, tokens, dim) for num, dim in heads[1:]) for _ in layers]
-            factors = [(normal(tokens, rank), normal(rank, numbers)) for _ in layers] if rank else None
+            canonical = [LayerKV(*(normal(num, tokens, dim) for num, dim in heads[1:])) for _ in layers]
+            factors = [Factors(normal(tokens, rank), normal(rank, numbers)) for _ in layers] if rank else None
             self.run = lambda kernels: kernels.rebuild(
                 masters, keys, values, slots, canonical, factors, cos, sin, "half"
             )
             moved += [masters[:, :, FIRST_SLOT:], *2 * [values[:, :, FIRST_SLOT:]]]
-            moved += [factor for layer in factors or () for factor in layer]
+            moved += [factor for layer in factors or () for factor in tensors_of(layer)]
         self.num_bytes = sum(tensor.numel() * tensor.itemsize for tensor in moved)
         self._source = torch.zeros(self.num_bytes // 2, dtype=torch.uint8, device=device)
         self._target = torch.empty_like(self._source)

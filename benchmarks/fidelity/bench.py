@@ -14,9 +14,9 @@ from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.screen import Picture
 from kamera_agent.runtime.engine import Engine, Placed
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.kernels.layers import LayerKV
 from kamera_agent.runtime.kernels.reference import rotate
 from kamera_agent.runtime.kv_pool import KVPool
-from kamera_agent.runtime.patch import LayerKV
 from kamera_agent.runtime.slot_cache import cache_argument
 from training.chunks import chunk_of
 
@@ -120,8 +120,8 @@ class Window:
             for index, kv in variant.items():
                 first = self._placed[index].order
                 tokens = slice(first, first + len(self.chunks[index].token_ids))
-                keys[number, :, :, tokens] = torch.stack([key for key, _ in kv])
-                values[number, :, :, tokens] = torch.stack([value for _, value in kv])
+                keys[number, :, :, tokens] = torch.stack([layer.keys for layer in kv])
+                values[number, :, :, tokens] = torch.stack([layer.values for layer in kv])
         runs = [(placed.run, placed.position) for placed in (*self._texts, *self._placed)]
         turned = torch.empty_like(keys)
         tables = family.decoder.rope_tables(torch.cat([family.positions(*run) for run in runs], dim=1))

@@ -11,6 +11,7 @@ import torch
 from benchmarks.fidelity.bench import KV
 from benchmarks.fidelity.residue import Residue, patched, with_factors
 from kamera_agent.config import Settings
+from kamera_agent.runtime.kernels.layers import tensors_of
 from kamera_agent.runtime.patch import SCALE_BYTES, fit
 from kamera_agent.runtime.patch import Patch as RuntimePatch
 
@@ -33,17 +34,17 @@ class Auto:
 
     def fit(self, conditioned: KV, canonical: KV) -> RuntimePatch:
         """The patch."""
-        budget = self.share * NUMBER_BYTES / canonical[0][0].dtype.itemsize
+        budget = self.share * NUMBER_BYTES / canonical[0].keys.dtype.itemsize
         return fit(conditioned, canonical, Settings(rank="auto", error_budget=NO_ERROR, byte_budget=budget))
 
     def apply(self, patch: RuntimePatch, canonical: KV) -> KV:
         """The KV that the patch gives."""
-        return tuple(with_factors(*layer, *factors) for layer, factors in zip(canonical, patch.factors, strict=True))
+        return tuple(with_factors(layer, factors) for layer, factors in zip(canonical, patch.factors, strict=True))
 
     def bytes_share(self, patch: RuntimePatch, canonical: KV) -> float:
         """Bytes of the factors over those of the KV."""
-        numbers = sum(state.numel() for layer in canonical for state in layer)
-        return sum(factor.nbytes for layer in patch.factors for factor in layer) / (NUMBER_BYTES * numbers)
+        numbers = sum(state.numel() for layer in canonical for state in tensors_of(layer))
+        return sum(factor.nbytes for layer in patch.factors for factor in tensors_of(layer)) / (NUMBER_BYTES * numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def column_weights(bench: Bench) -> torch.Tensor:
             window.compute(range(3))
             for question in case.questions.values():
                 squares += _query_squares(text, window, bench.ask(question.text), shape)
-                spread += torch.stack([window.read(2)[layer][1].std(1).norm() for layer in range(shape.num_layers)])
+                spread += torch.stack([window.read(2)[layer].values.std(1).norm() for layer in range(shape.num_layers)])
                 count += 1
     out = torch.stack([layer.self_attn.o_proj.weight for layer in text.layers])
     passed = out.unflatten(2, (shape.keys.num, -1, shape.keys.dim)).square().sum(dim=(1, 3)).sqrt()

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.fidelity.bench import KV
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import product
-from kamera_agent.runtime.patch import LayerKV, flatten, rounded
+from kamera_agent.runtime.patch import flatten, rounded
 
 
 class Residue(NamedTuple):
@@ -74,16 +75,17 @@ def patched(residue: Residue, ranks: Sequence[int], *, int8: bool = False) -> KV
     """Canonical KV and the strongest components of what was lost, so many per layer. int8: factors rounded to it."""
     kv = []
     for layer, rank in enumerate(ranks):
-        factors = residue.left[layer, :, :rank], residue.basis[layer, :rank]
-        kv.append(with_factors(*residue.canonical[layer], *(rounded(*factors) if int8 else factors)))
+        factors = Factors(residue.left[layer, :, :rank], residue.basis[layer, :rank])
+        kv.append(with_factors(residue.canonical[layer], rounded(factors.u, factors.v) if int8 else factors))
     return tuple(kv)
 
 
-def with_factors(keys: torch.Tensor, values: torch.Tensor, *factors: torch.Tensor) -> LayerKV:
-    """K and V [H, T, D] of a layer, and what its factors add."""
-    change = product(*factors).split([len(keys) * keys.shape[2], len(values) * values.shape[2]], dim=1)
+def with_factors(layer: LayerKV, factors: Factors) -> LayerKV:
+    """A layer with what its factors add."""
+    keys, values = layer.keys, layer.values
+    change = product(factors).split([len(keys) * keys.shape[2], len(values) * values.shape[2]], dim=1)
     by_head = [
         part.unflatten(1, (len(states), -1)).transpose(0, 1)
         for part, states in zip(change, (keys, values), strict=True)
     ]
-    return keys + by_head[0], values + by_head[1]
+    return LayerKV(keys + by_head[0], values + by_head[1])

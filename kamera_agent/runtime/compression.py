@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import torch
 
+from kamera_agent.runtime.kernels.layers import LayerKV
+
 INT8_LARGEST = 127
 
 
-def compressed(keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """K and V in int8 and their steps in float32, as reference.rebuild takes them.
-
-    keys: K before RoPE [Hk, T, Dk]. values: V [Hv, T, Dv]. Returns (K, V, step of K [Hk, 1, Dk], step of V [Hv, T, 1]).
-    """
-    (narrow_keys, key_step), (narrow_values, value_step) = to_int8(keys.float(), 1), to_int8(values.float(), 2)
-    return narrow_keys, narrow_values, key_step, value_step
+def compressed(layer: LayerKV) -> LayerKV:
+    """A layer in the KV dtype, rounded to int8."""
+    keys, key_steps = to_int8(layer.keys.float(), 1)
+    values, value_steps = to_int8(layer.values.float(), 2)
+    return LayerKV(keys, values, key_steps, value_steps)
 
 
 def to_int8(states: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:

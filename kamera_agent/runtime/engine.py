@@ -13,9 +13,9 @@ from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.runtime.capture import capture_keys
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 from kamera_agent.runtime.masks import make_masks
-from kamera_agent.runtime.patch import LayerKV
 from kamera_agent.runtime.rope import check_frequencies, check_rotation
 from kamera_agent.runtime.slot_cache import SlotCache, SlotIndex
 
@@ -90,8 +90,8 @@ class Engine:
         self,
         pool: KVPool,
         placed: Placed,
-        canonical: Sequence[tuple[torch.Tensor, ...]],
-        factors: Sequence[tuple[torch.Tensor, ...]] | None,
+        canonical: Sequence[LayerKV],
+        factors: Sequence[Factors] | None,
     ) -> None:
         """Rebuild a chunk from canonical KV and a patch (None: blind), turned to its position.
 
@@ -114,7 +114,7 @@ class Engine:
 
     @torch.no_grad()
     def canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
-        """KV of a chunk behind the anchor alone: per layer (K pre-RoPE [H, T, D], V [H, T, D])."""
+        """KV of a chunk behind the anchor alone, per layer."""
         pool = self.new_pool()
         anchor = TextRun(self.family.chat.anchor_ids)
         start = anchor.extent

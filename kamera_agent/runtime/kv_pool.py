@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from kamera_agent.runtime.kernels.dispatch import kernels_for
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device
 from kamera_agent.runtime.kernels.reference import Pairs
 from kamera_agent.runtime.upload import Group, Upload
 
@@ -170,41 +171,36 @@ class KVPool:
     def load(
         self,
         slots: Sequence[range],
-        canonical: Sequence[tuple[torch.Tensor, ...]],
-        factors: Sequence[tuple[torch.Tensor, ...]] | None,
+        canonical: Sequence[LayerKV],
+        factors: Sequence[Factors] | None,
         cos: torch.Tensor,
         sin: torch.Tensor,
     ) -> None:
         """Rebuild a chunk in its slots: canonical + patch, then one rotation to its positions.
 
-        canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]), or (K, V, step of K [H, 1, D], step of V [H, T, 1])
-        with K and V in int8. factors: per layer (U [T, r], V [r, numbers of a token's K and V]) in the KV dtype, or
-        (U, V, scale [r]) in int8; None for blind reuse. Neither is written to. cos, sin: [1 or L, T, R].
+        canonical, factors: per layer, on any one device; factors None for blind reuse. Neither is written to.
+        cos, sin: [1 or L, T, R].
         """
         for layers, kv, patch in self._arriving(canonical, factors):
             turns = (cos, sin) if len(cos) == 1 else (cos[layers], sin[layers])
             buffers = self.masters[layers], self.keys[layers], self.values[layers]
             self._kernels.rebuild(*buffers, slots, kv, patch, *turns, self.shape.pairs)
 
-    def _arriving(
-        self, canonical: Sequence[tuple[torch.Tensor, ...]], factors: Sequence[tuple[torch.Tensor, ...]] | None
-    ) -> Iterable[Group]:
+    def _arriving(self, canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterable[Group]:
         """The layers of a chunk where the pool is: all at once where they are there already."""
-        if self.shape.device.type == "cuda" and not canonical[0][0].is_cuda:
+        if self.shape.device.type == "cuda" and not canonical[0].keys.is_cuda:
             if self._upload is None:
                 self._upload = Upload(self.shape.device)
             return self._upload.groups(canonical, factors)
-        patch = None if factors is None else self._here(factors)
-        return [Group(slice(0, len(canonical)), self._here(canonical), patch)]
+        kv = [on_device(layer, self.shape.device) for layer in canonical]
+        patch = None if factors is None else [on_device(layer, self.shape.device) for layer in factors]
+        return [Group(slice(0, len(kv)), kv, patch)]
 
-    def _here(self, layers: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
-        return [tuple(tensor.to(self.shape.device) for tensor in layer) for layer in layers]
-
-    def read(self, slots: Sequence[range]) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-        """A copy of a span's KV: per layer (K pre-RoPE [H, T, D], V [H, T, D])."""
+    def read(self, slots: Sequence[range]) -> tuple[LayerKV, ...]:
+        """A copy of a span's KV, per layer."""
         masters = torch.cat([self.masters[:, :, part.start : part.stop] for part in slots], dim=2)
         values = torch.cat([self.values[:, :, part.start : part.stop] for part in slots], dim=2)
-        return tuple(zip(masters.unbind(), values.unbind(), strict=True))
+        return tuple(map(LayerKV, masters.unbind(), values.unbind()))
 
     def check_integrity(self, spans: Sequence[tuple[range, ...]]) -> None:
         """Assert that the spans' slots and the free list cover every slot exactly once."""

@@ -14,10 +14,8 @@ import torch
 from kamera_agent.config import DEFAULT_RANK, Settings
 from kamera_agent.errors import SettingError
 from kamera_agent.runtime.compression import to_int8
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import product
-
-LayerKV = tuple[torch.Tensor, torch.Tensor]
-Factors = tuple[torch.Tensor, ...]
 
 # int8 factors share one float32 scale a component.
 SCALE_BYTES = 4
@@ -27,8 +25,7 @@ SCALE_BYTES = 4
 class Patch:
     """Factors per layer of (conditioned - canonical) over tokens x [K | V], in pre-RoPE space.
 
-    factors: per layer (U [T, r], V [r, W]) in the KV dtype, W numbers of a token's K and V, or (U, V, scale [r]) with
-        U and V in int8 and the scale of each component in float32; r may differ between layers.
+    factors: per layer; in the KV dtype, or in int8 for rank="auto".
     energy: per layer, the share of the squared norm that the factors capture (1.0 where there is none).
     error: relative Frobenius error left over all layers, after rounding the factors.
     norm: per layer, the norm of the residue relative to that of the conditioned KV (the lost conditioning).
@@ -42,32 +39,32 @@ class Patch:
     @property
     def ranks(self) -> tuple[int, ...]:
         """Rank per layer."""
-        return tuple(u.shape[1] for u, *_ in self.factors)
+        return tuple(factors.u.shape[1] for factors in self.factors)
 
 
 def flatten(kv: Sequence[LayerKV]) -> torch.Tensor:
-    """Per-layer (K [H, T, D], V [H, T, D]) as one float32 matrix per layer: [L, T, W], columns of K by head first."""
-    parts = [torch.stack(states).float().transpose(1, 2).flatten(2) for states in zip(*kv, strict=True)]
-    return torch.cat(parts, dim=2)
+    """One float32 matrix per layer [L, T, W]: the columns of K, head by head, then those of V."""
+    parts = [[layer.keys for layer in kv], [layer.values for layer in kv]]
+    return torch.cat([torch.stack(states).float().transpose(1, 2).flatten(2) for states in parts], dim=2)
 
 
 def fit(conditioned: Sequence[LayerKV], canonical: Sequence[LayerKV], settings: Settings) -> Patch:
     """Truncated SVD of the lost conditioning, all layers in one batch, arithmetic in float32.
 
-    conditioned, canonical: per layer (K pre-RoPE [H, T, D], V [H, T, D]).
+    conditioned, canonical: per layer, not in int8.
     Raises SettingError for a rank above the largest the shape allows.
     """
     target = flatten(conditioned)
     residue = target - flatten(canonical)
-    dtype = conditioned[0][0].dtype
+    dtype = conditioned[0].keys.dtype
     left, basis, spectrum = _decompose(residue)
     ranks = _choose_ranks(spectrum, residue.shape[1:].numel() * dtype.itemsize, sum(residue.shape[1:]), settings)
     truncated = [(left[layer, :, :rank], basis[layer, :rank]) for layer, rank in enumerate(ranks)]
     if settings.rank == "auto":
         factors = tuple(rounded(u, v) for u, v in truncated)
     else:
-        factors = tuple((u.to(dtype).contiguous(), v.to(dtype).contiguous()) for u, v in truncated)
-    left_over = torch.stack([r - product(*layer) for r, layer in zip(residue, factors, strict=True)])
+        factors = tuple(Factors(u.to(dtype).contiguous(), v.to(dtype).contiguous()) for u, v in truncated)
+    left_over = torch.stack([r - product(layer) for r, layer in zip(residue, factors, strict=True)])
     total = spectrum.sum(-1)
     captured = torch.stack([spectrum[layer, :rank].sum() for layer, rank in enumerate(ranks)])
     energy = torch.where(total > 0, captured / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)
@@ -93,9 +90,9 @@ def _decompose(residue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
 
 
 def rounded(left: torch.Tensor, basis: torch.Tensor) -> Factors:
-    """Factors in int8 (U [T, r], V [r, W]), and the scale [r] that their product is multiplied by."""
+    """Factors in int8, of U [T, r] and V [r, W]."""
     (u, u_step), (v, v_step) = to_int8(left, 0), to_int8(basis, 1)
-    return u.contiguous(), v.contiguous(), u_step[0] * v_step[:, 0]
+    return Factors(u.contiguous(), v.contiguous(), u_step[0] * v_step[:, 0])
 
 
 def _choose_ranks(spectrum: torch.Tensor, kv_bytes: int, component_numbers: int, settings: Settings) -> list[int]:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV, tensors_of
+
 Tensors = tuple[torch.Tensor, ...]
 
 # Layers go together until they have so many bytes: fewer would be spent on launches, more would overlap less.
@@ -19,8 +21,8 @@ class Group(NamedTuple):
     """Some layers of a chunk on the device, for that slice of a pool's layers; as reference.rebuild takes them."""
 
     layers: slice
-    canonical: Sequence[Tensors]
-    factors: Sequence[Tensors] | None
+    canonical: Sequence[LayerKV]
+    factors: Sequence[Factors] | None
 
 
 class Upload:
@@ -36,13 +38,15 @@ class Upload:
         self._stream = torch.cuda.Stream(device)
         self._halves: list[_Half] = []
 
-    def groups(self, canonical: Sequence[Tensors], factors: Sequence[Tensors] | None) -> Iterator[Group]:
+    def groups(self, canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterator[Group]:
         """The layers in order. A group may be used, on the stream that is current now, until the next is asked for.
 
         canonical, factors: contiguous tensors on the CPU, per layer.
         """
-        num_kv = len(canonical[0]) if canonical else 0
-        layers = [(*kv, *(() if factors is None else factors[number])) for number, kv in enumerate(canonical)]
+        num_kv = len(tensors_of(canonical[0])) if canonical else 0
+        layers = [tensors_of(kv) for kv in canonical]
+        if factors is not None:
+            layers = [kv + tensors_of(patch) for kv, patch in zip(layers, factors, strict=True)]
         sizes = [sum(_room(tensor) for tensor in layer) for layer in layers]
         spans = list(_spans(sizes))
         current = torch.cuda.current_stream(self._device)
@@ -51,9 +55,10 @@ class Upload:
             half = self._halves[number % 2]
             arrived = half.send(layers[span], self._stream)
             current.wait_event(half.copied)
-            patches = None if factors is None else [layer[num_kv:] for layer in arrived]
+            kv = [LayerKV(*layer[:num_kv]) for layer in arrived]
+            patch = None if factors is None else [Factors(*layer[num_kv:]) for layer in arrived]
             try:
-                yield Group(span, [layer[:num_kv] for layer in arrived], patches)
+                yield Group(span, kv, patch)
             finally:
                 half.consumed.record(current)
 

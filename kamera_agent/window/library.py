@@ -17,8 +17,9 @@ from kamera_agent.config import DEFAULT_RANK, Settings
 from kamera_agent.errors import StoreClosedError
 from kamera_agent.runtime.compression import compressed
 from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device, tensors_of
 from kamera_agent.runtime.kernels.reference import expanded
-from kamera_agent.runtime.patch import LayerKV, Patch, fit
+from kamera_agent.runtime.patch import Patch, fit
 from kamera_agent.store.base import Store
 
 logger = logging.getLogger("kamera_agent.library")
@@ -50,10 +51,10 @@ class Match:
 
 
 class Loaded(NamedTuple):
-    """Per-layer tensors of a chunk's canonical KV, those of its patch or None, and their bytes."""
+    """Canonical KV of a chunk and the factors of its patch (or None), per layer, and their bytes."""
 
-    canonical: tuple[tuple[torch.Tensor, ...], ...]
-    factors: tuple[tuple[torch.Tensor, ...], ...] | None
+    canonical: tuple[LayerKV, ...]
+    factors: tuple[Factors, ...] | None
     num_bytes: int
 
 
@@ -104,7 +105,7 @@ class Library:
         """Have a computed chunk written down by the worker: canonical KV, and the patch for these antecedents.
 
         The worker starts on it when no answer is being computed, or after PATIENCE_S seconds.
-        conditioned: per layer (K pre-RoPE [H, T, D], V [H, T, D]), taken over. Blocks while too many wait.
+        conditioned: per layer, taken over. Blocks while too many wait.
         """
         self._room.acquire()
         job = self._worker.submit(self._write_down, chunk, conditioned, antecedents)
@@ -164,24 +165,18 @@ class Library:
             return
         loaded = self.load([(chunk, None)])[0]
         canonical = loaded.canonical if loaded else self._new_canonical(chunk)
-        device = conditioned[0][0].device
-        patch = fit(conditioned, [_states(layer, device) for layer in canonical], self._settings)
+        device = conditioned[0].keys.device
+        patch = fit(conditioned, [expanded(on_device(layer, device)) for layer in canonical], self._settings)
         records = [_patch_record(chunk, patch, antecedents, self._settings)]
         if not loaded:
             key = self._canonical_key(chunk)
-            records.append(Record.of(key, chunk.digest, "canonical", [_to_cpu(layer) for layer in canonical]))
+            records.append(Record.of(key, chunk.digest, "canonical", _record_layers(canonical)))
         self._store.put_many(records)
         self.bytes_written += sum(record.header.num_bytes for record in records)
 
-    def _new_canonical(self, chunk: Chunk) -> tuple[tuple[torch.Tensor, ...], ...]:
+    def _new_canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
         layers = self._engine.canonical(chunk)
-        return tuple(compressed(*layer) for layer in layers) if self._settings.canonical == "int8" else layers
-
-
-def _states(layer: tuple[torch.Tensor, ...], device: torch.device) -> LayerKV:
-    """K and V [H, T, D] of a layer of canonical KV, however it is kept: what a rebuild starts from."""
-    keys, values, *steps = (tensor.to(device) for tensor in layer)
-    return expanded(keys, values, *steps) if steps else (keys, values)
+        return tuple(map(compressed, layers)) if self._settings.canonical == "int8" else layers
 
 
 def _nothing() -> None:
@@ -192,9 +187,10 @@ def _join(canonical: Record | None, match: Match | None, records: Mapping[bytes,
     patch = records.get(match.key.digest) if match else None
     if canonical is None or (match and patch is None):
         return None
+    kv, num_bytes = tuple(LayerKV(*layer) for layer in canonical.layers), canonical.header.num_bytes
     if patch is None:
-        return Loaded(canonical.layers, None, canonical.header.num_bytes)
-    return Loaded(canonical.layers, patch.layers, canonical.header.num_bytes + patch.header.num_bytes)
+        return Loaded(kv, None, num_bytes)
+    return Loaded(kv, tuple(Factors(*layer) for layer in patch.layers), num_bytes + patch.header.num_bytes)
 
 
 def _patch_record(chunk: Chunk, patch: Patch, antecedents: Antecedents, settings: Settings) -> Record:
@@ -212,11 +208,12 @@ def _patch_record(chunk: Chunk, patch: Patch, antecedents: Antecedents, settings
         "error": patch.error,
         "norm": patch.norm,
     }
-    return Record.of(key, chunk.digest, "patch", [_to_cpu(layer) for layer in patch.factors], attributes)
+    return Record.of(key, chunk.digest, "patch", _record_layers(patch.factors), attributes)
 
 
-def _to_cpu(layer: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [tensor.cpu().contiguous() for tensor in layer]
+def _record_layers(layers: Sequence[LayerKV | Factors]) -> list[list[torch.Tensor]]:
+    """The layers as a record keeps them: only the tensors that are present, contiguous, on the CPU."""
+    return [[tensor.cpu().contiguous() for tensor in tensors_of(layer)] for layer in layers]
 
 
 def _rank_label(settings: Settings) -> str:

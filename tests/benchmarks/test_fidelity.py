@@ -16,6 +16,7 @@ from kamera_agent.pocket.tasks import TASKS
 from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import load
+from kamera_agent.runtime.kernels.layers import LayerKV
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,9 @@ def bench() -> Bench:
     return Bench(Engine(load(str(WEIGHTS), device="cpu", dtype="auto", revision=None), 1 << 26))
 
 
-def kv(seed: int, num_tokens: int = 6) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+def kv(seed: int, num_tokens: int = 6) -> tuple[LayerKV, ...]:
     generator = torch.Generator().manual_seed(seed)
-    return tuple(tuple(torch.randn(2, num_tokens, 4, generator=generator) for _ in range(2)) for _ in range(3))
+    return tuple(LayerKV(*torch.randn(2, 2, num_tokens, 4, generator=generator)) for _ in range(3))
 
 
 @pytest.mark.parametrize("scene", ["changes", "moves"])
@@ -63,23 +64,24 @@ def test_recomputing_every_token_is_computing_the_chunk(bench: Bench) -> None:
     again.compute([0])
     again.put(1, bench.engine.canonical(chunks[1]))
     again.recompute({1: range(len(chunks[1].token_ids))})
-    for (keys, values), (others, more) in zip(window.read(1), again.read(1), strict=True):
+    for (keys, values, *_), (others, more, *_) in zip(window.read(1), again.read(1), strict=True):
         assert float((keys - others).abs().max()) < 1e-4
         assert float((values - more).abs().max()) < 1e-4
 
 
 def test_a_patch_of_full_rank_gives_the_conditioned_kv() -> None:
     residue = decompose(kv(1), kv(2))
-    for (keys, values), (others, more) in zip(patched(residue, Patch().ranks(residue)), kv(1), strict=True):
+    for (keys, values, *_), (others, more, *_) in zip(patched(residue, Patch().ranks(residue)), kv(1), strict=True):
         torch.testing.assert_close(keys, others)
         torch.testing.assert_close(values, more)
 
 
 def test_a_patch_of_rank_one_is_numpys() -> None:
     residue = decompose(kv(1), kv(2))
-    keys, values = patched(residue, [1, 1, 1])[0]
+    keys, values, *_ = patched(residue, [1, 1, 1])[0]
     change = [
-        np.concatenate([a.permute(1, 0, 2).reshape(6, 8).numpy() for a in side[0]], axis=1) for side in (kv(1), kv(2))
+        np.concatenate([a.permute(1, 0, 2).reshape(6, 8).numpy() for a in side[0][:2]], axis=1)
+        for side in (kv(1), kv(2))
     ]
     u, s, v = np.linalg.svd(change[0] - change[1])
     best = change[1] + s[0] * np.outer(u[:, 0], v[0])
@@ -110,7 +112,7 @@ def test_energy_ranks_by_hand() -> None:
 def test_a_shared_basis_serves_both_conditionings() -> None:
     """Two residues of six rows: twelve components hold everything of either."""
     residue = share_basis(kv(1), kv(3), kv(2))
-    for (keys, values), (others, more) in zip(patched(residue, [12] * 3), kv(1), strict=True):
+    for (keys, values, *_), (others, more, *_) in zip(patched(residue, [12] * 3), kv(1), strict=True):
         torch.testing.assert_close(keys, others)
         torch.testing.assert_close(values, more)
     first, second = residue.basis[:, :12], share_basis(kv(3), kv(1), kv(2)).basis[:, :12]
@@ -123,15 +125,15 @@ def test_int8_factors_are_off_by_half_a_step_at_most() -> None:
     for layer in range(3):
         left, basis = residue.left[layer, :, 0].abs(), residue.basis[layer, 0].abs()
         worst = float(left.max() * basis.max()) * (1 / 127 + 1 / 4 / 127**2)
-        assert 0 < float((exact[layer][0] - rounded[layer][0]).abs().max()) <= worst
+        assert 0 < float((exact[layer].keys - rounded[layer].keys).abs().max()) <= worst
 
 
 def test_tokens_to_recompute() -> None:
     canonical = kv(1)
-    keys, values = canonical[1]
+    keys, values, *_ = canonical[1]
     moved = keys.clone()
     moved[:, [2, 5]] += 3
-    residue = decompose((canonical[0], (moved, values), canonical[2]), canonical)
+    residue = decompose((canonical[0], LayerKV(moved, values), canonical[2]), canonical)
     assert Recompute(first=4).tokens(residue) == [0, 1, 2, 3]
     assert Recompute(share=0.34).tokens(residue) == [2, 5]
 

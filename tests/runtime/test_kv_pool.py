@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV, tensors_of
 from kamera_agent.runtime.kv_pool import FREE, Heads, KVPool, KVShape
 
 SHAPE = KVShape(num_layers=2, keys=Heads(1, 4), values=Heads(1, 4), dtype=torch.float32, device=torch.device("cpu"))
@@ -101,7 +102,7 @@ def test_read_copies() -> None:
     fill(pool, slots, 1)
     copy = pool.read(slots)
     fill(pool, slots, 2)
-    assert copy[1][0][0, :, 0].tolist() == [1000.0, 1001.0, 1002.0, 1003.0, 1004.0]
+    assert copy[1].keys[0, :, 0].tolist() == [1000.0, 1001.0, 1002.0, 1003.0, 1004.0]
 
 
 def test_a_chunk_is_taken_to_the_device_of_the_pool() -> None:
@@ -111,10 +112,11 @@ def test_a_chunk_is_taken_to_the_device_of_the_pool() -> None:
 
     def rebuild(*arguments: Any) -> None:
         _masters, _keys, _values, _slots, canonical, factors, *_ = arguments
-        got.extend(tensor for layer in (*canonical, *factors) for tensor in layer)
+        got.extend(tensor for layer in (*canonical, *factors) for tensor in tensors_of(layer))
 
     pool._kernels = pool._kernels._replace(rebuild=rebuild)
-    kv = [(torch.ones(1, 3, 4), torch.ones(1, 3, 4))] * 2
+    kv = [LayerKV(torch.ones(1, 3, 4), torch.ones(1, 3, 4))] * 2
+    factors = [Factors(torch.ones(3, 1), torch.ones(1, 8))] * 2
     turns = torch.ones(1, 3, 4, device="meta")
-    pool.load(pool.allocate(3), kv, [(torch.ones(3, 1), torch.ones(1, 8))] * 2, turns, turns)
+    pool.load(pool.allocate(3), kv, factors, turns, turns)
     assert [tensor.device.type for tensor in got] == ["meta"] * 8

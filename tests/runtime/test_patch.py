@@ -7,7 +7,8 @@ import torch
 
 from kamera_agent.config import Settings
 from kamera_agent.errors import SettingError
-from kamera_agent.runtime.patch import LayerKV, Patch, fit
+from kamera_agent.runtime.kernels.layers import LayerKV, tensors_of
+from kamera_agent.runtime.patch import Patch, fit
 
 SHAPES = [(1, 2, 4), (7, 1, 4), (63, 2, 16), (217, 3, 8), (100, 2, 64)]
 NUM_LAYERS = 3
@@ -17,24 +18,23 @@ def random_kv(tokens: int, heads: int, dim: int, generator: torch.Generator) -> 
     def states() -> torch.Tensor:
         return torch.randn(heads, tokens, dim, generator=generator)
 
-    return [(states(), states()) for _ in range(NUM_LAYERS)]
+    return [LayerKV(states(), states()) for _ in range(NUM_LAYERS)]
 
 
 def add(kv: list[LayerKV], change: list[LayerKV]) -> list[LayerKV]:
-    return [(k + dk, v + dv) for (k, v), (dk, dv) in zip(kv, change, strict=True)]
+    return [LayerKV(one.keys + other.keys, one.values + other.values) for one, other in zip(kv, change, strict=True)]
 
 
 def matrix(layer: LayerKV) -> torch.Tensor:
     """[T, 2·H·D] in float64, written out head by head: the columns of K, then those of V."""
-    keys, values = layer
-    columns = [states[head] for states in (keys, values) for head in range(len(states))]
+    columns = [states[head] for states in (layer.keys, layer.values) for head in range(len(states))]
     return torch.cat(columns, dim=1).double()
 
 
 def left_over(patch: Patch, change: list[LayerKV]) -> list[torch.Tensor]:
     products = []
-    for u, v, *scale in patch.factors:
-        steps = scale[0].double() if scale else torch.ones(u.shape[1])
+    for u, v, scale in patch.factors:
+        steps = torch.ones(u.shape[1]) if scale is None else scale
         products.append(torch.einsum("tr,r,rw->tw", u.double(), steps.double(), v.double()))
     return [matrix(layer) - product for layer, product in zip(change, products, strict=True)]
 
@@ -95,7 +95,7 @@ def decaying(tokens: int, heads: int, dim: int, generator: torch.Generator) -> l
         spread = (layer + 1) * torch.exp(-torch.arange(width) / (2.0 + 4 * layer))
         parts = (u * spread) @ v
         keys, values = parts.view(tokens, 2, heads, dim).permute(1, 2, 0, 3)
-        layers.append((keys.contiguous(), values.contiguous()))
+        layers.append(LayerKV(keys.contiguous(), values.contiguous()))
     return layers
 
 
@@ -116,7 +116,7 @@ def test_auto_keeps_what_captures_most_within_the_byte_budget(seeded: torch.Gene
     kv, change = random_kv(100, 2, 8, seeded), decaying(100, 2, 8, seeded)
     settings = Settings(rank="auto", error_budget=0.001, byte_budget=0.1)
     patch = fit(add(kv, change), kv, settings)
-    num_bytes = sum(factor.nbytes for factors in patch.factors for factor in factors)
+    num_bytes = sum(factor.nbytes for factors in patch.factors for factor in tensors_of(factors))
     allowed = 0.1 * NUM_LAYERS * 100 * 32 * 4
     assert allowed - (100 + 32 + 4) < num_bytes <= allowed
     spectra = [torch.linalg.svdvals(matrix(layer)).tolist() for layer in change]
@@ -126,11 +126,11 @@ def test_auto_keeps_what_captures_most_within_the_byte_budget(seeded: torch.Gene
 
 
 def test_factors_have_the_dtype_of_the_kv_and_the_error_counts_their_rounding(seeded: torch.Generator) -> None:
-    kv = [(k.bfloat16(), v.bfloat16()) for k, v in random_kv(63, 2, 16, seeded)]
-    conditioned = [(k * 2, v * 2) for k, v in kv]
+    kv = [LayerKV(k.bfloat16(), v.bfloat16()) for k, v, *_ in random_kv(63, 2, 16, seeded)]
+    conditioned = [LayerKV(k * 2, v * 2) for k, v, *_ in kv]
     patch = fit(conditioned, kv, Settings(rank=63))
-    assert {factor.dtype for factors in patch.factors for factor in factors} == {torch.bfloat16}
-    change = [(k.float(), v.float()) for k, v in kv]
+    assert {factor.dtype for factors in patch.factors for factor in tensors_of(factors)} == {torch.bfloat16}
+    change = [LayerKV(k.float(), v.float()) for k, v, *_ in kv]
     rest = torch.stack(left_over(patch, change)).norm() / torch.stack([matrix(layer) for layer in change]).norm()
     assert 1e-5 < patch.error == pytest.approx(float(rest), rel=1e-2)
 
@@ -141,8 +141,8 @@ def test_auto_rounds_to_int8_with_half_a_step_of_error_at_most(seeded: torch.Gen
     conditioned = add(kv, change)
     auto = fit(conditioned, kv, Settings(rank="auto", error_budget=1e-6, byte_budget=1.0))
     whole = fit(conditioned, kv, Settings(rank=32))
-    assert {u.dtype for u, *_ in auto.factors} == {v.dtype for _, v, _ in auto.factors} == {torch.int8}
-    for rounded, rest, (u, v) in zip(left_over(auto, change), left_over(whole, change), whole.factors, strict=True):
+    assert {layer.u.dtype for layer in auto.factors} == {layer.v.dtype for layer in auto.factors} == {torch.int8}
+    for rounded, rest, (u, v, _) in zip(left_over(auto, change), left_over(whole, change), whole.factors, strict=True):
         largest = u.abs().amax(0) * v.abs().amax(1)
         assert float((rounded - rest).abs().max()) <= float(largest.sum()) * (1 / 127 + 1 / 4 / 127**2)
     total = torch.stack([matrix(layer) for layer in change]).norm()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kamera_agent.runtime import upload
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV, tensors_of
 from kamera_agent.runtime.upload import Upload
 
 
@@ -77,12 +78,13 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return machine
 
 
-def chunk(generator: torch.Generator, num_layers: int, tokens: int) -> tuple[list[Any], list[Any]]:
+def chunk(generator: torch.Generator, num_layers: int, tokens: int) -> tuple[list[LayerKV], list[Factors]]:
     """Canonical KV and factors whose ranks differ, one of them 0."""
-    canonical = [tuple(torch.randn(2, tokens, 8, generator=generator) for _ in range(2)) for _ in range(num_layers)]
+    canonical = [LayerKV(*torch.randn(2, 2, tokens, 8, generator=generator)) for _ in range(num_layers)]
     ranks = [3 * layer % 7 for layer in range(num_layers)]
     factors = [
-        (torch.randn(tokens, rank, generator=generator), torch.randn(rank, 32, generator=generator)) for rank in ranks
+        Factors(torch.randn(tokens, rank, generator=generator), torch.randn(rank, 32, generator=generator))
+        for rank in ranks
     ]
     return canonical, factors
 
@@ -108,8 +110,8 @@ def test_every_layer_arrives_whole(machine: Machine, group_bytes: int, seeded: t
                 assert (patch is not None) == patched
                 seen += range(num_layers)[layers]
                 for number, tensors in zip(range(num_layers)[layers], kv, strict=True):
-                    arrived = [*tensors, *(patch[number - layers.start] if patch else ())]
-                    expected += [*canonical[number], *(factors[number] if patched else ())]
+                    arrived = [*tensors_of(tensors), *(tensors_of(patch[number - layers.start]) if patch else ())]
+                    expected += [*tensors_of(canonical[number]), *(tensors_of(factors[number]) if patched else ())]
                     for tensor in arrived:
                         current.do(lambda tensor=tensor: found.append(tensor.clone()))
         assert seen == list(range(num_layers))
@@ -125,9 +127,9 @@ def test_a_group_that_is_left_early_is_not_overwritten(machine: Machine, seeded:
     with groups_of(1):
         groups = sender.groups(canonical, None)
         _, kv, _ = next(groups)
-        machine.streams[0].do(lambda: found.append(kv[0][0].clone()))
+        machine.streams[0].do(lambda: found.append(kv[0].keys.clone()))
         groups.close()
         for _ in sender.groups(canonical[::-1], None):
             pass
     machine.run_until(lambda: not any(stream.queue for stream in machine.streams))
-    assert torch.equal(found[0], canonical[0][0])
+    assert torch.equal(found[0], canonical[0].keys)

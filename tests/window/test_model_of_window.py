@@ -259,9 +259,9 @@ class WindowMachine(RuleBasedStateMachine):
         """1. Take K before RoPE and V of every span from the pool. 2. Turn K by the model's own function, at the
         positions Hugging Face gives the whole prompt. 3. Plain forward of the question over a DynamicCache."""
         pool, spans = self.window._assembly.pool, self.window.spans
-        layers = [pool.read(span.slots) for span in spans]
-        keys = torch.cat([torch.stack([k for k, _ in layer]) for layer in layers], dim=2)
-        values = torch.cat([torch.stack([v for _, v in layer]) for layer in layers], dim=2)
+        chunks = [pool.read(span.slots) for span in spans]
+        keys = torch.cat([torch.stack([kv.keys for kv in layers]) for layers in chunks], dim=2)
+        values = torch.cat([torch.stack([kv.values for kv in layers]) for layers in chunks], dim=2)
         inputs = self.conversation(question).inputs()
         positions, held = positions_of(MODEL, inputs), keys.shape[2]
         turned = turn_keys(MODEL, keys, positions[:, :held])

@@ -161,7 +161,7 @@ def test_moved_keys_are_the_models_own(make: MakeKamera, model: Any, processor: 
     kept = window.add_image(screenshot(1))
     window.logits()
     before = {span.id: span for span in window.spans}[kept]
-    masters = torch.stack([keys for keys, _ in window._assembly.pool.read(before.slots)])
+    masters = torch.stack([layer.keys for layer in window._assembly.pool.read(before.slots)])
     window.drop(first)
     window.logits()
     after = {span.id: span for span in window.spans}[kept]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kamera_agent.runtime.kernels import reference
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import Pairs
 
 # The oldest GPUs that the kernels are compiled for in the tests: Ampere.
 MIN_CAPABILITY = (8, 0)
-Layers = Sequence[tuple[Tensor, ...]]
 
 
 class Kernels(NamedTuple):
@@ -22,7 +22,7 @@ class Kernels(NamedTuple):
 
     relocate: Callable[[Tensor, Tensor, Sequence[range], Tensor, Tensor, Pairs], None]
     rebuild: Callable[
-        [Tensor, Tensor, Tensor, Sequence[range], Layers, Layers | None, Tensor, Tensor, Pairs],
+        [Tensor, Tensor, Tensor, Sequence[range], Sequence[LayerKV], Sequence[Factors] | None, Tensor, Tensor, Pairs],
         None,
     ]
 

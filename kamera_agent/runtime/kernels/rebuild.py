@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from kamera_agent.runtime.kernels.layer_table import layer_table
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import Pairs
 from kamera_agent.runtime.kernels.slots import slots_of
 from kamera_agent.runtime.kernels.tiles import (
@@ -167,8 +168,8 @@ def rebuild(
     keys: torch.Tensor,
     values: torch.Tensor,
     slots: Sequence[range],
-    canonical: Sequence[tuple[torch.Tensor, ...]],
-    factors: Sequence[tuple[torch.Tensor, ...]] | None,
+    canonical: Sequence[LayerKV],
+    factors: Sequence[Factors] | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
     pairs: Pairs,
@@ -184,7 +185,7 @@ def rebuild(
     if where.num_tokens * num_layers == 0:
         return
     tensors = layer_table(canonical, factors)
-    numbers = {canonical[0][0].dtype, tensors.factor_dtype or masters.dtype, masters.dtype}
+    numbers = {canonical[0].keys.dtype, tensors.factor_dtype or masters.dtype, masters.dtype}
     block_tokens, num_warps = TILES[key_dim > BLOCK_COLUMNS, not numbers <= {torch.float16, torch.bfloat16}]
     block_columns = min(BLOCK_COLUMNS, triton.next_power_of_2(value_dim))
     key_groups = triton.cdiv(key_heads, BLOCK_HEADS)
@@ -204,7 +205,7 @@ def rebuild(
             num_slots,
             num_layers,
             0 if len(cos) == 1 else where.num_tokens,
-            CANONICAL=TYPES[canonical[0][0].dtype],
+            CANONICAL=TYPES[canonical[0].keys.dtype],
             FACTOR=TYPES[tensors.factor_dtype or masters.dtype],
             ALIGNED=tensors.aligned,
             ALIGNED_RANKS=tensors.aligned_ranks,

@@ -16,6 +16,8 @@ from typing import Literal
 
 import torch
 
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV
+
 # Which components of a key turn together: "half", i with i + R/2; "interleaved", 2i with 2i + 1.
 Pairs = Literal["half", "interleaved"]
 
@@ -52,8 +54,8 @@ def rebuild(
     keys: torch.Tensor,
     values: torch.Tensor,
     slots: Sequence[range],
-    canonical: Sequence[tuple[torch.Tensor, ...]],
-    factors: Sequence[tuple[torch.Tensor, ...]] | None,
+    canonical: Sequence[LayerKV],
+    factors: Sequence[Factors] | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
     pairs: Pairs,
@@ -61,10 +63,7 @@ def rebuild(
     """masters = K + U Vk, keys = R(position) masters, values = V + U Vv in the given slots, all layers.
 
     masters, keys: [L, Hk, S, Dk]; values: [L, Hv, S, Dv]; contiguous. slots: as for relocate.
-    canonical: per layer (K before RoPE [Hk, T, Dk], V [Hv, T, Dv]) in the KV dtype; or (K, V, step of K [Hk, 1, Dk],
-        step of V [Hv, T, 1]) with K and V in int8, each worth its step in float32.
-    factors: per layer (U [T, r], V [r, Hk·Dk + Hv·Dv]) in the KV dtype, the columns of K by head, then those of V; or
-        (U, V, scale [r]) with U and V in int8. r may differ between layers and be 0. None for no patch at all.
+    canonical, factors: per layer; None for no patch at all.
 
     Sums are float32 and rounded once. Canonical KV and factors lie on the pool's device and are not written to.
     """
@@ -74,13 +73,13 @@ def rebuild(
     )
     room = masters.new_empty(masters.shape[1], num_tokens, cos.shape[-1])
     crossed = _crossed(sin, pairs)
-    for layer, tensors in enumerate(canonical):
-        states = _patched(tensors, () if factors is None else factors[layer], (key_sum, value_sum))
+    for layer, kv in enumerate(canonical):
+        states = _patched(kv, None if factors is None else factors[layer], LayerKV(key_sum, value_sum))
         turn = -1 if len(cos) == 1 else layer
         for tokens, place in _parts(slots):
             master, value = (buffer[layer, :, place.start : place.stop] for buffer in (masters, values))
-            master.copy_(states[0][:, tokens])
-            value.copy_(states[1][:, tokens])
+            master.copy_(states.keys[:, tokens])
+            value.copy_(states.values[:, tokens])
             out = keys[layer, :, place.start : place.stop]
             _turn(master, cos[turn, tokens], crossed[turn, tokens], out, pairs, room[:, tokens])
 
@@ -130,33 +129,35 @@ def _members(width: int, pairs: Pairs) -> tuple[slice, slice]:
     return slice(0, width, 2), slice(1, width, 2)
 
 
-def product(u: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
-    """U V [T, W] in float32, for u [T, r] and v [r, W]; scale [r] belongs to factors in int8."""
-    return (u.float() if scale is None else u.float() * scale) @ v.float()
+def product(factors: Factors) -> torch.Tensor:
+    """U V [T, W] in float32."""
+    return _scaled(factors) @ factors.v.float()
 
 
-def expanded(
-    keys: torch.Tensor, values: torch.Tensor, key_step: torch.Tensor, value_step: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """K [Hk, T, Dk] and V [Hv, T, Dv] in float32 of a layer kept in int8; its tensors as rebuild takes them."""
-    return keys * key_step, values * value_step
+def _scaled(factors: Factors) -> torch.Tensor:
+    """U [T, r] in float32, times the scale where there is one."""
+    return factors.u.float() if factors.scale is None else factors.u.float() * factors.scale
 
 
-def _patched(
-    states: tuple[torch.Tensor, ...], factors: tuple[torch.Tensor, ...], sums: tuple[torch.Tensor, torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
-    """K and V of a layer with its patch: float32, written over sums [H, T, D] each; as they are if nothing is added."""
-    if len(states) == 2 and (not factors or factors[0].shape[1] == 0):
-        return states
-    for total, state, step in zip(sums, states, states[2:] or (None, None), strict=False):
+def expanded(layer: LayerKV) -> LayerKV:
+    """The numbers that a layer in int8 is worth, in float32; any other layer as it is."""
+    if layer.key_steps is None or layer.value_steps is None:
+        return layer
+    return LayerKV(layer.keys * layer.key_steps, layer.values * layer.value_steps)
+
+
+def _patched(kv: LayerKV, factors: Factors | None, sums: LayerKV) -> LayerKV:
+    """A layer with its patch: float32, written over sums; the layer itself if nothing is added."""
+    adds = factors is not None and factors.u.shape[1] > 0
+    if kv.key_steps is None and not adds:
+        return kv
+    for total, state, step in ((sums.keys, kv.keys, kv.key_steps), (sums.values, kv.values, kv.value_steps)):
         total.copy_(state)
         if step is not None:
             total.mul_(step)
-    if factors and factors[0].shape[1]:
-        u, v, *scale = factors
-        left = u.float() * scale[0] if scale else u.float()
-        split = sums[0].shape[0] * sums[0].shape[2]
-        for total, right in zip(sums, (v[:, :split], v[:, split:]), strict=True):
+    if factors is not None and adds:
+        left, split = _scaled(factors), sums.keys.shape[0] * sums.keys.shape[2]
+        for total, right in ((sums.keys, factors.v[:, :split]), (sums.values, factors.v[:, split:])):
             by_head = right.float().unflatten(1, (len(total), -1)).transpose(0, 1)
             total.baddbmm_(left.expand(len(total), -1, -1), by_head)
     return sums

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import Pairs
 
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 FP32_ULP = torch.finfo(torch.float32).eps
-Tensors = tuple[torch.Tensor, ...]
 
 
 class Buffers(NamedTuple):
@@ -89,15 +89,16 @@ class Case:
         sizes = (key_heads, self.tokens, key_dim), (value_heads, self.tokens, value_dim)
         numbers = key_heads * key_dim + value_heads * value_dim
         make = whole if self.int8_kv else normal
-        canonical = [tuple(make(*size) for size in sizes) for _ in range(self.num_layers)]
+        canonical = [LayerKV(*(make(*size) for size in sizes)) for _ in range(self.num_layers)]
         if self.int8_kv:
-            canonical = [(*kv, steps(key_heads, 1, key_dim), steps(value_heads, self.tokens, 1)) for kv in canonical]
+            step_sizes = (key_heads, 1, key_dim), (value_heads, self.tokens, 1)
+            canonical = [LayerKV(kv.keys, kv.values, *(steps(*size) for size in step_sizes)) for kv in canonical]
         factors = None
         if self.ranks is not None:
             make = whole if self.int8_factors else normal
-            factors = [(make(self.tokens, rank), make(rank, numbers)) for rank in self.ranks]
+            factors = [Factors(make(self.tokens, rank), make(rank, numbers)) for rank in self.ranks]
             if self.int8_factors:
-                factors = [(*uv, steps(rank) / 64) for uv, rank in zip(factors, self.ranks, strict=True)]
+                factors = [uv._replace(scale=steps(rank) / 64) for uv, rank in zip(factors, self.ranks, strict=True)]
         width = self.width or key_dim
         tables = 1 if self.layers_turn_alike else self.num_layers
         # No two components of a pair alike: the tables say what each is multiplied by, and no more.
@@ -108,8 +109,8 @@ class Case:
 class Chunk(NamedTuple):
     """Arguments of the kernels, as reference.rebuild takes them."""
 
-    canonical: Sequence[Tensors]
-    factors: Sequence[Tensors] | None
+    canonical: Sequence[LayerKV]
+    factors: Sequence[Factors] | None
     cos: torch.Tensor
     sin: torch.Tensor
 
@@ -131,14 +132,13 @@ def relocate(kernels: Any, case: Case, chunk: Chunk, masters: torch.Tensor) -> t
 def exact_states(case: Case, chunk: Chunk) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """K, then V of all layers [L, H, T, D] in float64, and the sum of the magnitudes that they are sums of."""
     results = []
-    for which, (heads, dim) in enumerate((case.keys, case.values)):
-        states = torch.stack([layer[which].double() for layer in chunk.canonical])
-        if case.int8_kv:
-            states = states * torch.stack([layer[2 + which].double() for layer in chunk.canonical])
+    keys = [(layer.keys, layer.key_steps) for layer in chunk.canonical]
+    values = [(layer.values, layer.value_steps) for layer in chunk.canonical]
+    for kv, (heads, dim), first in ((keys, case.keys, 0), (values, case.values, case.keys[0] * case.keys[1])):
+        states = torch.stack([state.double() if step is None else state.double() * step for state, step in kv])
         exact, magnitudes = states.clone(), states.abs()
-        first = which * case.keys[0] * case.keys[1]
-        for layer, (u, v, *scale) in enumerate(chunk.factors or ()):
-            left = u.double() * scale[0].double() if scale else u.double()
+        for layer, (u, v, scale) in enumerate(chunk.factors or ()):
+            left = u.double() if scale is None else u.double() * scale
             right = v.double()[:, first : first + heads * dim]
             exact[layer] += (left @ right).unflatten(1, (heads, dim)).transpose(0, 1)
             magnitudes[layer] += (left.abs() @ right.abs()).unflatten(1, (heads, dim)).transpose(0, 1)

@@ -10,6 +10,7 @@ import torch
 from kernel_cases import BF16, CASES, FP16, FP32, FP32_ULP, Case, check_all, check_keys, relocate
 
 from kamera_agent.runtime.kernels.dispatch import EAGER, Kernels, kernels_for
+from kamera_agent.runtime.kernels.layers import on_device
 from kamera_agent.runtime.kv_pool import Heads, KVPool, KVShape
 
 pytestmark = pytest.mark.gpu
@@ -78,10 +79,8 @@ def test_the_pool_takes_chunks_from_the_cpu(side: bool, seeded: torch.Generator)
         for where in ("cpu", DEVICE):
             pool = KVPool(shape)
             for chunk in chunks:
-                kv, factors = (
-                    [tuple(tensor.to(where) for tensor in layer) for layer in layers or ()]
-                    for layers in (chunk.canonical, chunk.factors)
-                )
+                kv = [on_device(layer, torch.device(where)) for layer in chunk.canonical]
+                factors = [on_device(layer, torch.device(where)) for layer in chunk.factors or ()]
                 pool.load(pool.allocate(case.tokens), kv, factors, chunk.cos.to(DEVICE), chunk.sin.to(DEVICE))
             results.append([buffer.cpu() for buffer in (pool.masters, pool.keys, pool.values)])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

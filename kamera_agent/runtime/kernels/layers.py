@@ -1,0 +1,50 @@
+"""The tensors of one layer of a chunk: its KV, and the factors of its patch.
+
+T tokens; Hk heads of keys with Dk components, Hv heads of values with Dv components (for MLA one head each: k_pe and
+the latent); r is the rank of the layer's patch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import torch
+
+
+class LayerKV(NamedTuple):
+    """K before RoPE and V of one layer.
+
+    keys [Hk, T, Dk], values [Hv, T, Dv]: in the KV dtype, or both in int8.
+    key_steps [Hk, 1, Dk], value_steps [Hv, T, 1]: float32, what one unit of an int8 number is worth; None otherwise.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    key_steps: torch.Tensor | None = None
+    value_steps: torch.Tensor | None = None
+
+
+class Factors(NamedTuple):
+    """What a patch adds to the KV of one layer: U V, where r may differ between layers and be 0.
+
+    u [T, r], v [r, Hk·Dk + Hv·Dv]: in the KV dtype, or both in int8. The columns of v are those of K, head by head,
+        then those of V.
+    scale [r]: float32, what each component of an int8 product is multiplied by; None otherwise.
+    """
+
+    u: torch.Tensor
+    v: torch.Tensor
+    scale: torch.Tensor | None = None
+
+
+Layer = TypeVar("Layer", LayerKV, Factors)
+
+
+def tensors_of(layer: LayerKV | Factors) -> tuple[torch.Tensor, ...]:
+    """The tensors that are present, in the order of the fields; the type called with them gives the layer again."""
+    return tuple(tensor for tensor in layer if tensor is not None)
+
+
+def on_device(layer: Layer, device: torch.device) -> Layer:
+    """The layer on a device. Tensors that are there already are not copied."""
+    return type(layer)(*(tensor.to(device) for tensor in tensors_of(layer)))
