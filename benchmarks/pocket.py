@@ -39,8 +39,8 @@ from kamera_agent.runtime.families import load
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.vision.image import Pixels
 from training.bank import Album
-from training.chunks import chunk_of
 from training.decoding import Decoder, Lessons, draw_windows
+from training.gallery import chunk_of
 from training.recipe import EXAM
 
 SEED = 20260623

@@ -42,7 +42,7 @@ from transformers import DynamicCache
 
 from benchmarks.baselines import Figures, Pixels, Prompt, head_of, medians, timed_ms
 from kamera_agent import Kamera, Reply
-from kamera_agent.pocket.model import SMALL, build_model, build_processor
+from kamera_agent.pocket.model import SMALL_SHAPE, build_model, build_processor
 
 QUESTION = "What changed?"
 NUM_KEPT, NUM_PAGES, SEED = 4, 5, 0
@@ -184,7 +184,7 @@ def conditions(num_rounds: int) -> dict[str, Any]:
     """What the figures were measured under."""
     return {
         "model": "Qwen2.5-VL class, seeded random weights",
-        "shape": asdict(SMALL),
+        "shape": asdict(SMALL_SHAPE),
         "dtype": "float32",
         "device": "cpu",
         "cpu": platform.processor() or platform.machine(),

@@ -13,16 +13,16 @@ from torch.nn import functional
 from kamera_agent.pocket.screen import CELL, SHOT_TIMES, Picture, Screen
 from kamera_agent.pocket.style import Looks
 from kamera_agent.pocket.tasks import TASKS, Question, Task, ask
-from kamera_agent.pocket.weights import word_ids
 from kamera_agent.pocket.words import SHOWN
 from kamera_agent.pocket.world import STORIES, Story, World
 from kamera_agent.runtime.families.base import Family
 from training.batch import Batch, Batcher, Lesson, Shown
-from training.chunks import chunk_of
+from training.gallery import chunk_of
 from training.gaze import gaze_loss
 from training.probes import Probes
 from training.recipe import Course
 from training.relations import Relations
+from training.start import word_ids
 
 # The probes read what this many layers made of a cell; the layers above are left to the question.
 PROBED_LAYERS = 3

@@ -12,10 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from kamera_agent.chunk import Chunk
 from kamera_agent.pocket import renderer
-from kamera_agent.pocket.screen import CELL, Picture
+from kamera_agent.pocket.screen import CELL, SHOT_TIMES, Picture
 from kamera_agent.pocket.style import Looks
 from kamera_agent.pocket.world import STORIES, Size, Story, World
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
 PICTURES_A_WINDOW = 4
@@ -42,6 +45,13 @@ def cut(frames: Pixels) -> torch.Tensor:
     split = pixels.unflatten(1, (-1, CELL)).unflatten(0, (-1, CELL))
     cells: torch.Tensor = split.permute(0, 2, 4, 1, 3).flatten(0, 1)
     return cells
+
+
+def chunk_of(family: Family, frames: Pixels, namespace: str = "pocket") -> Chunk:
+    """The chunk of frames [F, H, W, 3] uint8 RGB: one is a screen, two are a shot."""
+    if len(frames) == 1:
+        return family.image_chunk(frames[0], namespace)
+    return family.frames_chunk(Frames(frames, SHOT_TIMES), namespace)
 
 
 def draw_all(pictures: Sequence[Picture]) -> list[Drawn]:

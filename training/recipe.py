@@ -5,10 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kamera_agent.pocket.model import POCKET, Shape
+from kamera_agent.pocket.model import Shape
 from kamera_agent.pocket.style import LOOKS, Looks
 from kamera_agent.pocket.tasks import TASKS, Task
 from kamera_agent.pocket.world import FULL_SIZE, Size, Story
+
+# A visual token is a cell of 56 x 56 pixels.
+POCKET_SHAPE = Shape(
+    hidden=128,
+    intermediate=384,
+    num_layers=5,
+    num_heads=4,
+    num_kv_heads=2,
+    sections=(6, 5, 5),
+    vision_depth=2,
+    vision_hidden=128,
+    vision_heads=4,
+    vision_intermediate=256,
+    initializer_range=0.08,
+    max_positions=4096,
+    patch_size=28,
+    vision_window=56,
+    tied=True,
+)
 
 # Small pictures full of cards: nearly every cell is a lesson.
 DENSE = Size(grids=((4, 4), (5, 4), (4, 5), (6, 3)), min_cards=10, max_cards=12)
@@ -89,7 +108,7 @@ COUNTING_STAGE = Stage(
 )
 
 POCKET_RECIPE = Recipe(
-    POCKET,
+    POCKET_SHAPE,
     LOOKS["train"],
     # Marks are far easier to read than words.
     Gallery(9000, DENSE, ("changes", "links", "links", "changes", "links", "moves"), (448, 64, 96)),

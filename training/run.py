@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.pocket.style import Looks
 from kamera_agent.pocket.tasks import TASKS
-from kamera_agent.pocket.weights import save_checkpoint, word_ids
 from kamera_agent.pocket.words import SHOWN
 from kamera_agent.runtime.families import family_for
 from training.bank import Bank
@@ -20,7 +20,7 @@ from training.frame import Frame, prime
 from training.gallery import Drawn, draw_all, sketch
 from training.reading import Reading
 from training.recipe import Recipe, Stage
-from training.start import hush, spell
+from training.start import hush, spell, word_ids
 from training.study import LossOf, Tell, study
 from training.tower import Tower
 
@@ -54,6 +54,12 @@ def train(recipe: Recipe, folder: Path, seed: int) -> None:
         bank = Bank(tower, gallery, np.random.default_rng((seed, 4)) if recipe.gallery.varied else None)
         _learn_tasks(Decoder(family), Lessons(family, bank), bank, recipe, state, seed, progress)
     save_checkpoint(model, processor, folder)
+
+
+def save_checkpoint(model: Any, processor: Any, folder: Path) -> None:
+    """Write an ordinary Hugging Face checkpoint."""
+    for part in (model, processor.tokenizer, processor.image_processor):
+        part.save_pretrained(folder)
 
 
 def _draw(recipe: Recipe, count: int, rng: np.random.Generator) -> list[Drawn]:

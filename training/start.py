@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from kamera_agent.pocket.tokenizer import SPACE
-from kamera_agent.pocket.weights import word_ids
 from kamera_agent.pocket.words import SHOWN, WORDS
 
 # Share of the usual say of a layer, and length of the embeddings of words that screens show.
@@ -31,3 +31,8 @@ def hush(text: Any) -> None:
     for layer in text.layers:
         layer.self_attn.o_proj.weight.mul_(QUIET)
         layer.mlp.down_proj.weight.mul_(QUIET)
+
+
+def word_ids(tokenizer: Any, words: Iterable[str]) -> torch.Tensor:
+    """Token ids [words] of whole words."""
+    return torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in words])

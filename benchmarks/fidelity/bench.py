@@ -18,7 +18,7 @@ from kamera_agent.runtime.kernels.layers import LayerKV
 from kamera_agent.runtime.kernels.reference import rotate
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.slot_cache import cache_argument
-from training.chunks import chunk_of
+from training.gallery import chunk_of
 
 KV = tuple[LayerKV, ...]
 

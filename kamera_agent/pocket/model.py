@@ -42,7 +42,7 @@ class Shape:
 
 
 # About 60 million parameters, GQA 5 : 1, heads of 64.
-SMALL = Shape(
+SMALL_SHAPE = Shape(
     hidden=640,
     intermediate=2560,
     num_layers=10,
@@ -55,26 +55,6 @@ SMALL = Shape(
 )
 
 
-# The embedded default. A visual token is a cell of 56 x 56 pixels.
-POCKET = Shape(
-    hidden=128,
-    intermediate=384,
-    num_layers=5,
-    num_heads=4,
-    num_kv_heads=2,
-    sections=(6, 5, 5),
-    vision_depth=2,
-    vision_hidden=128,
-    vision_heads=4,
-    vision_intermediate=256,
-    initializer_range=0.08,
-    max_positions=4096,
-    patch_size=28,
-    vision_window=56,
-    tied=True,
-)
-
-
 @dataclass(frozen=True, slots=True)
 class PocketProcessor:
     """What a Hugging Face processor holds, without its need for torchvision."""
@@ -83,13 +63,13 @@ class PocketProcessor:
     image_processor: Qwen2VLImageProcessorPil
 
 
-def build_processor(shape: Shape = SMALL) -> PocketProcessor:
+def build_processor(shape: Shape = SMALL_SHAPE) -> PocketProcessor:
     """The tokenizer and the Qwen-VL image processor with the shape's patch size, its other options by default."""
     return PocketProcessor(build_tokenizer(), Qwen2VLImageProcessorPil(patch_size=shape.patch_size))
 
 
 def build_model(
-    shape: Shape = SMALL,
+    shape: Shape = SMALL_SHAPE,
     *,
     backbone: Backbone = "qwen2_5_vl",
     seed: int = 0,

@@ -14,8 +14,8 @@ import pytest
 from models import TINY
 
 from kamera_agent.pocket.model import build_model, build_processor
-from kamera_agent.pocket.weights import save_checkpoint
 from kamera_agent.vision.sampling import sample_fps
+from training.run import save_checkpoint
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "video_qa"
 NOTEBOOK = "video_qa.ipynb"

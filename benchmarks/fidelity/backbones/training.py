@@ -15,14 +15,13 @@ from benchmarks.fidelity.backbones.models import BACKBONES, build
 from benchmarks.fidelity.backbones.reading import Reading
 from benchmarks.fidelity.backbones.symbols import Symbols
 from benchmarks.fidelity.cores import on_all_cores
-from kamera_agent.pocket.weights import word_ids
 from kamera_agent.pocket.words import SHOWN
 from kamera_agent.runtime.families import family_for
 from kamera_agent.runtime.families.base import Family
 from training.decoding import GAZE_WEIGHT, PROBE_WEIGHT, Decoder, Lessons, draw_windows
 from training.gallery import sketch
 from training.recipe import Course
-from training.start import hush, spell
+from training.start import hush, spell, word_ids
 from training.study import study
 
 SEEDS = (1, 2)

@@ -11,8 +11,8 @@ import torch
 import typer
 
 from kamera_agent.pocket.model import Shape, build_model, build_processor
-from kamera_agent.pocket.weights import save_checkpoint
 from kamera_agent.runtime.families import family_for
+from training.run import save_checkpoint
 from training.schedule import Schedule
 
 from .exam import take_exam

@@ -10,16 +10,15 @@ import torch
 from torch import nn
 
 from kamera_agent import Kamera
-from kamera_agent.pocket.model import POCKET, build_model, build_processor
+from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.pocket.renderer import draw, draw_screen
 from kamera_agent.pocket.screen import Screen
 from kamera_agent.pocket.style import TRAIN_FONTS, TRAIN_THEMES, Looks
 from kamera_agent.pocket.tasks import Question, ask
 from kamera_agent.pocket.world import Size, World, is_held_out
 from kamera_agent.runtime.families import family_for
-from training.chunks import chunk_of
-from training.gallery import cut
-from training.recipe import Course, Gallery, Recipe, Stage
+from training.gallery import chunk_of, cut
+from training.recipe import POCKET_SHAPE, Course, Gallery, Recipe, Stage
 from training.run import train
 from training.study import study
 from training.tower import Tower
@@ -31,7 +30,7 @@ ONE_LOOK = Looks(
 )
 READ = Course(1.0, ONE_TILE, pictures=(1,), batch=20, shares=(0, 1, 0, 0), tasks=("read",))
 SMOKE = Recipe(
-    replace(POCKET, intermediate=128),
+    replace(POCKET_SHAPE, intermediate=128),
     ONE_LOOK,
     Gallery(500, ONE_TILE, ("links",), cells=(128, 0, 0), varied=False),
     read_steps=70,
@@ -97,7 +96,7 @@ def test_a_minute_of_training_reads_one_tile_panels(tmp_path: Path) -> None:
 
 def test_the_tower_in_training_is_hugging_faces() -> None:
     """Whole screens and shots through the real processor and get_image_features."""
-    model, processor = build_model(POCKET), build_processor(POCKET)
+    model, processor = build_model(POCKET_SHAPE), build_processor(POCKET_SHAPE)
     family, tower = family_for(model, processor), Tower(model.model.visual, processor.image_processor)
     source = World(np.random.default_rng(0))
     gallery = [draw(picture) for picture in (*source.window("links", 2), *source.window("moves", 1))]
@@ -109,7 +108,7 @@ def test_the_tower_in_training_is_hugging_faces() -> None:
 
 
 def test_whitened_patches_are_white() -> None:
-    model, processor = build_model(POCKET), build_processor(POCKET)
+    model, processor = build_model(POCKET_SHAPE), build_processor(POCKET_SHAPE)
     tower = Tower(model.model.visual, processor.image_processor)
     patches = torch.cat([tower.patches(cut(draw(p))) for p in World(np.random.default_rng(0)).window("links", 4)])
     tower.whiten(patches)

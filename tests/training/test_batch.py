@@ -9,8 +9,8 @@ from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.pocket.world import World
 from kamera_agent.runtime.families import load
 from training.bank import Album
-from training.chunks import chunk_of
 from training.decoding import Decoder, Lessons
+from training.gallery import chunk_of
 
 
 @torch.no_grad()
