@@ -32,6 +32,73 @@ def test_times_come_from_the_container(tmp_path: Path, codec: str, name: str, ra
         assert clip.duration_s == pytest.approx(20 / rate, abs=0.01)
 
 
+# OpenCV writes MPEG-2 with two B-frames between every two others, which are decoded before them.
+LEVEL_STEP = 12
+
+
+def write_reordered(path: Path, rate: float) -> Path:
+    """Twenty frames, of which most are decoded in another order than they are shown; frame i has level 12·i."""
+    return write_clip(path, range(0, 20 * LEVEL_STEP, LEVEL_STEP), fps=rate, codec="mpg2")
+
+
+def drop_composition_times(path: Path, decode_steps: Sequence[int] | None = None) -> Path:
+    """Leave the frames of an MP4 their decode times alone.
+
+    decode_steps: ticks from each decoded frame to the next, in place of the constant ones; the last is repeated.
+    """
+    data = bytearray(path.read_bytes())
+    # The edit list skips the decoder's delay, which only composition times make visible.
+    edits = data.index(b"edts")
+    data[edits : edits + 4] = b"free"
+    offsets = data.index(b"ctts")
+    if decode_steps is None:
+        data[offsets : offsets + 4] = b"free"
+    else:
+        # Both tables are runs of (number of frames, ticks), so the one for offsets holds decode steps as well.
+        runs = int.from_bytes(data[offsets + 8 : offsets + 12], "big")
+        assert len(decode_steps) == runs
+        table = np.array([(1, step) for step in decode_steps], dtype=">u4")
+        table[-1, 0] = 20 - (runs - 1)
+        old = data.index(b"stts")
+        data[old : old + 4], data[offsets : offsets + 4] = b"free", b"stts"
+        data[offsets + 12 : offsets + 12 + table.nbytes] = table.tobytes()
+    path.write_bytes(data)
+    return path
+
+
+def frame_numbers(frames: Sequence[Pixels]) -> list[int]:
+    return [round(float(pixels.mean()) / LEVEL_STEP) for pixels in frames]
+
+
+@pytest.mark.parametrize("rate", [24.0, 25.0, 29.97, 60.0])
+@pytest.mark.parametrize("container", ["composition times", "decode times", "late decode times"])
+def test_frames_decoded_out_of_order_have_the_times_they_are_shown_at(
+    tmp_path: Path, container: str, rate: float
+) -> None:
+    """1. Reference: a frame's brightness is its number, and its number over the rate its time. 2. Read the clip."""
+    path = write_reordered(tmp_path / ("clip.avi" if container == "late decode times" else "clip.mp4"), rate)
+    if container == "decode times":
+        drop_composition_times(path)
+    times, frames = read(path)
+    assert frame_numbers(frames) == list(range(20))
+    assert times == pytest.approx([i / rate for i in range(20)], abs=1e-4)
+
+
+def test_a_variable_rate_survives_the_loss_of_composition_times(tmp_path: Path) -> None:
+    """1. Reference: frame i is shown at the sum of the steps before it. 2. Read a clip with decode times only.
+
+    The encoder's delay is one frame: packet i + 1 is decoded when frame i is shown. So the clip does not hold
+    the time of the last frame, which the mean frame rate supplies.
+    """
+    path = write_reordered(tmp_path / "clip.mp4", 25.0)
+    steps = [512, 1024, 512, 4096, 256, 512, 2048, 512, 512, 1024, 512, 512, 512]
+    times, frames = read(drop_composition_times(path, [512, *steps]))
+    shown = np.cumsum([0, *steps, *[512] * 5]) / 12800
+    assert frame_numbers(frames) == list(range(20))
+    assert times[:19] == pytest.approx(shown.tolist(), abs=1e-4)
+    assert times[19] > times[18]
+
+
 def test_colours_are_rgb(tmp_path: Path) -> None:
     pure_red_bgr = np.full((48, 64, 3), (0, 0, 255), dtype=np.uint8)
     _, frames = read(write_clip(tmp_path / "red.avi", [pure_red_bgr]))
