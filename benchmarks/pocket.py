@@ -35,7 +35,7 @@ from kamera_agent.pocket.screen import CELL, Picture, Screen
 from kamera_agent.pocket.style import LOOKS
 from kamera_agent.pocket.tasks import TASKS
 from kamera_agent.pocket.weights import WEIGHTS
-from kamera_agent.runtime.families import load
+from kamera_agent.runtime.families import family_for, load
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.vision.image import Pixels
 from training.bank import Album
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--browser", help="a Chromium to draw screens with")
     parser.add_argument("--model", default=str(WEIGHTS), help="folder of a checkpoint that knows the pocket's tasks")
     arguments = parser.parse_args()
-    family = load(arguments.model, device="cpu", dtype="auto", revision=None)
+    family = family_for(*load(arguments.model, device="cpu"))
     accuracy = {look: examine(family, look, arguments.windows, None) for look in LOOKS}
     if arguments.browser:
         accuracy["browser"] = examine(family, "train", arguments.windows, arguments.browser)

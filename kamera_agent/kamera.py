@@ -30,8 +30,8 @@ from kamera_agent.window.window import Window
 class KameraStats:
     """Counters of one Kamera.
 
-    encoder_calls, encoder_avoided: vision-encoder runs made, and those its cache spared.
-    encoder_bytes: encoder outputs kept. pool_bytes: KV pools of all living windows.
+    encoder_calls, encoder_avoided: vision-encoder runs made, and runs that the cache of its outputs avoided.
+    encoder_bytes: size of that cache. pool_bytes: KV pools of all windows in use.
     failed: computed chunks that could not be remembered.
     """
 
@@ -45,23 +45,28 @@ class KameraStats:
 
 
 class Kamera(Closing):
-    """The cache under an agent: a Hugging Face vision-language model whose windows never encode twice.
+    """The cache under an agent: one Hugging Face model whose windows never encode the same pixels twice.
 
-    Use it as a context manager, or call close(): what was computed last is written behind.
+    Use it as a context manager, or call close(): the store writes in the background.
     """
 
     def __init__(
         self, model: Any, processor: Any, store: Store | str | os.PathLike[str] | None = None, **options: Any
     ) -> None:
-        """Take a model and a processor that are loaded already.
+        """Use a model and a processor that are loaded already; for a text model a tokenizer is enough.
 
         store: a folder for the disk tier; None keeps chunks in memory only; a Store is used as it is and stays open.
         options: fields of Settings (rank, fidelity, namespace, ...).
-        Raises SettingError, StoreUnavailableError, UnsupportedModelError or ConventionError.
+        Raises SettingError, StoreUnavailableError, ModelError, UnsupportedModelError or ConventionError.
         """
-        settings = _settings(options)
-        engine = Engine(family_for(model, processor), settings.encoder_cache_bytes)
-        self._set_up(engine, settings, _open(store, settings), owns_store=not isinstance(store, Store))
+        self.settings = _settings(options)
+        self._engine = Engine(family_for(model, processor), self.settings.encoder_cache_bytes)
+        # Opened last: nothing after it can fail and leave it open.
+        self.store = _open(store, self.settings)
+        self._owns_store = self.store is not store
+        self._library = Library(self._engine, self.store, self.settings)
+        self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
+        self._windows_lock = threading.Lock()
 
     @classmethod
     def from_pretrained(
@@ -76,21 +81,19 @@ class Kamera(Closing):
         """Load a checkpoint by hub id or folder; "pocket" is the small model that comes with this package.
 
         device: "auto" takes the first GPU, else the CPU. dtype: "auto" takes the checkpoint's own.
-        store, options and errors as for Kamera(); ModelError when the checkpoint cannot be read.
+        store, options and errors as for Kamera(); ModelError also where the checkpoint cannot be read.
         """
-        settings = _settings(options)
         source = WEIGHTS if model_id == POCKET else model_id
-        # Before the weights are read: a folder that cannot be opened should not cost minutes.
-        opened = _open(store, settings)
+        # Opened before the weights are read: a folder that cannot be opened should not cost minutes.
+        opened = _open(store, _settings(options))
         try:
-            family = load(os.fspath(source), device=device, dtype=dtype, revision=revision)
-            engine = Engine(family, settings.encoder_cache_bytes)
+            checkpoint = load(os.fspath(source), device=device, dtype=dtype, revision=revision)
+            kamera = cls(*checkpoint, opened, **options)
         except BaseException:
-            if not isinstance(store, Store):
+            if opened is not store:
                 opened.close()
             raise
-        kamera = cls.__new__(cls)
-        kamera._set_up(engine, settings, opened, owns_store=not isinstance(store, Store))
+        kamera._owns_store = opened is not store
         return kamera
 
     @classmethod
@@ -102,27 +105,18 @@ class Kamera(Closing):
         """
         return cls.from_pretrained(POCKET, store, **options)
 
-    def _set_up(self, engine: Engine, settings: Settings, store: Store, *, owns_store: bool) -> None:
-        self.settings = settings
-        self.store = store
-        self._owns_store = owns_store
-        self._engine = engine
-        self._library = Library(engine, store, settings)
-        self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
-        self._windows_lock = threading.Lock()
-
     @property
     def family(self) -> Family:
-        """What serves the model's backbone: the model, its processors, its chat format."""
+        """The model, its processors and its chat format, as the family of its backbone serves them."""
         return self._engine.family
 
     @property
     def rope_errors(self) -> tuple[float, ...]:
-        """Per layer the relative error of keys rotated here against the model's own, as measured at load."""
+        """Relative error per layer of keys rotated here against the model's own, measured at load."""
         return self._engine.rope_errors
 
     def window(self, system: str | None = None) -> Window:
-        """A new, empty window. system: the system prompt; None takes that of the model's chat template."""
+        """A new, empty window. system: the system prompt; None takes the default of the model's chat template."""
         prompt = self._engine.family.chat.default_system if system is None else system
         window = Window(self._engine, self._library, self.settings, prompt)
         with self._windows_lock:

@@ -12,7 +12,7 @@ from benchmarks.fidelity.methods import METHODS, PLAIN_METHODS
 from benchmarks.fidelity.metric import column_weights
 from benchmarks.fidelity.run import Result, Subject, run_case
 from kamera_agent.runtime.engine import Engine
-from kamera_agent.runtime.families import load
+from kamera_agent.runtime.families import family_for, load
 
 ENCODER_BYTES = 1 << 26
 
@@ -24,7 +24,7 @@ def subject_for(model: str) -> Subject:
     """What this process measures: the checkpoint in a folder, or a trained backbone there."""
     if is_backbone(Path(model)):
         return Subject(StemBench(Engine(load_backbone(Path(model)), ENCODER_BYTES), GROUND), PLAIN_METHODS, None)
-    bench = Bench(Engine(load(model, device="cpu", dtype="auto", revision=None), ENCODER_BYTES))
+    bench = Bench(Engine(family_for(*load(model, device="cpu")), ENCODER_BYTES))
     return Subject(bench, METHODS, column_weights(bench))
 
 

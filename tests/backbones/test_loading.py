@@ -11,6 +11,7 @@ from rows import Row, rows
 from transformers import AutoConfig, Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
 
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni
+from benchmarks.backbones.zoo.text_only import text_only
 from kamera_agent import Kamera, ModelError
 
 # Their image processors come for torchvision only.
@@ -61,3 +62,18 @@ def test_thinker_of_a_whole(tmp_path: Path) -> None:
         window.add_image(IMAGE)
         reference = Talk(thinker, processor).say("user", IMAGE, QUESTION).logits()
         assert max_error(reference, window.logits(QUESTION)) <= 1e-4
+
+
+def test_a_tokenizer_is_enough_without_eyes() -> None:
+    model, processor = text_only("llama", torch.float32)
+    with Kamera(model, processor) as whole, Kamera(model, processor.tokenizer) as kamera:
+        keys = {one.family.document_chunk("rent 5, tax 7", "default").key for one in (whole, kamera)}
+        assert len(keys) == 1
+        windows = whole.window(), kamera.window()
+        assert torch.equal(*(window.logits(QUESTION) for window in windows))
+
+
+def test_a_tokenizer_is_not_enough_with_eyes() -> None:
+    model, processor = qwen2_5_omni(torch.float32)
+    with pytest.raises(ModelError, match=r"has no image_processor. Pass what AutoProcessor"):
+        Kamera(model, processor.tokenizer)

@@ -15,13 +15,13 @@ from kamera_agent.chunk import TextRun
 from kamera_agent.pocket.tasks import TASKS
 from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.runtime.engine import Engine
-from kamera_agent.runtime.families import load
+from kamera_agent.runtime.families import family_for, load
 from kamera_agent.runtime.kernels.layers import LayerKV
 
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
-    return Bench(Engine(load(str(WEIGHTS), device="cpu", dtype="auto", revision=None), 1 << 26))
+    return Bench(Engine(family_for(*load(str(WEIGHTS), device="cpu")), 1 << 26))
 
 
 def kv(seed: int, num_tokens: int = 6) -> tuple[LayerKV, ...]:

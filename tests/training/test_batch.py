@@ -7,7 +7,7 @@ from huggingface import Conversation, image_patches
 from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.pocket.world import World
-from kamera_agent.runtime.families import load
+from kamera_agent.runtime.families import family_for, load
 from training.bank import Album
 from training.decoding import Decoder, Lessons
 from training.gallery import chunk_of
@@ -16,7 +16,7 @@ from training.gallery import chunk_of
 @torch.no_grad()
 def test_every_question_is_answered_as_if_it_stood_alone_or_in_its_row() -> None:
     """Two windows of two screens, all their questions: positions, masks and features in one go."""
-    family = load(str(WEIGHTS), device="cpu", dtype="auto", revision=None)
+    family = family_for(*load(str(WEIGHTS), device="cpu"))
     world = World(np.random.default_rng(5))
     windows = [world.window("links", 2), world.window("changes", 2)]
     frames = [[draw(picture) for picture in window] for window in windows]
@@ -53,7 +53,7 @@ def test_every_question_is_answered_as_if_it_stood_alone_or_in_its_row() -> None
 
 @torch.no_grad()
 def test_windows_are_asked_the_tasks_of_their_course() -> None:
-    family = load(str(WEIGHTS), device="cpu", dtype="auto", revision=None)
+    family = family_for(*load(str(WEIGHTS), device="cpu"))
     window = World(np.random.default_rng(5)).window("links", 2)
     num_cells = sum(picture.columns * picture.rows for picture in window)
     lessons = Lessons(family, Album([window], torch.zeros(num_cells, 128)))

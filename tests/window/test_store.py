@@ -7,10 +7,20 @@ import pytest
 import torch
 from huggingface import Conversation
 from models import TINY, MakeKamera, max_error, screenshot
+from transformers import AutoConfig
 
-from kamera_agent import Kamera
+from kamera_agent import (
+    ConventionError,
+    Kamera,
+    KameraError,
+    ModelError,
+    StoreClosedError,
+    UnsupportedModelError,
+)
 from kamera_agent.pocket.model import PocketProcessor, build_model, build_processor
 from kamera_agent.runtime.families import family_for
+from kamera_agent.store.memory import MemoryStore
+from kamera_agent.store.tiered import TieredStore
 from kamera_agent.vision.frames import stack_frames
 
 NUM_IMAGES = 3
@@ -170,3 +180,47 @@ def test_checkpoint_loads_by_its_folder(tmp_path: Path, expected: torch.Tensor) 
             logits, origins = ask(kamera)
             assert origins == {origin}
             assert max_error(expected, logits) <= 1e-3
+
+
+@pytest.mark.parametrize("reason", ["no checkpoint", "a model that no family serves", "rounded frequencies"])
+def test_a_store_is_closed_when_loading_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    """One that was opened for the Kamera is closed again; one that was passed in stays open."""
+    error: type[KameraError] = ModelError
+    if reason == "a model that no family serves":
+        AutoConfig.for_model("gpt2").save_pretrained(tmp_path / "checkpoint")
+        error = UnsupportedModelError
+    if reason == "rounded frequencies":
+        model = build_model(TINY).to(torch.bfloat16)
+        monkeypatch.setattr("kamera_agent.kamera.load", lambda *args, **options: (model, build_processor()))
+        error = ConventionError
+    opened = open_stores(monkeypatch)
+    with pytest.raises(error):
+        Kamera.from_pretrained(tmp_path / "checkpoint", store=tmp_path / "store")
+    with pytest.raises(StoreClosedError):
+        opened[0].stats()
+    mine = MemoryStore(1 << 20)
+    with pytest.raises(error):
+        Kamera.from_pretrained(tmp_path / "checkpoint", store=mine)
+    mine.stats()
+
+
+def test_a_loaded_kamera_closes_the_store_it_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, mine = open_stores(monkeypatch), MemoryStore(1 << 20)
+    for store in (tmp_path / "store", mine):
+        Kamera.pocket(store).close()
+    with pytest.raises(StoreClosedError):
+        opened[0].stats()
+    mine.stats()
+
+
+def open_stores(monkeypatch: pytest.MonkeyPatch) -> list[TieredStore]:
+    """Every tiered store that is opened from here on."""
+    opened: list[TieredStore] = []
+    build = TieredStore.__init__
+
+    def noted(self: TieredStore, *args: Any, **options: Any) -> None:
+        build(self, *args, **options)
+        opened.append(self)
+
+    monkeypatch.setattr(TieredStore, "__init__", noted)
+    return opened

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,17 +39,22 @@ class Meter:
     """
 
     def __init__(self, store: Path) -> None:
-        self.family = load(str(WEIGHTS), device="cpu", dtype="auto", revision=None)
+        self._checkpoint = load(str(WEIGHTS), device="cpu")
         self._pictures = sketch()
         self._media = {name: draw(picture) for name, picture in self._pictures.items()}
-        self._kamera = Kamera(self.family.model, self.family.processors, store, namespace=NAMESPACE)
-        self._prefix = Kamera(self.family.model, self.family.processors, fidelity="exact")
+        self._kamera = Kamera(*self._checkpoint, store, namespace=NAMESPACE)
+        self._prefix = Kamera(*self._checkpoint, fidelity="exact")
         self._window, self._prefix_window = self._kamera.window(), self._prefix.window()
+
+    @property
+    def model(self) -> Any:
+        """The model that is measured."""
+        return self._checkpoint.model
 
     def warm_up(self) -> None:
         """Pay what first calls cost, with noise of the trace's sizes, in a window and a store of its own."""
         noise = [_noise_like(self._media[name]) for name in ("page1", "yard1")]
-        with Kamera(self.family.model, self.family.processors) as kamera:
+        with Kamera(*self._checkpoint) as kamera:
             window = kamera.window()
             for contents in (noise, [], noise):
                 _answer(kamera, window, contents, "Ready?")
@@ -99,7 +104,7 @@ class Meter:
 
     def _blind(self, turn: Turn, question: str) -> str:
         """What is answered over chunks that were all computed alone, rotated to their places and not patched."""
-        with Kamera(self.family.model, self.family.processors, fidelity="blind") as kamera:
+        with Kamera(*self._checkpoint, fidelity="blind") as kamera:
             for name in turn.window:
                 alone = kamera.window()
                 alone.sync([self._media[name]])
@@ -117,7 +122,7 @@ class Meter:
         full = self._window.reference_logits()
         full_ms = 1e3 * (perf_counter() - start)
         # The KV behind the reply's first token is still in the pool; only the opening of its turn runs again.
-        return full_ms, self.family.tokens.decode([int(full.argmax())]), divergence(full, self._window.logits())
+        return full_ms, self._kamera.family.tokens.decode([int(full.argmax())]), divergence(full, self._window.logits())
 
 
 def divergence(full: torch.Tensor, ours: torch.Tensor) -> float:

@@ -21,7 +21,6 @@ from kamera_agent.cli.demo.meter import Meter
 from kamera_agent.cli.demo.trace import TRACE
 from kamera_agent.config import DEFAULT_RANK
 from kamera_agent.pocket.weights import POCKET
-from kamera_agent.runtime.families.base import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +36,19 @@ class Part:
 def play(part: Part) -> Iterator[dict[str, Any]]:
     """The conditions, then the turns as they are measured."""
     with closing(Meter(Path(part.store))) as meter:
-        yield _conditions(meter.family)
+        yield _conditions(meter.model)
         meter.warm_up()
         for index in range(part.first, part.stop):
             yield asdict(meter.measure(TRACE[index], number=index + 1, process=part.process))
 
 
-def _conditions(family: Family) -> dict[str, Any]:
+def _conditions(model: Any) -> dict[str, Any]:
     return {
-        "model": type(family.model).__name__,
-        "num_parameters": sum(parameter.numel() for parameter in family.model.parameters()),
+        "model": type(model).__name__,
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights": POCKET,
-        "dtype": str(family.model.dtype).removeprefix("torch."),
-        "device": family.model.device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
         "num_threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "rank": DEFAULT_RANK,

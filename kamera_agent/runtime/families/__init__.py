@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig
@@ -23,7 +23,7 @@ from kamera_agent.runtime.families.ovis2 import Ovis2
 from kamera_agent.runtime.families.paddleocr_vl import PaddleOcrVL
 from kamera_agent.runtime.families.phi4_multimodal import Phi4Multimodal
 from kamera_agent.runtime.families.pixtral import Mistral3
-from kamera_agent.runtime.families.processors import Processors
+from kamera_agent.runtime.families.processors import take_parts
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.qwen3_vl import Qwen3VL
@@ -53,24 +53,30 @@ FAMILIES: tuple[type[Family], ...] = (
 )
 
 
+class Checkpoint(NamedTuple):
+    """A loaded model and what prepares its inputs, as family_for takes them."""
+
+    model: Any
+    processor: Any
+
+
 def family_for(model: Any, processor: Any) -> Family:
     """The family of a loaded model.
 
     processor: a Hugging Face processor, or any object with `tokenizer` and, for a model with eyes, `image_processor`
-    (`video_processor` is used where it is there).
+    (`video_processor` is used if present). For a model without eyes a tokenizer is enough.
     A kind of attention that takes no 4-D mask is switched to sdpa, with a warning.
-    Raises UnsupportedModelError for a model that no family knows or that cannot be served exactly.
+    Raises UnsupportedModelError for a model that no family knows or that cannot be served exactly, ModelError for a
+    processor without a part that the model needs.
     """
     config = getattr(model, "config", None)
     if config is not None:
         check_config(config)
     family = find_family(getattr(config, "model_type", type(model).__name__))
     needed = ("tokenizer", "image_processor") if family.has_eyes else ("tokenizer",)
-    if missing := [name for name in needed if not hasattr(processor, name)]:
-        raise ModelError(f"The processor {type(processor).__name__} has no {' and no '.join(missing)}.")
+    processors = take_parts(processor, *needed)
     model.eval()
-    eyes, video = (getattr(processor, name, None) for name in ("image_processor", "video_processor"))
-    served = family(model, Processors(processor.tokenizer, eyes, video, processor))
+    served = family(model, processors)
     check_model(model)
     take_masks(model)
     return served
@@ -85,13 +91,15 @@ def find_family(model_type: str) -> type[Family]:
     raise UnsupportedModelError(f"No family serves the model type {model_type!r}; supported are {known}.")
 
 
-def load(model_id: str, *, device: str, dtype: str | torch.dtype, revision: str | None) -> Family:
-    """Load a checkpoint by hub id or folder and give its family.
+def load(
+    model_id: str, *, device: str = "auto", dtype: str | torch.dtype = "auto", revision: str | None = None
+) -> Checkpoint:
+    """Load a checkpoint by hub id or folder.
 
     device: "auto" takes the first GPU, else the CPU. dtype: "auto" takes the checkpoint's own.
-    Raises UnsupportedModelError before the weights are read, ModelError when they cannot be.
+    Raises UnsupportedModelError before the weights are read, ModelError if they cannot be.
     """
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         config = AutoConfig.from_pretrained(model_id, revision=revision)
         check_config(config)
@@ -102,4 +110,4 @@ def load(model_id: str, *, device: str, dtype: str | torch.dtype, revision: str 
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"Cannot load {model_id!r}: {error}") from error
-    return family_for(model.to(where), processor)
+    return Checkpoint(model.to(target), processor)

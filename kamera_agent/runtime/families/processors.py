@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from transformers import AutoTokenizer, ProcessorMixin
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
 # Not from the top level: before transformers 5.24 the name there is a dummy where torchvision is missing.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
@@ -24,6 +24,25 @@ class Processors(NamedTuple):
     image_processor: Any
     video_processor: Any
     whole: Any = None
+
+
+def take_parts(processor: Any, *needed: str) -> Processors:
+    """The parts of a processor, of any object that has them as attributes, or of a tokenizer alone.
+
+    Raises ModelError, naming the parts, where a needed one is missing.
+    """
+    if isinstance(processor, PreTrainedTokenizerBase):
+        parts = Processors(processor, None, None)
+    else:
+        names = ("tokenizer", "image_processor", "video_processor")
+        tokenizer, image, video = (getattr(processor, name, None) for name in names)
+        parts = Processors(tokenizer, image, video, processor)
+    if missing := [name for name in needed if getattr(parts, name) is None]:
+        raise ModelError(
+            f"{type(processor).__name__} has no {' and no '.join(missing)}. Pass what AutoProcessor.from_pretrained() "
+            "gives for the checkpoint."
+        )
+    return parts
 
 
 def load_parts(model_id: str, revision: str | None) -> Processors:

@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import InputError
 from kamera_agent.runtime.families.base import Family
-from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
@@ -36,7 +35,7 @@ class TextOnly(Family):
 
     @classmethod
     def load_processor(cls, model_id: str, revision: str | None) -> Any:
-        return Processors(AutoTokenizer.from_pretrained(model_id, revision=revision), None, None)
+        return AutoTokenizer.from_pretrained(model_id, revision=revision)
 
     def find_decoder(self) -> Any:
         return self.model.model
