@@ -49,7 +49,7 @@ CONFINED = {
     "triton": ("runtime/kernels/",),
     "llguidance": ("turns/grammar.py",),
     "langchain": ("agent/",),
-    "langchain_core": ("agent/", "turns/"),
+    "langchain_core": ("agent/",),
     "langgraph": ("agent/",),
     "prometheus_client": ("telemetry/metrics.py",),
     "opentelemetry": ("telemetry/spans.py",),

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import Field
+from pydantic import ConfigDict, Field, PrivateAttr
 
-from kamera_agent.agent.lifecycle import Lifecycle
-from kamera_agent.agent.messages import last_chunk, make_message
-from kamera_agent.agent.structured import make_format, read_format, read_with, titled
+from kamera_agent.agent.messages import last_chunk, make_message, read_message
+from kamera_agent.agent.structured import make_format, read_with, titled
+from kamera_agent.closing import Closing
 from kamera_agent.errors import InputError
-from kamera_agent.telemetry.drift import Witness
-from kamera_agent.telemetry.spans import answer_span
+from kamera_agent.kamera import Kamera
+from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import Trace
-from kamera_agent.turns.record import make_record
+from kamera_agent.turns.chat import Chat, Limits, Request
+from kamera_agent.turns.grammar import read_format
+from kamera_agent.turns.source import choose_source, written_down
 from kamera_agent.turns.tool_calls import certain, read_choice
-from kamera_agent.turns.transcript import transcribe
 from kamera_agent.vision.image import decode_image
-from kamera_agent.window.reply import Reply, ReplyStream
-from kamera_agent.window.sampler import Constraint
-from kamera_agent.window.window import Window
+from kamera_agent.window.sampler import SamplingOptions
 
 Method = Literal["function_calling", "json_schema", "json_mode"]
 
@@ -37,7 +36,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "seed")
 OPTIONS = (*SAMPLING, "max_tokens", "conversation", "response_format")
 
 
-class ChatKamera(Lifecycle):
+class ChatKamera(BaseChatModel, Closing):
     """Messages in, a message out; what did not change since the last call is not computed again.
 
     An agent may edit its message list as it likes: drop screenshots, bring them back, put a stub in their place. Every
@@ -58,13 +57,56 @@ class ChatKamera(Lifecycle):
     to end. max_conversations, max_bytes: bounds on live windows; what goes can be recalled from the store.
     """
 
+    # Older versions of pydantic warn of model_kwargs unless protected_namespaces is empty.
+    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+
+    kamera: Kamera | None = Field(default=None, exclude=True, repr=False)
+    model: str | None = None
+    model_kwargs: dict[str, Any] = Field(default={})
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
     stop: list[str] | None = None
+    max_string: int | None = None
+    max_conversations: int = 8
+    max_bytes: int = 8 << 30
+    metrics: Metrics | None = Field(default=None, exclude=True, repr=False)
     trace: Trace | None = Field(default=None, exclude=True, repr=False)
+
+    _chat: Chat = PrivateAttr()
+
+    # Type checkers keep the signature that pydantic gives the class.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            """Raises InputError for both a model and a Kamera, and for neither; SettingError for wrong model_kwargs."""
+            # Not in a validator: pydantic would turn these errors into a ValidationError.
+            super().__init__(**choose_source(fields))
+
+    def model_post_init(self, context: Any) -> None:
+        """Make the chat. Nothing is loaded."""
+        super().model_post_init(context)
+        limits = Limits(self.max_conversations, self.max_bytes, self.max_string)
+        self._chat = Chat(self.kamera, self.model, self.model_kwargs, limits, metrics=self.metrics, trace=self.trace)
+
+    def open(self) -> Kamera:
+        """Load the model now, if it is not loaded yet, and return the Kamera that answers.
+
+        Raises ModelError for a model that cannot be loaded, SettingError where another chat model has loaded it with
+        other options, and StoreClosedError after close().
+        """
+        return self._chat.open().kamera
+
+    def close(self) -> None:
+        """Release the windows and the loaded models. Idempotent. A Kamera that was passed in stays open."""
+        self._chat.close()
+
+    @property
+    def model_name(self) -> str:
+        """Id or folder of the checkpoint, or "pocket"."""
+        return self._chat.model_name
 
     @property
     def _llm_type(self) -> str:
@@ -74,6 +116,20 @@ class ChatKamera(Lifecycle):
     def _identifying_params(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in ("max_tokens", *SAMPLING)}
         return {"model_name": self.model_name, **options}
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """True: dumpd and dumps write the model and the options, but no Kamera, trace, metrics or open store."""
+        return True
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """The model and its options, also where a Kamera was passed in."""
+        return {"model": self.model_name, "model_kwargs": written_down(self._chat.options)}
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """As LangChain does. A model without a name cannot be loaded again and is marked so."""
+        return super().to_json() if self.model_name else self.to_json_not_implemented()
 
     def count_image_tokens(self, image: bytes) -> int:
         """Tokens that an encoded image takes. Raises ImageError."""
@@ -136,9 +192,9 @@ class ChatKamera(Lifecycle):
         model: str | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        chat = self._over(model)
-        with chat._answering(messages, stop, run_manager, **kwargs) as answer:
-            message = make_message(answer.finish(), chat.model_name)
+        chat = self._chat.over(model)
+        with chat.answer(self._request(messages, stop, run_manager, **kwargs)) as stream:
+            message = make_message(stream.finish(), chat.model_name)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -150,18 +206,17 @@ class ChatKamera(Lifecycle):
         model: str | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        chat, said, num_sent = self._over(model), "", 0
-        with chat._answering(messages, stop, run_manager, **kwargs) as answer:
-            for text in answer:
-                said += text
-                if piece := certain(said)[num_sent:]:
-                    num_sent += len(piece)
-                    yield _tell(AIMessageChunk(content=piece), run_manager)
-            last = make_message(answer.reply, chat.model_name)
-        yield _tell(last_chunk(last, num_sent), run_manager)
+        chat, text, num_sent = self._chat.over(model), "", 0
+        with chat.answer(self._request(messages, stop, run_manager, **kwargs)) as stream:
+            for piece in stream:
+                text += piece
+                if new := certain(text)[num_sent:]:
+                    num_sent += len(new)
+                    yield _tell(AIMessageChunk(content=new), run_manager)
+            message = make_message(stream.reply, chat.model_name)
+        yield _tell(last_chunk(message, num_sent), run_manager)
 
-    @contextmanager
-    def _answering(
+    def _request(
         self,
         messages: Sequence[BaseMessage],
         stop: Sequence[str] | None,
@@ -170,55 +225,24 @@ class ChatKamera(Lifecycle):
         tools: Sequence[dict[str, Any]] = (),
         tool_choice: str | None = None,
         conversation: str | None = None,
-        response_format: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> Iterator[ReplyStream]:
-        """The stream of an answer over the conversation's window, which is held as long."""
-        tools = () if tool_choice == "none" else tools
-        sampling = {name: options.pop(name, getattr(self, name)) for name in SAMPLING}
-        max_new_tokens = options.pop("max_tokens", self.max_tokens)
-        if options:
-            raise InputError(f"Unknown options {sorted(options)}; use {['model', *OPTIONS]}.")
-        live = self._serving.open()
-        transcript = transcribe(live.kamera.family, messages, tools)
-        schema = read_format(response_format) if response_format else None
-        constraint: Constraint | None = (
-            live.grammars.forced(tools, tool_choice) if schema is None else live.grammars.json(schema)
-        )
+        response_format: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+        **sampling: Any,
+    ) -> Request:
+        if unknown := sorted(set(sampling) - set(SAMPLING)):
+            raise InputError(f"Unknown options {unknown}; use {['model', *OPTIONS]}.")
         thread = (run_manager.metadata or {}).get(THREAD) if run_manager else None
-        conversation_id = str(conversation or thread or "")
-        with answer_span(self.model_name, conversation_id) as span, live.conversations.hold(conversation_id) as window:
-            window.sync(transcript.contents, transcript.system)
-            stop_words = stop or self.stop or ()
-            witness = None
-            if self.trace and self.trace.drift_is_due():
-                witness = constraint = Witness(window.reference_logits(), constraint)
-            stream = window.stream(max_new_tokens=max_new_tokens, stop=stop_words, constraint=constraint, **sampling)
-            with ReplyStream(self._noted(stream, window, conversation_id, span, witness)) as noted:
-                yield noted
-
-    def _noted(
-        self,
-        stream: ReplyStream,
-        window: Window,
-        conversation_id: str,
-        span: Callable[[Reply], None],
-        witness: Witness | None,
-    ) -> Generator[str, None, Reply]:
-        """The stream, whose reply is told to whoever wants to know of it."""
-        with stream:
-            yield from stream
-        reply = stream.reply
-        span(reply)
-        if self.metrics:
-            self.metrics.observe(reply, self.model_name)
-        if self.trace:
-            drift = witness.measure() if witness else None
-            thumbnails = self.trace.thumbnails
-            self.trace.write(
-                make_record(reply, window, conversation_id, self.model_name, thumbnails=thumbnails, drift=drift)
-            )
-        return reply
+        defaults = {name: getattr(self, name) for name in SAMPLING}
+        return Request(
+            [read_message(message) for message in messages],
+            conversation=str(conversation or thread or ""),
+            tools=tools,
+            tool_choice=tool_choice,
+            schema=read_format(response_format) if response_format else None,
+            max_tokens=self.max_tokens if max_tokens is None else max_tokens,
+            stop=stop or self.stop or (),
+            sampling=cast(SamplingOptions, defaults | sampling),
+        )
 
 
 def _tell(message: AIMessageChunk, run_manager: CallbackManagerForLLMRun | None) -> ChatGenerationChunk:

@@ -1,31 +1,108 @@
-"""From replies to LangChain messages, whole or in chunks."""
+"""LangChain messages to the messages of turns/, and replies back to LangChain messages, whole or in chunks."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import get_args
+from typing import Any, get_args
+from uuid import uuid4
 
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
-from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 
-from kamera_agent.turns.tool_calls import take_apart
-from kamera_agent.turns.transcript import METADATA, SAID
+from kamera_agent.errors import InputError
+from kamera_agent.turns.message import Message, ToolCall
+from kamera_agent.turns.tool_calls import parse_reply
 from kamera_agent.window.plan import Origin
 from kamera_agent.window.reply import Reply
 
+# response_metadata["kamera"]["said"] holds the generated text where it is more than the content of the message.
+METADATA, SAID = "kamera", "said"
+
+
+def read_message(message: BaseMessage) -> Message:
+    """Translate a LangChain message.
+
+    Raises InputError for a kind of message or block that cannot be shown to the model.
+    """
+    parts = tuple(_parts(message))
+    match message:
+        case AIMessage():
+            calls = tuple(ToolCall(call["name"], call["args"]) for call in message.tool_calls)
+            return Message("assistant", parts, calls, verbatim=message.response_metadata.get(METADATA, {}).get(SAID))
+        case SystemMessage():
+            return Message("system", parts)
+        case HumanMessage():
+            return Message("user", parts)
+        case ToolMessage():
+            return Message("tool", parts, call_id=message.tool_call_id)
+        case ChatMessage():
+            return Message(message.role, parts)
+        case _:
+            raise InputError(
+                f"Cannot show a {type(message).__name__} to the model; use system, human, AI and tool messages."
+            )
+
+
+def _parts(message: BaseMessage) -> Iterator[str | bytes]:
+    """Texts and encoded images of a message, in order."""
+    for block in message.content_blocks:
+        match block["type"]:
+            case "text":
+                yield block["text"]
+            case "image":
+                yield pixels_of(block)
+            case "tool_call" | "tool_call_chunk" | "invalid_tool_call" | "reasoning":
+                continue
+            # Other providers' forms of calls and thoughts. The calls are in message.tool_calls as well.
+            case "non_standard" if block["value"].get("type") in ("tool_use", "thinking", "redacted_thinking"):
+                continue
+            case "file":
+                raise InputError(
+                    f"Cannot show a file ({block.get('mime_type', 'of unknown type')}) to the model; use text and "
+                    "image blocks. The pages of a document can be sent as images."
+                )
+            case kind:
+                raise InputError(f"Cannot show a block of type {kind!r} to the model; use text and image blocks.")
+
+
+def pixels_of(block: Mapping[str, Any]) -> bytes:
+    """The encoded image of an image block. Raises InputError where the block does not hold its data."""
+    if "base64" not in block:
+        place = block.get("url") or block.get("file_id")
+        raise InputError(
+            f"An image comes as base64 data; nothing is fetched from {place!r}. Read it and send its bytes."
+        )
+    try:
+        return base64.b64decode(block["base64"], validate=True)
+    except binascii.Error as error:
+        raise InputError(f"The base64 data of an image cannot be decoded: {error}.") from error
+
 
 def make_message(reply: Reply, model_name: str) -> AIMessage:
-    """A reply with its calls, what it cost, and what it rested on."""
-    said, usage = take_apart(reply.text), reply.usage
+    """The message of a reply: content, calls, usage, and the origins and timings of the answer."""
+    parsed, usage = parse_reply(reply.text), reply.usage
     origins = {name: getattr(usage, f"tokens_{name}") for name in get_args(Origin)}
     total = sum(origins.values())
-    more = {"origins": origins, "timings": asdict(reply.timings)}
+    details = {"origins": origins, "timings": asdict(reply.timings)}
     return AIMessage(
-        content=said.content,
-        tool_calls=said.calls,
-        invalid_tool_calls=said.invalid,
+        content=parsed.content,
+        tool_calls=[tool_call(name=call.name, args=dict(call.arguments), id=_call_id()) for call in parsed.calls],
+        invalid_tool_calls=[
+            invalid_tool_call(name=None, args=call.text, id=_call_id(), error=call.error) for call in parsed.broken
+        ],
         usage_metadata=UsageMetadata(
             input_tokens=total,
             output_tokens=usage.tokens_generated,
@@ -37,13 +114,17 @@ def make_message(reply: Reply, model_name: str) -> AIMessage:
         response_metadata={
             "model_name": model_name,
             "finish_reason": reply.finish_reason,
-            METADATA: more if said.content == reply.text else {**more, SAID: reply.text},
+            METADATA: details if parsed.content == reply.text else {**details, SAID: reply.text},
         },
     )
 
 
+def _call_id() -> str:
+    return f"call_{uuid4().hex}"
+
+
 def last_chunk(message: AIMessage, num_sent: int) -> AIMessageChunk:
-    """The last chunk of a stream: what is left of the text, the calls, and what it cost."""
+    """The last chunk of a stream: the rest of the content, the calls, and the usage."""
     calls = [
         tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
         for index, call in enumerate(message.tool_calls)

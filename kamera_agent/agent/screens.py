@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from PIL import Image
 
+from kamera_agent.agent.messages import pixels_of
 from kamera_agent.agent.pixels import PREFIX, PixelFolder
-from kamera_agent.turns.transcript import pixels_of
 
 CAPTION = 80
 # What the tool is called, and its messages; their artifact holds the steps.

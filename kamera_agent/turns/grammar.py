@@ -1,4 +1,4 @@
-"""What a reply may say: JSON of a schema, or a call of one of some tools. Enforced by llguidance."""
+"""Constraints on a reply: JSON of a schema, or a call of one of several tools. Enforced by llguidance."""
 
 from __future__ import annotations
 
@@ -16,23 +16,54 @@ from kamera_agent.errors import InputError
 
 Schema = Mapping[str, Any]
 
-# Without it a small model may write blanks for ever.
+# Without it a small model may write blanks without end.
 COMPACT = {"x-guidance": {"whitespace_flexible": False}}
 
-
+# Keywords that bound a number, the names of properties, and a string.
 BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"}
 NAMES = {"patternProperties", "propertyNames"}
 FORMS = {"maxLength", "pattern", "format", "enum", "const"}
-# Numbers that every JSON reader keeps (RFC 7493), with few decimals: a small model may write digits for ever.
+# Numbers that every JSON reader keeps (RFC 7493), with few decimals: a small model may write digits without end.
 LARGEST = 2**53 - 1
 STEP = 1e-6
+
+# The schema of any object. Its values are spelled out so that each can be given a bound.
+OBJECT: dict[str, Any] = {
+    "$ref": "#/$defs/object",
+    "$defs": {
+        "object": {"type": "object", "additionalProperties": {"$ref": "#/$defs/value"}},
+        "value": {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "number"},
+                {"type": "boolean"},
+                {"type": "null"},
+                {"type": "array", "items": {"$ref": "#/$defs/value"}},
+                {"$ref": "#/$defs/object"},
+            ]
+        },
+    },
+}
+
+
+def read_format(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The schema of a response_format, which is in OpenAI's envelope or a bare schema. None where any text will do."""
+    match response_format:
+        case {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return OBJECT
+        case {"json_schema": {"schema": schema}}:
+            return dict(schema)
+        case _:
+            return response_format
 
 
 class Grammars:
     """Makes constraints over one tokenizer."""
 
     def __init__(self, tokenizer: Any, max_string: int | None = None) -> None:
-        """max_string: characters of a string where the schema sets no bound."""
+        """max_string: characters of a string where the schema sets no bound; None sets none."""
         self._hugging_face = tokenizer
         self._max_string = max_string
 
@@ -41,13 +72,13 @@ class Grammars:
         return from_tokenizer(self._hugging_face, eos_token=self._hugging_face.eos_token_id)
 
     def json(self, schema: Schema) -> Matcher:
-        """A constraint to JSON of a schema. Raises InputError for one that cannot be enforced."""
+        """A constraint to JSON of a schema. Raises InputError for a schema that cannot be enforced."""
         return self._matcher(LLMatcher.grammar_from_json_schema(json.dumps({**self._bounded(schema), **COMPACT})))
 
     def forced(self, tools: Sequence[Schema], tool_choice: str | None) -> Matcher | None:
-        """A constraint to the call that a choice forces: of a tool by its name, or of "any"; None where it forces none.
+        """A constraint to the call that tool_choice forces: of the named tool, or of any; None where it forces none.
 
-        Raises InputError for a choice of no tool.
+        Raises InputError for the name of an unknown tool.
         """
         if tool_choice in (None, "auto", "none"):
             return None
@@ -58,11 +89,11 @@ class Grammars:
         return self.calls(named)
 
     def calls(self, tools: Sequence[Schema]) -> Matcher:
-        """A constraint to a call of one of some tools, as OpenAI describes them, in the Hermes form.
+        """A constraint to a call of one of these tools, in the Hermes form. tools: in OpenAI's form.
 
         Raises InputError for a schema that cannot be enforced.
         """
-        # Every schema is a grammar of its own, in which its references lead to its own definitions.
+        # Each schema is a grammar of its own, because its references resolve to its own definitions.
         choice = " | ".join(f"call{number}" for number in range(len(tools)))
         rules = [f'start: "<tool_call>\\n" ({choice}) "\\n</tool_call>"']
         for number, tool in enumerate(tools):
@@ -73,7 +104,7 @@ class Grammars:
         return self._matcher(LLMatcher.grammar_from_lark("\n".join(rules)))
 
     def _bounded(self, schema: Any) -> Any:
-        """A schema with bounds on what has none: strings, numbers, and the properties of an object and their names."""
+        """The schema with bounds on unbounded strings and numbers, and on the properties of objects and their names."""
         if isinstance(schema, list):
             return [self._bounded(part) for part in schema]
         if not isinstance(schema, Mapping):
@@ -99,23 +130,23 @@ class Grammars:
 
 
 class Matcher:
-    """Where a reply stands in a grammar: a Constraint."""
+    """The state of a reply in a grammar. It is a Constraint of the sampler."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits [vocab] with everything at minus infinity that the grammar does not allow next."""
+        """Logits [vocab] with minus infinity for every token that the grammar does not allow next."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little").astype(bool)).to(logits.device)
-        # Models may have more logits than the tokenizer has words, and the bits are padded.
+        # A model may have more logits than its tokenizer has tokens, and the bit mask is padded.
         masked = torch.full_like(logits, float("-inf"))
         size = min(len(logits), len(allowed))
         masked[:size] = logits[:size].where(allowed[:size], float("-inf"))
         return masked
 
     def accept(self, token: int) -> None:
-        """Go on behind a token."""
+        """Advance by a token."""
         self._matcher.consume_token(token)
 
 

@@ -1,4 +1,4 @@
-"""One Kamera for all chat models of the same model, so that its weights lie in memory once."""
+"""One Kamera for all chats of the same model, so its weights are in memory once."""
 
 from __future__ import annotations
 
@@ -14,57 +14,59 @@ from kamera_agent.kamera import Kamera
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.turns.source import Options
 
-# A process, where a checkpoint lies, and its revision. After a fork a child loads its own.
+# Process id, checkpoint, and revision. A forked child loads its own: threads and locks stay with the parent.
 Key = tuple[int, str, str | None]
 
 
 @dataclass(eq=False)
 class _Shared:
-    kamera: Kamera
-    options: Options
+    """The Kamera of one model, its options and its borrowers. kamera: None until it is loaded, and after close()."""
+
+    kamera: Kamera | None = None
+    options: Options = field(default_factory=dict)
     loans: WeakSet[Loan] = field(default_factory=WeakSet)
+    # Held while the model loads or closes: others that want this model wait, those of other models do not.
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-# Which weights lie in memory is a fact of the process. What nobody holds any more goes, closed or not.
-_lock = threading.Lock()
-_living: WeakValueDictionary[Key, _Shared] = WeakValueDictionary()
+# Global, because the weights are in the memory of the process. Weak, so that a Kamera goes with its last borrower even
+# if nobody calls close().
+_all_shared: WeakValueDictionary[Key, _Shared] = WeakValueDictionary()
+_all_shared_lock = threading.Lock()
 
 
 class Loan:
     """A Kamera that is used together with others. Its last user closes it."""
 
     def __init__(self, model: str, options: Options) -> None:
-        """Take the Kamera of a model, which is loaded for its first user. options: of Kamera.from_pretrained.
+        """Borrow the Kamera of a model; the first borrower loads it. options: of Kamera.from_pretrained.
 
         Raises SettingError where the model is loaded with other options, and what Kamera.from_pretrained raises.
         """
-        self._key = _key(model, options)
-        with _lock:
-            shared = _living.get(self._key)
-            if shared is None:
-                shared = _living[self._key] = _Shared(Kamera.from_pretrained(model, **options), options)
-            if shared.options != options:
+        key = _key(model, options)
+        with _all_shared_lock:
+            self._shared = _all_shared.setdefault(key, _Shared())
+        with self._shared.lock:
+            if self._shared.kamera is None:
+                self._shared.kamera, self._shared.options = Kamera.from_pretrained(model, **options), options
+            elif self._shared.options != options:
                 raise SettingError(
-                    f"{model!r} is loaded in this process with model_kwargs={shared.options}, not {options}. Give the "
-                    "same, or close the chat models that use it; a second copy takes a Kamera of your own (kamera=)."
+                    f"{model!r} is loaded in this process with model_kwargs={self._shared.options}, not {options}. "
+                    "Give the same options, or close the chat models that use it. For a second copy, make a Kamera "
+                    "and pass it as kamera=."
                 )
-            shared.loans.add(self)
-        self._shared = shared
-
-    @property
-    def kamera(self) -> Kamera:
-        """The Kamera; it belongs to all of its users."""
-        return self._shared.kamera
+            self.kamera = self._shared.kamera
+            self._shared.loans.add(self)
 
     def close(self) -> None:
-        """Give it back. Idempotent."""
-        with _lock:
+        """Give the Kamera back. Idempotent."""
+        with self._shared.lock:
             if self not in self._shared.loans:
                 return
             self._shared.loans.remove(self)
             if not self._shared.loans:
-                del _living[self._key]
-                self._shared.kamera.close()
+                self._shared.kamera = None
+                self.kamera.close()
 
 
 def _key(model: str, options: Mapping[str, Any]) -> Key:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kamera_agent import Kamera
 from kamera_agent.agent import Interval, KeepLast, ScreenWindow
+from kamera_agent.agent.messages import read_message
 from kamera_agent.agent.policy import Policy
 from kamera_agent.agent.screens import LOOK_BACK
 from kamera_agent.pocket.model import build_model, build_processor
@@ -150,7 +151,7 @@ def test_thirty_turns(edit: Edit, policy: str, fidelity: Any, tiny: tuple[Any, A
     with Kamera(*tiny, fidelity=fidelity, rank=26) as kamera:
         window = kamera.window()
         for messages in shown(edit, POLICIES[policy], tmp_path):
-            transcript = transcribe(kamera.family, messages)
+            transcript = transcribe(kamera.family, [read_message(message) for message in messages])
             window.sync(transcript.contents, transcript.system)
             logits = window.logits()
             kamera.flush()

@@ -169,9 +169,9 @@ def test_a_look_back_beside_a_new_screenshot_counts(tmp_path: Path, image_block:
 
 def first_image(model: ChatKamera, conversation: str) -> Any:
     """KV of the first image in a live window: per layer (K before RoPE, V)."""
-    with model._serving.open().conversations.hold(conversation) as window:
-        lying = next(lying for lying in window._assembly.residents if lying.item.kind == "image")
-        return window._assembly.pool.read(lying.slots)
+    with model._chat.open().conversations.hold(conversation) as window:
+        resident = next(resident for resident in window._assembly.residents if resident.item.kind == "image")
+        return window._assembly.pool.read(resident.slots)
 
 
 def test_the_kv_that_look_back_brings_is_that_of_the_encoded_pixels(

@@ -226,7 +226,7 @@ def test_another_model_is_kept_as_the_first_is(kamera: Kamera, tmp_path: Path) -
     """With its settings, and in its store, also where a Kamera was passed in."""
     with Kamera.pocket(fidelity="exact", store=tmp_path) as passed, ChatKamera(kamera=passed, max_tokens=4) as model:
         model.invoke(QUESTION, model=OTHER["model"])
-        other = model._over(OTHER["model"]).open()
+        other = model._chat.over(OTHER["model"]).open().kamera
         assert other.settings == passed.settings
         assert other.store is passed.store
         assert other.family.model is not passed.family.model

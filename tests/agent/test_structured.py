@@ -1,4 +1,4 @@
-"""Structured output and JSON: replies against what pydantic makes of them, and grammars against texts made by hand."""
+"""Structured output and JSON: replies against what pydantic makes of them."""
 
 import asyncio
 import json
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
-import torch
 from caller.weights import open_caller
 from langchain_core.exceptions import OutputParserException
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -14,8 +13,6 @@ from typing_extensions import TypedDict
 
 from kamera_agent import InputError, Kamera
 from kamera_agent.agent import ChatKamera
-from kamera_agent.agent.structured import OBJECT
-from kamera_agent.turns.grammar import Grammars
 
 METHODS = ("function_calling", "json_schema", "json_mode")
 QUESTION = "Find a room. Answer in JSON."
@@ -133,41 +130,6 @@ def test_json_mode_without_a_schema(caller: Kamera) -> None:
         assert said.text == told["raw"].text
         plain = model.invoke(question, conversation="plain")
         assert model.invoke(question, response_format={"type": "text"}, conversation="text").text == plain.text
-
-
-def admits(grammars: Grammars, schema: Any, token_ids: list[int]) -> bool:
-    """Whether a reply may be these tokens and end there."""
-    matcher = grammars.json(schema)
-    for token in [*token_ids, grammars._hugging_face.eos_token_id]:
-        if matcher.mask(torch.zeros(1 << 16))[token] != 0:
-            return False
-        matcher.accept(token)
-    return True
-
-
-@pytest.mark.parametrize(
-    ("text", "anything", "bounded"),
-    [
-        ("{}", True, True),
-        ('{"a":[1,null,{"bc":"x","":{}}],"d":-2.5,"e":true}', True, False),
-        ('{"a":[1,null,{"bc":"x"}]}', True, True),
-        ('{"abcde":1}', True, False),
-        ('{"a":"abcde"}', True, False),
-        ('{"a":"abcd","abcd":"abcd"}', True, True),
-        ("[1]", False, False),
-        ('"a"', False, False),
-        ('{"a" 1}', False, False),
-        ('{"a":1', False, False),
-        ('{"a":1}}', False, False),
-        ("{a:1}", False, False),
-    ],
-)
-def test_any_object_is_one(kamera: Kamera, text: str, anything: bool, bounded: bool) -> None:
-    """bounded: where strings and names of properties have at most four characters, and names at least one."""
-    tokenizer = kamera.family.processors.tokenizer
-    token_ids = tokenizer(text, add_special_tokens=False).input_ids
-    assert admits(Grammars(tokenizer), OBJECT, token_ids) == anything
-    assert admits(Grammars(tokenizer, max_string=4), OBJECT, token_ids) == bounded
 
 
 @pytest.mark.parametrize(

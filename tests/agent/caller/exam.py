@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from kamera_agent import Kamera
 from kamera_agent.agent import ChatKamera
-from kamera_agent.turns.transcript import METADATA, SAID
+from kamera_agent.agent.messages import METADATA, SAID
 
 from .lessons import NO_TOOL, Course, Lesson, Teacher
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
+from kamera_agent.agent.messages import METADATA, SAID, read_message
 from kamera_agent.config import Settings
 from kamera_agent.runtime.families.base import Family
-from kamera_agent.turns.transcript import METADATA, SAID, transcribe
+from kamera_agent.turns.transcript import transcribe
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import Item, lay_out
 
@@ -52,7 +53,7 @@ class Turn(NamedTuple):
 
 def make_page(family: Family, lesson: Lesson) -> Page:
     """The tokens that ChatKamera's window would hold, up to the end of the last reply."""
-    transcript = transcribe(family, lesson.messages, lesson.tools)
+    transcript = transcribe(family, [read_message(message) for message in lesson.messages], lesson.tools)
     items = Items(family, Settings(), transcript.system)
     pieces = lay_out([*items.live, *map(items.make, transcript.contents)], family)
     token_ids, said = _tokens(family, pieces)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from langchain_core.messages import AIMessage, HumanMessage
 
-from kamera_agent.turns.tool_calls import CLOSING, OPENING, take_apart
-from kamera_agent.turns.transcript import METADATA, SAID
+from kamera_agent.agent.messages import METADATA, SAID
+from kamera_agent.turns.tool_calls import CLOSING, OPENING, parse_reply
 
 from .speech import Value
 
@@ -42,5 +42,9 @@ def asked(marked: str) -> HumanMessage:
 
 def said(text: str) -> AIMessage:
     """A message of the model, token for token."""
-    parts = take_apart(text)
-    return AIMessage(parts.content, tool_calls=parts.calls, response_metadata={METADATA: {SAID: text}})
+    parsed = parse_reply(text)
+    calls = [
+        {"name": call.name, "args": dict(call.arguments), "id": f"call_{number}"}
+        for number, call in enumerate(parsed.calls)
+    ]
+    return AIMessage(parsed.content, tool_calls=calls, response_metadata={METADATA: {SAID: text}})

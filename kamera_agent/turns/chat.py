@@ -1,0 +1,191 @@
+"""Answers conversations over a Kamera: the part that every front end shares."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kamera_agent.closing import Closing
+from kamera_agent.errors import StoreClosedError, WindowError
+from kamera_agent.kamera import Kamera
+from kamera_agent.telemetry.drift import Drift, Witness
+from kamera_agent.telemetry.metrics import Metrics
+from kamera_agent.telemetry.spans import answer_span
+from kamera_agent.telemetry.trace import Trace
+from kamera_agent.turns.conversations import Conversations
+from kamera_agent.turns.grammar import Grammars, Schema
+from kamera_agent.turns.loans import Loan
+from kamera_agent.turns.message import Message
+from kamera_agent.turns.record import make_record
+from kamera_agent.turns.source import Options, name_of, options_of
+from kamera_agent.turns.transcript import transcribe
+from kamera_agent.window.reply import Reply, ReplyStream
+from kamera_agent.window.sampler import Constraint, SamplingOptions
+from kamera_agent.window.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A conversation to answer, and how.
+
+    conversation: the id of its live window. tools: in OpenAI's form. tool_choice: "auto" or None leaves calls to the
+    model, "none" hides the tools, "any" forces a call, and a name forces a call of that tool. schema: a JSON schema
+    that the reply must follow; it takes precedence over a forced call. stop: words that end the reply and are not part
+    of it.
+    """
+
+    messages: Sequence[Message]
+    conversation: str = ""
+    tools: Sequence[Schema] = ()
+    tool_choice: str | None = None
+    schema: Schema | None = None
+    max_tokens: int = 256
+    stop: Sequence[str] = ()
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a chat.
+
+    max_windows: live windows. max_bytes: the KV pools of these windows and what they keep for recall. max_string:
+    characters of a string in a forced call or in JSON where the schema sets no bound; None sets none.
+    """
+
+    max_windows: int
+    max_bytes: int
+    max_string: int | None
+
+
+class Live(NamedTuple):
+    """An open Kamera with the conversations and grammars of one chat."""
+
+    kamera: Kamera
+    conversations: Conversations
+    grammars: Grammars
+
+
+class Chat(Closing):
+    """Answers requests over one model, with a live window per conversation.
+
+    The Kamera is its owner's, or is borrowed by the name of its model when it is first needed.
+    Safe for use from several threads.
+    """
+
+    def __init__(
+        self,
+        kamera: Kamera | None,
+        model: str | None,
+        options: Options,
+        limits: Limits,
+        *,
+        metrics: Metrics | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        """kamera: None borrows the Kamera of `model`, loaded with `options`. Nothing is loaded yet."""
+        self._kamera, self._limits = kamera, limits
+        self._metrics, self._trace = metrics, trace
+        self.model_name = str(model) if kamera is None else name_of(kamera)
+        self.options = options if kamera is None else options_of(kamera)
+        self._loan: Loan | None = None
+        self._live: Live | None = None
+        self._closed = False
+        self._others: dict[str, Chat] = {}
+        self._opening_lock = threading.Lock()
+        # Apart from the other lock, so that a call to another model does not wait while this one loads.
+        self._lock = threading.Lock()
+
+    def open(self) -> Live:
+        """Open the Kamera now, if it is not open yet. Raises what Loan raises, and StoreClosedError after close()."""
+        with self._opening_lock:
+            self._require_open()
+            if self._live is None:
+                self._live = self._start(self._kamera or self._borrow())
+            return self._live
+
+    def close(self) -> None:
+        """Let the windows go and give back what was borrowed. Idempotent. A Kamera of its owner stays open."""
+        with self._lock:
+            self._closed = True
+        for other in self._others.values():
+            other.close()
+        with self._opening_lock:
+            self._live = None
+            if self._loan:
+                self._loan.close()
+
+    def over(self, model: str | None) -> Chat:
+        """The chat that answers for a model: this one, or one with the same options and limits over another model.
+
+        The other chat is kept for later calls and closed with this one. Raises StoreClosedError after close().
+        """
+        if not model or model == self.model_name:
+            return self
+        with self._lock:
+            self._require_open()
+            if model not in self._others:
+                options = {name: value for name, value in self.options.items() if name != "revision"}
+                self._others[model] = Chat(None, model, options, self._limits, metrics=self._metrics, trace=self._trace)
+            return self._others[model]
+
+    @contextmanager
+    def answer(self, request: Request) -> Iterator[ReplyStream]:
+        """Answer a request as a stream of text, calls included. The conversation is busy until the context ends.
+
+        Raises InputError for a request that cannot be answered, and what open() and Window.sync raise.
+        """
+        live = self.open()
+        tools = () if request.tool_choice == "none" else request.tools
+        transcript = transcribe(live.kamera.family, request.messages, tools)
+        constraint: Constraint | None
+        if request.schema is None:
+            constraint = live.grammars.forced(tools, request.tool_choice)
+        else:
+            constraint = live.grammars.json(request.schema)
+        with (
+            answer_span(self.model_name, request.conversation) as report,
+            live.conversations.hold(request.conversation) as window,
+        ):
+            window.sync(transcript.contents, transcript.system)
+            witness = None
+            if self._trace and self._trace.drift_is_due():
+                witness = constraint = Witness(window.reference_logits(), constraint)
+            with window.stream(
+                max_new_tokens=request.max_tokens, stop=request.stop, constraint=constraint, **request.sampling
+            ) as stream:
+                yield stream
+            try:
+                reply = stream.reply
+            except WindowError:  # The caller left before the end.
+                return
+            report(reply)
+            self._observe(reply, window, request.conversation, witness.measure() if witness else None)
+
+    def _observe(self, reply: Reply, window: Window, conversation: str, drift: Drift | None) -> None:
+        if self._metrics:
+            self._metrics.observe(reply, self.model_name)
+        if self._trace:
+            thumbnails = self._trace.thumbnails
+            self._trace.write(
+                make_record(reply, window, conversation, self.model_name, thumbnails=thumbnails, drift=drift)
+            )
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError("This chat model was closed; make a new one.")
+
+    def _borrow(self) -> Kamera:
+        self._loan = Loan(self.model_name, self.options)
+        return self._loan.kamera
+
+    def _start(self, kamera: Kamera) -> Live:
+        if self._metrics:
+            self._metrics.watch(kamera, self.model_name)
+        return Live(
+            kamera,
+            Conversations(kamera, self._limits.max_windows, self._limits.max_bytes),
+            Grammars(kamera.family.processors.tokenizer, self._limits.max_string),
+        )
