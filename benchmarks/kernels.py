@@ -30,6 +30,7 @@ import torch
 
 from kamera_agent.runtime.kernels.dispatch import EAGER, Kernels, kernels_for
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV, tensors_of
+from kamera_agent.runtime.kernels.slots import Slots
 
 SEED = 0
 FIRST_SLOT = 64
@@ -66,7 +67,7 @@ class Workload:
 
         layers, heads = range(shape.num_layers), (shape.keys, shape.keys, shape.values)
         masters, keys, values = (normal(len(layers), num, FIRST_SLOT + tokens, dim) for num, dim in heads)
-        slots = (range(FIRST_SLOT, FIRST_SLOT + tokens),)
+        slots = Slots((range(FIRST_SLOT, FIRST_SLOT + tokens),))
         angles = 100 * torch.rand(1, tokens, shape.keys[1], generator=generator, device=device)
         cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
         moved = [cos, sin, *2 * [masters[:, :, FIRST_SLOT:]]]

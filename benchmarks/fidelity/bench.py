@@ -16,6 +16,7 @@ from kamera_agent.runtime.engine import Engine, Placed
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.kernels.layers import LayerKV
 from kamera_agent.runtime.kernels.reference import rotate
+from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.slot_cache import cache_argument
 from training.gallery import chunk_of
@@ -95,16 +96,16 @@ class Window:
     @torch.no_grad()
     def recompute(self, tokens: dict[int, Sequence[int]]) -> None:
         """Compute some tokens of some chunks, by index, over what is there."""
-        slots: list[range] = []
+        rows: list[range] = []
         embeds, positions = [], []
         for index, chosen in tokens.items():
             placed = self._placed[index]
-            rows = [slot for part in placed.slots for slot in part]
-            slots += [range(rows[token], rows[token] + 1) for token in chosen]
+            of_chunk = [slot for part in placed.slots.ranges for slot in part]
+            rows += [range(of_chunk[token], of_chunk[token] + 1) for token in chosen]
             embeds.append(self._engine.embed(placed.run)[list(chosen)])
             positions.append(self._engine.family.positions(placed.run, placed.position)[:, list(chosen)])
-        if slots:
-            self._engine.forward_at(self._pool, slots, torch.cat(embeds), torch.cat(positions, dim=1))
+        if rows:
+            self._engine.forward_at(self._pool, Slots(tuple(rows)), torch.cat(embeds), torch.cat(positions, dim=1))
 
     @torch.no_grad()
     def logits(self, question: TextRun, variants: Sequence[Mapping[int, KV]] = ({},)) -> torch.Tensor:

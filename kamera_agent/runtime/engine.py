@@ -14,10 +14,11 @@ from kamera_agent.runtime.capture import capture_keys
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
+from kamera_agent.runtime.kernels.slots import Index, Slots
 from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 from kamera_agent.runtime.masks import make_masks
 from kamera_agent.runtime.rope import check_frequencies, check_rotation
-from kamera_agent.runtime.slot_cache import SlotCache, SlotIndex
+from kamera_agent.runtime.slot_cache import SlotCache
 
 SELF_TEST_TOKENS = 8
 SELF_TEST_SHIFT = 17
@@ -27,7 +28,7 @@ class Placed(NamedTuple):
     """A run with its place: slots in the pool, first position, place of its first token in the window."""
 
     run: Run
-    slots: tuple[range, ...]
+    slots: Slots
     position: int
     order: int
 
@@ -147,26 +148,26 @@ class Engine:
         for placed in batch:
             self._place(pool, placed)
         positions = torch.cat([self.family.positions(placed.run, placed.position) for placed in batch], dim=1)
-        return self.forward_at(pool, [part for placed in batch for part in placed.slots], embeds, positions)
+        slots = Slots(tuple(part for placed in batch for part in placed.slots.ranges))
+        return self.forward_at(pool, slots, embeds, positions)
 
-    def forward_at(
-        self, pool: KVPool, slots: Sequence[range], embeds: torch.Tensor, positions: torch.Tensor
-    ) -> torch.Tensor:
+    def forward_at(self, pool: KVPool, slots: Slots, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Compute tokens that have their places in the pool's order; their KV goes to their slots.
 
         embeds: [Q, hidden]. positions: [A, Q]. Returns the decoder's output [Q, hidden].
         """
-        index = SlotIndex(slots, pool.shape.device)
+        index = slots.index(pool.shape.device)
         decoder = self.family.decoder
 
         def keep_master(layer: int, output: torch.Tensor) -> None:
-            index.write(pool.masters[layer], decoder.keys_of(output))
+            pool.masters[layer][:, index] = decoder.keys_of(output)
 
         # The model's own causal attention takes half the time of one with a mask; it is right for a whole window only.
         fresh = _is_plain_prefill(pool, index)
         masks = None if fresh else make_masks(decoder, pool, index, decoder.kv_shape.dtype)
+        cache = SlotCache(pool, index, slots.num_tokens if fresh else 0)
         with capture_keys(decoder.key_modules, keep_master):
-            return self.family.hidden_states(embeds, positions, masks, SlotCache(pool, index, fresh=fresh))
+            return self.family.hidden_states(embeds, positions, masks, cache)
 
     @torch.no_grad()
     def _self_test(self) -> tuple[float, ...]:
@@ -189,9 +190,9 @@ class Engine:
         return check_rotation(pool.keys[:, :, :SELF_TEST_TOKENS], shifted.keys[:, :, :SELF_TEST_TOKENS])
 
 
-def _is_plain_prefill(pool: KVPool, index: SlotIndex) -> bool:
+def _is_plain_prefill(pool: KVPool, index: Index) -> bool:
     """Whether the queries are the whole window, in order, in the first slots, and each sees those before it only."""
-    order, block = pool.order[index.index], pool.block[index.index]
-    starts = isinstance(index.index, slice) and index.index.start == 0
+    order, block = pool.order[index], pool.block[index]
+    starts = isinstance(index, slice) and index.start == 0
     in_order = starts and torch.equal(order, torch.arange(len(order), device=order.device))
     return in_order and bool((block == CAUSAL).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from kamera_agent.runtime.kernels.dispatch import kernels_for
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device
 from kamera_agent.runtime.kernels.reference import Pairs
+from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.upload import Group, Upload
 
 FREE = torch.iinfo(torch.int64).max
@@ -70,26 +71,26 @@ class KVPool:
         self.values: torch.Tensor
         self.order: torch.Tensor
         self.block: torch.Tensor
-        self._free: list[range] = []
-        self._resize(0, [])
+        self._free: Slots
+        self._resize(0, ())
 
-    def _resize(self, capacity: int, spans: Sequence[Sequence[range]]) -> None:
-        """Buffers of another size: the given slots come first, in their order, then free ones."""
+    def _resize(self, capacity: int, spans: Sequence[Slots]) -> None:
+        """Buffers of another size: the slots of the spans come first, in their order, then free ones."""
         shape = self.shape
-        slots = [part for span in spans for part in span]
-        used = sum(map(len, slots))
+        kept = [part for span in spans for _, part in span.parts()]
+        used = sum(span.num_tokens for span in spans)
         for name, heads in (("masters", shape.keys), ("keys", shape.keys), ("values", shape.values)):
             size = (shape.num_layers, heads.num, capacity, heads.dim)
             buffer = torch.empty(size, dtype=shape.dtype, device=shape.device)
-            if slots:
+            if kept:
                 old = getattr(self, name)
-                torch.cat([old[:, :, part.start : part.stop] for part in slots], 2, out=buffer[:, :, :used])
+                torch.cat([old[:, :, part] for part in kept], 2, out=buffer[:, :, :used])
             buffer[:, :, used:] = 0
             setattr(self, name, buffer)
         for name, nothing in (("order", FREE), ("block", CAUSAL)):
-            kept = [getattr(self, name)[part.start : part.stop] for part in slots]
-            setattr(self, name, torch.cat([*kept, torch.full((capacity - used,), nothing, device=shape.device)]))
-        self._free = [range(used, capacity)] if used < capacity else []
+            taken = [getattr(self, name)[part] for part in kept]
+            setattr(self, name, torch.cat([*taken, torch.full((capacity - used,), nothing, device=shape.device)]))
+        self._free = Slots((range(used, capacity),))
 
     @property
     def capacity(self) -> int:
@@ -99,78 +100,62 @@ class KVPool:
     @property
     def num_free(self) -> int:
         """Number of free slots."""
-        return sum(map(len, self._free))
+        return self._free.num_tokens
 
     @property
     def num_bytes(self) -> int:
         """Bytes of masters and working copy, free slots included."""
         return self.masters.nbytes + self.keys.nbytes + self.values.nbytes
 
-    def allocate(self, num_tokens: int) -> tuple[range, ...]:
+    def allocate(self, num_tokens: int) -> Slots:
         """Slots for num_tokens tokens, in one range where one is long enough. Grows the pool if it must."""
         self.reserve(num_tokens)
-        whole = next((free for free in self._free if len(free) >= num_tokens), None)
-        taken: list[range] = []
-        for free in [whole] if whole else list(self._free):
-            if num_tokens == 0:
-                break
-            part = free[:num_tokens]
-            self._free.remove(free)
-            if len(part) < len(free):
-                self._free.append(free[len(part) :])
-            taken.append(part)
-            num_tokens -= len(part)
-        self._free.sort(key=lambda free: free.start)
-        return tuple(taken)
+        # False comes first: the ranges that are long enough, then the others.
+        free = sorted(self._free.ranges, key=lambda part: len(part) < num_tokens)
+        taken, left = Slots(tuple(free)).split(num_tokens)
+        self._free = _in_order(left.ranges)
+        return taken
 
-    def free(self, slots: Sequence[range]) -> None:
+    def free(self, slots: Slots) -> None:
         """Give slots back. Their bytes stay until they are taken again."""
-        for part in slots:
-            self.order[part.start : part.stop] = FREE
-            self.block[part.start : part.stop] = CAUSAL
-        merged: list[range] = []
-        for part in sorted([*self._free, *slots], key=lambda free: free.start):
-            if merged and merged[-1].stop == part.start:
-                merged[-1] = range(merged[-1].start, part.stop)
-            else:
-                merged.append(part)
-        self._free = merged
+        index = slots.index(self.shape.device)
+        self.order[index] = FREE
+        self.block[index] = CAUSAL
+        self._free = _in_order((*self._free.ranges, *slots.ranges))
 
     def reserve(self, num_tokens: int) -> None:
         """Make room for num_tokens more tokens. Copies the pool when it is too small."""
         missing = num_tokens - self.num_free
         if missing > 0:
             free, used = self._free, self.capacity
-            self._resize(_with_slack(used + missing), [[range(used)]])
+            self._resize(_with_slack(used + missing), [Slots((range(used),))])
             self.free(free)
 
-    def compact(self, spans: Sequence[Sequence[range]]) -> list[tuple[range, ...]]:
+    def compact(self, spans: Sequence[Slots]) -> list[Slots]:
         """Copy the spans into a pool that just holds them; returns their new slots, in the same order."""
-        ends = list(accumulate(sum(map(len, span)) for span in spans))
+        ends = list(accumulate((span.num_tokens for span in spans), initial=0))
         self._resize(_with_slack(ends[-1]), spans)
-        return [(range(start, end),) for start, end in zip([0, *ends], ends, strict=False)]
+        return [Slots((range(start, end),)) for start, end in pairwise(ends)]
 
-    def place(self, slots: Sequence[range], order: int, both_ways: torch.Tensor | None = None) -> None:
+    def place(self, slots: Slots, order: int, both_ways: torch.Tensor | None = None) -> None:
         """Say where in the window the tokens of these slots stand: order, order + 1, ...
 
         both_ways: [T] bool, which of them see each other whatever their order, neighbours among themselves; None for
         none.
         """
-        orders = torch.arange(order, order + sum(map(len, slots)), device=self.order.device)
+        orders = torch.arange(order, order + slots.num_tokens, device=self.shape.device)
         blocks = torch.full_like(orders, CAUSAL) if both_ways is None else _blocks(orders, both_ways)
-        done = 0
-        for part in slots:
-            self.order[part.start : part.stop] = orders[done : done + len(part)]
-            self.block[part.start : part.stop] = blocks[done : done + len(part)]
-            done += len(part)
+        index = slots.index(self.shape.device)
+        self.order[index] = orders
+        self.block[index] = blocks
 
-    def relocate(self, slots: Sequence[range], cos: torch.Tensor, sin: torch.Tensor) -> None:
+    def relocate(self, slots: Slots, cos: torch.Tensor, sin: torch.Tensor) -> None:
         """Rewrite the rotated keys of a span from its masters. cos, sin: [1 or L, T, R] at its new positions."""
         self._kernels.relocate(self.masters, self.keys, slots, cos, sin, self.shape.pairs)
 
     def load(
         self,
-        slots: Sequence[range],
+        slots: Slots,
         canonical: Sequence[LayerKV],
         factors: Sequence[Factors] | None,
         cos: torch.Tensor,
@@ -196,16 +181,18 @@ class KVPool:
         patch = None if factors is None else [on_device(layer, self.shape.device) for layer in factors]
         return [Group(slice(0, len(kv)), kv, patch)]
 
-    def read(self, slots: Sequence[range]) -> tuple[LayerKV, ...]:
+    def read(self, slots: Slots) -> tuple[LayerKV, ...]:
         """A copy of a span's KV, per layer."""
-        masters = torch.cat([self.masters[:, :, part.start : part.stop] for part in slots], dim=2)
-        values = torch.cat([self.values[:, :, part.start : part.stop] for part in slots], dim=2)
+        masters, values = (
+            torch.cat([buffer[:, :, part] for _, part in slots.parts()], dim=2)
+            for buffer in (self.masters, self.values)
+        )
         return tuple(map(LayerKV, masters.unbind(), values.unbind()))
 
-    def check_integrity(self, spans: Sequence[tuple[range, ...]]) -> None:
+    def check_integrity(self, spans: Sequence[Slots]) -> None:
         """Assert that the spans' slots and the free list cover every slot exactly once."""
-        owned = sorted(slot for slots in spans for part in slots for slot in part)
-        free = sorted(slot for part in self._free for slot in part)
+        owned = sorted(slot for slots in spans for part in slots.ranges for slot in part)
+        free = sorted(slot for part in self._free.ranges for slot in part)
         assert len(set(owned)) == len(owned), "two spans share a slot"
         assert sorted(owned + free) == list(range(self.capacity)), (
             f"slots leaked: {len(owned)} owned, {len(free)} free, {self.capacity} in all"
@@ -220,6 +207,10 @@ def _blocks(orders: torch.Tensor, both_ways: torch.Tensor) -> torch.Tensor:
     first[1:] &= ~marked[:-1]
     latest = torch.where(first, orders, CAUSAL).cummax(0).values
     return torch.where(marked, latest, CAUSAL)
+
+
+def _in_order(free: Sequence[range]) -> Slots:
+    return Slots(tuple(sorted(free, key=lambda part: part.start)))
 
 
 def _with_slack(num_tokens: int) -> int:

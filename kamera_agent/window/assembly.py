@@ -12,6 +12,7 @@ from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import WindowTooLongError
 from kamera_agent.runtime.engine import Engine, Placed
+from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.layout import Item
 from kamera_agent.window.library import Library, Loaded
 from kamera_agent.window.planner import Regime, Resident, Step, link, plan_steps
@@ -48,7 +49,7 @@ class Assembly:
         self.residents: list[Resident] = []
         # Whether the KV in the pool has the frequencies beyond the switch of the model's RoPE.
         self._long = False
-        self._reply: list[tuple[int, range]] = []
+        self._reply: list[tuple[int, Slots]] = []
 
     def plan(
         self, items: Sequence[Item], *, answering: bool, unavailable: frozenset[bytes] = frozenset()
@@ -114,7 +115,7 @@ class Assembly:
         except BaseException:
             self.clear()
             raise
-        self._reply.append((token, slots[0]))
+        self._reply.append((token, slots))
         return logits
 
     def finish(self, reply_id: str) -> TextRun | None:
@@ -124,7 +125,7 @@ class Assembly:
         last = self.residents[-1]
         run = TextRun(tuple(token for token, _ in self._reply))
         item = Item(reply_id, "reply", "assistant", run)
-        slots = _join([part for _, part in self._reply])
+        slots = Slots(tuple(part for _, taken in self._reply for part in taken.ranges))
         position, order = last.position + last.item.run.extent, last.order + len(last.item.run.token_ids)
         chain = link(last.chain, run)
         self.residents.append(Resident(item, slots, position, order, chain, last.exact, "computed", last.exact))
@@ -211,7 +212,7 @@ class Assembly:
         self.residents = [replace(old, slots=new) for old, new in zip(self.residents, slots, strict=True)]
 
 
-def _resident(step: Step, slots: tuple[range, ...]) -> Resident:
+def _resident(step: Step, slots: Slots) -> Resident:
     """The resident that a step leaves. KV that is taken over keeps the chain it was computed with."""
     chain = step.resident.chain if step.resident else step.chain
     exact_then = step.resident.exact_then if step.resident else step.exact
@@ -224,14 +225,3 @@ def _num_tokens(items: Sequence[Item]) -> int:
 
 def _num_positions(items: Sequence[Item]) -> int:
     return sum(item.run.extent for item in items)
-
-
-def _join(slots: Sequence[range]) -> tuple[range, ...]:
-    """Neighbouring ranges as one."""
-    joined: list[range] = []
-    for part in slots:
-        if joined and joined[-1].stop == part.start:
-            joined[-1] = range(joined[-1].start, part.stop)
-        else:
-            joined.append(part)
-    return tuple(joined)

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from kamera_agent.chunk import Antecedents, Chunk, Run
 from kamera_agent.config import Fidelity
+from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.layout import Item
 from kamera_agent.window.library import Match
 from kamera_agent.window.plan import Origin, Plan, PlanRow
@@ -49,7 +50,7 @@ class Resident:
     """
 
     item: Item
-    slots: tuple[range, ...]
+    slots: Slots
     position: int
     order: int
     chain: bytes

@@ -41,6 +41,6 @@ def make_span(item: Item, position: int, resident: Resident | None) -> Span:
         position=position,
         origin=resident.origin if resident else None,
         exact=resident.exact if resident else None,
-        slots=resident.slots if resident else (),
+        slots=resident.slots.ranges if resident else (),
         key=item.run.digest.hex() if isinstance(item.run, Chunk) else "",
     )

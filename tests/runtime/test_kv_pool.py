@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV, tensors_of
+from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import FREE, Heads, KVPool, KVShape
 
 SHAPE = KVShape(num_layers=2, keys=Heads(1, 4), values=Heads(1, 4), dtype=torch.float32, device=torch.device("cpu"))
 
 
-def fill(pool: KVPool, slots: tuple[range, ...], mark: float) -> None:
+def fill(pool: KVPool, slots: Slots, mark: float) -> None:
     """Write mark, mark + 1, ... into the tokens of a span; another number in each of the three buffers."""
-    for offset, slot in enumerate(slot for part in slots for slot in part):
+    for offset, slot in enumerate(slot for part in slots.ranges for slot in part):
         for shift, buffer in enumerate((pool.masters, pool.keys, pool.values)):
             buffer[:, :, slot] = 1000 * mark + offset + 0.25 * shift
 
@@ -24,7 +25,7 @@ class PoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.pool = KVPool(SHAPE)
-        self.spans: dict[int, tuple[range, ...]] = {}
+        self.spans: dict[int, Slots] = {}
         self.sizes: dict[int, int] = {}
         self.num_made = 0
 
@@ -66,7 +67,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.num_bytes == 3 * size * self.pool.capacity
         visible = set()
         for mark, slots in self.spans.items():
-            indices = [slot for part in slots for slot in part]
+            indices = [slot for part in slots.ranges for slot in part]
             assert len(indices) == self.sizes[mark]
             tokens = 1000.0 * mark + torch.arange(len(indices))
             assert bool((self.pool.masters[:, :, indices] == tokens[:, None]).all())
@@ -92,8 +93,8 @@ def test_one_range_where_one_is_long_enough() -> None:
     first, _second, third = (pool.allocate(10) for _ in range(3))
     pool.free(first)
     pool.free(third)
-    assert len(pool.allocate(10)) == 1
-    assert len(pool.allocate(4)) == 1
+    assert len(pool.allocate(10).ranges) == 1
+    assert len(pool.allocate(4).ranges) == 1
 
 
 def test_read_copies() -> None:

@@ -18,6 +18,7 @@ from models import TINY, max_error, screenshot
 
 from kamera_agent import Kamera
 from kamera_agent.pocket.model import build_model, build_processor
+from kamera_agent.runtime.kernels.slots import Slots
 
 MODEL, PROCESSOR = build_model(TINY), build_processor()
 GRIDS = [(112, 168), (56, 56), (84, 196), (56, 140), (112, 112)]
@@ -259,7 +260,7 @@ class WindowMachine(RuleBasedStateMachine):
         """1. Take K before RoPE and V of every span from the pool. 2. Turn K by the model's own function, at the
         positions Hugging Face gives the whole prompt. 3. Plain forward of the question over a DynamicCache."""
         pool, spans = self.window._assembly.pool, self.window.spans
-        chunks = [pool.read(span.slots) for span in spans]
+        chunks = [pool.read(Slots(span.slots)) for span in spans]
         keys = torch.cat([torch.stack([kv.keys for kv in layers]) for layers in chunks], dim=2)
         values = torch.cat([torch.stack([kv.values for kv in layers]) for layers in chunks], dim=2)
         inputs = self.conversation(question).inputs()

@@ -12,6 +12,7 @@ from torch import Tensor
 from kamera_agent.runtime.kernels import reference
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import Pairs
+from kamera_agent.runtime.kernels.slots import Slots
 
 # The oldest GPUs that the kernels are compiled for in the tests: Ampere.
 MIN_CAPABILITY = (8, 0)
@@ -20,9 +21,9 @@ MIN_CAPABILITY = (8, 0)
 class Kernels(NamedTuple):
     """The operations of a backend; signatures, shapes and meaning as in reference.py."""
 
-    relocate: Callable[[Tensor, Tensor, Sequence[range], Tensor, Tensor, Pairs], None]
+    relocate: Callable[[Tensor, Tensor, Slots, Tensor, Tensor, Pairs], None]
     rebuild: Callable[
-        [Tensor, Tensor, Tensor, Sequence[range], Sequence[LayerKV], Sequence[Factors] | None, Tensor, Tensor, Pairs],
+        [Tensor, Tensor, Tensor, Slots, Sequence[LayerKV], Sequence[Factors] | None, Tensor, Tensor, Pairs],
         None,
     ]
 

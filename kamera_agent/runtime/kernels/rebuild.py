@@ -15,7 +15,7 @@ import triton.language as tl
 from kamera_agent.runtime.kernels.layer_table import layer_table
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import Pairs
-from kamera_agent.runtime.kernels.slots import slots_of
+from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kernels.tiles import (
     INTERPRETED,
     load_pairs,
@@ -167,7 +167,7 @@ def rebuild(
     masters: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    slots: Sequence[range],
+    slots: Slots,
     canonical: Sequence[LayerKV],
     factors: Sequence[Factors] | None,
     cos: torch.Tensor,
@@ -181,16 +181,16 @@ def rebuild(
     cos, sin = cos.contiguous(), sin.contiguous()
     for buffer in (masters, keys, values):
         assert buffer.is_contiguous(), buffer.stride()
-    where = slots_of(slots, masters.device)
-    if where.num_tokens * num_layers == 0:
+    if slots.num_tokens * num_layers == 0:
         return
+    start, index = slots.start_and_index(masters.device)
     tensors = layer_table(canonical, factors)
     numbers = {canonical[0].keys.dtype, tensors.factor_dtype or masters.dtype, masters.dtype}
     block_tokens, num_warps = TILES[key_dim > BLOCK_COLUMNS, not numbers <= {torch.float16, torch.bfloat16}]
     block_columns = min(BLOCK_COLUMNS, triton.next_power_of_2(value_dim))
     key_groups = triton.cdiv(key_heads, BLOCK_HEADS)
     value_groups = triton.cdiv(value_heads * triton.cdiv(value_dim, block_columns), BLOCK_HEADS)
-    grid = (triton.cdiv(where.num_tokens, block_tokens), key_groups + value_groups, num_layers)
+    grid = (triton.cdiv(slots.num_tokens, block_tokens), key_groups + value_groups, num_layers)
     with torch.cuda.device_of(masters):
         rebuild_kernel[grid](
             masters,
@@ -199,12 +199,12 @@ def rebuild(
             tensors.rows,
             cos,
             sin,
-            where.places,
-            where.start,
-            where.num_tokens,
+            index,
+            start,
+            slots.num_tokens,
             num_slots,
             num_layers,
-            0 if len(cos) == 1 else where.num_tokens,
+            0 if len(cos) == 1 else slots.num_tokens,
             CANONICAL=TYPES[canonical[0].keys.dtype],
             FACTOR=TYPES[tensors.factor_dtype or masters.dtype],
             ALIGNED=tensors.aligned,

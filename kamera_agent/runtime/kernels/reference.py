@@ -11,12 +11,13 @@ yarn's scaling), so no kernel knows of any.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
+from kamera_agent.runtime.kernels.slots import Slots
 
 # Which components of a key turn together: "half", i with i + R/2; "interleaved", 2i with 2i + 1.
 Pairs = Literal["half", "interleaved"]
@@ -28,24 +29,24 @@ CACHE_BYTES = 1 << 20
 def relocate(
     masters: torch.Tensor,
     keys: torch.Tensor,
-    slots: Sequence[range],
+    slots: Slots,
     cos: torch.Tensor,
     sin: torch.Tensor,
     pairs: Pairs,
 ) -> None:
     """keys = R(position) masters in the given slots; the other slots are not touched.
 
-    masters, keys: [L, Hk, S, Dk], contiguous. slots: half-open ranges that hold T slots, in token order.
+    masters, keys: [L, Hk, S, Dk], contiguous. slots: of T tokens.
     """
     crossed = _crossed(sin, pairs)
-    for tokens, place in _parts(slots):
-        size = (masters.shape[1], len(place), cos.shape[-1])
+    for tokens, place in slots.parts():
+        size = (masters.shape[1], tokens.stop - tokens.start, cos.shape[-1])
         step = max(1, CACHE_BYTES // max(1, math.prod(size) * masters.element_size()))
         room = masters.new_empty(min(step, len(masters)), *size)
         for first in range(0, len(masters), step):
             layers = slice(first, first + step)
             turn = layers if len(cos) > 1 else slice(None)
-            there = layers, slice(None), slice(place.start, place.stop)
+            there = layers, slice(None), place
             _turn(masters[there], cos[turn, tokens], crossed[turn, tokens], keys[there], pairs, room)
 
 
@@ -53,7 +54,7 @@ def rebuild(
     masters: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    slots: Sequence[range],
+    slots: Slots,
     canonical: Sequence[LayerKV],
     factors: Sequence[Factors] | None,
     cos: torch.Tensor,
@@ -67,7 +68,7 @@ def rebuild(
 
     Sums are float32 and rounded once. Canonical KV and factors lie on the pool's device and are not written to.
     """
-    num_tokens = sum(map(len, slots))
+    num_tokens = slots.num_tokens
     key_sum, value_sum = (
         torch.empty(buffer.shape[1], num_tokens, buffer.shape[3], device=buffer.device) for buffer in (masters, values)
     )
@@ -76,12 +77,11 @@ def rebuild(
     for layer, kv in enumerate(canonical):
         states = _patched(kv, None if factors is None else factors[layer], LayerKV(key_sum, value_sum))
         turn = -1 if len(cos) == 1 else layer
-        for tokens, place in _parts(slots):
-            master, value = (buffer[layer, :, place.start : place.stop] for buffer in (masters, values))
+        for tokens, place in slots.parts():
+            master, value = (buffer[layer, :, place] for buffer in (masters, values))
             master.copy_(states.keys[:, tokens])
             value.copy_(states.values[:, tokens])
-            out = keys[layer, :, place.start : place.stop]
-            _turn(master, cos[turn, tokens], crossed[turn, tokens], out, pairs, room[:, tokens])
+            _turn(master, cos[turn, tokens], crossed[turn, tokens], keys[layer, :, place], pairs, room[:, tokens])
 
 
 def rotate(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, pairs: Pairs = "half") -> None:
@@ -161,11 +161,3 @@ def _patched(kv: LayerKV, factors: Factors | None, sums: LayerKV) -> LayerKV:
             by_head = right.float().unflatten(1, (len(total), -1)).transpose(0, 1)
             total.baddbmm_(left.expand(len(total), -1, -1), by_head)
     return sums
-
-
-def _parts(slots: Sequence[range]) -> Iterator[tuple[slice, range]]:
-    """The ranges of a span, each with the tokens that lie in it."""
-    done = 0
-    for place in slots:
-        yield slice(done, done + len(place)), place
-        done += len(place)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
 
 from kamera_agent.runtime.kernels.reference import Pairs
-from kamera_agent.runtime.kernels.slots import slots_of
+from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kernels.tiles import load_pairs, rounded, store_pairs, turned
 
 # Tokens of a tile, heads that share a program and its tables: docs/kernels.md, "Configurations", says what chose these.
@@ -73,7 +71,7 @@ def relocate_kernel(
 def relocate(
     masters: torch.Tensor,
     keys: torch.Tensor,
-    slots: Sequence[range],
+    slots: Slots,
     cos: torch.Tensor,
     sin: torch.Tensor,
     pairs: Pairs,
@@ -84,20 +82,20 @@ def relocate(
     cos, sin = cos.contiguous(), sin.contiguous()
     assert masters.is_contiguous(), masters.stride()
     assert keys.is_contiguous(), keys.stride()
-    where = slots_of(slots, masters.device)
     num_planes = num_layers * num_heads
-    if where.num_tokens * num_planes == 0:
+    if slots.num_tokens * num_planes == 0:
         return
-    grid = (triton.cdiv(where.num_tokens, BLOCK_TOKENS), triton.cdiv(num_planes, BLOCK_HEADS))
+    start, index = slots.start_and_index(masters.device)
+    grid = (triton.cdiv(slots.num_tokens, BLOCK_TOKENS), triton.cdiv(num_planes, BLOCK_HEADS))
     with torch.cuda.device_of(masters):
         relocate_kernel[grid](
             masters,
             keys,
             cos,
             sin,
-            where.places,
-            where.start,
-            where.num_tokens,
+            index,
+            start,
+            slots.num_tokens,
             num_slots,
             num_planes,
             HEADS=num_heads,

@@ -8,6 +8,7 @@ import torch
 
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import Pairs
+from kamera_agent.runtime.kernels.slots import Slots
 
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 FP32_ULP = torch.finfo(torch.float32).eps
@@ -56,16 +57,16 @@ class Case:
         return "-".join(parts + [name for name, there in flags.items() if there])
 
     @property
-    def slots(self) -> tuple[range, ...]:
+    def slots(self) -> Slots:
         """Not the first ones, and with gaps not in order."""
         half = self.tokens // 2
         if self.gaps and half:
-            return range(self.tokens + 2, self.tokens + 2 + half), range(3, 3 + self.tokens - half)
-        return (range(3, 3 + self.tokens),)
+            return Slots((range(self.tokens + 2, self.tokens + 2 + half), range(3, 3 + self.tokens - half)))
+        return Slots((range(3, 3 + self.tokens),))
 
     @property
     def slot_list(self) -> list[int]:
-        return [slot for part in self.slots for slot in part]
+        return [slot for part in self.slots.ranges for slot in part]
 
     @property
     def num_slots(self) -> int:

@@ -5,6 +5,7 @@ import torch
 from kernel_cases import CASES, FP32, Case, check_all, check_keys, rebuild, relocate
 
 from kamera_agent.runtime.kernels.dispatch import EAGER, Kernels
+from kamera_agent.runtime.kernels.slots import Slots
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -36,6 +37,6 @@ def test_every_listed_size_occurs() -> None:
 def test_nothing_to_do(empty: str, interpreted: Kernels, seeded: torch.Generator) -> None:
     case = Case(FP32, 0, (2, 64), (2, 64), ()) if empty == "no layers" else Case(FP32, 0, (2, 64), (2, 64), (4, 4))
     buffers = case.buffers()
-    interpreted.rebuild(*buffers, (), *case.chunk(seeded), case.pairs)
-    interpreted.relocate(*buffers[:2], (), *case.chunk(seeded)[2:], case.pairs)
+    interpreted.rebuild(*buffers, Slots(), *case.chunk(seeded), case.pairs)
+    interpreted.relocate(*buffers[:2], Slots(), *case.chunk(seeded)[2:], case.pairs)
     assert all(bool(buffer.isnan().all()) for buffer in buffers)
