@@ -1,57 +1,57 @@
-"""What the answers of a trace cost, and what they would have cost otherwise."""
+"""The cost of the answers of a trace, and what a prefix cache and a full prefill would have cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-Record = Mapping[str, Any]
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from kamera_agent.telemetry.record import AnswerRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One answer. number: within its conversation, from 1.
 
-    computed, prefix, full: tokens of the prompt that were computed, that a prefix cache would have computed, and that a
-    full prefill would have.
+    computed, prefix, full: tokens of the prompt that were computed, that a prefix cache would have computed, and that
+    a full prefill would have computed.
     """
 
     number: int
     conversation: str
-    record: Record
+    record: AnswerRecord
     computed: int
     prefix: int
     full: int
 
 
-def account(records: Iterable[Record]) -> list[Turn]:
-    """The turns of a trace in order.
+def account(records: Iterable[AnswerRecord]) -> list[Turn]:
+    """The turns of a trace, in order.
 
-    The prefix cache holds the prompt of the conversation's last answer with its reply; what both begin with is spared.
+    The prefix cache holds the prompt and the reply of the conversation's last answer, and saves the spans that the
+    next prompt shares with their beginning.
     """
     turns: list[Turn] = []
-    cached: dict[str, Sequence[tuple[str, int]]] = {}
+    cached: dict[str, Sequence[tuple[str | None, int]]] = {}
     counts: dict[str, int] = {}
     for record in records:
-        conversation, rows = record["conversation"], record["rows"]
+        conversation = record.conversation
         counts[conversation] = counts.get(conversation, 0) + 1
-        prompt = [(row["id"], row["num_tokens"]) for row in rows]
-        full = sum(size for _, size in prompt)
-        computed = sum(row["num_tokens"] for row in rows if row["origin"] == "computed")
-        prefix = full - _common(prompt, cached.get(conversation, []))
+        prompt = [(row.id, row.num_tokens) for row in record.rows]
+        full = sum(num_tokens for _, num_tokens in prompt)
+        computed = sum(row.num_tokens for row in record.rows if row.origin == "computed")
+        prefix = full - _num_common(prompt, cached.get(conversation, []))
         turns.append(Turn(counts[conversation], conversation, record, computed, prefix, full))
-        reply = record["reply"]
-        cached[conversation] = [*prompt, (reply["id"], reply["num_tokens"])]
+        cached[conversation] = [*prompt, (record.reply.id, record.reply.num_tokens)]
     return turns
 
 
-def _common(prompt: Sequence[tuple[str, int]], cached: Sequence[tuple[str, int]]) -> int:
+def _num_common(prompt: Sequence[tuple[str, int]], cached: Sequence[tuple[str | None, int]]) -> int:
     """Tokens of the spans that both begin with."""
-    common = 0
+    num_common = 0
     for ours, theirs in zip(prompt, cached, strict=False):
         if ours != theirs:
             break
-        common += ours[1]
-    return common
+        num_common += ours[1]
+    return num_common

@@ -1,20 +1,22 @@
-"""Drift: how far an answer's next-token distribution lies from that of a full prefill."""
+"""Drift: the distance of an answer's next-token distribution from that of a full prefill."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from kamera_agent.window.sampler import Constraint
 
 
-class Drift(NamedTuple):
-    """Of an answer's first token.
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The drift of an answer's first token.
 
-    kl: KL divergence from the full prefill's distribution to the answer's, in nats. agrees: whether the same token is
-    the likeliest. Both over the tokens that may be drawn, before temperature and any constraint.
+    kl: KL divergence from the full prefill's distribution to the answer's, in nats. agrees: whether both have the same
+    likeliest token. Both over the tokens that may be drawn, before temperature and any constraint.
     """
 
     kl: float
@@ -22,7 +24,7 @@ class Drift(NamedTuple):
 
 
 class Witness:
-    """A Constraint that forbids nothing more than `inner` does, and remembers the logits of the first token."""
+    """A Constraint that forbids what `inner` forbids, and remembers the logits of the first token."""
 
     def __init__(self, reference: torch.Tensor, inner: Constraint | None) -> None:
         """reference: next-token logits [vocab] of a full prefill of the same window."""
@@ -31,19 +33,20 @@ class Witness:
         self._first: torch.Tensor | None = None
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """As inner's."""
+        """See Constraint."""
         if self._first is None:
             self._first = logits
         return logits if self._inner is None else self._inner.mask(logits)
 
     def accept(self, token: int) -> None:
-        """As inner's."""
+        """See Constraint."""
         if self._inner is not None:
             self._inner.accept(token)
 
     def measure(self) -> Drift:
-        """The drift of an answer that has begun."""
+        """The drift, once the first token is drawn."""
         assert self._first is not None, "nothing was drawn"
+        # The answer's logits are -inf for tokens that are never drawn; the reference still has numbers there.
         drawable = self._first.isfinite()
         ours, theirs = self._first[drawable], self._reference[drawable]
         return Drift(divergence(theirs, ours), bool(ours.argmax() == theirs.argmax()))
@@ -52,4 +55,5 @@ class Witness:
 def divergence(reference: torch.Tensor, other: torch.Tensor) -> float:
     """KL(reference || other) of two next-token distributions, in nats, for logits [vocab]."""
     theirs, ours = reference.double().log_softmax(-1), other.double().log_softmax(-1)
+    # Of equal distributions, rounding may leave a sum just below 0.
     return max(float((theirs.exp() * (theirs - ours)).sum()), 0.0)

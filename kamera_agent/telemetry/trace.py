@@ -1,15 +1,20 @@
-"""A trace: one JSON line per answer."""
+"""A trace: a file with one JSON line per answer."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from kamera_agent.errors import InputError, SettingError
+
+if TYPE_CHECKING:
+    from kamera_agent.telemetry.record import AnswerRecord
 
 
 class Trace:
@@ -18,9 +23,10 @@ class Trace:
     def __init__(
         self, path: str | os.PathLike[str], *, thumbnails: bool = False, drift_every: int | None = None
     ) -> None:
-        """thumbnails: whether small pictures of what was seen go into the file, too; else it holds no pixels.
+        """thumbnails: also write small pictures of the images and frames; otherwise the file holds no pixels.
 
-        drift_every: measure how far every so many-th answer drifts from a full prefill, which it waits for; None never.
+        drift_every: measure the drift of every so many-th answer from a full prefill, which the answer waits for;
+            None never does.
         Raises SettingError for a drift_every below 1.
         """
         if drift_every is not None and drift_every < 1:
@@ -33,24 +39,27 @@ class Trace:
         self._lock = threading.Lock()
 
     def drift_is_due(self) -> bool:
-        """Count an answer that begins; returns whether its drift is to be measured."""
+        """Count an answer that begins, and return whether its drift is to be measured."""
         with self._lock:
             self._num_answers += 1
             return self._drift_every is not None and self._num_answers % self._drift_every == 0
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, record: AnswerRecord) -> None:
         """Append one record."""
-        line = json.dumps(record, separators=(",", ":")) + "\n"
+        line = json.dumps(asdict(record), separators=(",", ":")) + "\n"
         with self._lock, self.path.open("a", encoding="utf-8") as file:
             file.write(line)
 
 
-def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a file in order.
+def read_trace(path: str | os.PathLike[str]) -> list[AnswerRecord]:
+    """The records of a file, in order.
 
-    A last line that was cut off, as by a process that died, is left out. Raises InputError for a file that cannot be
-    read or is no trace.
+    A last line that is cut off, because its process died, is left out. Raises InputError for a file that cannot be
+    read or is not a trace.
     """
+    # Imported here because the types of a record bring torch, which takes seconds.
+    from kamera_agent.telemetry.record import RECORDS
+
     try:
         lines = Path(path).expanduser().read_text("utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
@@ -58,12 +67,14 @@ def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            records.append(RECORDS.validate_json(line))
+        except ValidationError as error:
             if number == len(lines) and not line.endswith("\n"):
                 break
-            raise InputError(f"Line {number} of {os.fspath(path)} is no JSON: {error}.") from error
-        if not isinstance(record, dict) or "rows" not in record:
-            raise InputError(f"Line {number} of {os.fspath(path)} is no record of a trace; it has no rows.")
-        records.append(record)
+            problem = error.errors()[0]
+            place = ".".join(map(str, problem["loc"]))
+            raise InputError(
+                f"Line {number} of {os.fspath(path)} is not a record of a trace: {place} {problem['msg']}. Pass a "
+                "file that a Trace wrote."
+            ) from error
     return records

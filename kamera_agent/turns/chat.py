@@ -13,13 +13,13 @@ from kamera_agent.errors import StoreClosedError, WindowError
 from kamera_agent.kamera import Kamera
 from kamera_agent.telemetry.drift import Drift, Witness
 from kamera_agent.telemetry.metrics import Metrics
+from kamera_agent.telemetry.record import make_record
 from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.conversations import Conversations
 from kamera_agent.turns.grammar import Grammars, Schema
 from kamera_agent.turns.loans import Loan
 from kamera_agent.turns.message import Message
-from kamera_agent.turns.record import make_record
 from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.transcript import transcribe
 from kamera_agent.window.reply import Reply, ReplyStream

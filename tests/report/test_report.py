@@ -1,8 +1,9 @@
 """Traces and their page: the account by hand, and the page as a browser shows it."""
 
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,35 +12,35 @@ from kamera_agent import InputError
 from kamera_agent.cli import app
 from kamera_agent.report.account import account
 from kamera_agent.report.page import make_page
+from kamera_agent.telemetry.drift import Drift
+from kamera_agent.telemetry.record import AnswerRecord, Memory, ReplySpan
 from kamera_agent.telemetry.trace import Trace, read_trace
+from kamera_agent.window.plan import Origin, PlanRow
+from kamera_agent.window.reply import Timings, Usage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def row(name: str, tokens: int, origin: str, position: int = 0, moved_from: int | None = None) -> dict[str, Any]:
-    kind = "image" if name.startswith("image") else "text"
-    more = {"match": None, "error": None, "text_match": None, "approximate": None}
-    place = {"position": position, "moved_from": moved_from}
-    return {"id": name, "kind": kind, "num_tokens": tokens, "origin": origin, "exact": True, **place, **more}
+def row(name: str, tokens: int, origin: Origin, position: int = 0, moved_from: int | None = None) -> PlanRow:
+    return PlanRow(name, "image" if name.startswith("image") else "text", tokens, position, moved_from, origin, True)
 
 
-def record(conversation: str, *rows: dict[str, Any], reply: int = 3) -> dict[str, Any]:
-    usage = {"bytes_read": 10**6, "bytes_written": 2 * 10**6, "encoder_calls": 1, "encoder_avoided": 2}
-    return {
-        "time": "2026-11-24T12:00:00.000+00:00",
-        "model": "pocket",
-        "conversation": conversation,
-        "rows": [*rows],
-        "reply": {"id": "reply1", "num_tokens": reply, "finish": "stop"},
-        "usage": usage,
-        "timings": {"first_token_ms": 12.5},
-        "memory": {"pool_bytes": 3 * 10**6, "dropped_bytes": 10**5},
-        "thumbnails": {},
-    }
+def record(conversation: str, *rows: PlanRow, reply: int = 3, drift: Drift | None = None) -> AnswerRecord:
+    return AnswerRecord(
+        time="2026-11-24T12:00:00.000+00:00",
+        model="pocket",
+        conversation=conversation,
+        rows=rows,
+        reply=ReplySpan("reply1", reply, "stop"),
+        usage=Usage(0, 0, 0, 0, 0, 0, reply, 1, 2, bytes_read=10**6, bytes_written=2 * 10**6),
+        timings=Timings(0.0, 0.0, 0.0, first_token_ms=12.5, decode_ms=0.0),
+        memory=Memory(pool_bytes=3 * 10**6, dropped_bytes=10**5),
+        drift=drift,
+    )
 
 
 FIRST = record("a", row("anchor", 3, "computed"), row("image1", 100, "computed"), row("text1", 7, "computed"))
-# image1 has gone; what stood behind it moved.
+# image1 has gone; the spans after it moved.
 SECOND = record(
     "a",
     row("anchor", 3, "kept"),
@@ -49,14 +50,20 @@ SECOND = record(
 )
 OTHER = record("b", row("anchor", 3, "computed"), row("<script>", 5, "computed"))
 # Nothing has gone; a question is added.
-THIRD = record(
-    "a", *(row(r["id"], r["num_tokens"], "kept") for r in SECOND["rows"]), row("text2", 4, "computed"), reply=1
-)
-
-
+THIRD = record("a", *(row(r.id, r.num_tokens, "kept") for r in SECOND.rows), row("text2", 4, "computed"), reply=1)
 # As THIRD, and its drift was measured.
-FOURTH = record("a", *(row(r["id"], r["num_tokens"], "kept") for r in THIRD["rows"]))
-FOURTH["drift"] = {"kl": 0.001234, "agrees": False}
+FOURTH = record("a", *(row(r.id, r.num_tokens, "kept") for r in THIRD.rows), drift=Drift(0.001234, agrees=False))
+
+# A line of the first traces, which counted less, with a field that is not known here.
+OLD_LINE = (
+    '{"time":"2026-11-24T12:00:00.000+00:00","model":"pocket","conversation":"a","rows":[{"id":"image1",'
+    '"kind":"image","num_tokens":100,"position":3,"moved_from":103,"origin":"recalled","exact":false,'
+    '"match":"survivor","error":0.25,"text_match":0.5,"approximate":true}],"reply":{"id":"reply1","num_tokens":3,'
+    '"finish":"length"},"usage":{"tokens_computed":0,"tokens_kept":0,"tokens_moved":0,"tokens_recalled":100,'
+    '"tokens_blind":0,"tokens_generated":3,"encoder_calls":0,"encoder_avoided":1,"bytes_read":7,"bytes_written":8},'
+    '"timings":{"plan_ms":1.5,"rebuild_ms":2,"prefill_ms":3.0,"first_token_ms":7.25,"decode_ms":9.0},'
+    '"thumbnails":{"image1":"AAAA"},"mood":"good"}\n'
+)
 
 
 def test_the_account_by_hand() -> None:
@@ -70,15 +77,57 @@ def test_the_account_by_hand() -> None:
 
 def test_a_trace_is_read_as_it_was_written(tmp_path: Path) -> None:
     trace = Trace(tmp_path / "deep" / "trace.jsonl")
-    for written in (FIRST, SECOND):
+    for written in (FIRST, FOURTH):
         trace.write(written)
-    assert read_trace(trace.path) == [FIRST, SECOND]
+    assert read_trace(trace.path) == [FIRST, FOURTH]
     with trace.path.open("a") as file:
         file.write('{"rows": [')
-    assert read_trace(trace.path) == [FIRST, SECOND]
+    assert read_trace(trace.path) == [FIRST, FOURTH]
 
 
-@pytest.mark.parametrize("content", ["no json\n", "[1]\n", '{"a": 1}\n', "\xff\xfe"])
+def test_the_names_in_the_file(tmp_path: Path) -> None:
+    """Traces are read by other programs, so these names are as fixed as those of the package."""
+    trace = Trace(tmp_path / "trace.jsonl")
+    trace.write(FOURTH)
+    (line,) = trace.path.read_text("utf-8").splitlines()
+    written = json.loads(line)
+    assert written == {
+        "time": "2026-11-24T12:00:00.000+00:00",
+        "model": "pocket",
+        "conversation": "a",
+        "rows": [asdict(row) for row in FOURTH.rows],
+        "reply": {"id": "reply1", "num_tokens": 3, "finish": "stop"},
+        "usage": asdict(FOURTH.usage),
+        "timings": asdict(FOURTH.timings),
+        "memory": {"pool_bytes": 3 * 10**6, "dropped_bytes": 10**5},
+        "drift": {"kl": 0.001234, "agrees": False},
+        "thumbnails": {},
+    }
+
+
+def test_a_trace_of_an_older_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text(OLD_LINE, "utf-8")
+    assert read_trace(path) == [
+        AnswerRecord(
+            time="2026-11-24T12:00:00.000+00:00",
+            model="pocket",
+            conversation="a",
+            rows=(PlanRow("image1", "image", 100, 3, 103, "recalled", False, "survivor", 0.25, 0.5, True),),
+            reply=ReplySpan("reply1", 3, "length"),
+            usage=Usage(0, 0, 0, 100, 0, 0, 3, 0, 1, 7, 8),
+            timings=Timings(1.5, 2.0, 3.0, 7.25, 9.0),
+            memory=Memory(0, 0),
+            drift=None,
+            thumbnails={"image1": "AAAA"},
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["no json\n", "[1]\n", '{"a": 1}\n', "\xff\xfe", OLD_LINE.replace('"recalled"', '"borrowed"'), OLD_LINE + "\n"],
+)
 def test_what_is_no_trace(tmp_path: Path, content: str) -> None:
     path = tmp_path / "trace.jsonl"
     path.write_bytes(content.encode("latin-1"))

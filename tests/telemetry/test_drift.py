@@ -1,6 +1,8 @@
 """Drift in the trace, against a KL computed here from plain Hugging Face and a plain window."""
 
 import base64
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from kamera_agent import ImageContent, Kamera, SettingError, TextContent
 from kamera_agent.agent import ChatKamera
 from kamera_agent.pocket.renderer import draw_screen
 from kamera_agent.pocket.world import World
-from kamera_agent.telemetry.drift import Witness
+from kamera_agent.telemetry.drift import Drift, Witness
 from kamera_agent.telemetry.trace import Trace, read_trace
 
 QUESTION = "Which price changed?"
@@ -45,8 +47,8 @@ def test_drift_is_the_kl_to_a_full_prefill(tmp_path: Path) -> None:
         model.invoke([ask(*screens)])
         model.invoke([ask(*screens[1:])])
     unmeasured, measured = read_trace(trace.path)
-    assert unmeasured["drift"] is None
-    assert measured["usage"]["tokens_moved"] > 100
+    assert unmeasured.drift is None
+    assert measured.usage.tokens_moved > 100
 
     with Kamera.pocket() as kamera:
         window = kamera.window()
@@ -62,9 +64,10 @@ def test_drift_is_the_kl_to_a_full_prefill(tmp_path: Path) -> None:
     surprise = (p / q).log()
     kl = (p * surprise).sum().item()
     # Logits are the same within 1e-4, as in the tests of the window: each p and q within a factor of exp(2e-4).
-    assert measured["drift"]["kl"] == pytest.approx(kl, abs=4e-4 + 2e-4 * (p * surprise.abs()).sum().item())
+    assert measured.drift is not None
+    assert measured.drift.kl == pytest.approx(kl, abs=4e-4 + 2e-4 * (p * surprise.abs()).sum().item())
     assert kl > 0.1
-    assert measured["drift"]["agrees"] == bool(p.argmax() == q.argmax())
+    assert measured.drift.agrees == bool(p.argmax() == q.argmax())
 
 
 class OnlyOne:
@@ -89,16 +92,16 @@ def test_a_witness_changes_nothing() -> None:
         assert torch.equal(witness.mask(logits), inner.mask(logits))
         witness.accept(1)
     assert inner.accepted == [1, 1]
-    assert witness.measure() == (pytest.approx(0.0, abs=1e-15), True)
+    assert witness.measure() == Drift(pytest.approx(0.0, abs=1e-15), agrees=True)
     assert torch.equal(Witness(later, None).mask(first), first)
 
 
 def test_an_answer_of_other_words_does_not_agree() -> None:
     witness = Witness(torch.tensor([0.8, 0.2]).log(), None)
     witness.mask(torch.tensor([0.4, 0.6]).log())
-    kl, agrees = witness.measure()
-    assert kl == pytest.approx(0.8 * np.log(0.8 / 0.4) + 0.2 * np.log(0.2 / 0.6), rel=1e-6)
-    assert not agrees
+    drift = witness.measure()
+    assert drift.kl == pytest.approx(0.8 * np.log(0.8 / 0.4) + 0.2 * np.log(0.2 / 0.6), rel=1e-6)
+    assert not drift.agrees
 
 
 @pytest.mark.parametrize(("every", "due"), [(None, []), (1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6])])
@@ -110,3 +113,10 @@ def test_every_so_many(tmp_path: Path, every: int | None, due: list[int]) -> Non
 def test_a_bad_rhythm(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="drift_every is 0"):
         Trace(tmp_path / "trace.jsonl", drift_every=0)
+
+
+def test_telemetry_is_imported_without_torch() -> None:
+    """The types of a record bring it; they are imported when a record is made or read."""
+    modules = ", ".join(f"kamera_agent.telemetry.{name}" for name in ("drift", "metrics", "spans", "trace"))
+    code = f"import sys, {modules}\nsys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

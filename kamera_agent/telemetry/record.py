@@ -1,0 +1,98 @@
+"""The record of an answer in a trace: one type for its writer, its reader and its page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from functools import partial
+from io import BytesIO
+from typing import Annotated, Any
+
+from PIL import Image
+from pydantic import BeforeValidator, TypeAdapter
+
+from kamera_agent.telemetry.drift import Drift
+from kamera_agent.window.plan import PlanRow
+from kamera_agent.window.reply import FinishReason, Reply, Timings, Usage
+from kamera_agent.window.window import Window
+
+# Pixels of a thumbnail's longer side.
+THUMBNAIL_SIDE = 160
+
+
+def _complete(type_of: type[Usage | Timings], figures: Any) -> Any:
+    """The figures of a JSON record, with 0 for each that the version that wrote it did not know."""
+    return {figure.name: 0 for figure in fields(type_of)} | figures if isinstance(figures, dict) else figures
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySpan:
+    """The reply as a span of the window. id: None when it is empty."""
+
+    id: str | None
+    num_tokens: int
+    finish: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of the window's KV pool, and of its dropped spans that can be recalled."""
+
+    pool_bytes: int = 0
+    dropped_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """The spans that an answer rested on, and its cost. No text of the window or the reply.
+
+    The names of the fields are the names in the JSON.
+
+    time: ISO 8601, UTC. rows: the plan. drift: None where it was not measured. thumbnails: JPEGs in base64, by span id.
+    """
+
+    time: str
+    model: str
+    conversation: str
+    rows: tuple[PlanRow, ...]
+    reply: ReplySpan
+    usage: Annotated[Usage, BeforeValidator(partial(_complete, Usage))]
+    timings: Annotated[Timings, BeforeValidator(partial(_complete, Timings))]
+    memory: Memory = Memory()
+    drift: Drift | None = None
+    thumbnails: Mapping[str, str] = field(default_factory=dict)
+
+
+# Validates JSON from outside. Fields that it does not know are ignored: newer versions may write more.
+RECORDS = TypeAdapter(AnswerRecord)
+
+
+def make_record(
+    reply: Reply, window: Window, conversation_id: str, model: str, *, thumbnails: bool, drift: Drift | None
+) -> AnswerRecord:
+    """The record of an answer that was just given. drift: None where it was not measured."""
+    chunk_ids = [row.id for row in reply.plan.rows if row.kind in ("image", "frames")]
+    return AnswerRecord(
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        model=model,
+        conversation=conversation_id,
+        rows=reply.plan.rows,
+        reply=ReplySpan(reply.span_id, reply.usage.tokens_generated, reply.finish_reason),
+        usage=reply.usage,
+        timings=reply.timings,
+        memory=Memory(window.pool_bytes, window.dropped_bytes),
+        drift=drift,
+        thumbnails={span_id: _thumbnail(window, span_id) for span_id in chunk_ids} if thumbnails else {},
+    )
+
+
+def _thumbnail(window: Window, span_id: str) -> str:
+    """A small JPEG of a span in base64; of a group of frames, the first."""
+    pixels = window.pixels(span_id)
+    image = Image.fromarray(pixels if pixels.ndim == 3 else pixels[0])
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=70)
+    return base64.b64encode(buffer.getvalue()).decode()
