@@ -17,11 +17,8 @@ from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.slots import Index, Slots
 from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 from kamera_agent.runtime.masks import make_masks
-from kamera_agent.runtime.rope import check_frequencies, check_rotation
+from kamera_agent.runtime.rope import self_test
 from kamera_agent.runtime.slot_cache import SlotCache
-
-SELF_TEST_TOKENS = 8
-SELF_TEST_SHIFT = 17
 
 
 class Placed(NamedTuple):
@@ -53,8 +50,7 @@ class Engine:
         self.lock = threading.RLock()
         self._idle = threading.Condition()
         self._num_answers = 0
-        check_frequencies(family.decoder.rotary)
-        self.rope_errors = self._self_test()
+        self.rope_errors = self_test(family, self.forward_at)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -168,26 +164,6 @@ class Engine:
         cache = SlotCache(pool, index, slots.num_tokens if fresh else 0)
         with capture_keys(decoder.key_modules, keep_master):
             return self.family.hidden_states(embeds, positions, masks, cache)
-
-    @torch.no_grad()
-    def _self_test(self) -> tuple[float, ...]:
-        """Run dummy tokens at p and at p + delta; keys captured at p and turned to p + delta must be the model's."""
-        vocab = self.family.model.get_input_embeddings().num_embeddings
-        run = TextRun(tuple(range(vocab - SELF_TEST_TOKENS, vocab)))
-        embeds = self.family.embed(run, None)
-        # Different steps on each axis, so that a wrong assignment of axes to frequencies cannot hide.
-        steps = torch.arange(1, self.family.num_axes + 1)[:, None]
-        positions = torch.arange(SELF_TEST_TOKENS) * steps
-        pools = []
-        for shift in (0, SELF_TEST_SHIFT):
-            pool = self.new_pool()
-            slots = pool.allocate(SELF_TEST_TOKENS)
-            pool.place(slots, 0)
-            self.forward_at(pool, slots, embeds, positions + shift)
-            pools.append((pool, slots))
-        (pool, slots), (shifted, _) = pools
-        pool.relocate(slots, *self.family.decoder.rope_tables(positions + SELF_TEST_SHIFT))
-        return check_rotation(pool.keys[:, :, :SELF_TEST_TOKENS], shifted.keys[:, :, :SELF_TEST_TOKENS])
 
 
 def _is_plain_prefill(pool: KVPool, index: Index) -> bool:

@@ -1,18 +1,60 @@
-"""RoPE: proof, at load, that keys rotated here are the model's own."""
+"""The RoPE self-test: proof, at load, that keys rotated here are the model's own."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import nn
 
+from kamera_agent.chunk import TextRun
 from kamera_agent.errors import ConventionError
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.kernels.slots import Slots
+from kamera_agent.runtime.kv_pool import KVPool
 
-# A wrong pair convention errs as much as the keys are long; rounding stays far below these bounds.
+NUM_TOKENS = 8
+SHIFT = 17
+# A wrong pair convention errs by as much as the keys are long; rounding stays far below these bounds.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 TOLERANCE_HALF = 0.1
 
 
-def check_frequencies(rotary: nn.Module) -> None:
+class Forward(Protocol):
+    """A forward pass over a pool, as Engine.forward_at."""
+
+    def __call__(self, pool: KVPool, slots: Slots, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Compute tokens that have their places in the pool's order."""
+
+
+@torch.no_grad()
+def self_test(family: Family, forward: Forward) -> tuple[float, ...]:
+    """Relative error per layer between keys turned here and the model's own keys at the same positions.
+
+    1. Run dummy tokens at p and at p + SHIFT.
+    2. Turn the keys captured at p to p + SHIFT, and compare them with those that the model made there.
+
+    Raises ConventionError, naming the layer, when they differ by more than rounding explains.
+    """
+    _check_frequencies(family.decoder.rotary)
+    vocab = family.model.get_input_embeddings().num_embeddings
+    embeds = family.embed(TextRun(tuple(range(vocab - NUM_TOKENS, vocab))), None)
+    # Each axis has a step of its own, so that a wrong assignment of axes to frequencies cannot hide.
+    steps = torch.arange(1, family.num_axes + 1)[:, None]
+    positions = torch.arange(NUM_TOKENS) * steps
+    pools = []
+    for shift in (0, SHIFT):
+        pool = KVPool(family.decoder.kv_shape)
+        slots = pool.allocate(NUM_TOKENS)
+        pool.place(slots, 0)
+        forward(pool, slots, embeds, positions + shift)
+        pools.append(pool)
+    turned, shifted = pools
+    turned.relocate(slots, *family.decoder.rope_tables(positions + SHIFT))
+    return _check_rotation(turned.keys[:, :, :NUM_TOKENS], shifted.keys[:, :, :NUM_TOKENS])
+
+
+def _check_frequencies(rotary: nn.Module) -> None:
     """Raise ConventionError when the rotary frequencies were rounded to the model's dtype."""
     for name, buffer in rotary.named_buffers():
         if buffer.dtype != torch.float32:
@@ -22,19 +64,16 @@ def check_frequencies(rotary: nn.Module) -> None:
             )
 
 
-def check_rotation(rotated: torch.Tensor, reference: torch.Tensor) -> tuple[float, ...]:
-    """Relative error per layer. Raises ConventionError, naming the layer, when rotated keys are not the model's own.
-
-    rotated: [L, H, T, D] keys captured at p and rotated here to p + delta. reference: [L, H, T, D] the keys of the
-    model at p + delta.
-    """
-    difference = (rotated.float() - reference.float()).flatten(1).norm(dim=1)
+def _check_rotation(turned: torch.Tensor, reference: torch.Tensor) -> tuple[float, ...]:
+    """Relative error per layer of turned keys [L, H, T, D] against the model's own."""
+    difference = (turned.float() - reference.float()).flatten(1).norm(dim=1)
     errors = tuple((difference / reference.float().flatten(1).norm(dim=1)).tolist())
     bound = TOLERANCE.get(reference.dtype, TOLERANCE_HALF)
-    for layer, value in enumerate(errors):
-        if not value <= bound:
+    for layer, error in enumerate(errors):
+        # Written so that NaN fails, too.
+        if not error <= bound:
             raise ConventionError(
-                f"Layer {layer} does not turn its keys the way this family does: relative error {value:.2g} where "
-                f"{bound:g} is allowed. This checkpoint needs a family of its own."
+                f"Layer {layer} does not turn its keys the way this family does: the relative error is {error:.2g}, "
+                f"and {bound:g} is allowed. This checkpoint needs a family of its own."
             )
     return errors
