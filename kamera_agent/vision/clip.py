@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from itertools import islice, pairwise
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -44,7 +44,9 @@ class Clip(Closing):
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self._frame_s = 1.0 / fps if fps > 0 else 0.0
         self.duration_s = max(self._capture.get(cv2.CAP_PROP_FRAME_COUNT) * self._frame_s, 0.0)
-        self._checked = False
+        self._stamp_s = 0.0
+        # Frames that the decoder holds back, where stamps are decode times; None until that is known.
+        self._delay: int | None = None
         self._delay_s = 0.0
         self._decode_times: Iterator[float] | None = None
 
@@ -77,33 +79,30 @@ class Clip(Closing):
         return round(time_s + self._frame_s, 6)
 
     def _shown_s(self, number: int) -> float:
-        """The time of the current frame, the number-th shown: its stamp, unless that is a decode time."""
-        stamp_s = _stamp_s(self._capture)
-        # Both need a decoder that holds frames back, so other clips are spared the second look.
-        late, reordered = number == 0 and stamp_s > 0, self._capture.get(cv2.CAP_PROP_FRAME_TYPE) == ord("B")
-        if not self._checked and (late or reordered):
-            self._check_stamps(number, stamp_s)
-        if self._decode_times is not None:
-            stamp_s = next(self._decode_times, 0.0)
-        return round(stamp_s - self._delay_s, 6)
+        """The time of the current frame, shown as the number-th: its stamp, put right where that is a decode time.
 
-    def _check_stamps(self, number: int, stamp_s: float) -> None:
-        """Find out whether stamps are decode times, and the decoder's delay.
-
-        Presentation times of reordered packets jump back and forth; decode times increase. OpenCV gives a
-        frame the decode time of its own packet (MP4), which runs backwards, or of the packet that pushed the
-        frame out of the decoder (AVI), which is late by the delay. Encoders stamp packet i + delay with the
-        time frame i is shown at, so the n-th frame takes the n-th decode time after the delay.
+        OpenCV gives a frame without a presentation time the decode time of its own packet (MP4), which runs
+        backwards where frames are reordered, or of the packet that pushed it out of the decoder (AVI), which is
+        late by the decoder's delay. Encoders decode packet n + delay when frame n is shown.
         """
-        with closing(_packet_stamps(self._path)) as packets:
-            stamps = list(islice(packets, number + MAX_DELAY + 1))
-            delay = stamps.index(stamp_s) - number if stamp_s in stamps else 0
-            self._checked = number > 0 or delay > 0
-            if delay <= 0 or any(later <= earlier for earlier, later in pairwise(stamps)):
-                return
-            self._delay_s = stamps[delay] - stamps[0]
-            if number > 0:
-                self._decode_times = iter([*stamps[number + delay :], *packets])
+        before_s, self._stamp_s = self._stamp_s, _stamp_s(self._capture)
+        late, reordered = number == 0 and self._stamp_s > 0, self._capture.get(cv2.CAP_PROP_FRAME_TYPE) == ord("B")
+        if self._delay is None and (late or reordered):
+            self._find_delay(number)
+        if self._delay and self._decode_times is None and 0 < self._stamp_s < before_s:
+            self._decode_times = iter(_packet_stamps(self._path)[number + self._delay :])
+        shown_s = self._stamp_s if self._decode_times is None else next(self._decode_times, 0.0)
+        return round(shown_s - self._delay_s, 6)
+
+    def _find_delay(self, number: int) -> None:
+        """Count the frames that the decoder holds back, if stamps are decode times."""
+        stamps = _packet_stamps(self._path, number + MAX_DELAY + 1)
+        delay = stamps.index(self._stamp_s) - number if self._stamp_s in stamps else 0
+        # Presentation times of reordered packets jump back and forth; decode times only increase.
+        if delay > 0 and all(later > earlier for earlier, later in pairwise(stamps)):
+            self._delay, self._delay_s = delay, stamps[delay] - stamps[0]
+        else:
+            self._delay = 0
 
     def pixels(self) -> Pixels:
         """The current frame, upright: [H, W, 3] uint8 RGB, in memory of its own. VideoError if damaged."""
@@ -117,15 +116,15 @@ def _stamp_s(capture: cv2.VideoCapture) -> float:
     return round(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 6)
 
 
-def _packet_stamps(path: str) -> Generator[float, None, None]:
-    """The stamp of each packet in seconds, in decode order; nothing where OpenCV cannot read without decoding."""
+def _packet_stamps(path: str, most: int = sys.maxsize) -> list[float]:
+    """Stamps of the first packets in seconds, in decode order; none where OpenCV cannot read without decoding."""
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
-    try:
-        capture.set(cv2.CAP_PROP_FORMAT, -1)
-        while capture.get(cv2.CAP_PROP_FORMAT) == -1 and capture.grab():
-            yield _stamp_s(capture)
-    finally:
-        capture.release()
+    capture.set(cv2.CAP_PROP_FORMAT, -1)
+    stamps: list[float] = []
+    while capture.get(cv2.CAP_PROP_FORMAT) == -1 and len(stamps) < most and capture.grab():
+        stamps.append(_stamp_s(capture))
+    capture.release()
+    return stamps
 
 
 def sketch(pixels: Pixels) -> npt.NDArray[np.int16]:
