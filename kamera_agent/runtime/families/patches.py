@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -43,45 +44,54 @@ class Patchifier:
         """
         if pixels.shape not in self._grids:
             try:
-                _, grid = self._process(pixels)
+                self._grids[pixels.shape] = self._learn_grid(pixels)
             except ValueError as error:
                 height, width = pixels.shape[-3:-1]
                 name = type(self._image).__name__
                 raise ImageError(f"{name} does not take an image of {width}x{height}: {error}. Crop it.") from error
-            time, height, width = grid[0].tolist()
-            self._grids[pixels.shape] = time, height, width
         return self._grids[pixels.shape]
+
+    def _learn_grid(self, pixels: Pixels) -> Grid:
+        # The patches of a whole clip would take many times the memory of its pixels, and be thrown away.
+        if pixels.ndim == 3:
+            grid = self._stills([pixels])["image_grid_thw"]
+        elif self._video is None:
+            _, height, width = self._learn_grid(pixels[0])
+            return math.ceil(len(pixels) / self.frames_per_group), height, width
+        else:
+            # A video processor may choose the size by the number of frames. On the meta device it computes shapes only.
+            num_frames, height, width, _ = pixels.shape
+            blank = torch.empty((num_frames, 3, height, width), dtype=torch.uint8, device="meta")
+            grid = self._clip(blank)["video_grid_thw"]
+        time, height, width = grid[0].tolist()
+        return time, height, width
 
     def patches(self, pixels: Pixels) -> torch.Tensor:
         """Patches [time * height * width, C * t * p * p] of an image or frame group, on the CPU."""
-        return self._process(pixels)[0]
-
-    def _process(self, pixels: Pixels) -> tuple[torch.Tensor, torch.Tensor]:
+        patches: torch.Tensor
         if pixels.ndim == 3:
-            batch = self._stills([pixels])
-            return batch["pixel_values"], batch["image_grid_thw"]
-        if self._video is not None:
-            clip = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-            batch = self._video(videos=[clip], do_sample_frames=False, return_tensors="pt")
-            return batch["pixel_values_videos"], batch["video_grid_thw"]
-        return self._group_stills(pixels)
+            patches = self._stills([pixels])["pixel_values"]
+        elif self._video is None:
+            patches = self._group_stills(pixels)
+        else:
+            patches = self._clip(torch.from_numpy(pixels).permute(0, 3, 1, 2))["pixel_values_videos"]
+        return patches
 
-    def _group_stills(self, pixels: Pixels) -> tuple[torch.Tensor, torch.Tensor]:
+    def _clip(self, frames: torch.Tensor) -> Any:
+        return self._video(videos=[frames], do_sample_frames=False, return_tensors="pt")
+
+    def _group_stills(self, pixels: Pixels) -> torch.Tensor:
         """Video patches from the image processor.
 
         It repeats a still along the temporal patch: one copy of each frame is taken, and neighbouring frames
         are put together.
         """
         per_group, area = self.frames_per_group, self._image.patch_size**2
-        padded = pad_to_multiple(pixels, per_group)
-        batch = self._stills(list(padded))
-        num_groups = len(padded) // per_group
-        grid = batch["image_grid_thw"][:1].clone()
-        grid[0, 0] = num_groups
+        values: torch.Tensor = self._stills(list(pad_to_multiple(pixels, per_group)))["pixel_values"]
         if per_group == 1:
-            return batch["pixel_values"], grid
-        stills = batch["pixel_values"].view(num_groups, per_group, -1, 3, per_group, area)
-        return stills[:, :, :, :, 0].permute(0, 2, 3, 1, 4).reshape(-1, 3 * per_group * area), grid
+            return values
+        stills = values.view(math.ceil(len(pixels) / per_group), per_group, -1, 3, per_group, area)
+        return stills[:, :, :, :, 0].permute(0, 2, 3, 1, 4).reshape(-1, 3 * per_group * area)
 
     def _stills(self, images: list[Pixels]) -> Any:
         # Told where the colours are: three rows of pixels look like three colours.
