@@ -41,13 +41,13 @@ from transformers import DynamicCache
 from benchmarks.baselines import Pixels, Prompt, head_of, timed_ms
 from benchmarks.window import SEED, conditions
 from examples.ui_agent.cached import Cached
-from examples.ui_agent.comparison import divergence
 from examples.ui_agent.episode import KEEP_LAST, play
 from examples.ui_agent.first_token import watch
 from examples.ui_agent.plain import load_plain
 from examples.ui_agent.turn import Turn
 from kamera_agent import ImageContent, Kamera
 from kamera_agent.pocket.model import build_model, build_processor
+from kamera_agent.telemetry.drift import divergence
 
 WAYS = ("ours", "prefix", "full")
 EVENTS = ("new", "revisit", "look back")

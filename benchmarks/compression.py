@@ -24,6 +24,7 @@ import transformers
 from benchmarks.fidelity.cases import POCKET_GROUND, SCENES, Case, draw_case
 from kamera_agent import Kamera, Window
 from kamera_agent.pocket.renderer import draw
+from kamera_agent.telemetry.drift import divergence
 
 NUM_PICTURES = 3
 RANKS: tuple[Any, ...] = (8, 32, "auto")
@@ -53,15 +54,15 @@ def measure(first: Kamera, cases: Sequence[Case], **options: Any) -> dict[str, f
         with Kamera(first.family.model, first.family.processors, **options) as writer:
             window = look(writer, case)
             window.logits(question)
-            full = window.reference_logits(question).double().log_softmax(-1)
+            full = window.reference_logits(question)
             writer.flush()
             with Kamera(first.family.model, first.family.processors, store=writer.store, **options) as reader:
                 window = look(reader, case)
-                found = window.logits(question).double().log_softmax(-1)
+                recalled = window.logits(question)
                 assert {span.origin for span in window.spans if span.kind == "image"} == {"recalled"}
             headers = writer.store.headers()
-        divergences.append(float((full.exp() * (full - found)).sum()))
-        same.append(float(full.argmax() == found.argmax()))
+        divergences.append(divergence(full, recalled))
+        same.append(float(full.argmax() == recalled.argmax()))
         for header in headers:
             sizes[header.kind].append(header.num_bytes)
         errors += [header.attributes["error"] for header in headers if header.kind == "patch"]

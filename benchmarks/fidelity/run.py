@@ -14,6 +14,7 @@ from benchmarks.fidelity.cases import Asked
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.methods import Auto, Method, Patch, Recompute
 from benchmarks.fidelity.residue import Residue, decompose, energy_ranks, share_basis
+from kamera_agent.telemetry.drift import divergence
 
 
 class Answer(NamedTuple):
@@ -128,7 +129,6 @@ def _recomputed(bench: Bench, full: Window, method: Recompute, ideal: Mapping[in
 
 
 def _judge(logits: torch.Tensor, full: torch.Tensor, expected: int, variant: Variant) -> Answer:
-    p, q = full.double().log_softmax(-1), logits.double().log_softmax(-1)
     choice = int(logits.argmax())
-    kl = float((p.exp() * (p - q)).sum().clamp_min(0))
-    return Answer(choice == expected, choice == int(full.argmax()), kl, variant.bytes_share, variant.recomputed)
+    agrees, kl = choice == int(full.argmax()), divergence(full, logits)
+    return Answer(choice == expected, agrees, kl, variant.bytes_share, variant.recomputed)

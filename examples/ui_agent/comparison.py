@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from examples.ui_agent.actor import Record
 from examples.ui_agent.oracle import Move
 from examples.ui_agent.turn import Turn
+from kamera_agent.telemetry.drift import divergence
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,3 @@ def compare(plain: Sequence[Record], cached: Sequence[Record]) -> list[Step]:
         kl = divergence(one.turn.logits, other.turn.logits)
         steps.append(Step(number, one.move, len(one.screens), one.turn, other.turn, kl))
     return steps
-
-
-def divergence(reference: torch.Tensor, other: torch.Tensor) -> float:
-    """KL(reference || other) in nats of two next-token distributions, for logits [vocab]."""
-    p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
-    return max(float((p.exp() * (p - q)).sum()), 0.0)

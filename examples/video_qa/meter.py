@@ -4,9 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from time import perf_counter
 
-import torch
-
 from kamera_agent import Kamera, Reply, Window
+from kamera_agent.telemetry.drift import divergence
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +82,3 @@ class Meter:
         for span in self._window.spans:
             if span.kind == "reply" or (span.kind == "text" and span.role == "user"):
                 self._window.drop(span.id)
-
-
-def divergence(full: torch.Tensor, ours: torch.Tensor) -> float:
-    """KL(full || ours) in nats, for next-token logits [vocab] each."""
-    expected, given = full.double().log_softmax(-1), ours.double().log_softmax(-1)
-    return float((expected.exp() * (expected - given)).sum())

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from meter import Turn
 
-from kamera_agent.vision.frames import Frames
+from kamera_agent import Frames
 
 COLOURS = {"computed": "#d9822b", "recalled": "#2e9d6a", "moved": "#2f7fb5", "kept": "#8aa0b4"}
 FULL, BACKGROUND, INK = "#c4cbd3", "#f0d3b3", "#1f2328"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from models import TINY
 
+from kamera_agent import sample_fps
 from kamera_agent.pocket.model import build_model, build_processor
-from kamera_agent.vision.sampling import sample_fps
 from training.run import save_checkpoint
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "video_qa"
