@@ -10,18 +10,18 @@ from typing import Any
 
 from langchain.agents import AgentState
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-from langchain.tools import ToolRuntime
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import ToolMessage
-from langchain_core.tools import BaseTool, tool
+from langchain_core.tools import BaseTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from kamera_agent.agent.chat_model import ChatKamera
+from kamera_agent.agent.look_back import look_back_tool
 from kamera_agent.agent.pixels import PixelFolder
 from kamera_agent.agent.policy import Budget, KeepLast, Policy
-from kamera_agent.agent.screens import LOOK_BACK, M, Screen, list_screens, looked_back, show, stow
+from kamera_agent.agent.screens import M, Screen, list_screens, looked_back, show, stow
 from kamera_agent.config import DEFAULT_STORE, MIB
 from kamera_agent.errors import SettingError
 
@@ -64,7 +64,7 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         self._stub = stub
         self._folder = PixelFolder(folder, folder_bytes)
         self._count_tokens = count_tokens
-        self.tools: Sequence[BaseTool] = [_look_back_tool(self._folder)]
+        self.tools: Sequence[BaseTool] = [look_back_tool(self._folder)]
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
         """Put ids in the place of the pixels that the caller sent."""
@@ -136,19 +136,3 @@ def _twins(screens: Sequence[Screen]) -> dict[int, int]:
         if before.image_id == screen.image_id:
             twins[screen.step] = twins.get(before.step, before.step)
     return twins
-
-
-def _look_back_tool(folder: PixelFolder) -> BaseTool:
-    @tool(LOOK_BACK, response_format="content_and_artifact")
-    def look_back(runtime: ToolRuntime, steps: list[int] | None = None) -> tuple[str, list[int]]:
-        """Look at earlier screenshots again. Without steps: list what there is."""
-        stowed = [stow(message, folder) for message in runtime.state["messages"]]
-        screens = {screen.step: screen for screen in list_screens(stowed)}
-        listing = "\n".join(f"step {screen.step}: {screen.caption or '(no text)'}" for screen in screens.values())
-        if not steps:
-            return listing or "There is no screenshot yet.", []
-        if unknown := [step for step in steps if step not in screens]:
-            return f"There is no screenshot of step {', '.join(map(str, unknown))}. There are:\n{listing}", []
-        return f"Shown again, each in its place: step {', '.join(map(str, steps))}.", steps
-
-    return look_back

@@ -16,6 +16,7 @@ from langgraph.prebuilt import ToolNode
 from pydantic import ConfigDict
 
 from kamera_agent.agent.chat_model import OPTIONS, ChatKamera
+from kamera_agent.agent.look_back import WithLookBack
 from kamera_agent.agent.middleware import ScreenWindow
 from kamera_agent.agent.route import route
 from kamera_agent.agent.screens import LOOK_BACK
@@ -50,11 +51,13 @@ def wrap(
     window = window or ScreenWindow()
     chat = kamera if isinstance(kamera, ChatKamera) else ChatKamera(kamera=kamera)
     tool_nodes = {name: node.bound for name, node in graph.nodes.items() if isinstance(node.bound, ToolNode)}
+    [look_back] = window.tools
     model = WindowedChat(chat=chat, window=window, offers_look_back=bool(tool_nodes))
     wrapped: dict[str, Any] = dict(graph.nodes)
     for name, node in graph.nodes.items():
         if name in tool_nodes:
-            wrapped[name] = node.copy({"bound": _with_look_back(tool_nodes[name], window)})
+            if LOOK_BACK not in tool_nodes[name].tools_by_name:
+                wrapped[name] = node.copy({"bound": WithLookBack(tool_nodes[name], look_back)})
         elif nodes is None or name in nodes:
             wrapped[name] = node.copy({"bound": Routed(node.bound, model)})
     return graph.copy({"nodes": wrapped})
@@ -115,16 +118,3 @@ class Routed(Runnable[Any, Any]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         with route(self._model):
             return await self._bound.ainvoke(input, config, **kwargs)
-
-
-def _with_look_back(node: ToolNode, window: ScreenWindow) -> ToolNode:
-    """A ToolNode that runs the window's tool, too."""
-    return ToolNode(
-        [*({tool.name: tool for tool in window.tools} | node.tools_by_name).values()],
-        name=node.get_name(),
-        tags=[*node.tags] if node.tags else None,
-        handle_tool_errors=node._handle_tool_errors,
-        messages_key=node._messages_key,
-        wrap_tool_call=node._wrap_tool_call,
-        awrap_tool_call=node._awrap_tool_call,
-    )
