@@ -24,9 +24,7 @@ Between two measurements what Kamera remembers in the background is finished: th
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +37,7 @@ from PIL import Image
 from transformers import DynamicCache
 
 from benchmarks.baselines import Pixels, Prompt, head_of, timed_ms
+from benchmarks.command import parser_of, show
 from benchmarks.window import SEED, conditions
 from examples.ui_agent.cached import Cached
 from examples.ui_agent.episode import KEEP_LAST, play
@@ -206,15 +205,14 @@ def _ratios(measured: Sequence[Figures]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=30, help="steps of the agent (default 30)")
     options = parser.parse_args()
     steps = record(options.steps)
     measured = run(steps, build_model(seed=SEED), build_processor())
     trace = {"steps": len(steps), "keep_last": KEEP_LAST, "trace": "examples/ui_agent: shop and MiniWoB++"}
     result = {**summary(steps, measured), **agreement(steps), "conditions": conditions(1) | trace}
-    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+    show(result, options.json)
 
 
 if __name__ == "__main__":

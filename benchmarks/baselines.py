@@ -111,6 +111,46 @@ def head_of(cache: DynamicCache, num_tokens: int) -> DynamicCache:
     return head
 
 
+class Baselines:
+    """What Kamera is compared with over one prompt, whose last image is the new one.
+
+    The first image of the prompt differs from that of the window before, so a prefix cache keeps nothing of the
+    images, and a full prefill and a prefix cache do the same work whichever edit led here.
+    """
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._full_ms, self._cache = timed_ms(prompt.full_prefill)
+
+    def figures(self) -> Figures:
+        """Milliseconds of a full prefill and of a prefix cache, and the tokens of the prompt."""
+        return {"full": self._full_ms, "prefix": self._prefix_ms(), "tokens_full": len(self._prompt)}
+
+    def _prefix_ms(self) -> float:
+        prompt, last = self._prompt, len(self._prompt.images) - 1
+        known = [prompt.features(index) for index in range(last)]
+        head = head_of(self._cache, prompt.first_image)
+        return timed_ms(lambda: prompt.forward_tail(head, prompt.first_image, [*known, prompt.features(last)]))[0]
+
+    def num_bare(self, num_new: int) -> int:
+        """Tokens of the last num_new images and of the question."""
+        return len(self._prompt) - self._prompt.tail_start(num_new)
+
+    def bare_ms(self, num_new: int) -> float:
+        """Milliseconds of the forward pass of just these tokens; includes the encoder, not the preprocessing."""
+        prompt = self._prompt
+        new = range(len(prompt.images) - num_new, len(prompt.images))
+        patches = [prompt.patches([prompt.images[index]]) for index in new]
+        start = prompt.tail_start(num_new)
+        head = head_of(self._cache, start)
+
+        def run() -> None:
+            features = [prompt.features(index, values) for index, values in zip(new, patches, strict=True)]
+            prompt.forward_tail(head, start, features)
+
+        return timed_ms(run)[0]
+
+
 def timed_ms(work: Callable[[], Any]) -> tuple[float, Any]:
     """Wall-clock milliseconds of a call, and what it returned. Work on a GPU is finished before and behind it."""
     _finish()

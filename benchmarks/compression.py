@@ -10,17 +10,13 @@ means a chunk, error is the mean relative error of the patches.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
-import torch
-import transformers
-
+from benchmarks.command import parser_of, show, versions
 from benchmarks.fidelity.cases import POCKET_GROUND, SCENES, Case, draw_case
 from kamera_agent import Kamera, Window
 from kamera_agent.pocket.renderer import draw
@@ -76,8 +72,7 @@ def measure(first: Kamera, cases: Sequence[Case], **options: Any) -> dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--cases", type=int, default=60, help="windows (default 60)")
     options = parser.parse_args()
     cases, ways = draw_cases(options.cases), []
@@ -94,12 +89,11 @@ def main() -> None:
             "dtype": "float32",
             "pictures": NUM_PICTURES,
             "cases": options.cases,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            **versions(),
             "date": datetime.now(UTC).date().isoformat(),
         },
     }
-    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+    show(result, options.json)
 
 
 if __name__ == "__main__":

@@ -17,28 +17,24 @@ full and prefix have the same work: they are measured once a round, on the windo
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-import transformers
-from transformers import DynamicCache
 
-from benchmarks.baselines import Figures, Pixels, Prompt, head_of, medians, timed_ms
-from kamera_agent import Kamera, Reply
+from benchmarks.baselines import Figures, medians
+from benchmarks.command import parser_of, show, versions
+from benchmarks.session import Session, picture
+from kamera_agent import Kamera
 from kamera_agent.config import MIB
 from kamera_agent.pocket.model import Shape, build_model, build_processor
 
-QUESTION, SEED = "What changed?", 0
+SEED = 0
 EVENTS = ("slide", "reorder", "recall_memory", "recall_disk")
 WAYS = ("ours", "bare", "prefix", "full")
 
@@ -66,113 +62,46 @@ class Scene(NamedTuple):
     frame: tuple[int, int] = (448, 448)
 
 
-def picture(size: tuple[int, int], seed: int) -> Pixels:
-    """[height, width, 3] uint8 noise in blocks; every seed another picture."""
-    height, width = size
-    blocks = np.random.default_rng(seed).integers(0, 256, (-(-height // 16), -(-width // 16), 3), dtype=np.uint8)
-    return np.ascontiguousarray(blocks.repeat(16, axis=0).repeat(16, axis=1)[:height, :width])
-
-
-class Session:
-    """A window full of pictures that answers the same question every turn."""
-
-    def __init__(self, kamera: Kamera, scene: Scene) -> None:
-        self.kamera, self.window = kamera, kamera.window()
-        self.pictures: dict[str, Pixels] = {}
-        sizes = [scene.screen] * scene.num_screens + [scene.frame] * scene.num_frames
-        for seed, size in enumerate(sizes):
-            self.see(picture(size, seed))
-        self.answer(lambda: None)
-        kamera.flush()
-
-    @property
-    def ids(self) -> list[str]:
-        return [span.id for span in self.window.spans if span.kind == "image"]
-
-    def see(self, pixels: Pixels) -> None:
-        """A picture enters at the end."""
-        self.pictures[self.window.add_image(pixels)] = pixels
-
-    def slide(self, pixels: Pixels) -> None:
-        """A picture enters, the oldest goes."""
-        self.see(pixels)
-        self.window.drop(self.ids[0])
-
-    def answer(self, edit: Callable[[], object]) -> tuple[float, Reply]:
-        """Milliseconds from the edit to the first token. Question and reply are taken out again."""
-        edit_ms, _ = timed_ms(edit)
-        reply = self.window.generate(QUESTION, max_new_tokens=1)
-        for span in self.window.spans:
-            if span.kind == "reply" or (span.kind == "text" and span.role == "user"):
-                self.window.drop(span.id)
-        return edit_ms + reply.timings.first_token_ms, reply
-
-
 class Bench:
-    """Two windows over one model, one with a memory tier and one with a disk tier, and the baselines."""
+    """Two windows over one model: one Kamera has a memory tier, the other a disk tier."""
 
     def __init__(self, model: Any, processor: Any, scene: Scene, folder: str) -> None:
-        self.model, self.processor, self.scene = model, processor, scene
-        self.fresh = (picture(scene.screen, seed) for seed in count(1000))
-        # What was dropped must come back from the store, so the window keeps no pixels of it.
-        self.memory = Session(Kamera(model, processor, memory_bytes=32_768 * MIB), scene)
-        self.disk = Session(Kamera(model, processor, store=folder, memory_bytes=0), scene)
+        self.fresh = (picture(*scene.screen, seed) for seed in count(1000))
+        # A dropped picture has to come back from the store: nothing else keeps it.
+        self.memory = _filled(Kamera(model, processor, memory_bytes=32_768 * MIB), scene)
+        self.disk = _filled(Kamera(model, processor, store=folder, memory_bytes=0), scene)
 
     def round(self) -> dict[str, Figures]:
-        """Every event once."""
+        """Figures of every event, each measured once."""
         session, new = self.memory, next(self.fresh)
-        images = [*(session.pictures[span_id] for span_id in session.ids[1:]), new]
-        prompt = Prompt(self.model, self.processor, images, QUESTION)
-        full_ms, cache = timed_ms(prompt.full_prefill)
-        shared = {"full": full_ms, "prefix": _prefix_ms(prompt, cache), "tokens_full": len(prompt)}
-        figures = {"slide": self._measure(session, lambda: session.slide(new), prompt, cache, num_new=1)}
+        baselines = session.baselines(new)
+        shared = baselines.figures()
+        figures = {"slide": session.measure(lambda: session.see(new), baselines, num_new=1)}
         order = session.ids[::-1]
-        figures["reorder"] = self._measure(session, lambda: session.window.reorder(order), prompt, cache, num_new=0)
+        figures["reorder"] = session.measure(lambda: session.window.reorder(order), baselines, num_new=0)
         session.answer(lambda: session.window.reorder(order[::-1]))
-        for name, there in (("recall_memory", session), ("recall_disk", self.disk)):
-            oldest, second = there.ids[:2]
-            there.answer(partial(there.window.drop, oldest))
-            there.kamera.flush()
-            recall = partial(there.window.recall, oldest, at=second)
-            figures[name] = self._measure(there, recall, prompt, cache, num_new=0)
+        for name, tier in (("recall_memory", session), ("recall_disk", self.disk)):
+            oldest, second = tier.ids[:2]
+            tier.answer(partial(tier.window.drop, oldest))
+            tier.kamera.flush()
+            recall = partial(tier.window.recall, oldest, at=second)
+            figures[name] = tier.measure(recall, baselines, num_new=0)
         return {event: shared | ms for event, ms in figures.items()}
-
-    def _measure(
-        self, session: Session, edit: Callable[[], object], prompt: Prompt, cache: DynamicCache, num_new: int
-    ) -> Figures:
-        """Our time to first token, and on both sides of it the bare forward pass of the same number of tokens."""
-        before_ms = _bare_ms(prompt, cache, num_new)
-        ours_ms, reply = session.answer(edit)
-        session.kamera.flush()
-        bare_ms = (before_ms + _bare_ms(prompt, cache, num_new)) / 2
-        computed = reply.usage.tokens_computed
-        assert computed == len(prompt) - prompt.tail_start(num_new), (computed, reply.plan)
-        return {"ours": ours_ms, "bare": bare_ms, "tokens_computed": computed}
 
     def close(self) -> None:
         self.memory.kamera.close()
         self.disk.kamera.close()
 
 
-def _prefix_ms(prompt: Prompt, cache: DynamicCache) -> float:
-    """What a prefix cache keeps ends before the first image, which is another one than before."""
-    last = len(prompt.images) - 1
-    known = [prompt.features(index) for index in range(last)]
-    head = head_of(cache, prompt.first_image)
-    return timed_ms(lambda: prompt.forward_tail(head, prompt.first_image, [*known, prompt.features(last)]))[0]
-
-
-def _bare_ms(prompt: Prompt, cache: DynamicCache, num_new: int) -> float:
-    new = range(len(prompt.images) - num_new, len(prompt.images))
-    patches = [prompt.patches([prompt.images[index]]) for index in new]
-    start = prompt.tail_start(num_new)
-    head = head_of(cache, start)
-
-    def run() -> None:
-        features = [prompt.features(index, values) for index, values in zip(new, patches, strict=True)]
-        prompt.forward_tail(head, start, features)
-
-    return timed_ms(run)[0]
+def _filled(kamera: Kamera, scene: Scene) -> Session:
+    """A session that has seen every picture of a scene and has answered once."""
+    sizes = [scene.screen] * scene.num_screens + [scene.frame] * scene.num_frames
+    session = Session(kamera, len(sizes))
+    for seed, size in enumerate(sizes):
+        session.see(picture(*size, seed))
+    session.answer()
+    kamera.flush()
+    return session
 
 
 def measure(model: Any, processor: Any, scene: Scene, num_rounds: int) -> dict[str, Any]:
@@ -185,8 +114,7 @@ def measure(model: Any, processor: Any, scene: Scene, num_rounds: int) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds, besides the warm-up (default 5)")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -203,11 +131,10 @@ def main() -> None:
         "device": torch.cuda.get_device_name(),
         "rounds": options.rounds,
         "seed": SEED,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **versions(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+    show(result, options.json)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ leave the cache. On the CPU copy and operation take turns; figures are medians.
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import os
 import platform
 import statistics
@@ -28,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.command import parser_of, show
 from kamera_agent.runtime.kernels.dispatch import EAGER, Kernels, kernels_for
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV, tensors_of
 from kamera_agent.runtime.kernels.slots import Slots
@@ -186,8 +185,7 @@ def ratio(measured: Sequence[Mapping[str, Any]], operation: str, rank: int | Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="end with one JSON object on the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds of each cell (default 7)")
     options = parser.parse_args()
     result: dict[str, Any] = {"cuda": None}
@@ -215,7 +213,7 @@ def main() -> None:
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
-    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+    show(result, options.json)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ were the only one. An answer counts by its first token.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import subprocess
@@ -26,9 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 
+from benchmarks.command import parser_of, versions
 from kamera_agent.pocket.page import to_html
 from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.screen import CELL, Picture, Screen
@@ -55,8 +54,7 @@ FLAGS = (
 
 def main() -> None:
     """Measure all looks and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--windows", type=int, default=400, help="windows a look")
     parser.add_argument("--browser", help="a Chromium to draw screens with")
     parser.add_argument("--model", default=str(WEIGHTS), help="folder of a checkpoint that knows the pocket's tasks")
@@ -71,7 +69,7 @@ def main() -> None:
         "seed": SEED,
         "num_parameters": sum(parameter.numel() for parameter in family.model.parameters()),
         "machine": platform.machine(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": versions(),
     }
     if arguments.json:
         print(json.dumps({"conditions": conditions, "accuracy": accuracy}))

@@ -17,7 +17,6 @@ torch.empty, allocated inside the measured time and freed outside of it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -30,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.command import parser_of
 from kamera_agent.chunk import Key, Record
 from kamera_agent.config import MIB
 from kamera_agent.store.lmdb_store import LmdbStore
@@ -133,8 +133,7 @@ def report(medians: dict[str, float], record: Record, num_rounds: int) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Put and get of one chunk, beside file access and memcpy.")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="measured rounds, at least 7 (default 15)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

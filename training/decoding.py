@@ -57,13 +57,13 @@ class Decoder:
         self._words = word_ids(family.processors.tokenizer, SHOWN)
         self.probes = Probes(self.text.config.hidden_size, len(Relations._fields))
 
-    def loss(self, batch: Batch, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses of the answers, of the probes, and of where the shown heads look."""
+    def loss(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
+        """Weighted sum of the losses of the answers, of the probes, and of where the shown heads look."""
         output = self._run(batch, table)
         answers = functional.cross_entropy(self._scores(output, batch), batch.targets[2])
         codes = self.text.embed_tokens.weight.detach()[self._words]
         probes = self.probes.loss(output.hidden_states[PROBED_LAYERS][batch.cells], codes, batch.labels)
-        return answers, probes, gaze_loss(output.attentions, batch.gazes)
+        return answers + PROBE_WEIGHT * probes + GAZE_WEIGHT * gaze_loss(output.attentions, batch.gazes)
 
     @torch.no_grad()
     def grade(self, batch: Batch, table: torch.Tensor) -> tuple[Counter[str], Counter[str]]:

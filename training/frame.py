@@ -51,7 +51,7 @@ def prime(text: Any, frame: Frame) -> None:
     size = first.head_dim
     # The first layer's heads carry what they find to places of their own: a value to the card that looked for its
     # label, a label to the one that looked for its value. The second layer looks further with that.
-    thin, places = _upright(size, len(shared)), [_upright(size, shared.shape[1]) for _ in range(4)]
+    thin, places = orthonormal(size, len(shared)), [orthonormal(size, shared.shape[1]) for _ in range(4)]
     _carry(first, 0, thin @ value, {0: FOUND * places[0], 1: FOUND * places[1]})
     _carry(first, 1, thin @ label, {2: FOUND * places[2], 3: FOUND * places[3]})
     further = GAIN * thin.mT @ places[1], GAIN * thin.mT @ places[2]
@@ -67,7 +67,7 @@ def prime(text: Any, frame: Frame) -> None:
         _look(fourth, group, key=look @ key, queries=(look @ shared,))
 
 
-def _upright(rows: int, columns: int) -> torch.Tensor:
+def orthonormal(rows: int, columns: int) -> torch.Tensor:
     """Random rows at right angles."""
     axes: torch.Tensor = torch.linalg.qr(torch.randn(columns, rows))[0]
     return axes.mT
@@ -78,26 +78,27 @@ def _slow(attention: Any, frame: Frame, text: Any) -> torch.Tensor:
     pairs, (times, *_) = attention.head_dim // 2, text.config.rope_parameters["mrope_section"]
     slow = [dim for dim in range(attention.head_dim) if dim % pairs >= times]
     look = torch.zeros(attention.head_dim, frame.shared.shape[1])
-    look[slow] = _upright(len(slow), frame.shared.shape[1])
+    look[slow] = orthonormal(len(slow), frame.shared.shape[1])
     return SHARPNESS * look
 
 
-def _rows(attention: Any, head: int) -> slice:
+def head_rows(attention: Any, head: int) -> slice:
+    """Rows of a query head in q_proj, of a key head in k_proj and v_proj; columns of a query head in o_proj."""
     return slice(head * attention.head_dim, (head + 1) * attention.head_dim)
 
 
 def _look(attention: Any, group: int, key: torch.Tensor, queries: tuple[torch.Tensor, ...]) -> None:
     """Weights of one key head, and of the first of its query heads."""
-    attention.k_proj.weight[_rows(attention, group)] = key
+    attention.k_proj.weight[head_rows(attention, group)] = key
     for head, query in enumerate(queries, start=group * attention.num_key_value_groups):
-        attention.q_proj.weight[_rows(attention, head)] = query
+        attention.q_proj.weight[head_rows(attention, head)] = query
 
 
 def _carry(attention: Any, group: int, source: torch.Tensor, places: Mapping[int, torch.Tensor]) -> None:
     """Let heads of a group write what one value head reads at source [head_dim, hidden] to places of that shape."""
-    attention.v_proj.weight[_rows(attention, group)] = source
+    attention.v_proj.weight[head_rows(attention, group)] = source
     for head, place in places.items():
-        attention.o_proj.weight[:, _rows(attention, head)] = place.mT
+        attention.o_proj.weight[:, head_rows(attention, head)] = place.mT
 
 
 def _tell_screens_apart(attention: Any) -> None:

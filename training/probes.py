@@ -36,11 +36,14 @@ class Probes(nn.Module):
         return scores
 
     def loss(self, states: torch.Tensor, codes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy for labels [N, slots] of class numbers; full and empty slots weigh the same."""
-        scores, something = self(states, codes), labels > 0
-        return functional.cross_entropy(scores[something], labels[something]) + functional.cross_entropy(
-            scores[~something], labels[~something]
-        )
+        """Loss for labels [N, slots] of class numbers."""
+        return slot_loss(self(states, codes), labels)
+
+
+def slot_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of scores [N, slots, classes]; full slots and empty slots weigh the same."""
+    full = labels > 0
+    return functional.cross_entropy(scores[full], labels[full]) + functional.cross_entropy(scores[~full], labels[~full])
 
 
 def label(cells: Iterable[Sequence[str]]) -> torch.Tensor:

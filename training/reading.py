@@ -12,7 +12,7 @@ from kamera_agent.pocket.words import COLOURS, ITEMS, MONTHS, NUMBERS, PERSONS, 
 from training.bank import encode
 from training.frame import Frame
 from training.gallery import Drawn, cut
-from training.probes import CLASSES, FLAGS, label
+from training.probes import CLASSES, FLAGS, label, slot_loss
 from training.tower import Tower
 from training.variety import vary
 
@@ -72,16 +72,13 @@ class Reading:
         if self._varied:
             cells = vary(cells, self._in_shot[chosen], rng)
         features = self._tower(self._tower.patches(cells))
-        scores, something = self._scores(features), labels > 0
-        wrong = functional.cross_entropy(scores[something], labels[something]) + functional.cross_entropy(
-            scores[~something], labels[~something]
-        )
+        wrong = slot_loss(self._scores(features), labels)
         meant = sum(
             codes[labels[:, slot]] @ place
             for slot, (codes, place) in enumerate(zip(self._codes, self._frame.slots, strict=True))
         )
         noise = (features / FEATURE_NORM - meant).square().sum(-1)
-        full = something.any(-1)
+        full = (labels > 0).any(-1)
         return wrong + sum(noise[cells].mean() for cells in (full, ~full) if cells.any())
 
     @torch.no_grad()

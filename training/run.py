@@ -15,7 +15,7 @@ from kamera_agent.pocket.tasks import TASKS
 from kamera_agent.pocket.words import SHOWN
 from kamera_agent.runtime.families import family_for
 from training.bank import Bank
-from training.decoding import GAZE_WEIGHT, PROBE_WEIGHT, Decoder, Lessons, draw_windows
+from training.decoding import Decoder, Lessons, draw_windows
 from training.frame import Frame, prime
 from training.gallery import Drawn, draw_all, sketch
 from training.reading import Reading
@@ -104,8 +104,7 @@ def _losses(decoder: Decoder, lessons: Lessons, bank: Bank, stage: Stage, looks:
     def loss_of(done: float, rng: np.random.Generator) -> torch.Tensor:
         course = next(course for course in stage.courses if done < course.until)
         windows = filter(bank.holds, draw_windows(course.batch, course, rng, looks))
-        answers, probes, gazes = decoder.loss(lessons.batch(list(windows), rng, course.tasks), bank.table)
-        return answers + PROBE_WEIGHT * probes + GAZE_WEIGHT * gazes
+        return decoder.loss(lessons.batch(list(windows), rng, course.tasks), bank.table)
 
     return loss_of
 

@@ -29,7 +29,7 @@ def study(
     peak_rate: float,
     num_steps: int,
     seed: int,
-    tell: Tell,
+    tell: Tell = lambda step, loss: None,
 ) -> None:
     """Train modules for num_steps steps.
 

@@ -13,23 +13,18 @@ bytes_per_token_bf16   KV of a token over all layers, as pool and store keep it;
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 from datetime import UTC, datetime
 
-import torch
-import transformers
-
 from benchmarks.backbones.measure import measure
 from benchmarks.backbones.zoo import MATRIX
 from benchmarks.backbones.zoo.parts import SEED
+from benchmarks.command import parser_of, versions
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.backbones", description="Measure every backbone.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    as_json = parser.parse_args().json
+    as_json = parser_of(__doc__).parse_args().json
     families = {backbone.name: measure(backbone) for backbone in MATRIX}
     if as_json:
         print(json.dumps(_summary(families)))
@@ -49,7 +44,7 @@ def _summary(families: dict[str, dict[str, object]]) -> dict[str, object]:
         "device": "cpu",
         "machine": platform.machine(),
         "seed": SEED,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": versions(),
         "num_families": len(families),
         "num_mla": kinds.count("MLA"),
         "num_mha": kinds.count("MHA"),

@@ -10,10 +10,10 @@ classes first, two seeds each, into FOLDER, where they are found the next time.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
+from benchmarks.command import parser_of
 from benchmarks.fidelity.backbones.training import train_all
 from benchmarks.fidelity.measure import measure
 from benchmarks.fidelity.report import as_markdown, backbones_as_markdown, draw
@@ -25,8 +25,7 @@ BACKBONE_EVENTS = ("recall_all", "reorder_3", "slide_one")
 
 def main() -> None:
     """Run all cells and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--cases", type=int, default=500, help="cases a cell")
     parser.add_argument("--model", default=str(WEIGHTS), help="folder of a checkpoint that knows the pocket's tasks")
     parser.add_argument("--backbones", type=Path, help="folder of trained backbones, measured instead of the model")

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
-import transformers
-
+from benchmarks.command import versions
 from benchmarks.fidelity.cores import on_all_cores
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.run import Result
@@ -60,5 +58,5 @@ def _conditions(model: str, num_cases: int) -> dict[str, Any]:
         "machine": platform.machine(),
         "cases": num_cases,
         "seeds": [0, num_cases],
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": versions(),
     }

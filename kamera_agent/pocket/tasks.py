@@ -43,6 +43,11 @@ READ = {
     "rooms": "Where is {}?",
     "keys": "Which key opens the {}?",
 }
+# Kinds of screens whose values are labels of the second kind.
+JOINS = (
+    ("owners", "rooms", "Where is the owner of the {}?"),
+    ("rooms", "keys", "Which key does {} need?"),
+)
 
 
 def _read(screens: dict[int, Screen]) -> list[Question]:
@@ -89,18 +94,13 @@ def _changes(screens: dict[int, Screen]) -> list[Question]:
 def _joins(screens: dict[int, Screen]) -> list[Question]:
     tables = {kind: (index, _table(screen)) for kind in READ for index, screen in _of_kind(screens, kind)}
     questions = []
-    if "owners" in tables and "rooms" in tables:
-        (a, owners), (b, rooms) = tables["owners"], tables["rooms"]
-        for item, person in owners.items():
-            if person in rooms:
-                needs = tuple(sorted((a, b)))
-                questions.append(Question("join2", f"Where is the owner of the {item}?", rooms[person], needs, item))
-    if "rooms" in tables and "keys" in tables:
-        (a, rooms), (b, keys) = tables["rooms"], tables["keys"]
-        for person, room in rooms.items():
-            if room in keys:
-                needs = tuple(sorted((a, b)))
-                questions.append(Question("join2", f"Which key does {person} need?", keys[room], needs, person))
+    for start, end, text in JOINS:
+        if start in tables and end in tables:
+            (a, labels), (b, values) = tables[start], tables[end]
+            for label, link in labels.items():
+                if link in values:
+                    needs = tuple(sorted((a, b)))
+                    questions.append(Question("join2", text.format(label), values[link], needs, label))
     if {"owners", "rooms", "keys"} <= tables.keys():
         (a, owners), (b, rooms), (c, keys) = tables["owners"], tables["rooms"], tables["keys"]
         for item, person in owners.items():

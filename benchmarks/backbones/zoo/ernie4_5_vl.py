@@ -9,7 +9,9 @@ from transformers import Ernie4_5_VLMoeConfig, Ernie4_5_VLMoeForConditionalGener
 from transformers.models.ernie4_5_vl_moe.image_processing_pil_ernie4_5_vl_moe import Ernie4_5_VLMoeImageProcessorPil
 
 from benchmarks.backbones.zoo.parts import (
-    INITIALIZER_RANGE,
+    MERGING_TOWER,
+    ODD_PATCH,
+    ODD_PIXELS,
     build,
     template,
     text_config,
@@ -17,7 +19,6 @@ from benchmarks.backbones.zoo.parts import (
     without_video,
 )
 
-PATCH = 9
 NAMED = {
     "image_token": "<|IMAGE_PLACEHOLDER|>",
     "image_start_token": "<|IMAGE_START|>",
@@ -32,14 +33,6 @@ TEMPLATE = template(
     image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
     start="<|begin_of_sentence|>",
 )
-VISION = {
-    "depth": 2,
-    "num_heads": 2,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "patch_size": PATCH,
-    "initializer_range": INITIALIZER_RANGE,
-}
 EXPERTS = {
     "moe_num_experts": 4,
     "moe_k": 2,
@@ -56,11 +49,11 @@ def ernie4_5_vl_moe(dtype: torch.dtype) -> tuple[Any, Any]:
     rope = {"rope_type": "default", "rope_theta": 5e5, "mrope_section": [3, 3, 2]}
     config = Ernie4_5_VLMoeConfig(
         text_config=text_config(words, "ernie4_5_vl_moe_text", rope_parameters=rope, **EXPERTS),
-        vision_config=VISION,
+        vision_config=MERGING_TOWER | {"patch_size": ODD_PATCH},
         tie_word_embeddings=False,
         **{f"{name}_id": words.convert_tokens_to_ids(token) for name, token in NAMED.items()},
     )
-    pixels = Ernie4_5_VLMoeImageProcessorPil(patch_size=PATCH, size={"shortest_edge": 1024, "longest_edge": 2**20})
+    pixels = Ernie4_5_VLMoeImageProcessorPil(**ODD_PIXELS)
     lenient = without_video(Ernie4_5_VLMoeProcessor, create_moe_mm_token_type_ids=_experts)
     processor = lenient(pixels, words, None, chat_template=TEMPLATE)
     return build(Ernie4_5_VLMoeForConditionalGeneration, config, dtype), processor

@@ -23,7 +23,9 @@ from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImagePr
 
 from benchmarks.backbones.zoo.parts import (
     HIDDEN,
-    INITIALIZER_RANGE,
+    MERGING_TOWER,
+    ODD_PATCH,
+    ODD_PIXELS,
     build,
     template,
     text_config,
@@ -31,19 +33,7 @@ from benchmarks.backbones.zoo.parts import (
     without_video,
 )
 
-# Neither even nor a power of two, so that the token counts of the matrix are odd.
-PATCH = 9
-PIXELS = {"patch_size": PATCH, "size": {"shortest_edge": 1024, "longest_edge": 2**20}}
-VISION = {
-    "depth": 2,
-    "num_heads": 2,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "out_hidden_size": HIDDEN,
-    "patch_size": PATCH,
-    "image_size": 45,
-    "initializer_range": INITIALIZER_RANGE,
-}
+VISION = MERGING_TOWER | {"out_hidden_size": HIDDEN, "patch_size": ODD_PATCH, "image_size": 5 * ODD_PATCH}
 # Half of a head turns.
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}
 EXPERTS = {
@@ -115,4 +105,4 @@ def _processor(newer: bool, words: PreTrainedTokenizerFast) -> Any:
         return whole.create_mm_token_type_ids(self, [[*map(int, row)] for row in rows])
 
     lenient = without_video(whole, create_mm_token_type_ids=token_types)
-    return lenient(pixels(**PIXELS), words, None, chat_template=TEMPLATE)
+    return lenient(pixels(**ODD_PIXELS), words, None, chat_template=TEMPLATE)

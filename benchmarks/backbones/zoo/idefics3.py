@@ -18,7 +18,7 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from transformers.processing_utils import ProcessorMixin
 
 from benchmarks.backbones.zoo.parts import (
-    INITIALIZER_RANGE,
+    TOWER,
     build,
     template,
     text_config,
@@ -34,15 +34,7 @@ TEMPLATE = template(
     start="<|im_start|>",
 )
 TILE = 56
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": TILE,
-    "patch_size": 14,
-    "initializer_range": INITIALIZER_RANGE,
-}
+VISION = TOWER | {"image_size": TILE, "patch_size": 14}
 MARKERS = ["<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>"]
 PLACES = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
 SIZES = {"size": {"longest_edge": 2 * TILE}, "max_image_size": {"longest_edge": TILE}}

@@ -9,31 +9,18 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Inter
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from benchmarks.backbones.zoo.parts import (
-    INITIALIZER_RANGE,
+    TOWER,
     build,
-    template,
+    chatml,
     text_config,
     tokenizer,
     without_video,
 )
 
 # As in the public template, a line ends behind an image.
-TEMPLATE = template(
-    opens={role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")},
-    closes=dict.fromkeys(("system", "user", "assistant"), "<|im_end|>\n"),
-    image="<IMG_CONTEXT>\n",
-    video="<video>\n",
-)
+TEMPLATE = chatml(image="<IMG_CONTEXT>\n", video="<video>\n")
 TILE = 56
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": [TILE, TILE],
-    "patch_size": [14, 14],
-    "initializer_range": INITIALIZER_RANGE,
-}
+VISION = TOWER | {"image_size": [TILE, TILE], "patch_size": [14, 14]}
 
 
 def internvl(dtype: torch.dtype) -> tuple[Any, Any]:

@@ -21,9 +21,10 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
 from benchmarks.backbones.zoo.parts import (
-    INITIALIZER_RANGE,
     LATENT,
+    TOWER,
     build,
+    chatml,
     siglip,
     template,
     text_config,
@@ -38,21 +39,14 @@ TEMPLATE = template(
     start="<s>",
 )
 # The public template of OneVision breaks the line behind an image.
-ONEVISION_TEMPLATE = template(
-    opens={role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")},
-    closes=dict.fromkeys(("system", "user", "assistant"), "<|im_end|>\n"),
-    image="<image>\n",
-    video="<video>\n",
-)
-CLIP = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "image_size": 70,
+ONEVISION_TEMPLATE = chatml(image="<image>\n", video="<video>\n")
+CLIP = TOWER | {"model_type": "clip_vision_model", "num_hidden_layers": 3, "image_size": 70, "patch_size": 14}
+# How a processor counts the tokens of CLIP: the class token is cut off.
+CLASS_TOKEN = {
     "patch_size": 14,
-    "initializer_range": INITIALIZER_RANGE,
+    "vision_feature_select_strategy": "default",
+    "num_additional_image_tokens": 1,
+    "chat_template": TEMPLATE,
 }
 # Tiles of 42 pixels, 3 by 3 patches each.
 TILE = 42
@@ -86,10 +80,7 @@ def _llava(text_model: str, dtype: torch.dtype, **options: Any) -> tuple[Any, An
     processor = LlavaProcessor(
         image_processor=pixels,
         tokenizer=words,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
+        **CLASS_TOKEN,
     )
     return build(LlavaForConditionalGeneration, config, dtype), processor
 
@@ -109,10 +100,7 @@ def llava_next(dtype: torch.dtype) -> tuple[Any, Any]:
     processor = LlavaNextProcessor(
         image_processor=pixels,
         tokenizer=words,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
+        **CLASS_TOKEN,
     )
     return build(LlavaNextForConditionalGeneration, config, dtype), processor
 

@@ -10,32 +10,18 @@ from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProce
 
 from benchmarks.backbones.zoo.parts import (
     HIDDEN,
-    INITIALIZER_RANGE,
+    TOWER,
     build,
-    template,
+    chatml,
     text_config,
     tokenizer,
 )
 
 # As in the public template, a line ends behind an image.
-TEMPLATE = template(
-    opens={role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")},
-    closes=dict.fromkeys(("system", "user", "assistant"), "<|im_end|>\n"),
-    image="<image>\n",
-)
+TEMPLATE = chatml(image="<image>\n")
 TILE, PATCH = 56, 14
 MARKS = ["<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>"]
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": TILE,
-    "patch_size": PATCH,
-    "hidden_stride": 2,
-    "vocab_size": 69,
-    "initializer_range": INITIALIZER_RANGE,
-}
+VISION = TOWER | {"image_size": TILE, "patch_size": PATCH, "hidden_stride": 2, "vocab_size": 69}
 
 
 def ovis2(dtype: torch.dtype) -> tuple[Any, Any]:

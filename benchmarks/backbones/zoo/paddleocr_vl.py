@@ -8,9 +8,8 @@ import torch
 from transformers import PaddleOCRVLConfig, PaddleOCRVLForConditionalGeneration, PaddleOCRVLProcessor
 from transformers.models.paddleocr_vl.image_processing_pil_paddleocr_vl import PaddleOCRVLImageProcessorPil
 
-from benchmarks.backbones.zoo.parts import INITIALIZER_RANGE, build, template, text_config, tokenizer
+from benchmarks.backbones.zoo.parts import ODD_PATCH, ODD_PIXELS, TOWER, build, template, text_config, tokenizer
 
-PATCH = 9
 MARKERS = {
     "image_token_id": "<|IMAGE_PLACEHOLDER|>",
     "video_token_id": "<|VIDEO_PLACEHOLDER|>",
@@ -23,15 +22,7 @@ TEMPLATE = template(
     image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
     start="<|begin_of_sentence|>",
 )
-VISION = {
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "patch_size": PATCH,
-    "image_size": 45,
-    "initializer_range": INITIALIZER_RANGE,
-}
+VISION = TOWER | {"patch_size": ODD_PATCH, "image_size": 5 * ODD_PATCH}
 
 
 def paddleocr_vl(dtype: torch.dtype) -> tuple[Any, Any]:
@@ -45,7 +36,7 @@ def paddleocr_vl(dtype: torch.dtype) -> tuple[Any, Any]:
         tie_word_embeddings=False,
         **{name: words.convert_tokens_to_ids(token) for name, token in MARKERS.items()},
     )
-    pixels = PaddleOCRVLImageProcessorPil(patch_size=PATCH, size={"shortest_edge": 1024, "longest_edge": 2**20})
+    pixels = PaddleOCRVLImageProcessorPil(**ODD_PIXELS)
     return build(PaddleOCRVLForConditionalGeneration, config, dtype), PaddleOCRVLProcessor(
         pixels, words, chat_template=TEMPLATE
     )

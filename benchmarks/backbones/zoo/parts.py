@@ -17,6 +17,26 @@ HIDDEN = 64
 MAX_POSITIONS = 2048
 
 
+# A vision tower, in the words of most configurations and in those of the Qwen-VL line.
+TOWER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "initializer_range": INITIALIZER_RANGE,
+}
+MERGING_TOWER = {
+    "depth": 2,
+    "num_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "initializer_range": INITIALIZER_RANGE,
+}
+# Neither even nor a power of two, so that the token counts of the matrix are odd.
+ODD_PATCH = 9
+ODD_PIXELS = {"patch_size": ODD_PATCH, "size": {"shortest_edge": 1024, "longest_edge": 2**20}}
+
+
 def template(opens: Mapping[str, str], closes: Mapping[str, str], image: str, start: str = "", video: str = "") -> str:
     """A chat template that takes contents as lists of parts: what opens and what closes a turn, by role."""
     said = "{{ parts(message) }}"
@@ -34,6 +54,13 @@ def template(opens: Mapping[str, str], closes: Mapping[str, str], image: str, st
         f"{_say(start)}{{% for message in messages %}}{''.join(turns)}{{% endfor %}}"
         f"{{% if add_generation_prompt %}}{_say(opens['assistant'].rstrip(' '))}{{% endif %}}"
     )
+
+
+def chatml(image: str, video: str = "") -> str:
+    """The chat template with <|im_start|> and <|im_end|>."""
+    roles = ("system", "user", "assistant")
+    opens = {role: f"<|im_start|>{role}\n" for role in roles}
+    return template(opens, dict.fromkeys(roles, "<|im_end|>\n"), image, video=video)
 
 
 def _say(text: str) -> str:
@@ -92,16 +119,8 @@ LATENT = {
 
 def siglip(image_size: int, patch_size: int, **options: Any) -> dict[str, Any]:
     """A vision tower without a class token."""
-    return {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": image_size,
-        "patch_size": patch_size,
-        "initializer_range": INITIALIZER_RANGE,
-    } | options
+    sizes = {"image_size": image_size, "patch_size": patch_size}
+    return TOWER | {"model_type": "siglip_vision_model"} | sizes | options
 
 
 def build(model_class: Any, config: Any, dtype: torch.dtype) -> Any:

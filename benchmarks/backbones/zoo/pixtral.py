@@ -18,9 +18,9 @@ from transformers import (
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
 from benchmarks.backbones.zoo.parts import (
-    INITIALIZER_RANGE,
     LATENT,
     MAX_POSITIONS,
+    TOWER,
     build,
     template,
     text_config,
@@ -35,16 +35,7 @@ TEMPLATE = template(
 )
 TURNS = ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]"]
 PATCH = 14
-VISION = {
-    "model_type": "pixtral",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 8 * PATCH,
-    "patch_size": PATCH,
-    "initializer_range": INITIALIZER_RANGE,
-}
+VISION = TOWER | {"model_type": "pixtral", "image_size": 8 * PATCH, "patch_size": PATCH}
 
 
 class PixtralByHand:

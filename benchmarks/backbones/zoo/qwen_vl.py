@@ -28,27 +28,19 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from benchmarks.backbones.zoo.parts import (
     HIDDEN,
     INITIALIZER_RANGE,
+    MERGING_TOWER,
+    ODD_PATCH,
+    ODD_PIXELS,
     build,
-    template,
+    chatml,
     text_config,
     tokenizer,
     without_video,
 )
 
-# Neither even nor a power of two, so that the token counts of the matrix are odd.
-PATCH = 9
-PIXELS = {"patch_size": PATCH, "size": {"shortest_edge": 1024, "longest_edge": 2**20}}
-VISION = {
-    "depth": 2,
-    "num_heads": 2,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "out_hidden_size": HIDDEN,
-    "patch_size": PATCH,
-    "initializer_range": INITIALIZER_RANGE,
-}
+VISION = MERGING_TOWER | {"out_hidden_size": HIDDEN, "patch_size": ODD_PATCH}
 # Two windows of the encoder for an image, and one layer that sees it whole.
-WINDOWED = VISION | {"window_size": 4 * PATCH, "fullatt_block_indexes": [1]}
+WINDOWED = VISION | {"window_size": 4 * ODD_PATCH, "fullatt_block_indexes": [1]}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
 MARKERS = {"vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>"}
 
@@ -62,7 +54,7 @@ def qwen2_vl(dtype: torch.dtype) -> tuple[Any, Any]:
         "embed_dim": 32,
         "mlp_ratio": 2,
         "hidden_size": HIDDEN,
-        "patch_size": PATCH,
+        "patch_size": ODD_PATCH,
         "initializer_range": INITIALIZER_RANGE,
     }
     config = Qwen2VLConfig(text_config=_text(words, "qwen2_vl_text"), vision_config=vision, **_ids(words))
@@ -114,16 +106,13 @@ def qwen2_5_omni(dtype: torch.dtype) -> tuple[Any, Any]:
         **_ids(words),
     )
     processor = without_video(Qwen2_5OmniProcessor)(
-        Qwen2VLImageProcessorPil(**PIXELS), None, None, words, chat_template=TEMPLATE
+        Qwen2VLImageProcessorPil(**ODD_PIXELS), None, None, words, chat_template=TEMPLATE
     )
     return build(Qwen2_5OmniThinkerForConditionalGeneration, config, dtype), processor
 
 
-TEMPLATE = template(
-    opens={role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")},
-    closes=dict.fromkeys(("system", "user", "assistant"), "<|im_end|>\n"),
-    image="<|vision_start|><|image_pad|><|vision_end|>",
-    video="<|vision_start|><|video_pad|><|vision_end|>",
+TEMPLATE = chatml(
+    image="<|vision_start|><|image_pad|><|vision_end|>", video="<|vision_start|><|video_pad|><|vision_end|>"
 )
 
 
@@ -162,5 +151,5 @@ def _ids(words: PreTrainedTokenizerFast) -> Mapping[str, Any]:
 
 
 def _processor(processor_class: Any, words: PreTrainedTokenizerFast) -> Any:
-    pixels = Qwen2VLImageProcessorPil(**PIXELS)
+    pixels = Qwen2VLImageProcessorPil(**ODD_PIXELS)
     return without_video(processor_class)(pixels, words, None, chat_template=TEMPLATE)

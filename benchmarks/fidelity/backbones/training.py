@@ -18,7 +18,7 @@ from benchmarks.fidelity.cores import on_all_cores
 from kamera_agent.pocket.words import SHOWN
 from kamera_agent.runtime.families import family_for
 from kamera_agent.runtime.families.base import Family
-from training.decoding import GAZE_WEIGHT, PROBE_WEIGHT, Decoder, Lessons, draw_windows
+from training.decoding import Decoder, Lessons, draw_windows
 from training.gallery import sketch
 from training.recipe import Course
 from training.start import hush, spell, word_ids
@@ -67,7 +67,6 @@ def train(folder: Path, name: str, seed: int, effort: Effort = EFFORT) -> None:
         peak_rate=READ_RATE,
         num_steps=effort.read_steps,
         seed=seed + 1,
-        tell=lambda step, loss: None,
     )
     grades = {"reading": reading.error(), **_learn_tasks(family, symbols, folder, seed, effort.task_steps)}
     save_model(model, folder / WEIGHTS)
@@ -80,8 +79,7 @@ def _learn_tasks(family: Family, symbols: Symbols, folder: Path, seed: int, num_
     def loss_of(done: float, rng: np.random.Generator) -> torch.Tensor:
         batch = lessons.batch(draw_windows(COURSE.batch, COURSE, rng, GROUND.looks), rng, TASKS)
         symbols.blur(rng)
-        answers, probes, gazes = decoder.loss(batch, symbols.table)
-        return answers + PROBE_WEIGHT * probes + GAZE_WEIGHT * gazes
+        return decoder.loss(batch, symbols.table)
 
     study(
         folder / "tasks.safetensors",
@@ -90,7 +88,6 @@ def _learn_tasks(family: Family, symbols: Symbols, folder: Path, seed: int, num_
         peak_rate=TASK_RATE,
         num_steps=num_steps,
         seed=seed + 2,
-        tell=lambda step, loss: None,
     )
     rng = np.random.default_rng((seed, 3))
     windows = draw_windows(NUM_EXAM_WINDOWS, COURSE, rng, GROUND.looks)

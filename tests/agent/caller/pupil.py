@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
 
+from training.frame import head_rows
+
 from .page import NOWHERE, Page
 
 SOURCE_WEIGHT = 0.5
@@ -45,10 +47,7 @@ class Eye:
 
     def __init__(self, attention: Any, group: int) -> None:
         self._attention = attention
-        self._rows = [
-            slice(head * attention.head_dim, (head + 1) * attention.head_dim)
-            for head in (group * attention.num_key_value_groups, group)
-        ]
+        self._rows = [head_rows(attention, head) for head in (group * attention.num_key_value_groups, group)]
         attention.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def loss(self, targets: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from training.frame import head_rows, orthonormal
+
 # Tokens before a token that it knows of after the first layer.
 LOOK_BACK = (1, 2, 3)
 # How sharply the first heads look back and the second ones compare; how loud either says what it found.
@@ -25,7 +27,7 @@ def prime(text: Any) -> None:
     """Set the weights of the heads."""
     first, second, third, last = (layer.self_attn for layer in text.layers)
     size, hidden = first.head_dim, first.q_proj.in_features
-    code, *places = _upright(hidden, hidden).split(size)
+    code, *places = orthonormal(hidden, hidden).split(size)
     for layer in text.layers:
         layer.mlp.down_proj.weight *= QUIET
         layer.self_attn.o_proj.weight *= QUIET
@@ -33,9 +35,9 @@ def prime(text: Any) -> None:
     embeddings.copy_(CODE * embeddings @ code.mT @ code + FAINT * embeddings)
     _look_back(first, text.rotary_emb.inv_freq)
     for group in range(_groups(first)):
-        first.v_proj.weight[_rows(first, group)] = code
+        first.v_proj.weight[head_rows(first, group)] = code
     for head, place in zip(range(len(LOOK_BACK)), places, strict=True):
-        first.o_proj.weight[:, _rows(first, head)] = CARRIED * place.mT
+        first.o_proj.weight[:, head_rows(first, head)] = CARRIED * place.mT
     known = (code, *places)
     for group, depth in enumerate((2, 3)):
         _compare(second, group, known[: depth + 1])
@@ -50,7 +52,7 @@ def _look_back(attention: Any, frequencies: torch.Tensor) -> None:
     for group in range(_groups(attention)):
         attention.k_proj.bias[group * size : group * size + fast] = NEARNESS
     for head, distance in enumerate(LOOK_BACK):
-        rows, angles = attention.q_proj.bias[_rows(attention, head)], distance * frequencies[:fast]
+        rows, angles = attention.q_proj.bias[head_rows(attention, head)], distance * frequencies[:fast]
         rows[:fast] = NEARNESS * angles.cos()
         rows[size // 2 : size // 2 + fast] = -NEARNESS * angles.sin()
 
@@ -64,28 +66,18 @@ def _compare(attention: Any, group: int, known: tuple[torch.Tensor, ...]) -> Non
     slow = [dim for dim in range(size) if dim % (size // 2) >= size // 4]
     query, key = torch.zeros(2, size, attention.q_proj.in_features)
     for mine, other in pairwise(known):
-        look = SHARPNESS * _upright(len(slow), size)
+        look = SHARPNESS * orthonormal(len(slow), size)
         query[slow] += look @ mine
         key[slow] += look @ other
-    attention.q_proj.weight[_rows(attention, group * attention.num_key_value_groups)] = query
-    attention.k_proj.weight[_rows(attention, group)] = key
+    attention.q_proj.weight[head_rows(attention, group * attention.num_key_value_groups)] = query
+    attention.k_proj.weight[head_rows(attention, group)] = key
 
 
 def _repeat(attention: Any, group: int, code: torch.Tensor) -> None:
     """Let a group's first head say the token that it looks at."""
-    attention.v_proj.weight[_rows(attention, group)] = code
-    attention.o_proj.weight[:, _rows(attention, group * attention.num_key_value_groups)] = REPEATED * code.mT
-
-
-def _upright(rows: int, columns: int) -> torch.Tensor:
-    """Random rows at right angles."""
-    axes: torch.Tensor = torch.linalg.qr(torch.randn(columns, rows))[0]
-    return axes.mT
+    attention.v_proj.weight[head_rows(attention, group)] = code
+    attention.o_proj.weight[:, head_rows(attention, group * attention.num_key_value_groups)] = REPEATED * code.mT
 
 
 def _groups(attention: Any) -> int:
     return int(attention.k_proj.out_features // attention.head_dim)
-
-
-def _rows(attention: Any, head: int) -> slice:
-    return slice(head * attention.head_dim, (head + 1) * attention.head_dim)
