@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -67,6 +68,7 @@ class Kamera(Closing):
         self._library = Library(self._engine, self.store, self.settings)
         self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
         self._windows_lock = threading.Lock()
+        self._before_close: list[Callable[[Kamera], None]] = []
 
     @classmethod
     def from_pretrained(
@@ -143,9 +145,15 @@ class Kamera(Closing):
             failed=self._library.num_failed,
         )
 
+    def before_close(self, action: Callable[[Kamera], None]) -> None:
+        """Have close() call an action once, while the store is still open and nothing more is computed for it."""
+        self._before_close.append(action)
+
     def close(self) -> None:
         """Flush, and close the store unless it was passed in open. Idempotent."""
         self._library.close()
+        while self._before_close:
+            self._before_close.pop()(self)
         if self._owns_store:
             self.store.close()
 

@@ -12,7 +12,11 @@ from kamera_agent.closing import Closing
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """Counters of one store since it was opened; num_records and num_bytes are what it holds now."""
+    """Counters since the store was opened, and its sizes now.
+
+    hits, misses, bytes_read: the store's own. All other figures are those of its medium, and so the same for every
+    store of this process over that medium.
+    """
 
     num_records: int = 0
     num_bytes: int = 0
@@ -42,6 +46,11 @@ class Store(Closing):
     serves a record that is not, bit for bit, the one that was put. Trouble with the medium after opening
     (a full disk, a damaged page) is counted and logged, never raised: the caller computes again.
     """
+
+    @property
+    def medium(self) -> object:
+        """The object that stores over the same records share, such as the writer of a folder; else the store."""
+        return self
 
     @abstractmethod
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:

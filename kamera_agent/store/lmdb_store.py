@@ -56,6 +56,11 @@ class LmdbStore(Store):
         # A store that nobody closed still writes what is queued.
         atexit.register(self.close)
 
+    @property
+    def medium(self) -> object:
+        """The folder's writer."""
+        return self._writer
+
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
         self._require_usable()
         # Before the transaction begins: what is committed in between is then in its snapshot.
@@ -76,7 +81,7 @@ class LmdbStore(Store):
                 self._queue.put(record)
             else:
                 self._queue.remove(record.header.key.digest)
-                self._counters.add({"failed_writes": 1})
+                self._writer.counters.add({"failed_writes": 1})
 
     def delete(self, keys: Sequence[Key]) -> None:
         self._require_usable()
@@ -100,17 +105,11 @@ class LmdbStore(Store):
         self._queue.drain()
 
     def stats(self) -> StoreStats:
-        """Counters and sizes, including what waits to be written.
-
-        Hits, misses and bytes read are this store's own. What the writer counts is shared by all stores over
-        the folder in this process.
-        """
+        """Counters and sizes, including the records that wait to be written."""
         self._require_usable()
         pending = self._queue.pending()
         num_records, num_bytes = self._database.read(partial(self._reader.sizes, pending)) or (0, 0)
-        counts = self._writer.counters.snapshot()
-        for name, count in self._counters.snapshot().items():
-            counts[name] = counts.get(name, 0) + count
+        counts = self._writer.counters.snapshot() | self._counters.snapshot()
         return StoreStats(num_records, num_bytes, self._writer.cap_bytes, **counts)
 
     def check(self) -> CheckReport:

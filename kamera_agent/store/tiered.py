@@ -23,6 +23,11 @@ class TieredStore(Store):
         self._lock = threading.Lock()
         self._num_changes = 0
 
+    @property
+    def medium(self) -> object:
+        """The lower tier's."""
+        return self.lower.medium
+
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
         records = self.upper.get_many(keys)
         # Otherwise the records that the upper tier serves most would be the first that the lower one evicts.

@@ -105,6 +105,11 @@ def test_two_stores_of_one_process_share_a_folder(tmp_path: Path) -> None:
     assert same(second.get_many([record.header.key])[record.header.key.digest], record)
     assert second.stats().cap_bytes == CAP_BYTES
     assert (first.stats().hits, second.stats().hits) == (0, 1)
+    first.put_many([make_record("too large", [(CAP_BYTES,)])])
+    first.flush()
+    assert first.medium is second.medium
+    for stats in (first.stats(), second.stats()):
+        assert (stats.num_records, stats.failed_writes, stats.bytes_written) == (1, 1, record.header.num_bytes)
     first.close()
     second.put_many([make_record("after the first was closed")])
     assert second.check().num_records == 2

@@ -4,15 +4,19 @@ import gc
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kamera_agent import Kamera, SettingError
 from kamera_agent.agent import ChatKamera
+from kamera_agent.chunk import Key, Record
 from kamera_agent.pocket.model import build_model, build_processor
+from kamera_agent.store.memory import MemoryStore
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.window.reply import Reply
 
@@ -25,6 +29,21 @@ def scrape(registry: CollectorRegistry) -> dict[tuple[str, frozenset[Any]], floa
 
 def value(registry: CollectorRegistry, name: str, model_name: str = "m", **labels: str) -> float | None:
     return scrape(registry).get((name, frozenset({"model_name": model_name, **labels}.items())))
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return build_model()
+
+
+def miss(kamera: Kamera, times: int) -> None:
+    for _ in range(times):
+        kamera.store.get_many([Key.of(name="absent")])
+
+
+def record(num_bytes: int) -> Record:
+    key = Key.of(num_bytes=num_bytes)
+    return Record.of(key, key.digest, "canonical", [[torch.zeros(num_bytes, dtype=torch.uint8)]])
 
 
 def test_the_figures_of_two_replies(reply: Reply) -> None:
@@ -111,6 +130,102 @@ def test_a_kamera_that_is_gone_is_not_held() -> None:
     assert value(registry, "kamera_windows") is None
 
 
+class TestCounters:
+    """Counters never shrink, and count every figure once, whatever becomes of the Kameras."""
+
+    def misses(self, registry: CollectorRegistry, model_name: str = "m") -> float | None:
+        return value(registry, "kamera_store_misses_total", model_name)
+
+    def test_a_kamera_that_closes_or_is_collected_keeps_its_counts(self, model: Any) -> None:
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+        first, second = (Kamera(model, build_processor()) for _ in range(2))
+        for kamera in (first, second):
+            metrics.watch(kamera, "m")
+        miss(first, 3)
+        miss(second, 4)
+        assert self.misses(registry) == 7
+        second.close()
+        assert self.misses(registry) == 7
+        del kamera, second
+        gc.collect()
+        miss(first, 1)
+        assert self.misses(registry) == 8
+        first.close()
+        del first
+        gc.collect()
+        assert self.misses(registry) == 8
+        with Kamera(model, build_processor()) as third:
+            metrics.watch(third, "m")
+            miss(third, 2)
+            assert self.misses(registry) == 10
+        unclosed = Kamera(model, build_processor())
+        metrics.watch(unclosed, "m")
+        miss(unclosed, 1)
+        assert self.misses(registry) == 11
+        del unclosed
+        gc.collect()
+        assert self.misses(registry) == 11
+
+    def test_a_kamera_that_closes_between_two_scrapes_is_counted(self, model: Any, tmp_path: Path) -> None:
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+        with Kamera(model, build_processor(), tmp_path) as kamera:
+            metrics.watch(kamera, "m")
+            miss(kamera, 5)
+            kamera.store.put_many([record(1000)])
+        assert self.misses(registry) == 5
+        assert value(registry, "kamera_store_written_bytes_total") == 1000
+        assert value(registry, "kamera_store_bytes") is None
+
+    def test_kameras_over_one_store_count_it_once(self, model: Any) -> None:
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+        store = MemoryStore(10**6)
+        first, second = (Kamera(model, build_processor(), store) for _ in range(2))
+        metrics.watch(first, "m")
+        metrics.watch(second, "n")
+        miss(first, 3)
+        store.put_many([record(5000)])
+        # Whoever was watched first stands for the store while it lives.
+        for model_name, capacity, num_misses, written in (("m", 10**6, 3, 5000), ("n", 0, 0, 0)):
+            assert value(registry, "kamera_store_capacity_bytes", model_name) == capacity
+            assert self.misses(registry, model_name) == num_misses
+            assert value(registry, "kamera_store_written_bytes_total", model_name) == written
+            assert value(registry, "kamera_windows", model_name) == 0
+        first.close()
+        del first
+        gc.collect()
+        miss(second, 1)
+        assert value(registry, "kamera_store_capacity_bytes", "n") == 10**6
+        assert (self.misses(registry, "m"), self.misses(registry, "n")) == (3, 1)
+
+    def test_kameras_over_one_folder_count_it_once(self, model: Any, tmp_path: Path) -> None:
+        """Hits and misses are each store's own; sizes and writes are the folder's, before and after a close."""
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+        first, second = (Kamera(model, build_processor(), tmp_path, disk_bytes=10**6) for _ in range(2))
+        for kamera in (first, second):
+            metrics.watch(kamera, "m")
+        first.store.put_many([record(5000), record(2 * 10**6)])
+        first.flush()
+        miss(first, 3)
+        miss(second, 4)
+        expected = {"records": 1, "bytes": 5000, "capacity_bytes": 10**6, "misses_total": 7}
+        expected |= {"written_bytes_total": 5000, "failed_writes_total": 1}
+        assert {name: value(registry, f"kamera_store_{name}") for name in expected} == expected
+        first.close()
+        assert {name: value(registry, f"kamera_store_{name}") for name in expected} == expected
+        second.close()
+        with Kamera(model, build_processor(), tmp_path, disk_bytes=10**6) as third:
+            metrics.watch(third, "m")
+            miss(third, 1)
+            third.store.put_many([record(6000)])
+            third.flush()
+            expected |= {"records": 2, "bytes": 11000, "misses_total": 8, "written_bytes_total": 11000}
+            assert {name: value(registry, f"kamera_store_{name}") for name in expected} == expected
+
+
 def test_a_chat_model_counts_its_answers(kamera: Kamera) -> None:
     """What Prometheus reads is what usage_metadata says."""
     registry = CollectorRegistry()
@@ -128,7 +243,7 @@ def test_a_chat_model_counts_its_answers(kamera: Kamera) -> None:
 def test_one_registry_takes_one(reply: Reply) -> None:
     registry = CollectorRegistry()
     Metrics(registry)
-    with pytest.raises(SettingError, match="share the first"):
+    with pytest.raises(SettingError, match="share that one"):
         Metrics(registry)
 
 
