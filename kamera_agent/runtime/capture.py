@@ -1,4 +1,4 @@
-"""Hooks that see keys before RoPE."""
+"""Forward hooks that receive keys before RoPE."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Sink = Callable[[int, torch.Tensor], None]
 
 @contextmanager
 def capture_keys(modules: Sequence[nn.Module], sink: Sink) -> Iterator[None]:
-    """While open, call sink(layer, output) with what each module returns in a forward pass of this thread.
+    """While open, pass each module's output in this thread's forward passes to sink(layer, output).
 
-    modules: per layer, the module whose output is the keys before RoPE. The hooks are removed on the way
-    out, whatever happened inside. A forward pass that another thread runs on the same model is not seen.
+    modules: per layer, the module whose output is the keys before RoPE. The hooks are removed on exit, also after an
+    error.
     """
     handles = []
     try:
@@ -30,8 +30,10 @@ def capture_keys(modules: Sequence[nn.Module], sink: Sink) -> Iterator[None]:
 
 
 def _hook(layer: int, sink: Sink, thread: int) -> Callable[..., None]:
-    def see(module: nn.Module, args: object, output: torch.Tensor) -> None:
+    def hook(module: nn.Module, args: object, output: torch.Tensor) -> None:
+        # A hook belongs to the module, not to a thread: a pass that the caller runs on the same model in another thread
+        # triggers it as well, and its keys must not enter a pool.
         if get_ident() == thread:
             sink(layer, output)
 
-    return see
+    return hook

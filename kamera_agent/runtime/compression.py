@@ -1,7 +1,7 @@
-"""Rounding to int8, and canonical KV in it: K with one step a component, V with one step a token.
+"""Rounding to int8. Canonical KV has one step per component of K, and one step per token of V.
 
-Outliers of K sit in the same components of all tokens, those of V in a token; each keeps its own step (KIVI,
-arXiv 2402.02750).
+The outliers of K are in the same components of all tokens, those of V in single tokens. With a step of its own, no
+outlier costs the other numbers their precision (KIVI, arXiv 2402.02750).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def compressed(layer: LayerKV) -> LayerKV:
 
 
 def to_int8(states: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers in int8, and the steps in float32 that they are worth: one for each place along the other dimensions."""
+    """Numbers in int8, and the steps: what one unit of them is worth. All numbers along dim share a step."""
+    # All zeros would divide by zero.
     largest = states.abs().amax(dim, keepdim=True).clamp_min(torch.finfo(states.dtype).tiny)
     step = largest / INT8_LARGEST
     return (states / step).round().to(torch.int8), step

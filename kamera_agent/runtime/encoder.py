@@ -1,4 +1,4 @@
-"""Vision-encoder outputs: computed for new pixels only, kept in an LRU bounded in bytes."""
+"""Vision-encoder outputs: computed for new pixels only, and kept in an LRU cache with a cap in bytes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from kamera_agent.runtime.families.base import Family
 
 
 class Encoder:
-    """The vision encoder of a family with its cache.
+    """The vision encoder of a family, and the cache of its outputs. The engine calls it under the engine's lock.
 
-    num_calls, num_avoided: encoder runs made, and those that the cache spared, since construction.
+    num_bytes: bytes of the cached outputs.
+    num_calls, num_avoided: runs of the encoder, and runs that the cache saved, since construction.
     """
 
     def __init__(self, family: Family, cap_bytes: int) -> None:
@@ -25,7 +26,7 @@ class Encoder:
         self.num_avoided = 0
 
     def features(self, chunk: Chunk) -> torch.Tensor:
-        """Encoder output [num_placeholders, hidden] of a chunk. Not to be written to."""
+        """The encoder's output for a chunk: [num_placeholders, hidden]. The caller must not write to it."""
         if chunk.digest in self._outputs:
             self._outputs.move_to_end(chunk.digest)
             self.num_avoided += 1

@@ -1,4 +1,4 @@
-"""The engine: rebuild, scattered prefill, decode. One model, any number of pools."""
+"""The engine: rebuild, scattered prefill and decode, for one model and any number of pools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kamera_agent.runtime.slot_cache import SlotCache
 
 
 class Placed(NamedTuple):
-    """A run with its place: slots in the pool, first position, place of its first token in the window."""
+    """A run in its place: its slots, and the position and the place in the window's order of its first token."""
 
     run: Run
     slots: Slots
@@ -31,30 +31,33 @@ class Placed(NamedTuple):
 
 
 class Prefilled(NamedTuple):
-    """Next-token logits [vocab] in float32 behind the last token of a batch, and the encoder runs it took."""
+    """Next-token logits [vocab] in float32 after the last token of a batch, and the number of encoder runs."""
 
     logits: torch.Tensor
     encoder_calls: int
 
 
 class Engine:
-    """Runs one model over pools. The lock is held for one forward pass at a time, so windows may interleave.
+    """Runs one model over the pools of many windows.
 
-    rope_errors: per layer the relative error of keys rotated here against the model's own, in the self-test.
+    rope_errors: per layer, the relative error of keys turned here against the model's own, from the self-test.
     Raises ConventionError at construction when the RoPE self-test fails.
     """
 
     def __init__(self, family: Family, encoder_cache_bytes: int) -> None:
         self.family = family
         self.encoder = Encoder(family, encoder_cache_bytes)
-        self.lock = threading.RLock()
+        # Guards what windows share: the model and its hooks, the state of its rotary embedding, the encoder's cache. It
+        # is held for one forward pass at a time, so that windows take turns. A pool needs no lock: it belongs to one
+        # window, and a window answers in one thread. This lock is the innermost: its holder takes no other lock.
+        self._lock = threading.Lock()
         self._idle = threading.Condition()
         self._num_answers = 0
         self.rope_errors = self_test(family, self.forward_at)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """While open, an answer is being computed, and whoever calls wait_idle waits."""
+        """While open, an answer is being computed, and wait_idle() waits for it."""
         with self._idle:
             self._num_answers += 1
         try:
@@ -65,7 +68,7 @@ class Engine:
                 self._idle.notify_all()
 
     def wait_idle(self, timeout_s: float) -> None:
-        """Return when no answer is being computed, or after timeout_s seconds."""
+        """Wait until no answer is being computed, for at most timeout_s seconds."""
         with self._idle:
             self._idle.wait_for(lambda: self._num_answers == 0, timeout_s)
 
@@ -75,9 +78,9 @@ class Engine:
 
     @torch.no_grad()
     def relocate(self, pool: KVPool, placed: Placed, num_positions: int = 0) -> None:
-        """Turn a span's keys to its position and enter its place in the order.
+        """Turn a span's keys to its position, and enter its place in the window's order.
 
-        num_positions: of the whole window, for a RoPE that switches its frequencies.
+        num_positions: of the whole window; a RoPE that switches its frequencies needs it.
         """
         pool.relocate(placed.slots, *self._tables(placed, num_positions))
         self._place(pool, placed)
@@ -90,20 +93,21 @@ class Engine:
         canonical: Sequence[LayerKV],
         factors: Sequence[Factors] | None,
     ) -> None:
-        """Rebuild a chunk from canonical KV and a patch (None: blind), turned to its position.
+        """Rebuild a chunk at its position from canonical KV and the factors of a patch (None: blind).
 
-        Only in a window before the switch of a RoPE that has one: so is what canonical KV was computed in.
+        Under a RoPE that switches its frequencies, the window must be shorter than the switch, because canonical KV is
+        computed in such a window.
         """
         pool.load(placed.slots, canonical, factors, *self._tables(placed))
         self._place(pool, placed)
 
     @torch.no_grad()
     def prefill(self, pool: KVPool, batch: Sequence[Placed]) -> Prefilled:
-        """Compute the runs of a batch, wherever they lie, in one forward pass; their KV goes to their slots.
+        """Compute the runs of a batch, wherever in the window they are, in one forward pass; write KV to their slots.
 
-        Every other span must be in place already.
+        Every other span must be in its place already.
         """
-        with self.lock:
+        with self._lock:
             calls_before = self.encoder.num_calls
             embeds = torch.cat([self.embed(placed.run) for placed in batch])
             logits = self.family.logits(self._forward(pool, batch, embeds)[-1])
@@ -111,7 +115,7 @@ class Engine:
 
     @torch.no_grad()
     def canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
-        """KV of a chunk behind the anchor alone, per layer."""
+        """KV of a chunk that follows the anchor alone, per layer."""
         pool = self.new_pool()
         anchor = TextRun(self.family.chat.anchor_ids)
         start = anchor.extent
@@ -121,20 +125,20 @@ class Engine:
 
     @torch.no_grad()
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
-        """Next-token logits [vocab], float32, of the runs in a row by a plain Hugging Face forward pass."""
-        with self.lock:
+        """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
+        with self._lock:
             return self.family.reference_logits(runs)
 
     def embed(self, run: Run) -> torch.Tensor:
-        """Decoder inputs [T, hidden] of a run; encodes a chunk that the encoder's cache does not have."""
+        """Decoder inputs [T, hidden] of a run. Runs the encoder for a chunk that is not in its cache."""
         if isinstance(run, Chunk) and run.kind != "document":
             return self.family.embed(run, self.encoder.features(run))
         return self.family.embed(run, None)
 
     def _tables(self, placed: Placed, num_positions: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         positions = self.family.positions(placed.run, placed.position)
-        # A rotary embedding whose frequencies switch keeps the present ones as its state.
-        with self.lock:
+        # A rotary embedding that switches its frequencies keeps the current ones as state.
+        with self._lock:
             return self.family.decoder.rope_tables(positions, num_positions)
 
     def _place(self, pool: KVPool, placed: Placed) -> None:
@@ -148,9 +152,10 @@ class Engine:
         return self.forward_at(pool, slots, embeds, positions)
 
     def forward_at(self, pool: KVPool, slots: Slots, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Compute tokens that have their places in the pool's order; their KV goes to their slots.
+        """Compute tokens whose places pool.place() has entered, and write their KV to their slots.
 
-        embeds: [Q, hidden]. positions: [A, Q]. Returns the decoder's output [Q, hidden].
+        embeds: [Q, hidden]. positions: [A, Q]. Returns the decoder's output [Q, hidden]. Takes no lock: the caller
+        holds it, or has the model to itself.
         """
         index = slots.index(pool.shape.device)
         decoder = self.family.decoder
@@ -158,7 +163,7 @@ class Engine:
         def keep_master(layer: int, output: torch.Tensor) -> None:
             pool.masters[layer][:, index] = decoder.keys_of(output)
 
-        # The model's own causal attention takes half the time of one with a mask; it is right for a whole window only.
+        # The model's own causal attention takes half the time of attention with a mask, but takes slots for positions.
         fresh = _is_plain_prefill(pool, index)
         masks = None if fresh else make_masks(decoder, pool, index, decoder.kv_shape.dtype)
         cache = SlotCache(pool, index, slots.num_tokens if fresh else 0)
@@ -167,7 +172,10 @@ class Engine:
 
 
 def _is_plain_prefill(pool: KVPool, index: Index) -> bool:
-    """Whether the queries are the whole window, in order, in the first slots, and each sees those before it only."""
+    """Whether the queries are the window from its first token on, in order, in the first slots, and all are causal.
+
+    Then the slots up to a query's own hold exactly the tokens that it sees.
+    """
     order, block = pool.order[index], pool.block[index]
     starts = isinstance(index, slice) and index.start == 0
     in_order = starts and torch.equal(order, torch.arange(len(order), device=order.device))

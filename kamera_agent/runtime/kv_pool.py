@@ -1,4 +1,4 @@
-"""The KV pool of one window: slots, masters before RoPE, and the rotated working copy."""
+"""The KV pool of one window: its slots, the masters before RoPE, and the working copy that attention reads."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from kamera_agent.runtime.kernels.reference import Pairs
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.upload import Group, Upload
 
+# Above every place in a window, so that no query sees a free slot.
 FREE = torch.iinfo(torch.int64).max
+# Not a place in a window, so that no block has this number.
 CAUSAL = -1
 
 
 class Heads(NamedTuple):
-    """Key or value heads of a layer, and the numbers in one of them."""
+    """The number of key or value heads in a layer, and of the components of one head."""
 
     num: int
     dim: int
 
 
 class KVShape(NamedTuple):
-    """What a backbone's keys and values look like.
+    """Shapes of a backbone's keys and values, where they are, and in which dtype.
 
-    keys, values: heads of what RoPE turns, and of what has no position. For MLA k_pe and c_KV, of one head each.
-    pairs: which components of a key RoPE turns together.
-    values_first: whether the model hands its cache the values before the keys.
+    keys: heads of the part that RoPE turns (for MLA k_pe, one head). values: heads of the part without a position (for
+        MLA the latent c_KV, one head).
+    pairs: the components of a key that RoPE turns together.
+    values_first: whether the model passes its cache the values before the keys.
     """
 
     num_layers: int
@@ -43,7 +46,7 @@ class KVShape(NamedTuple):
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of one token's K and V over all layers."""
+        """Bytes of the K and V of one token, over all layers."""
         numbers = self.keys.num * self.keys.dim + self.values.num * self.values.dim
         return self.num_layers * numbers * self.dtype.itemsize
 
@@ -51,15 +54,15 @@ class KVShape(NamedTuple):
 class KVPool:
     """Slots for the tokens of one window.
 
-    masters  [L, H, S, D]  K before RoPE; every relocation starts from it
-    keys     [L, H, S, D]  K rotated to the token's present position; attention reads it
-    values   [L, H, S, D]  V; position-free, in heads of its own
-    order    [S]           place of the slot's token in the window; FREE where no token lies
-    block    [S]           number of the block whose tokens see each other both ways; CAUSAL for all others
+    masters  [L, Hk, S, Dk]  K before RoPE
+    keys     [L, Hk, S, Dk]  K turned to the position that the token has now; attention reads it
+    values   [L, Hv, S, Dv]  V, which has no position
+    order    [S] int64       the token's place in the window; FREE in a free slot
+    block    [S] int64       the place of the first token of its block; CAUSAL for a token outside a block
 
-    A span's slots are a tuple of half-open ranges in token order. Attention does not care in which slot a
-    key lies, so moving a span rewrites its rotated keys and nothing else. Free slots hold finite numbers:
-    a masked slot is multiplied by a weight of zero, and zero times NaN would be NaN.
+    Attention does not depend on the slot of a key, so moving a span rewrites its turned keys and nothing else. K is
+    kept twice because attention needs every key turned, while a move must start from the master: keys that are turned
+    again and again would gather a rounding error with every move. The tokens of a block see each other both ways.
     """
 
     def __init__(self, shape: KVShape) -> None:
@@ -75,7 +78,11 @@ class KVPool:
         self._resize(0, ())
 
     def _resize(self, capacity: int, spans: Sequence[Slots]) -> None:
-        """Buffers of another size: the slots of the spans come first, in their order, then free ones."""
+        """Copy the spans into buffers of another size.
+
+        slots   [0, n0)      [n0, n0 + n1)  ...  [used, capacity)
+                first span   second span    ...  free
+        """
         shape = self.shape
         kept = [part for span in spans for _, part in span.parts()]
         used = sum(span.num_tokens for span in spans)
@@ -85,6 +92,7 @@ class KVPool:
             if kept:
                 old = getattr(self, name)
                 torch.cat([old[:, :, part] for part in kept], 2, out=buffer[:, :, :used])
+            # Attention reads free slots, too: it gives them a weight of zero, and zero times NaN would be NaN.
             buffer[:, :, used:] = 0
             setattr(self, name, buffer)
         for name, nothing in (("order", FREE), ("block", CAUSAL)):
@@ -108,40 +116,42 @@ class KVPool:
         return self.masters.nbytes + self.keys.nbytes + self.values.nbytes
 
     def allocate(self, num_tokens: int) -> Slots:
-        """Slots for num_tokens tokens, in one range where one is long enough. Grows the pool if it must."""
+        """Take slots for num_tokens tokens: one range where a free one is long enough. Grows the pool if it must."""
         self.reserve(num_tokens)
-        # False comes first: the ranges that are long enough, then the others.
+        # Ranges that are long enough come first (False before True): a span in one range is read and written by slices.
         free = sorted(self._free.ranges, key=lambda part: len(part) < num_tokens)
         taken, left = Slots(tuple(free)).split(num_tokens)
         self._free = _in_order(left.ranges)
         return taken
 
     def free(self, slots: Slots) -> None:
-        """Give slots back. Their bytes stay until they are taken again."""
+        """Give slots back. Their numbers, which are finite, stay until the slots are taken again."""
         index = slots.index(self.shape.device)
         self.order[index] = FREE
         self.block[index] = CAUSAL
         self._free = _in_order((*self._free.ranges, *slots.ranges))
 
     def reserve(self, num_tokens: int) -> None:
-        """Make room for num_tokens more tokens. Copies the pool when it is too small."""
+        """Make room for num_tokens more tokens. Copies the whole pool when it is too small."""
         missing = num_tokens - self.num_free
         if missing > 0:
-            free, used = self._free, self.capacity
-            self._resize(_with_slack(used + missing), [Slots((range(used),))])
+            # slots   [0, before)         [before, capacity)
+            #         as they were        free
+            before, free = self.capacity, self._free
+            self._resize(_with_slack(before + missing), [Slots((range(before),))])
             self.free(free)
 
     def compact(self, spans: Sequence[Slots]) -> list[Slots]:
-        """Copy the spans into a pool that just holds them; returns their new slots, in the same order."""
+        """Copy the spans into buffers that hold little else; returns their new slots, in the same order."""
         ends = list(accumulate((span.num_tokens for span in spans), initial=0))
         self._resize(_with_slack(ends[-1]), spans)
         return [Slots((range(start, end),)) for start, end in pairwise(ends)]
 
     def place(self, slots: Slots, order: int, both_ways: torch.Tensor | None = None) -> None:
-        """Say where in the window the tokens of these slots stand: order, order + 1, ...
+        """Enter the places of a span's tokens in the window: order, order + 1, ...
 
-        both_ways: [T] bool, which of them see each other whatever their order, neighbours among themselves; None for
-        none.
+        both_ways: [T] bool, the tokens that also see later ones. Neighbours among them form a block, and every token
+            of a block sees the whole block. None: all tokens are causal.
         """
         orders = torch.arange(order, order + slots.num_tokens, device=self.shape.device)
         blocks = torch.full_like(orders, CAUSAL) if both_ways is None else _blocks(orders, both_ways)
@@ -150,7 +160,7 @@ class KVPool:
         self.block[index] = blocks
 
     def relocate(self, slots: Slots, cos: torch.Tensor, sin: torch.Tensor) -> None:
-        """Rewrite the rotated keys of a span from its masters. cos, sin: [1 or L, T, R] at its new positions."""
+        """Rewrite the turned keys of a span from its masters. cos, sin: [1 or L, T, R] at its new positions."""
         self._kernels.relocate(self.masters, self.keys, slots, cos, sin, self.shape.pairs)
 
     def load(
@@ -161,18 +171,19 @@ class KVPool:
         cos: torch.Tensor,
         sin: torch.Tensor,
     ) -> None:
-        """Rebuild a chunk in its slots: canonical + patch, then one rotation to its positions.
+        """Rebuild a chunk in its slots: canonical KV plus patch, then one rotation to its positions.
 
-        canonical, factors: per layer, on any one device; factors None for blind reuse. Neither is written to.
-        cos, sin: [1 or L, T, R].
+        canonical, factors: per layer, on the CPU or on the pool's device; factors None for blind reuse. Neither is
+            written to.
+        cos, sin: [1 or L, T, R] at its positions.
         """
-        for layers, kv, patch in self._arriving(canonical, factors):
+        for layers, kv, patch in self._groups(canonical, factors):
             turns = (cos, sin) if len(cos) == 1 else (cos[layers], sin[layers])
             buffers = self.masters[layers], self.keys[layers], self.values[layers]
             self._kernels.rebuild(*buffers, slots, kv, patch, *turns, self.shape.pairs)
 
-    def _arriving(self, canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterable[Group]:
-        """The layers of a chunk where the pool is: all at once where they are there already."""
+    def _groups(self, canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterable[Group]:
+        """The layers of a chunk on the pool's device: group by group from the CPU to a GPU, all at once otherwise."""
         if self.shape.device.type == "cuda" and not canonical[0].keys.is_cuda:
             if self._upload is None:
                 self._upload = Upload(self.shape.device)
@@ -182,7 +193,8 @@ class KVPool:
         return [Group(slice(0, len(kv)), kv, patch)]
 
     def read(self, slots: Slots) -> tuple[LayerKV, ...]:
-        """A copy of a span's KV, per layer."""
+        """A copy of a span's KV, per layer. The caller owns it."""
+        # Another thread uses it while this window goes on, so even a single range must not be a view; cat copies.
         masters, values = (
             torch.cat([buffer[:, :, part] for _, part in slots.parts()], dim=2)
             for buffer in (self.masters, self.values)
@@ -201,7 +213,12 @@ class KVPool:
 
 
 def _blocks(orders: torch.Tensor, both_ways: torch.Tensor) -> torch.Tensor:
-    """Block of each token [T]: the order of the first of the neighbours that it sees both ways; CAUSAL for none."""
+    """Block of each token [T]: the place of the block's first token; CAUSAL for a token in none.
+
+    both_ways  0  1  1  0  1  1
+    first      0  1  0  0  1  0
+    block      -  1  1  -  4  4     for orders from 0 on
+    """
     marked = both_ways.to(orders.device)
     first = marked.clone()
     first[1:] &= ~marked[:-1]
@@ -214,5 +231,5 @@ def _in_order(free: Sequence[range]) -> Slots:
 
 
 def _with_slack(num_tokens: int) -> int:
-    """A little more than asked, so that a slowly growing window is not copied at every turn."""
+    """A little more than asked for, so that a slowly growing window is not copied at every turn."""
     return num_tokens + num_tokens // 64

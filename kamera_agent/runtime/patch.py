@@ -1,7 +1,7 @@
-"""Patches: what a chunk's KV lost by being computed behind the anchor alone, as thin factors.
+"""Patches: what a chunk's KV lost because it was computed after the anchor alone, as thin factors.
 
-Method: the conditioning residue and its truncated SVD, arXiv 2606.23581. Ours: ranks allotted over the layers, and
-factors in int8, for rank="auto".
+Method: the conditioning residue and its truncated SVD, arXiv 2606.23581. For rank="auto" we add ranks that differ
+between layers, and factors in int8.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from kamera_agent.runtime.compression import to_int8
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import product
 
-# int8 factors share one float32 scale a component.
+# A component of int8 factors has one scale in float32.
 SCALE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Factors per layer of (conditioned - canonical) over tokens x [K | V], in pre-RoPE space.
+    """Factors of the residue (conditioned - canonical), per layer, over tokens x [K | V] before RoPE.
 
-    factors: per layer; in the KV dtype, or in int8 for rank="auto".
-    energy: per layer, the share of the squared norm that the factors capture (1.0 where there is none).
-    error: relative Frobenius error left over all layers, after rounding the factors.
-    norm: per layer, the norm of the residue relative to that of the conditioned KV (the lost conditioning).
+    factors: per layer, in the KV dtype, or in int8 for rank="auto".
+    energy: per layer, the share of the residue's squared norm that the factors capture; 1.0 where the residue is zero.
+    error: Frobenius norm of what the rounded factors leave of the residue over all layers, relative to the residue.
+    norm: per layer, the norm of the residue relative to the norm of the conditioned KV: the lost conditioning.
     """
 
     factors: tuple[Factors, ...]
@@ -43,16 +43,16 @@ class Patch:
 
 
 def flatten(kv: Sequence[LayerKV]) -> torch.Tensor:
-    """One float32 matrix per layer [L, T, W]: the columns of K, head by head, then those of V."""
+    """One float32 matrix per layer: [L, T, W], the columns of K head by head, then those of V."""
     parts = [[layer.keys for layer in kv], [layer.values for layer in kv]]
     return torch.cat([torch.stack(states).float().transpose(1, 2).flatten(2) for states in parts], dim=2)
 
 
 def fit(conditioned: Sequence[LayerKV], canonical: Sequence[LayerKV], settings: Settings) -> Patch:
-    """Truncated SVD of the lost conditioning, all layers in one batch, arithmetic in float32.
+    """The patch of a chunk: the truncated SVD of its residue, of all layers in one batch, in float32.
 
     conditioned, canonical: per layer, not in int8.
-    Raises SettingError for a rank above the largest the shape allows.
+    Raises SettingError for a rank above the largest that the shape allows.
     """
     target = flatten(conditioned)
     residue = target - flatten(canonical)
@@ -73,10 +73,10 @@ def fit(conditioned: Sequence[LayerKV], canonical: Sequence[LayerKV], settings: 
 
 
 def _decompose(residue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(U·S [L, T, n], V^T [L, n, W], squared singular values [L, n]) of [L, T, W], largest first.
+    """U·S [L, T, n], V^T [L, n, W] and the squared singular values [L, n] of a residue [L, T, W], largest first.
 
-    Through the Gram matrix of the shorter side, several times faster than a full SVD of a tall matrix. Its small
-    singular values are rough, but the basis is orthonormal to rounding, so projecting on it loses nothing.
+    The Gram matrix of the shorter side makes this several times faster than the SVD of a tall matrix. The small
+    singular values are inaccurate, but the basis is orthonormal up to rounding, so projecting on it loses nothing.
     """
     tall = residue.shape[1] >= residue.shape[2]
     gram = residue.mT @ residue if tall else residue @ residue.mT
@@ -96,21 +96,21 @@ def rounded(left: torch.Tensor, basis: torch.Tensor) -> Factors:
 
 
 def _choose_ranks(spectrum: torch.Tensor, kv_bytes: int, component_numbers: int, settings: Settings) -> list[int]:
-    """kv_bytes: of a layer of the chunk. component_numbers: numbers in the factors of one component."""
+    """Rank per layer. kv_bytes: of one layer. component_numbers: numbers in the factors of one component."""
     num_layers, largest = spectrum.shape
     if settings.rank == "auto":
         affordable = settings.byte_budget * num_layers * kv_bytes / (component_numbers + SCALE_BYTES)
         return _ranks_within_budgets(spectrum, int(affordable), settings.error_budget)
     if isinstance(settings.rank, int) and settings.rank > largest:
-        raise SettingError(f"rank {settings.rank} is above {largest}, the largest this chunk allows; lower it.")
+        raise SettingError(f"rank is {settings.rank}, above {largest}, the largest that this chunk allows; lower it.")
     return [min(settings.rank or DEFAULT_RANK, largest)] * num_layers
 
 
 def _ranks_within_budgets(spectrum: torch.Tensor, affordable: int, error_budget: float) -> list[int]:
-    """Per layer the smallest rank within the error budget.
+    """The smallest rank per layer that keeps the error within the budget.
 
-    Where all of them together are more than the bytes afford, the components that capture least are left out,
-    whichever layer they are in.
+    Where these ranks take more components than the bytes afford, the components that capture least are left out,
+    whichever layer they belong to.
     """
     total = spectrum.sum(-1, keepdim=True)
     tail = (total - spectrum.cumsum(-1)).clamp_min(0)

@@ -15,17 +15,16 @@ from kamera_agent.runtime.kv_pool import KVPool
 
 
 def cache_argument(module: nn.Module) -> str:
-    """The argument by which a model's forward pass takes its cache: transformers 5.24 gave it another name."""
+    """The name of the argument for the cache in a model's forward pass, which transformers 5.24 changed."""
     return "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
 
 
 class SlotCache(Cache):
     """Gives a Hugging Face model the pool as its cache.
 
-    Scattered queries write to their slots, attention reads every slot: right only together with a mask that knows
-    the slots' order. num_fresh: tokens of a window that is computed whole, in order, into the first slots, or 0. The
-    cache of such a window looks like an empty one that is filled for the first time, and the model's own mask, or none,
-    is right.
+    Queries write to their slots, and attention reads every slot, so the model needs a mask made from the slots' order.
+    num_fresh: tokens of a window that is computed whole, in order, into the first slots; otherwise 0. For such a window
+        the cache looks like an empty one that is filled for the first time, and the model's own mask is right.
     """
 
     def __init__(self, pool: KVPool, index: Index, num_fresh: int) -> None:
@@ -37,14 +36,15 @@ class _SlotLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self, pool: KVPool, layer: int, index: Index, num_fresh: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # not annotated there
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers does not annotate it
         self._pool, self._layer, self._index = pool, layer, index
+        # The slots that attention reads. The model counts all but the last num_fresh of them as its past.
         self._length = num_fresh or pool.capacity
         self._num_fresh = num_fresh
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing to do: the pool is there before the forward pass."""
+        """Do nothing: the pool is allocated before the forward pass."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any

@@ -1,4 +1,4 @@
-"""Chunks on their way to a device: some layers are copied on a side stream while those before them are rebuilt."""
+"""Chunks on their way to a GPU: a side stream copies some layers while the layers before them are rebuilt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kamera_agent.runtime.kernels.layers import Factors, LayerKV, tensors_of
 
 Tensors = tuple[torch.Tensor, ...]
 
-# Layers go together until they have so many bytes: fewer would be spent on launches, more would overlap less.
+# Bytes of the layers that are copied together. With fewer, launches dominate; with more, less of the copying overlaps.
 GROUP_BYTES = 4 << 20
 ALIGNMENT_BYTES = 64
 
 
 class Group(NamedTuple):
-    """Some layers of a chunk on the device, for that slice of a pool's layers; as reference.rebuild takes them."""
+    """Some layers of a chunk on the device, and the slice of the pool's layers that they belong to."""
 
     layers: slice
     canonical: Sequence[LayerKV]
@@ -26,11 +26,13 @@ class Group(NamedTuple):
 
 
 class Upload:
-    """Two buffers in pinned memory, two on the device, and a side stream. For one chunk at a time.
+    """Two halves, each a buffer in pinned memory and one on the device, and a side stream. Takes one chunk at a time.
 
-    While the host fills one half, the other is on its way, and while one is on its way, the other is consumed. Events
-    say when a half is free again: nothing waits for the device as a whole, and it does not matter which stream is the
-    current one.
+    host           fill 0   fill 1   fill 0   ...
+    side stream             copy 0   copy 1   copy 0   ...
+    current stream                   use 0    use 1    use 0   ...
+
+    Events order the steps on one half, so nothing waits for the whole device, and any stream may be the current one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -39,26 +41,26 @@ class Upload:
         self._halves: list[_Half] = []
 
     def groups(self, canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterator[Group]:
-        """The layers in order. A group may be used, on the stream that is current now, until the next is asked for.
+        """The layers in order. A group may be used until the next one is requested, on the stream that is current now.
 
-        canonical, factors: contiguous tensors on the CPU, per layer.
+        canonical, factors: per layer, contiguous, on the CPU.
         """
         num_kv = len(tensors_of(canonical[0])) if canonical else 0
         layers = [tensors_of(kv) for kv in canonical]
         if factors is not None:
             layers = [kv + tensors_of(patch) for kv, patch in zip(layers, factors, strict=True)]
         sizes = [sum(_room(tensor) for tensor in layer) for layer in layers]
-        spans = list(_spans(sizes))
+        slices = list(_groups(sizes))
         current = torch.cuda.current_stream(self._device)
-        self._make_room(max((sum(sizes[span]) for span in spans), default=0), current)
-        for number, span in enumerate(spans):
+        self._make_room(max((sum(sizes[part]) for part in slices), default=0), current)
+        for number, part in enumerate(slices):
             half = self._halves[number % 2]
-            arrived = half.send(layers[span], self._stream)
+            arrived = half.send(layers[part], self._stream)
             current.wait_event(half.copied)
             kv = [LayerKV(*layer[:num_kv]) for layer in arrived]
             patch = None if factors is None else [Factors(*layer[num_kv:]) for layer in arrived]
             try:
-                yield Group(span, kv, patch)
+                yield Group(part, kv, patch)
             finally:
                 half.consumed.record(current)
 
@@ -66,7 +68,7 @@ class Upload:
         if self._halves and self._halves[0].num_bytes >= num_bytes:
             return
         for half in self._halves:
-            # The memory goes to whoever asks next, on any stream.
+            # Freed memory may be handed out at once, to any stream.
             half.consumed.synchronize()
         self._halves = [_Half(num_bytes, self._device, current) for _ in range(2)]
 
@@ -74,28 +76,30 @@ class Upload:
 class _Half:
     """A buffer in pinned memory and one on the device.
 
-    copied: the last copy from the one to the other is done. consumed: nothing reads the one on the device any more.
+    Events: copied, the last copy between them is done; consumed, nothing reads the buffer on the device any more.
     """
 
     def __init__(self, num_bytes: int, device: torch.device, current: torch.cuda.Stream) -> None:
         self.num_bytes = num_bytes
         self._pinned = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
-        self._there = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+        self._on_device = torch.empty(num_bytes, dtype=torch.uint8, device=device)
         self.copied, self.consumed = torch.cuda.Event(), torch.cuda.Event()
-        # The device's memory may have been someone else's, who may still be at it on this stream.
+        # This stream may still use the memory for a tensor that the host has freed already.
         self.consumed.record(current)
 
     def send(self, layers: Sequence[Tensors], stream: torch.cuda.Stream) -> list[Tensors]:
-        """The layers as they will be on the device once `copied` is there. Waits for the copy before the last."""
+        """Views of the device's buffer that hold the layers once `copied` has happened."""
+        # The host must not overwrite pinned memory that the previous copy of this half still reads.
         self.copied.synchronize()
         tensors = [tensor for layer in layers for tensor in layer]
         starts = list(accumulate(map(_room, tensors), initial=0))
         for tensor, start in zip(tensors, starts, strict=False):
             self._pinned[start : start + tensor.nbytes].copy_(tensor.reshape(-1).view(torch.uint8))
+        # Nor may this copy overwrite layers that a rebuild still reads.
         stream.wait_event(self.consumed)
-        _copy(self._there[: starts[-1]], self._pinned[: starts[-1]], stream)
+        _copy(self._on_device[: starts[-1]], self._pinned[: starts[-1]], stream)
         self.copied.record(stream)
-        arrived = iter([_view(self._there, start, like) for start, like in zip(starts, tensors, strict=False)])
+        arrived = iter([_view(self._on_device, start, like) for start, like in zip(starts, tensors, strict=False)])
         return [tuple(next(arrived) for _ in layer) for layer in layers]
 
 
@@ -109,12 +113,12 @@ def _view(memory: torch.Tensor, start: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _room(tensor: torch.Tensor) -> int:
-    """Bytes that a tensor takes in a buffer: the next one begins aligned."""
+    """Bytes that a tensor takes in a buffer, rounded up so that the next one is aligned."""
     return -(-tensor.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-def _spans(sizes: Sequence[int]) -> Iterator[slice]:
-    """Layers that go together, by their bytes: at most GROUP_BYTES, or one."""
+def _groups(sizes: Sequence[int]) -> Iterator[slice]:
+    """Slices of layers that are copied together: at most GROUP_BYTES, or one layer."""
     start = 0
     for stop in range(1, len(sizes) + 1):
         if stop == len(sizes) or sum(sizes[start : stop + 1]) > GROUP_BYTES:

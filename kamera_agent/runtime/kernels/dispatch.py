@@ -1,4 +1,4 @@
-"""Where a device finds its kernels."""
+"""The kernels of a device."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import Pairs
 from kamera_agent.runtime.kernels.slots import Slots
 
-# The oldest GPUs that the kernels are compiled for in the tests: Ampere.
+# Ampere, the oldest GPUs that the tests compile the kernels for.
 MIN_CAPABILITY = (8, 0)
 
 
 class Kernels(NamedTuple):
-    """The operations of a backend; signatures, shapes and meaning as in reference.py."""
+    """The operations of one backend. Signatures, shapes and meaning are those of reference.py."""
 
     relocate: Callable[[Tensor, Tensor, Slots, Tensor, Tensor, Pairs], None]
     rebuild: Callable[
@@ -32,12 +32,12 @@ EAGER = Kernels(reference.relocate, reference.rebuild)
 
 
 def kernels_for(device: torch.device) -> Kernels:
-    """The backend of a device: Triton on an NVIDIA GPU it can serve, the eager twins everywhere else."""
+    """The backend of a device: Triton on NVIDIA GPUs from MIN_CAPABILITY on, the eager twins everywhere else."""
     if device.type != "cuda" or torch.version.hip or find_spec("triton") is None:
         return EAGER
     if torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
         return EAGER
-    # Triton is neither needed nor installed everywhere.
+    # Imported here, because Triton is not installed everywhere.
     from kamera_agent.runtime.kernels.rebuild import rebuild
     from kamera_agent.runtime.kernels.relocate import relocate
 

@@ -1,4 +1,4 @@
-"""Tensors of every layer, handed to one launch: a table of their addresses."""
+"""The tensors of all layers for one launch: a table of their addresses."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ import torch
 
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 
-# What a 16-byte load needs.
+# What a load of 16 bytes needs.
 ALIGNMENT_BYTES = 16
 
 
 class LayerTable(NamedTuple):
-    """Where the tensors of a chunk lie, and what they have in common.
+    """The addresses of a chunk's tensors, and what the tensors have in common.
 
-    rows: [8, L] int64 on their device: the addresses of K, V, factor U, factor V and the factors' scale, the rank, and
-        the addresses of the steps of K and V. Zero where there is none. Nothing keeps the tensors alive: the launch
-        must come before the caller lets go of them.
-    aligned: whether every tensor begins where a 16-byte load may.
-    aligned_ranks: whether every rank is a multiple of 16, so that every row of U begins there, too.
-    max_rank: over all layers.
-    factor_dtype: of U and V; None without a patch.
+    rows: [8, L] int64 on their device, 0 for a tensor that is absent:
+
+        0, 1     addresses of K and V
+        2, 3, 4  addresses of the factors U and V and of their scale
+        5        rank
+        6, 7     addresses of the steps of K and V
+
+        Addresses do not keep tensors alive: the caller must keep the chunk until the kernel is launched.
+    aligned: whether every tensor begins where a load of 16 bytes may.
+    aligned_ranks: whether every rank is a multiple of 16, so that every row of U begins at such an address as well.
+    max_rank: the largest rank of all layers.
+    factor_dtype: the dtype of U and V; None without a patch.
     """
 
     rows: torch.Tensor
@@ -33,7 +38,7 @@ class LayerTable(NamedTuple):
 
 
 def layer_table(canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> LayerTable:
-    """The table of a chunk: tensors as for reference.rebuild, all on one device, each contiguous."""
+    """The table of a chunk. Arguments as for reference.rebuild; all tensors are contiguous and on one device."""
     device = canonical[0].keys.device
     patches: Sequence[Factors | None] = [None] * len(canonical) if factors is None else factors
     ranks = [0 if patch is None else patch.u.shape[1] for patch in patches]
@@ -55,6 +60,6 @@ def layer_table(canonical: Sequence[LayerKV], factors: Sequence[Factors] | None)
 def _address(tensor: torch.Tensor | None, device: torch.device) -> int:
     if tensor is None:
         return 0
-    assert tensor.device == device, f"a tensor lies on {tensor.device}, the others on {device}"
+    assert tensor.device == device, f"one tensor is on {tensor.device}, the others on {device}"
     assert tensor.is_contiguous(), f"strides {tensor.stride()} of a tensor {tuple(tensor.shape)}"
     return tensor.data_ptr()

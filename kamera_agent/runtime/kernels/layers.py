@@ -15,7 +15,7 @@ class LayerKV(NamedTuple):
     """K before RoPE and V of one layer.
 
     keys [Hk, T, Dk], values [Hv, T, Dv]: in the KV dtype, or both in int8.
-    key_steps [Hk, 1, Dk], value_steps [Hv, T, 1]: float32, what one unit of an int8 number is worth; None otherwise.
+    key_steps [Hk, 1, Dk], value_steps [Hv, T, 1]: float32, the worth of one unit in int8; None otherwise.
     """
 
     keys: torch.Tensor
@@ -25,11 +25,11 @@ class LayerKV(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What a patch adds to the KV of one layer: U V, where r may differ between layers and be 0.
+    """U V, which a patch adds to the KV of one layer. The rank may differ between layers, and may be 0.
 
     u [T, r], v [r, Hk·Dk + Hv·Dv]: in the KV dtype, or both in int8. The columns of v are those of K, head by head,
         then those of V.
-    scale [r]: float32, what each component of an int8 product is multiplied by; None otherwise.
+    scale [r]: float32, the factor of each component of an int8 product; None otherwise.
     """
 
     u: torch.Tensor
@@ -41,10 +41,10 @@ Layer = TypeVar("Layer", LayerKV, Factors)
 
 
 def tensors_of(layer: LayerKV | Factors) -> tuple[torch.Tensor, ...]:
-    """The tensors that are present, in the order of the fields; the type called with them gives the layer again."""
+    """The tensors that are present, in the order of the fields. type(layer)(*tensors) is the layer again."""
     return tuple(tensor for tensor in layer if tensor is not None)
 
 
 def on_device(layer: Layer, device: torch.device) -> Layer:
-    """The layer on a device. Tensors that are there already are not copied."""
+    """The layer on a device. A tensor that is on the device already is not copied."""
     return type(layer)(*(tensor.to(device) for tensor in tensors_of(layer)))

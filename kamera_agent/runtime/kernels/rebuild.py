@@ -1,7 +1,7 @@
-"""A chunk rebuilt in its slots: canonical KV plus patch, K turned to its positions; all layers in one launch.
+"""A chunk, rebuilt in its slots: canonical KV plus patch, with K turned to its positions; all layers in one launch.
 
-One kernel for heads of K and V (GQA, MHA) and for a latent with its k_pe (MLA), for canonical KV in the KV dtype and in
-int8: what differs is known when it is compiled.
+One kernel serves heads of K and V (GQA, MHA) and a latent with its k_pe (MLA), and canonical KV in the KV dtype and in
+int8. The differences are known when it is compiled.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from kamera_agent.runtime.kernels.tiles import (
     turned,
 )
 
-# docs/kernels.md, "Configurations", says what chose these.
+# docs/kernels.md, "Configurations", gives the reasons.
 BLOCK_HEADS, BLOCK_COLUMNS, BLOCK_RANK, NUM_STAGES = 2, 128, 16, 1
-# Tokens of a tile and warps, by whether heads of K have more than BLOCK_COLUMNS components, and whether anything is
-# wider than 16 bits or has to be widened from int8.
+# Tokens per tile and warps, by two facts: whether heads of K have more than BLOCK_COLUMNS components, and whether any
+# tensor is wider than 16 bits or must be widened from int8.
 TILES = {(False, False): (64, 8), (False, True): (16, 8), (True, False): (32, 8), (True, True): (16, 4)}
 TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.int8: tl.int8}
 
 
-# Sizes change with every chunk: specialising on them would compile again and again.
+# Sizes change with every chunk; specialising on them would compile the kernel again and again.
 @triton.jit(do_not_specialize=["start", "num_tokens", "num_slots", "num_layers", "table_tokens"])
 def rebuild_kernel(
     # pointers
@@ -71,9 +71,9 @@ def rebuild_kernel(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_RANK: tl.constexpr,
 ):
-    """Program (i, j, l): tokens of block i in layer l; of K the heads of group j, or of V the tiles of a later group.
+    """Program (i, j, l): in layer l, the tokens of block i, and for them the heads of K or the tiles of V in group j.
 
-    A tile of V is BLOCK_COLUMNS components of a head.
+    Groups of K come first. A tile of V is BLOCK_COLUMNS components of a head.
     """
     dtype: tl.constexpr = keys.dtype.element_ty
     quantised: tl.constexpr = tl.int8 == CANONICAL
@@ -84,7 +84,7 @@ def rebuild_kernel(
 
     layer = tl.program_id(2).to(tl.int64)
     tokens = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    seen = (tokens < num_tokens)[:, None]
+    row_mask = (tokens < num_tokens)[:, None]
     slots = start + tokens if index is None else tl.load(index + tokens, mask=tokens < num_tokens, other=0)
     slots = slots.to(tl.int64)[:, None]
     tokens = tokens.to(tl.int64)[:, None]
@@ -105,7 +105,7 @@ def rebuild_kernel(
         for head in range(first_head, tl.minimum(first_head + BLOCK_HEADS, KEY_HEADS)):
             rows = (head * num_tokens + tokens) * KEY_DIM
             target = ((layer * KEY_HEADS + head) * num_slots + slots) * KEY_DIM
-            first, second = load_pairs(source, rows, seen, WIDTH, PAIRS, INTERLEAVED)
+            first, second = load_pairs(source, rows, row_mask, WIDTH, PAIRS, INTERLEAVED)
             if quantised:
                 steps = pointer(entry + 6 * num_layers, tl.float32, False) + head * KEY_DIM
                 step_first, step_second = load_pairs(steps, 0, True, WIDTH, PAIRS, INTERLEAVED)
@@ -113,36 +113,40 @@ def rebuild_kernel(
             if BLOCK_RANK > 0:
                 if INTERLEAVED:
                     columns = tl.arange(0, 2 * PAIRS)[None, :]
-                    there = columns < WIDTH
-                    change = product(factors, tokens, seen, head * KEY_DIM + columns, there, numbers, BLOCK_RANK, WIDE)
+                    column_mask = columns < WIDTH
+                    change = product(
+                        factors, tokens, row_mask, head * KEY_DIM + columns, column_mask, numbers, BLOCK_RANK, WIDE
+                    )
                     change_first, change_second = split_pairs(change, PAIRS)
                 else:
                     columns = head * KEY_DIM + tl.arange(0, PAIRS)[None, :]
-                    there = tl.arange(0, PAIRS)[None, :] < WIDTH // 2
-                    change_first = product(factors, tokens, seen, columns, there, numbers, BLOCK_RANK, WIDE)
+                    column_mask = tl.arange(0, PAIRS)[None, :] < WIDTH // 2
+                    change_first = product(factors, tokens, row_mask, columns, column_mask, numbers, BLOCK_RANK, WIDE)
                     columns += WIDTH // 2
-                    change_second = product(factors, tokens, seen, columns, there, numbers, BLOCK_RANK, WIDE)
+                    change_second = product(factors, tokens, row_mask, columns, column_mask, numbers, BLOCK_RANK, WIDE)
                 first, second = first + change_first, second + change_second
             first, second = rounded(first, dtype), rounded(second, dtype)
-            store_pairs(masters, target, seen, first, second, WIDTH, PAIRS, INTERLEAVED)
-            # The tables come from the cache; held across the products they would take the registers.
-            cos_first, cos_second = load_pairs(cos, turns, seen, WIDTH, PAIRS, INTERLEAVED)
-            sin_first, sin_second = load_pairs(sin, turns, seen, WIDTH, PAIRS, INTERLEAVED)
+            store_pairs(masters, target, row_mask, first, second, WIDTH, PAIRS, INTERLEAVED)
+            # Loaded here, from the cache: held across the products, the tables would take too many registers.
+            cos_first, cos_second = load_pairs(cos, turns, row_mask, WIDTH, PAIRS, INTERLEAVED)
+            sin_first, sin_second = load_pairs(sin, turns, row_mask, WIDTH, PAIRS, INTERLEAVED)
             first, second = first.to(tl.float32), second.to(tl.float32)
             first, second = turned(first, second, cos_first, cos_second, sin_first, sin_second)
             first, second = rounded(first, dtype), rounded(second, dtype)
-            store_pairs(keys, target, seen, first, second, WIDTH, PAIRS, INTERLEAVED)
+            store_pairs(keys, target, row_mask, first, second, WIDTH, PAIRS, INTERLEAVED)
             if WIDTH < KEY_DIM:
                 rest = WIDTH + tl.arange(0, REST)[None, :]
-                there = rest < KEY_DIM
-                tile = tl.load(source + rows + rest, mask=seen & there, other=0).to(tl.float32)
+                column_mask = rest < KEY_DIM
+                tile = tl.load(source + rows + rest, mask=row_mask & column_mask, other=0).to(tl.float32)
                 if quantised:
-                    tile *= tl.load(steps + rest, mask=there, other=0.0)
+                    tile *= tl.load(steps + rest, mask=column_mask, other=0.0)
                 if BLOCK_RANK > 0:
-                    tile += product(factors, tokens, seen, head * KEY_DIM + rest, there, numbers, BLOCK_RANK, WIDE)
+                    tile += product(
+                        factors, tokens, row_mask, head * KEY_DIM + rest, column_mask, numbers, BLOCK_RANK, WIDE
+                    )
                 tile = rounded(tile, dtype)
-                tl.store(masters + target + rest, tile, mask=seen & there)
-                tl.store(keys + target + rest, tile, mask=seen & there)
+                tl.store(masters + target + rest, tile, mask=row_mask & column_mask)
+                tl.store(keys + target + rest, tile, mask=row_mask & column_mask)
     else:
         value_source = pointer(entry + num_layers, CANONICAL, ALIGNED)
         first_block = (group - key_groups) * BLOCK_HEADS
@@ -150,15 +154,15 @@ def rebuild_kernel(
             value_head = block // head_tiles
             value_rows = value_head * num_tokens + tokens
             value_columns = block % head_tiles * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
-            value_there = value_columns < VALUE_DIM
-            mask = seen & value_there
+            value_column_mask = value_columns < VALUE_DIM
+            mask = row_mask & value_column_mask
             value = tl.load(value_source + value_rows * VALUE_DIM + value_columns, mask=mask, other=0).to(tl.float32)
             if quantised:
                 value_steps = pointer(entry + 7 * num_layers, tl.float32, False)
-                value *= tl.load(value_steps + value_rows, mask=seen, other=0.0)
+                value *= tl.load(value_steps + value_rows, mask=row_mask, other=0.0)
             if BLOCK_RANK > 0:
                 places = key_numbers + value_head * VALUE_DIM + value_columns
-                value += product(factors, tokens, seen, places, value_there, numbers, BLOCK_RANK, WIDE)
+                value += product(factors, tokens, row_mask, places, value_column_mask, numbers, BLOCK_RANK, WIDE)
             value_target = ((layer * VALUE_HEADS + value_head) * num_slots + slots) * VALUE_DIM
             tl.store(values + value_target + value_columns, rounded(value, dtype), mask=mask)
 
@@ -174,7 +178,7 @@ def rebuild(
     sin: torch.Tensor,
     pairs: Pairs,
 ) -> None:
-    """As reference.rebuild; the turn is float32 before one rounding."""
+    """As reference.rebuild, with the rotation in float32 and one rounding."""
     num_layers, key_heads, num_slots, key_dim = masters.shape
     value_heads, value_dim = values.shape[1], values.shape[3]
     width = cos.shape[-1]
