@@ -63,6 +63,11 @@ class Chunk:
         """Digest of the chunk's key."""
         return self.key.digest
 
+    @property
+    def has_pixels(self) -> bool:
+        """Whether the vision encoder has to see it; a document is text."""
+        return self.kind != "document"
+
 
 @dataclass(frozen=True, slots=True)
 class TextRun:

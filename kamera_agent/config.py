@@ -32,7 +32,7 @@ class Settings:
         blind. "blind": everything.
     namespace: chunks of different namespaces never meet, however equal.
     encoder_cache_bytes: bound of the vision-encoder outputs kept.
-    memory_bytes: bound of the memory tier of the store.
+    memory_bytes: bound of the memory tier of the store, and of the computed KV that waits to be written to the store.
     disk_bytes: bound of the disk tier; None means a tenth of the free disk, at most 20 GiB.
     dropped_bytes: bound of the pixels a window keeps of dropped images, so that recall can compute them again.
     """

@@ -33,7 +33,8 @@ class KameraStats:
 
     encoder_calls, encoder_avoided: vision-encoder runs made, and runs that the cache of its outputs avoided.
     encoder_bytes: size of that cache. pool_bytes: KV pools of all windows in use.
-    failed: computed chunks that could not be remembered.
+    failed: computed chunks that were not remembered because of an unexpected error, which was logged.
+    skipped: computed chunks that were not remembered because the KV of too many waited.
     """
 
     store: StoreStats
@@ -43,6 +44,7 @@ class KameraStats:
     encoder_avoided: int
     encoder_bytes: int
     failed: int
+    skipped: int
 
 
 class Kamera(Closing):
@@ -143,6 +145,7 @@ class Kamera(Closing):
             encoder_avoided=encoder.num_avoided,
             encoder_bytes=encoder.num_bytes,
             failed=self._library.num_failed,
+            skipped=self._library.num_skipped,
         )
 
     def before_close(self, action: Callable[[Kamera], None]) -> None:

@@ -131,7 +131,7 @@ class Engine:
 
     def embed(self, run: Run) -> torch.Tensor:
         """Decoder inputs [T, hidden] of a run. Runs the encoder for a chunk that is not in its cache."""
-        if isinstance(run, Chunk) and run.kind != "document":
+        if isinstance(run, Chunk) and run.has_pixels:
             return self.family.embed(run, self.encoder.features(run))
         return self.family.embed(run, None)
 

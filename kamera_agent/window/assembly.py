@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -41,6 +42,7 @@ class Assembly:
         self._engine = engine
         self._library = library
         self._settings = settings
+        self._jobs: list[Future[int]] = []
         self.clear()
 
     def clear(self) -> None:
@@ -132,6 +134,11 @@ class Assembly:
         self._reply = []
         return run
 
+    def discard_reply(self) -> None:
+        """Give back the slots of the tokens that extend() added."""
+        self.pool.free(_join([part for _, part in self._reply]))
+        self._reply = []
+
     def settle(self, steps: Sequence[Step], keep: int | None = None) -> None:
         """After an answer, remember the computed chunks and give back the pool's surplus.
 
@@ -151,7 +158,15 @@ class Assembly:
         for step in steps:
             run = step.item.run
             if step.origin == "computed" and isinstance(run, Chunk) and step.item.id in slots:
-                self._library.remember(run, self.pool.read(slots[step.item.id]), step.antecedents)
+                # A copy, because the slots may be taken by another span before the worker comes to it.
+                job = self._library.remember(run, self.pool.read(slots[step.item.id]), step.antecedents)
+                self._jobs += [job] if job else []
+
+    def count_written(self) -> int:
+        """Bytes that the library handed to the store for this window since the last call."""
+        done = [job for job in self._jobs if job.done()]
+        self._jobs = [job for job in self._jobs if job not in done]
+        return sum(job.result() for job in done if not job.exception())
 
     def check_integrity(self) -> None:
         """Assert that every slot has exactly one owner."""

@@ -1,9 +1,8 @@
-"""What a window holds and what was dropped from it."""
+"""The items that a window holds, and those that were dropped from it."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.config import Settings
@@ -18,17 +17,18 @@ from kamera_agent.window.layout import Item, Kind
 class Items:
     """The items of one window, in order; the first is the system prompt.
 
-    Dropped ones are kept for recall, as many as fit the byte bound.
-
-    Every method checks its arguments before it changes anything.
+    Dropped items are kept for recall, as many as fit the byte bound. Every method checks its arguments before it
+    changes anything. An item has an id from the start; the id is used up only when the item enters the window.
     """
 
     def __init__(self, family: Family, settings: Settings, system: str) -> None:
         self._family = family
         self._settings = settings
-        self._num_made = 0
-        self._dropped: OrderedDict[str, Item] = OrderedDict()
-        self._live = [self._system(system)]
+        self._num_entered = 0
+        self._live: list[Item] = []
+        # Replaced as a whole, never changed: other threads read it.
+        self._dropped: Mapping[str, Item] = {}
+        self.enter(self._system(system, 1))
 
     @property
     def live(self) -> tuple[Item, ...]:
@@ -37,35 +37,35 @@ class Items:
 
     @property
     def dropped_bytes(self) -> int:
-        """Bytes kept for dropped items."""
-        return sum(item.num_bytes for item in self._dropped.values())
+        """Bytes kept for dropped items. May be read from any thread."""
+        return _num_bytes(self._dropped)
 
     def make(self, content: Content) -> Item:
-        """Tokenise or fingerprint a content. It does not enter the window.
+        """Tokenise or fingerprint a content. The item does not enter the window.
 
         Raises ImageError, VideoError, InputError (an empty text) or SettingError (rank above the chunk's size).
         """
-        return self._new(content, self._run(content))
+        return self._new(content, self._run(content), 1)
 
-    def enter_reply(self, item_id: str, run: TextRun, text: str) -> None:
-        """Enter a reply at the end, under an id from reserve_id."""
-        self._live.append(Item(item_id, "reply", "assistant", run, text, new_turn=True))
+    def make_reply(self, item_id: str, run: TextRun, text: str) -> Item:
+        """The item of a reply, under an id from next_id. It does not enter the window."""
+        return Item(item_id, "reply", "assistant", run, text, new_turn=True)
 
     def pixels(self, item_id: str) -> Pixels:
         """Pixels of a chunk in the window. Raises UnknownSpanError."""
         run = self._live[self._index(item_id)].run
-        if not isinstance(run, Chunk) or run.kind == "document":
+        if not isinstance(run, Chunk) or not run.has_pixels:
             raise UnknownSpanError(f"{item_id!r} is a text; only image and frames spans have pixels.")
         return run.pixels
 
-    def reserve_id(self, kind: Kind) -> str:
-        """A fresh id for an item of this kind."""
-        self._num_made += 1
-        return f"{kind}{self._num_made}"
+    def next_id(self, kind: Kind, ahead: int) -> str:
+        """The id of the item that enters as the ahead-th from now, counted from 1."""
+        return f"{kind}{self._num_entered + ahead}"
 
-    def append(self, *items: Item) -> None:
-        """Enter items at the end."""
-        self._live.extend(items)
+    def enter(self, *items: Item) -> None:
+        """Enter new items at the end."""
+        self._live = [*self._live, *items]
+        self._num_entered += len(items)
 
     def drop(self, item_id: str) -> None:
         """Take an item out. Raises UnknownSpanError."""
@@ -76,20 +76,21 @@ class Items:
         """Bring a dropped item back before the item `at`, or at the end. Raises UnknownSpanError."""
         if item_id not in self._dropped:
             raise UnknownSpanError(
-                f"{item_id!r} is not among the dropped spans {list(self._dropped)}; recall takes what was dropped "
-                "and is still kept. Add the content again."
+                f"{item_id!r} is not among the dropped spans {list(self._dropped)}; recall takes a span that was "
+                "dropped and is still kept. Add the content again."
             )
         index = len(self._live) if at is None else self._index(at)
-        self._live.insert(index, self._dropped.pop(item_id))
+        self._live.insert(index, self._dropped[item_id])
+        self._dropped = {other: item for other, item in self._dropped.items() if other != item_id}
 
     def reorder(self, item_ids: Sequence[str]) -> None:
-        """Put the chunks in this order, at the places where chunks stand. Raises UnknownSpanError."""
+        """Put the chunks in this order, into the places of chunks. Raises UnknownSpanError."""
         chunks = {item.id: item for item in self._live if isinstance(item.run, Chunk)}
         if sorted(item_ids) != sorted(chunks):
             unknown, missing = sorted(set(item_ids) - set(chunks)), sorted(set(chunks) - set(item_ids))
             raise UnknownSpanError(
-                f"reorder names every image and frames span of the window once: unknown {unknown}, missing {missing}, "
-                f"given {list(item_ids)}."
+                f"reorder takes every image, frames and document span of the window once: unknown {unknown}, missing "
+                f"{missing}, given {list(item_ids)}."
             )
         order = iter(item_ids)
         self._live = [chunks[next(order)] if item.id in chunks else item for item in self._live]
@@ -104,49 +105,55 @@ class Items:
         self._keep_dropped(gone)
 
     def resolve(self, contents: Iterable[Content | str], system: str | None = None) -> list[Item]:
-        """The items that a new list of contents would make, the system prompt in front; None leaves it as it is.
+        """The items for a new list of contents, after the system prompt; None leaves that as it is.
 
-        An id stands for an item that is in the window or was dropped. A content equal to such an item becomes it.
+        An id names an item that is in the window or was dropped. A content equal to such an item becomes it.
 
         Raises as make does, and UnknownSpanError.
         """
         unused = {item.id: item for item in (*self._live[1:], *self._dropped.values())}
-        resolved = []
+        resolved: list[Item] = []
+        num_new = 0
         for content in contents:
-            item = self._named(content, unused) if isinstance(content, str) else self._equal(content, unused)
-            unused.pop(item.id, None)
+            if isinstance(content, str):
+                item = self._named(content, unused)
+            else:
+                item = self._equal(content, unused, num_new + 1)
+            num_new += unused.pop(item.id, None) is None
             resolved.append(item)
         first = self._live[0]
-        return [first if system in (None, first.text) else self._system(str(system)), *resolved]
+        return [first if system in (None, first.text) else self._system(str(system), num_new + 1), *resolved]
 
     def replace(self, items: Sequence[Item]) -> None:
-        """Make a resolved list the window's items; what is not in it counts as dropped."""
-        kept = {item.id for item in items}
-        gone = [item for item in self._live if item.id not in kept]
-        for item_id in kept & self._dropped.keys():
-            del self._dropped[item_id]
+        """Make a resolved list the window's items; every item that it leaves out counts as dropped."""
+        ids, old_ids = {item.id for item in items}, {item.id for item in self._live}
+        gone = [item for item in self._live if item.id not in ids]
+        self._num_entered += len(ids - old_ids - self._dropped.keys())
+        self._dropped = {item_id: item for item_id, item in self._dropped.items() if item_id not in ids}
         self._live = list(items)
         self._keep_dropped(gone)
 
-    def _system(self, text: str) -> Item:
+    def _system(self, text: str, ahead: int) -> Item:
         content = TextContent(text, "system")
-        return self.make(content) if text else self._new(content, TextRun(()))
+        return self._new(content, self._run(content) if text else TextRun(()), ahead)
 
-    def _named(self, item_id: str, unused: dict[str, Item]) -> Item:
+    def _named(self, item_id: str, unused: Mapping[str, Item]) -> Item:
         if item_id not in unused:
             raise UnknownSpanError(f"{item_id!r} is not a span of the window, or is named twice; add its content.")
         return unused[item_id]
 
-    def _equal(self, content: Content, unused: dict[str, Item]) -> Item:
+    def _equal(self, content: Content, unused: Mapping[str, Item], ahead: int) -> Item:
+        """The item that a content equals, or a new one."""
         if isinstance(content, TextContent):
             texts = (item for item in unused.values() if item.kind in ("text", "reply"))
             same = (item for item in texts if (item.role, item.text) == (content.role, content.text))
-            found = next((item for item in same if item.kind == "reply" or item.new_turn == content.new_turn), None)
-            return found or self.make(content)
+            # A reply always begins a turn, whether or not the caller's list says so.
+            equal = next((item for item in same if item.kind == "reply" or item.new_turn == content.new_turn), None)
+            return equal or self._new(content, self._run(content), ahead)
         run = self._run(content)
         known = (content.role, content.new_turn, run.digest)
         same = (item for item in unused.values() if (item.role, item.new_turn, item.run.digest) == known)
-        return next(same, None) or self._new(content, run)
+        return next(same, None) or self._new(content, run, ahead)
 
     def _run(self, content: Content) -> Run:
         if isinstance(content, TextContent):
@@ -166,10 +173,10 @@ class Items:
         self._settings.check_rank(len(chunk.token_ids))
         return chunk
 
-    def _new(self, content: Content, run: Run) -> Item:
+    def _new(self, content: Content, run: Run, ahead: int) -> Item:
         kind: Kind = run.kind if isinstance(run, Chunk) else "text"
         text = content.text if isinstance(content, TextContent) else ""
-        return Item(self.reserve_id(kind), kind, content.role, run, text, content.new_turn)
+        return Item(self.next_id(kind, ahead), kind, content.role, run, text, content.new_turn)
 
     def _text_run(self, text: str) -> TextRun:
         if not (token_ids := self._family.tokens.encode(_checked(text))):
@@ -183,10 +190,17 @@ class Items:
         raise UnknownSpanError(f"{item_id!r} is not in the window; it holds {[item.id for item in self._live[1:]]}.")
 
     def _keep_dropped(self, items: Iterable[Item]) -> None:
-        for item in items:
-            self._dropped[item.id] = item
-        while self._dropped and self.dropped_bytes > self._settings.dropped_bytes:
-            self._dropped.popitem(last=False)
+        kept = {**self._dropped, **{item.id: item for item in items}}
+        num_bytes = _num_bytes(kept)
+        for item_id in list(kept):
+            if num_bytes <= self._settings.dropped_bytes:
+                break
+            num_bytes -= kept.pop(item_id).num_bytes
+        self._dropped = kept
+
+
+def _num_bytes(items: Mapping[str, Item]) -> int:
+    return sum(item.num_bytes for item in items.values())
 
 
 def _checked(text: str) -> str:

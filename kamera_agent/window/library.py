@@ -1,4 +1,4 @@
-"""The library of a Kamera: finds canonical KV and patches, and remembers new ones off the critical path."""
+"""The library of a Kamera: finds canonical KV and patches, and remembers new ones in the background."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,8 +27,7 @@ logger = logging.getLogger("kamera_agent.library")
 
 Grade = Literal["ordered", "orbit", "survivor"]
 GRADES: tuple[Grade, ...] = ("ordered", "orbit", "survivor")
-MAX_PENDING = 8
-# Answers go first; but one that nobody reads to its end must not stop the worker for good.
+# Answers go first, but an answer that nobody reads to its end must not stop the worker for good.
 PATIENCE_S = 5.0
 
 
@@ -59,10 +59,10 @@ class Loaded(NamedTuple):
 
 
 class Library:
-    """What was computed before, and the worker that writes down what is new.
+    """The chunks computed before, and the worker that hands new ones to the store.
 
-    bytes_written: bytes of KV and factors handed to the store.
-    num_failed: chunks that could not be remembered because of an unexpected error, which was logged.
+    num_skipped: computed chunks that were not remembered, because too much KV waited or the Kamera was closed.
+    num_failed: computed chunks that were not remembered because of an unexpected error, which was logged.
     """
 
     def __init__(self, engine: Engine, store: Store, settings: Settings) -> None:
@@ -70,9 +70,10 @@ class Library:
         self._store = store
         self._settings = settings
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="kamera-remember")
-        self._room = threading.BoundedSemaphore(MAX_PENDING)
+        self._lock = threading.Lock()
+        self._waiting_bytes = 0
         self._closed = False
-        self.bytes_written = 0
+        self.num_skipped = 0
         self.num_failed = 0
 
     def find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None:
@@ -81,12 +82,7 @@ class Library:
         Raises StoreClosedError after close().
         """
         self._require_open()
-        headers = self._store.headers(chunk.digest)
-        if self._canonical_key(chunk).digest not in (header.key.digest for header in headers):
-            return None
-        patches = [header for header in headers if header.kind == "patch"]
-        matches = [match for header in patches if (match := self._match(header, antecedents))]
-        return min(matches, key=_preference, default=None)
+        return self._find(chunk, antecedents)
 
     def has_canonical(self, chunk: Chunk) -> bool:
         """Whether the chunk's canonical KV is in the store."""
@@ -101,30 +97,53 @@ class Library:
             _join(records.get(key.digest), match, records) for key, (_, match) in zip(canonical, wanted, strict=True)
         ]
 
-    def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> None:
-        """Have a computed chunk written down by the worker: canonical KV, and the patch for these antecedents.
+    def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> Future[int] | None:
+        """Have the worker write a computed chunk down: its canonical KV, and the patch for these antecedents.
 
-        The worker starts on it when no answer is being computed, or after PATIENCE_S seconds.
-        conditioned: per layer, taken over. Blocks while too many wait.
+        Never waits. The worker starts when no answer is being computed, or after PATIENCE_S seconds.
+
+        conditioned: per layer, taken over.
+        Returns the bytes of KV and factors handed to the store, as a future; None where the chunk is skipped: after
+        close(), and while more KV than settings.memory_bytes would wait.
         """
-        self._room.acquire()
-        job = self._worker.submit(self._write_down, chunk, conditioned, antecedents)
-        job.add_done_callback(self._settle)
+        num_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in conditioned)
+        with self._lock:
+            # One chunk may always wait, however large, or a small bound would remember nothing at all.
+            full = self._waiting_bytes > 0 and self._waiting_bytes + num_bytes > self._settings.memory_bytes
+            if self._closed or full:
+                self.num_skipped += 1
+                return None
+            self._waiting_bytes += num_bytes
+            job = self._worker.submit(self._write_down, chunk, conditioned, antecedents)
+        job.add_done_callback(partial(self._settle, num_bytes))
+        return job
 
     def flush(self) -> None:
         """Return once everything computed so far has been handed to the store. Raises StoreClosedError."""
-        self._require_open()
-        # One worker takes the jobs in order, so what comes last is done last.
-        self._worker.submit(_nothing).result()
+        with self._lock:
+            self._require_open()
+            # One worker takes the jobs in order, so the last one to come is the last one done.
+            last = self._worker.submit(_nothing)
+        last.result()
 
     def close(self) -> None:
-        """Finish what waits and stop the worker. Idempotent."""
+        """Finish the waiting chunks and stop the worker. Idempotent."""
+        # Closed before the worker stops: nothing is handed to it any more.
+        with self._lock:
+            self._closed = True
         self._worker.shutdown()
-        self._closed = True
 
     def _require_open(self) -> None:
         if self._closed:
             raise StoreClosedError("This Kamera was closed; make a new one.")
+
+    def _find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None:
+        headers = self._store.headers(chunk.digest)
+        if self._canonical_key(chunk).digest not in (header.key.digest for header in headers):
+            return None
+        patches = [header for header in headers if header.kind == "patch"]
+        matches = [match for header in patches if (match := self._match(header, antecedents))]
+        return min(matches, key=_preference, default=None)
 
     def _canonical_key(self, chunk: Chunk) -> Key:
         """Key of the record of its canonical KV; what is kept otherwise has a key of its own."""
@@ -146,23 +165,26 @@ class Library:
             return None
         return Match(header.key, grade, _text_match(fitted, antecedents), facts["error"], fitted.approximate)
 
-    def _settle(self, job: Future[None]) -> None:
-        self._room.release()
-        if error := job.exception():
-            self.num_failed += 1
+    def _settle(self, num_bytes: int, job: Future[int]) -> None:
+        error = job.exception()
+        with self._lock:
+            self._waiting_bytes -= num_bytes
+            self.num_failed += error is not None
+        if error:
             logger.error("A chunk could not be remembered; it will be computed again.", exc_info=error)
 
     @torch.no_grad()
-    def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> None:
+    def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> int:
+        """Returns the bytes handed to the store; none where the store has as good a patch already."""
         self._engine.wait_idle(PATIENCE_S)
-        known = self.find(chunk, antecedents)
+        known = self._find(chunk, antecedents)
         if (
             known
             and known.grade == "ordered"
             and known.text_match == 1
             and known.approximate <= antecedents.approximate
         ):
-            return
+            return 0
         loaded = self.load([(chunk, None)])[0]
         canonical = loaded.canonical if loaded else self._new_canonical(chunk)
         device = conditioned[0].keys.device
@@ -172,7 +194,7 @@ class Library:
             key = self._canonical_key(chunk)
             records.append(Record.of(key, chunk.digest, "canonical", _record_layers(canonical)))
         self._store.put_many(records)
-        self.bytes_written += sum(record.header.num_bytes for record in records)
+        return sum(record.header.num_bytes for record in records)
 
     def _new_canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
         layers = self._engine.canonical(chunk)

@@ -23,9 +23,9 @@ class Usage:
     tokens_*: tokens of the window by the origin of their KV. tokens_switched: those among the computed whose KV was
     there, but of other RoPE frequencies than the window has at its length (longrope). tokens_generated: tokens of the
     reply.
-    encoder_calls, encoder_avoided: chunks that went through the vision encoder, and those that did not have to.
+    encoder_calls, encoder_avoided: images and frames that went through the vision encoder, and those that did not.
     bytes_read: KV and factors read from the store for this turn.
-    bytes_written: KV and factors handed to the store since the window's previous turn, off the critical path.
+    bytes_written: KV and factors of the window's chunks handed to the store since its previous turn.
     """
 
     tokens_computed: int
@@ -48,6 +48,7 @@ class Timings:
     plan: deciding, and reading the store. rebuild: relocating and recalling. prefill: computing the new tokens.
     first_token: all of these and the first draw. decode: the rest of the reply. On a GPU work is queued and waited for
         at the first draw, so that only first_token and decode are whole there.
+    settle: after the reply, copying new chunks for the store and shrinking the pool.
     """
 
     plan_ms: float
@@ -55,6 +56,7 @@ class Timings:
     prefill_ms: float
     first_token_ms: float
     decode_ms: float
+    settle_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def _read(pieces: Generator[str, None, Reply], replies: list[Reply]) -> Generato
 def make_usage(assembled: Assembled, num_generated: int, bytes_written: int) -> Usage:
     """The account of a turn."""
     plan = make_plan(assembled.steps)
-    num_chunks = sum(isinstance(step.item.run, Chunk) for step in assembled.steps)
+    num_seen = sum(isinstance(step.item.run, Chunk) and step.item.run.has_pixels for step in assembled.steps)
     return Usage(
         tokens_computed=plan.num_tokens("computed"),
         tokens_kept=plan.num_tokens("kept"),
@@ -125,12 +127,13 @@ def make_usage(assembled: Assembled, num_generated: int, bytes_written: int) -> 
         ),
         tokens_generated=num_generated,
         encoder_calls=assembled.encoder_calls,
-        encoder_avoided=num_chunks - assembled.encoder_calls,
+        encoder_avoided=num_seen - assembled.encoder_calls,
         bytes_read=assembled.bytes_read,
         bytes_written=bytes_written,
     )
 
 
-def make_timings(assembled: Assembled, first_token_ms: float, decode_ms: float) -> Timings:
+def make_timings(assembled: Assembled, first_token_ms: float, decode_ms: float, settle_ms: float) -> Timings:
     """The timings of a turn."""
-    return Timings(assembled.plan_ms, assembled.rebuild_ms, assembled.prefill_ms, first_token_ms, decode_ms)
+    parts = assembled.plan_ms, assembled.rebuild_ms, assembled.prefill_ms
+    return Timings(*parts, first_token_ms, decode_ms, settle_ms)

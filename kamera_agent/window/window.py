@@ -14,7 +14,7 @@ from kamera_agent.config import Settings
 from kamera_agent.errors import SettingError, WindowError
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.vision.image import Pixels
-from kamera_agent.window.assembly import Assembly
+from kamera_agent.window.assembly import Assembled, Assembly
 from kamera_agent.window.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import Item, lay_out
@@ -42,7 +42,6 @@ class Window:
         self._items = Items(engine.family, settings, system)
         self._assembly = Assembly(engine, library, settings)
         self._lock = threading.Lock()
-        self._written_before = library.bytes_written
 
     def add_image(self, image: Any, role: str = "user") -> str:
         """Add an image at the end; returns its span id.
@@ -198,7 +197,7 @@ class Window:
     def _add(self, content: Content) -> str:
         with self._editing():
             item = self._items.make(content)
-            self._items.append(item)
+            self._items.enter(item)
             return item.id
 
     def _ask(self, question: str | None) -> list[Item]:
@@ -219,26 +218,31 @@ class Window:
         with self._editing():
             start = perf_counter()
             asked = self._ask(question)
-            reply_id = self._items.reserve_id("reply")
+            reply_id = self._items.next_id("reply", len(asked) + 1)
             with self._engine.answering():
                 items = lay_out([*self._items.live, *asked], self._family, reply_id)
                 assembled = self._assembly.run(items)
                 token = sampler.draw(assembled.logits)
-            self._items.append(*asked)
             first = perf_counter()
             try:
                 most = min(max_new_tokens, self._assembly.room(items))
                 token = yield from self._decode(token, sampler, streamer, most)
-            finally:
-                decoded = perf_counter()
-                span_id = self._enter_reply(reply_id)
-                self._assembly.settle(assembled.steps)
+            except GeneratorExit:
+                # The reader closed the stream: the question stays, and the reply as far as it was generated.
+                self._settle(asked, reply_id, assembled)
+                raise
+            except BaseException:
+                self._assembly.discard_reply()
+                raise
+            decoded = perf_counter()
+            span_id = self._settle(asked, reply_id, assembled)
+            times = (first - start, decoded - first, perf_counter() - decoded)
             return Reply(
                 text=streamer.text,
                 span_id=span_id,
                 finish_reason="stop" if token in self._family.chat.stop_ids or streamer.stopped else "length",
-                usage=make_usage(assembled, len(streamer.token_ids), self._count_written()),
-                timings=make_timings(assembled, 1e3 * (first - start), 1e3 * (decoded - first)),
+                usage=make_usage(assembled, len(streamer.token_ids), self._assembly.count_written()),
+                timings=make_timings(assembled, *(1e3 * seconds for seconds in times)),
                 plan=make_plan(assembled.steps),
             )
 
@@ -258,15 +262,10 @@ class Window:
                 yield text
         return token
 
-    def _enter_reply(self, reply_id: str) -> str | None:
+    def _settle(self, asked: Sequence[Item], reply_id: str, assembled: Assembled) -> str | None:
+        """Enter the question and what there is of a reply; returns the reply's id, None for an empty one."""
         run = self._assembly.finish(reply_id)
-        if run is None:
-            return None
-        self._items.enter_reply(reply_id, run, self._family.tokens.decode(run.token_ids))
-        return reply_id
-
-    def _count_written(self) -> int:
-        """Bytes handed to the store since the last call."""
-        written = self._library.bytes_written - self._written_before
-        self._written_before += written
-        return written
+        reply = [self._items.make_reply(reply_id, run, self._family.tokens.decode(run.token_ids))] if run else []
+        self._items.enter(*asked, *reply)
+        self._assembly.settle(assembled.steps)
+        return reply_id if run else None

@@ -1,5 +1,6 @@
 """Replies: streaming, sampling, stopping, usage, and what survives an interruption."""
 
+import itertools
 import json
 from time import sleep
 from typing import Any
@@ -120,6 +121,55 @@ def test_failure_in_the_forward_pass_leaves_a_right_window(
     assert max_error(expected, window.logits("what?")) <= 1e-4
 
 
+class Stubborn:
+    """A constraint that allows everything and then fails."""
+
+    def __init__(self, num_allowed: int) -> None:
+        self._num_left = num_allowed
+
+    def mask(self, logits: torch.Tensor) -> torch.Tensor:
+        if not self._num_left:
+            raise ArithmeticError("no word fits")
+        self._num_left -= 1
+        return logits
+
+    def accept(self, token: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("num_words", [0, 1, 3])
+@pytest.mark.parametrize("place", ["constraint", "forward pass"])
+def test_failure_while_decoding_leaves_the_window_as_it_was(
+    make: MakeKamera, models: dict[str, Any], processor: PocketProcessor, place: str, num_words: int
+) -> None:
+    """A reply that fails at its first word or later leaves neither question nor words, and the next answer is right."""
+    model = models["qwen2_5_vl"]
+    kamera = make(model)
+    window = kamera.window()
+    window.add_image(screenshot(0))
+    before = window.generate("what?", max_new_tokens=3, temperature=1.0, seed=1)
+    kamera.flush()
+    spans = [span.id for span in window.spans]
+    passes = itertools.count()
+
+    def fail(*args: Any) -> None:
+        if next(passes) == num_words:
+            raise ArithmeticError("no room")
+
+    handle = model.model.language_model.layers[2].register_forward_pre_hook(fail) if place == "forward pass" else None
+    constraint = Stubborn(num_words) if place == "constraint" else None
+    with pytest.raises(ArithmeticError):
+        window.stream("and?", max_new_tokens=9, constraint=constraint, temperature=1.0, seed=2).finish()
+    if handle:
+        handle.remove()
+    assert [span.id for span in window.spans] == spans
+    window.check_integrity()
+    said = next(item.run.token_ids for item in window._items.live if item.id == before.span_id)
+    talk = Conversation(model, processor).say("user", screenshot(0), "what?").say("assistant", said)
+    assert max_error(talk.say("user", "next").logits(), window.logits("next")) <= 1e-4
+    assert window.generate("next", max_new_tokens=1).span_id is not None
+
+
 def test_a_forward_pass_of_the_caller_is_not_captured(
     make: MakeKamera, models: dict[str, Any], processor: PocketProcessor
 ) -> None:
@@ -184,6 +234,14 @@ def test_usage_counts_every_token_once(make: MakeKamera) -> None:
         assert sum(parts) == reply.plan.num_tokens() == sum(row.num_tokens for row in reply.plan.rows)
         timings = reply.timings
         assert timings.first_token_ms >= timings.plan_ms + timings.rebuild_ms + timings.prefill_ms
+
+
+def test_a_document_is_no_picture_that_was_spared(window: Window) -> None:
+    window.add_document("The shop opens at nine.")
+    first = window.generate("what?", max_new_tokens=1).usage
+    second = window.generate("and?", max_new_tokens=1).usage
+    assert (first.encoder_calls, first.encoder_avoided) == (1, 0)
+    assert (second.encoder_calls, second.encoder_avoided) == (0, 1)
 
 
 def test_plan_prints_and_is_plain_data(window: Window) -> None:

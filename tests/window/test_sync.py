@@ -6,7 +6,7 @@ import pytest
 from huggingface import Conversation
 from models import MakeKamera, max_error, screenshot
 
-from kamera_agent import ImageContent, Kamera, TextContent, Window
+from kamera_agent import ImageContent, InputError, Kamera, TextContent, Window, WindowTooLongError
 from kamera_agent.pocket.model import PocketProcessor
 
 Message = tuple[str, list[Any]]
@@ -158,3 +158,23 @@ def test_sync_takes_ids_and_contents_mixed(make: MakeKamera) -> None:
     window = kamera.window()
     image, text = window.sync([ImageContent(screenshot(0)), TextContent("look")])
     assert window.sync([text, image, TextContent("new")])[:2] == (text, image)
+
+
+def test_ids_are_given_to_what_enters_the_window(make: MakeKamera) -> None:
+    """Looking ahead, asking without an answer and failing use up no id."""
+    window = make().window()
+    image, text = ImageContent(screenshot(0)), TextContent("one")
+    numbered = int(window.add_text("zero").removeprefix("text"))
+    window.plan([image, text])
+    window.plan([text])
+    window.logits("what?")
+    window.reference_logits("what?")
+    with pytest.raises(InputError):
+        window.sync([image, TextContent("")])
+    with pytest.raises(InputError):
+        window.add_text("")
+    with pytest.raises(WindowTooLongError):
+        window.generate("word " * 4000)
+    assert window.sync([image, text]) == (f"image{numbered + 1}", f"text{numbered + 2}")
+    assert window.generate("what?", max_new_tokens=1).span_id == f"reply{numbered + 4}"
+    assert window.add_text("five") == f"text{numbered + 5}"

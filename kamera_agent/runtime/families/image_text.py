@@ -121,7 +121,7 @@ class ImageText(Family):
 
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         token_ids = torch.tensor([[token for run in runs for token in run.token_ids]], device=self.model.device)
-        chunks = [run for run in runs if isinstance(run, Chunk) and run.kind != "document"]
+        chunks = [run for run in runs if isinstance(run, Chunk) and run.has_pixels]
         inputs = accepted(self.model.forward, self.pixel_inputs(chunks)) if chunks else {}
         output = self.model(input_ids=token_ids, use_cache=False, **inputs, **self.reference_inputs(token_ids))
         logits: torch.Tensor = output.logits[0, -1].float()

@@ -144,7 +144,7 @@ class MRope(Family):
 
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         token_ids = [token for run in runs for token in run.token_ids]
-        chunks = [run for run in runs if isinstance(run, Chunk) and run.kind != "document"]
+        chunks = [run for run in runs if isinstance(run, Chunk) and run.has_pixels]
         rasters = [Raster(chunk.kind, chunk.grid, chunk.seconds_per_grid) for chunk in chunks]
         inputs = {"input_ids": torch.tensor([token_ids]), "attention_mask": torch.ones(1, len(token_ids)).long()}
         inputs |= self._position_inputs(token_ids, rasters)
