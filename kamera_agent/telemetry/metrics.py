@@ -36,6 +36,7 @@ TIMES = {
     "rebuild_ms": ("request_rebuild_time_seconds", "Relocating and recalling chunks."),
     "prefill_ms": ("request_prefill_time_seconds", "Computing the new tokens of a window."),
     "decode_ms": ("request_decode_time_seconds", "The reply after its first token."),
+    "settle_ms": ("request_settle_time_seconds", "Copying new chunks for the store and shrinking the pool."),
 }
 
 # Field of Usage -> its counter: name, help.
@@ -57,6 +58,7 @@ GAUGES = {
 }
 COUNTERS = {
     "failed": ("remember_failures", "Computed chunks that could not be remembered."),
+    "skipped": ("remember_skips", "Computed chunks that were not remembered because too many waited."),
     "store.hits": ("store_hits", "Records that were asked for and found."),
     "store.misses": ("store_misses", "Records that were asked for and not found."),
     "store.evictions": ("store_evictions", "Records that gave way to others."),

@@ -127,7 +127,7 @@ class Assembly:
         last = self.residents[-1]
         run = TextRun(tuple(token for token, _ in self._reply))
         item = Item(reply_id, "reply", "assistant", run)
-        slots = Slots(tuple(part for _, taken in self._reply for part in taken.ranges))
+        slots = self._reply_slots()
         position, order = last.position + last.item.run.extent, last.order + len(last.item.run.token_ids)
         chain = link(last.chain, run)
         self.residents.append(Resident(item, slots, position, order, chain, last.exact, "computed", last.exact))
@@ -136,8 +136,11 @@ class Assembly:
 
     def discard_reply(self) -> None:
         """Give back the slots of the tokens that extend() added."""
-        self.pool.free(_join([part for _, part in self._reply]))
+        self.pool.free(self._reply_slots())
         self._reply = []
+
+    def _reply_slots(self) -> Slots:
+        return Slots(tuple(part for _, slots in self._reply for part in slots.ranges))
 
     def settle(self, steps: Sequence[Step], keep: int | None = None) -> None:
         """After an answer, remember the computed chunks and give back the pool's surplus.

@@ -32,7 +32,9 @@ def reply() -> Reply:
             bytes_read=1000,
             bytes_written=2000,
         ),
-        timings=Timings(plan_ms=2.0, rebuild_ms=3.0, prefill_ms=20.0, first_token_ms=26.0, decode_ms=600.0),
+        timings=Timings(
+            plan_ms=2.0, rebuild_ms=3.0, prefill_ms=20.0, first_token_ms=26.0, decode_ms=600.0, settle_ms=4.0
+        ),
         plan=Plan(
             (
                 row("anchor", 30, "kept"),

@@ -66,6 +66,7 @@ def test_the_attributes_of_a_reply(spans: InMemorySpanExporter, reply: Reply) ->
         "kamera.prefill_ms": 20.0,
         "kamera.first_token_ms": 26.0,
         "kamera.decode_ms": 600.0,
+        "kamera.settle_ms": 4.0,
     }
 
 
