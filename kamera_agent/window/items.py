@@ -156,6 +156,8 @@ class Items:
         return next(same, None) or self._new(content, run, ahead)
 
     def _run(self, content: Content) -> Run:
+        if isinstance(content, Content):
+            self._family.chat.check_role(content.role)
         if isinstance(content, TextContent):
             return self._text_run(content.text)
         if isinstance(content, ImageContent):

@@ -13,11 +13,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import InputError, UnsupportedModelError
 from kamera_agent.runtime.families.chat import Chat
-from kamera_agent.runtime.families.chat_format import Template
 from kamera_agent.runtime.families.chunks import NO_PIXELS, make_chunk
 from kamera_agent.runtime.families.decoder import decoder_of
 from kamera_agent.runtime.families.identity import Identity
 from kamera_agent.runtime.families.processors import Processors
+from kamera_agent.runtime.families.template import Template
 from kamera_agent.runtime.families.tokens import Tokens
 from kamera_agent.runtime.slot_cache import SlotCache
 from kamera_agent.vision.frames import Frames

@@ -7,7 +7,8 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from kamera_agent.runtime.families.chat_format import ChatFormat, Template, turns_of
+from kamera_agent.runtime.families.chat_format import ChatFormat, turns_of
+from kamera_agent.runtime.families.template import Template
 from kamera_agent.runtime.families.tokens import Tokens
 
 
@@ -42,20 +43,34 @@ class Chat:
         # A window may begin with a system prompt or without one: the anchor is what both ways have in common.
         return tuple(one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(system, plain, strict=False)))
 
+    def check_role(self, role: str) -> None:
+        """Raise InputError, with the reason, for a role that the template does not write as one of its own."""
+        self.format.check_role(role)
+
     def turn(self, before: str | None, role: str, *, text_follows: bool = False) -> tuple[int, ...]:
         """Tokens that close a turn of the role `before` and open one of `role`; None for `before` follows the anchor.
 
         text_follows: leaves a trailing space to the text, because tokenizers join it to the next word.
+        Raises InputError for a role that the template does not write.
         """
-        markup = self.format.turn(before, role)
+        markup = self._markup(before, role)
         if text_follows:
             markup = markup.removesuffix(" ")
         return self._tokens.markup(markup) if before else self._tokens.opening(markup)[len(self.anchor_ids) :]
 
     def first_words(self, before: str | None, role: str, text: str) -> tuple[int, ...]:
         """Tokens of a text that begins a turn, after the markup that `turn` gives with text_follows."""
-        spaced = self.format.turn(before, role).endswith(" ") and self._tokens.spaces_are_text
+        spaced = self._markup(before, role).endswith(" ") and self._tokens.spaces_are_text
         return self._tokens.encode(f" {text}" if spaced else text)
+
+    def _markup(self, before: str | None, role: str) -> str:
+        if before is not None:
+            return self.format.turn(before, role)
+        head = self.format.head(role)
+        if head is not None and self._tokens.opening(head.rstrip(" "))[: len(self.anchor_ids)] == self.anchor_ids:
+            return head
+        # The template lets no conversation begin with this role: an empty user turn comes first.
+        return self.format.plain + self.format.turn("user", role)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

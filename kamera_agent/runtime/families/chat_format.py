@@ -3,145 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any, Self
 
 from jinja2 import TemplateError
 
-from kamera_agent.errors import InputError, ModelError, UnsupportedModelError
+from kamera_agent.errors import InputError, UnsupportedModelError
+from kamera_agent.runtime.families.marks import ASKED, ROLES, Marks, Turn, cut
+from kamera_agent.runtime.families.template import Template
 
-# Words that no template has, to find what stands before and behind them.
-SYSTEM, FIRST, ANSWER, SECOND = "kamerasystem", "kamerafirst", "kameraanswer", "kamerasecond"
-ASKED = [("user", FIRST), ("assistant", ANSWER), ("user", SECOND)]
-ROLES = ("system", "user", "assistant")
-
-
-class Template:
-    """Renders messages through the template of a processor or, where it has none, of its tokenizer.
-
-    Raises ModelError where neither has one.
-    """
-
-    def __init__(self, processor: Any, tokenizer: Any) -> None:
-        holders = [holder for holder in (processor, tokenizer) if getattr(holder, "chat_template", None)]
-        if not holders:
-            raise ModelError(
-                "The checkpoint has no chat template, so nothing says how its turns are written. Set chat_template on "
-                "the processor or its tokenizer."
-            )
-        self._holder = holders[0]
-        # Templates of processors take contents as lists of parts, those of tokenizers as strings.
-        self._in_parts = FIRST not in self._render([("user", FIRST)], in_parts=False)
-
-    def _render(self, messages: Sequence[tuple[str, str]], *, in_parts: bool) -> str:
-        return self._apply([_message(role, text, in_parts) for role, text in messages], ())
-
-    def _apply(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
-        return str(self._holder.apply_chat_template(list(messages), tools=list(tools) or None, tokenize=False))
-
-    def render(self, messages: Sequence[tuple[str, str]]) -> str:
-        """Roles and texts, as the template writes them."""
-        return self._render(messages, in_parts=self._in_parts)
-
-    def image_text(self, token: str) -> str:
-        """What the template adds to a user turn for an image; the token alone where it has no place for one."""
-        parts = [{"type": "text", "text": FIRST}, {"type": "image"}, {"type": "text", "text": SECOND}]
-        try:
-            without, with_image = (self._apply([{"role": "user", "content": said}], ()) for said in (parts[::2], parts))
-        except (TemplateError, TypeError):  # It takes contents as strings only.
-            return token
-        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(without, with_image, strict=False)))
-        added = with_image[start : start + len(with_image) - len(without)]
-        return added if token in added else token
-
-    def apply(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
-        """Messages and tools as apply_chat_template takes them, contents as strings."""
-        if self._in_parts:
-            messages = [dict(message) | _message(message["role"], message["content"], True) for message in messages]
-        return self._apply(messages, tools)
-
-
-def _message(role: str, text: str, in_parts: bool) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
+SYSTEM = "kamerasystem"
+# Roles of some templates, named where an unknown one is refused.
+OTHER_ROLES = ("tool", "developer")
 
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """What stands between the texts of a conversation.
+    """What a template writes between the texts of a conversation.
 
-    opening: before the text of a system turn. plain: before the first user text where nothing is said to the system.
-    default_system: what the template says to the system by itself; empty where it says nothing.
-    between: before a text, by the role of the turn before it and its own. ends: behind the last text.
+    opening: before the text of a system turn. plain: before the first user text where there is no system prompt.
+    default_system: the system prompt that the template writes by itself; empty where it writes none.
+    between: between the texts of a question and its answer. ends: after the last text of a user and of an assistant.
+    marks: between all other texts, asked for when they are needed.
+
+    The roles system, user and assistant may follow each other in any order: where the template refuses it, a turn is
+    opened as after the role that usually precedes it, and a system text that it has no place for is written as a user
+    text. Any other role is written as the template writes it, or refused.
     """
 
     opening: str
     plain: str
     default_system: str
-    between: Mapping[tuple[str, str], str]
+    between: Mapping[Turn, str]
     ends: tuple[str, ...]
+    marks: Marks
 
     @classmethod
     def of(cls, template: Template) -> Self:
-        """Learn the format. Raises UnsupportedModelError where the template drops or repeats what was said."""
-        plain, to_answer, to_second, end = _cut(template.render(ASKED), (FIRST, ANSWER, SECOND))
-        ends = (end, _cut(template.render(ASKED[:2]), (FIRST, ANSWER))[-1])
-        between = _later_systems(template) | {("user", "assistant"): to_answer, ("assistant", "user"): to_second}
+        """Learn the format. Raises UnsupportedModelError where the template drops or repeats a text."""
+        plain, to_answer, to_second, end = cut(template.render(ASKED), ASKED)
+        ends = (end, cut(template.render(ASKED[:2]), ASKED[:2])[-1])
+        between = {("user", "assistant"): to_answer, ("assistant", "user"): to_second}
+        marks, with_system = Marks(template), [("system", SYSTEM), *ASKED]
         try:
-            opening, to_first, *_ = _cut(template.render([("system", SYSTEM), *ASKED]), (SYSTEM, FIRST, ANSWER, SECOND))
+            opening, to_first, *_ = cut(template.render(with_system), with_system)
         except (TemplateError, UnsupportedModelError):
-            # No place for a system prompt: it is said at the head of the first user text.
-            return cls(plain, plain, "", between | {("system", "user"): "\n\n"}, ends)
+            # The template has no place for a system prompt: it goes to the head of the first user text.
+            return cls(plain, plain, "", between | {("system", "user"): "\n\n"}, ends, marks)
         default = ""
         if opening != plain and plain.startswith(opening) and plain.endswith(to_first):
             default = plain.removeprefix(opening).removesuffix(to_first)
-        return cls(opening, plain, default, between | {("system", "user"): to_first}, ends)
+        return cls(opening, plain, default, between | {("system", "user"): to_first}, ends, marks)
 
-    def turn(self, before: str | None, role: str) -> str:
-        """What closes a turn of one role and opens one of another. before: None at the beginning."""
-        if before is None:
+    def head(self, role: str) -> str | None:
+        """What precedes the text of a role that begins a conversation; None where the template lets none begin."""
+        if role in ("system", "user"):
             return self.opening if role == "system" else self.plain
-        if (before, role) in self.between:
-            return self.between[before, role]
-        return self.between[("user", "assistant") if role == "assistant" else ("assistant", "user")]
+        return self.marks.head(role)
 
-    def parse(self, rendered: str, first: str) -> list[tuple[str, str]]:
+    def turn(self, before: str, role: str) -> str:
+        """What closes a turn of one role and opens one of another.
+
+        Raises InputError for a role that the template does not write.
+        """
+        self.check_role(role)
+        if mark := self._mark(before, role):
+            return mark
+        if role not in ROLES:
+            return self._mark("assistant", role) or self._mark("user", role) or ""
+        if role == "assistant":
+            return self.between["user", "assistant"]
+        # After a role of its own the template may demand a reply: an empty one.
+        reply = "" if before in ROLES else self.turn(before, "assistant")
+        return reply + self.between["assistant", "user"]
+
+    def check_role(self, role: str) -> None:
+        """Raise InputError, with the reason, for a role that the template does not write as one of its own."""
+        if not isinstance(role, str):
+            raise InputError(f"A role is a str; got a {type(role).__name__}.")
+        if role in ROLES:
+            return
+        if reason := self.marks.refusal(role):
+            known = [*ROLES, *(other for other in OTHER_ROLES if not self.marks.refusal(other))]
+            raise InputError(f"The role {role!r} cannot be used: the chat template {reason}. Use one of {known}.")
+
+    def parse(self, rendered: str, roles: Sequence[str]) -> list[Turn]:
         """Roles and texts of a rendered conversation, a default system prompt left out.
 
-        first: role of the first message. Raises UnsupportedModelError where it is written otherwise.
+        roles: of its messages, in order. Raises UnsupportedModelError where the template writes turns in another way.
         """
-        # What tools say goes to the system even where no message did.
-        heads = [(self.opening, "system")] if first == "system" else [(self.plain, "user"), (self.opening, "system")]
-        head, role = next(((head, role) for head, role in heads if rendered.startswith(head)), (None, ""))
-        end = next((end for end in self.ends if rendered.endswith(end)), None)
+        others = [role for role in dict.fromkeys(roles) if self._has_turn(role)]
+        head, role = self._find_head(rendered, roles[0])
+        ends = (self.marks.end(roles[-1]), *self.ends) if roles[-1] in others else self.ends
+        end = next((end for end in ends if end is not None and rendered.endswith(end)), None)
         if head is None or end is None:
             raise UnsupportedModelError(
                 f"The chat template writes this conversation otherwise than {self.opening!r}, text, "
                 f"{self.turn('user', 'assistant')!r}, text ...: {rendered[:200]!r}. Use windows instead of messages."
             )
         rest = rendered.removeprefix(head).removesuffix(end)
-        turns: list[tuple[str, str]] = []
+        turns: list[Turn] = []
         while True:
-            known = [other for other in ROLES if other != "system" or (role, other) in self.between]
-            marks = [(self.turn(role, other), other) for other in known]
-            found = min(((rest.find(mark), mark, other) for mark, other in marks if mark in rest), default=None)
-            if found is None:
+            known = [other for other in ROLES if other != "system" or self._mark(role, other)]
+            marks = [(self.turn(role, other), other) for other in (*known, *others)]
+            # Of marks that begin alike the longest: "</s>" may open a second reply, "</s>[INST]" a question.
+            nearest = min(((rest.find(mark), -len(mark), other) for mark, other in marks if mark in rest), default=None)
+            if nearest is None:
                 return [*turns, (role, rest)]
-            at, mark, other = found
-            turns.append((role, rest[:at]))
-            rest, role = rest[at + len(mark) :], other
+            start, length, other = nearest
+            turns.append((role, rest[:start]))
+            rest, role = rest[start - length :], other
 
+    def _find_head(self, rendered: str, first: str) -> tuple[str | None, str]:
+        # Before a user text, the system may be told of tools.
+        roles = ("system",) if first == "system" else (first, "user", "system")
+        heads = ((self.head(role), role) for role in roles)
+        return next(
+            ((head, role) for head, role in heads if head is not None and rendered.startswith(head)), (None, "")
+        )
 
-def _later_systems(template: Template) -> dict[tuple[str, str], str]:
-    """What opens a system turn behind another turn, where the template has a mark for that."""
-    between = {}
-    for role in ROLES:
-        with suppress(TemplateError, UnsupportedModelError):
-            mark = _cut(template.render([(role, FIRST), ("system", SECOND)]), (FIRST, SECOND))[1]
-            if mark.strip():
-                between[role, "system"] = mark
-    return between
+    def _has_turn(self, role: str) -> bool:
+        """Whether a role other than ROLES has turns of its own; results of tools are often part of a user turn."""
+        if role in ROLES or self.marks.refusal(role):
+            return False
+        marks = ((self._mark(before, role), self.turn(before, "user")) for before in ("assistant", "user"))
+        return not any(mark and mark.startswith(user) for mark, user in marks)
+
+    def _mark(self, before: str, role: str) -> str | None:
+        return self.between.get((before, role)) or self.marks.between(before, role)
 
 
 def turns_of(
@@ -150,17 +139,25 @@ def turns_of(
     markers: Sequence[str],
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]],
-) -> list[tuple[str, str]]:
+) -> list[Turn]:
     """Role and text of every turn that a chat template makes of messages.
 
-    markers: the model's special tokens; a text that comes out with one in it is no text.
-    Raises InputError where the template has no place for tools, UnsupportedModelError where it writes turns that the
-    format does not know.
+    markers: the model's special tokens; a text that comes out with one in it is not a text.
+    Raises InputError for a role that the template drops, refuses or writes as another one, and where it has no place
+    for tools; UnsupportedModelError where it writes turns that the format does not know.
     """
+    for role in dict.fromkeys(message["role"] for message in messages):
+        # Some templates write results of tools after calls only, and the actual messages have those.
+        if role != "tool" or chat.marks.alias(role):
+            chat.check_role(role)
     rendered = template.apply(messages, tools)
     if tools and tools[0]["function"]["name"] not in rendered:
         raise InputError("The chat template of this model has no place for tools; leave them out.")
-    turns = chat.parse(rendered, messages[0]["role"])
+    if any(message["role"] == "tool" and message["content"] not in rendered for message in messages):
+        raise InputError(
+            "The chat template of this model drops or rewrites what tools return; send it as a user message."
+        )
+    turns = chat.parse(rendered, [message["role"] for message in messages])
     for role, text in turns:
         if marker := next((marker for marker in markers if marker in text), None):
             raise UnsupportedModelError(
@@ -168,16 +165,3 @@ def turns_of(
                 "Use windows instead of messages."
             )
     return turns
-
-
-def _cut(rendered: str, words: Sequence[str]) -> list[str]:
-    """What stands before, between and behind the words, which come once each and in this order."""
-    parts, rest = [], rendered
-    for word in words:
-        before, found, rest = rest.partition(word)
-        if not found or word in rest:
-            raise UnsupportedModelError(
-                f"The chat template drops, repeats or moves a turn: {rendered[:200]!r}. Set another chat_template."
-            )
-        parts.append(before)
-    return [*parts, rest]
