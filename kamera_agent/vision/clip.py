@@ -45,7 +45,7 @@ class Clip(Closing):
         self._frame_s = 1.0 / fps if fps > 0 else 0.0
         self.duration_s = max(self._capture.get(cv2.CAP_PROP_FRAME_COUNT) * self._frame_s, 0.0)
         self._stamp_s = 0.0
-        # Frames that the decoder holds back, where stamps are decode times; None until that is known.
+        # Frames that the decoder holds back, if stamps are decode times, else 0; None until it is needed.
         self._delay: int | None = None
         self._delay_s = 0.0
         self._decode_times: Iterator[float] | None = None
@@ -57,9 +57,9 @@ class Clip(Closing):
     def times(self) -> Iterator[float]:
         """Step through the frames and yield the second at which each is shown, strictly increasing.
 
-        The container's presentation times are used, or its decode times in order where it has no others.
-        Where its clock is silent or repeats itself, the frame rate continues from the frame before.
-        Raises VideoError when the clip has neither a clock nor a frame rate, or no frames.
+        The times are the container's presentation times, or its decode times in order if it has no others.
+        Where stamps are missing or repeated, the frame rate continues from the frame before.
+        Raises VideoError when the clip has neither timestamps nor a frame rate, or no frames.
         """
         time_s, num_frames = 0.0, 0
         while self._capture.grab():
@@ -79,26 +79,27 @@ class Clip(Closing):
         return round(time_s + self._frame_s, 6)
 
     def _shown_s(self, number: int) -> float:
-        """The time of the current frame, shown as the number-th: its stamp, put right where that is a decode time.
+        """When the current frame is shown: its stamp, corrected if that is a decode time. number: from 0.
 
-        OpenCV gives a frame without a presentation time the decode time of its own packet (MP4), which runs
-        backwards where frames are reordered, or of the packet that pushed it out of the decoder (AVI), which is
-        late by the decoder's delay. Encoders decode packet n + delay when frame n is shown.
+        A frame without a presentation time is stamped with a decode time: in MP4 that of its own packet, which
+        runs backwards where frames are reordered; in AVI that of the packet that pushed the frame out of the
+        decoder, which is late by the decoder's delay. Packet n + delay is decoded when frame n is shown.
         """
         before_s, self._stamp_s = self._stamp_s, _stamp_s(self._capture)
         late, reordered = number == 0 and self._stamp_s > 0, self._capture.get(cv2.CAP_PROP_FRAME_TYPE) == ord("B")
         if self._delay is None and (late or reordered):
             self._find_delay(number)
+        # A stamp of 0 is a missing one: the last frames of an AVI leave the decoder without a packet.
         if self._delay and self._decode_times is None and 0 < self._stamp_s < before_s:
             self._decode_times = iter(_packet_stamps(self._path)[number + self._delay :])
         shown_s = self._stamp_s if self._decode_times is None else next(self._decode_times, 0.0)
         return round(shown_s - self._delay_s, 6)
 
     def _find_delay(self, number: int) -> None:
-        """Count the frames that the decoder holds back, if stamps are decode times."""
+        """Count the frames that the decoder holds back; 0 if the stamps are presentation times."""
         stamps = _packet_stamps(self._path, number + MAX_DELAY + 1)
         delay = stamps.index(self._stamp_s) - number if self._stamp_s in stamps else 0
-        # Presentation times of reordered packets jump back and forth; decode times only increase.
+        # In decode order, presentation times of reordered frames jump back and forth; decode times increase.
         if delay > 0 and all(later > earlier for earlier, later in pairwise(stamps)):
             self._delay, self._delay_s = delay, stamps[delay] - stamps[0]
         else:

@@ -1,4 +1,4 @@
-"""Which pixels are the same: digests, and the key of a chunk."""
+"""Digests of pixels and tokens, and the key of a chunk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kamera_agent.vision.image import Pixels
 
 
 def fingerprint_image(pixels: Pixels) -> str:
-    """BLAKE3-256 of shape, dtype and pixels, in hex. pixels: [H, W, 3] as decode_image gives them."""
+    """BLAKE3-256 of shape, dtype and pixels, in hex. pixels: [H, W, 3] as decode_image returns them."""
     return _digest("image", pixels)
 
 
@@ -32,7 +32,7 @@ def fingerprint_tokens(token_ids: Sequence[int]) -> str:
 
 
 def _digest(kind: str, pixels: Pixels, tail: bytes = b"") -> str:
-    # The shape ends in a line break and fixes the number of bytes that follow, so no two inputs run together.
+    # The shape ends with a line break and fixes how many bytes follow, so no two inputs hash the same bytes.
     digest = blake3(f"{kind} {pixels.dtype.str} {list(pixels.shape)}\n".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     digest.update(tail)
@@ -48,15 +48,15 @@ def chunk_key(
     processor_identity: Mapping[str, Any],
     namespace: str,
 ) -> Key:
-    """Key of the chunk that these pixels, or tokens, make with this model and processor.
+    """The key of the chunk that a model and its processor make of these pixels or tokens.
 
     pixels_digest: from fingerprint_image, fingerprint_frames or, for a document, fingerprint_tokens.
     shape: of the pixels, [H, W, 3] or [N, H, W, 3]; empty for a document.
-    timestamps: seconds, one per frame; empty for everything else.
-    model_identity, processor_identity: JSON facts; every one of them changes the key.
-    namespace: keys of different namespaces never meet.
+    timestamps: seconds, one per frame; empty for images and documents.
+    model_identity, processor_identity: JSON values; each of them is part of the key.
+    namespace: chunks are never shared between namespaces.
 
-    Raises TypeError when an identity holds something that JSON cannot say.
+    Raises TypeError when an identity holds a value that JSON cannot express.
     """
     return Key.of(
         kind=kind,

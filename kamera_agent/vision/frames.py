@@ -1,4 +1,4 @@
-"""Frames of one clip: pixels and the second each was seen at."""
+"""Frames of one clip: their pixels and timestamps."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from PIL import Image
 from kamera_agent.errors import ImageError, VideoError
 from kamera_agent.vision.image import ImageSource, Pixels, decode_image
 
-# The rate the Qwen families sample clips at, and so the spacing they were trained on.
+# The rate at which the Qwen families sample clips, and so the spacing they were trained on.
 DEFAULT_FPS = 2.0
 
-# Iterable, most of them, and yet no list of pictures.
+# Most of these are iterable, but none is a list of pictures.
 ONE_PICTURE = (str, bytes, bytearray, memoryview, Image.Image)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
-    """Frames of one size in the order they were seen.
+    """Frames of one size, in the order in which they are shown.
 
     pixels: [N, H, W, 3] uint8 RGB, N >= 1.
-    timestamps: N seconds, finite, each later than the one before.
+    timestamps: N finite seconds, each later than the one before.
 
-    Raises VideoError when the two do not fit.
+    Raises VideoError when either is malformed, or their numbers differ.
     """
 
     pixels: Pixels
@@ -38,7 +38,7 @@ class Frames:
             form = f"{self.pixels.dtype} {list(self.pixels.shape)}"
             raise VideoError(f"frames are {form}; they must be uint8 [N, H, W, 3] RGB")
         if self.pixels.size == 0:
-            raise VideoError(f"frames of shape {list(self.pixels.shape)} hold no pixels")
+            raise VideoError(f"frames of shape {list(self.pixels.shape)} have no pixels")
         if len(self.timestamps) != len(self.pixels):
             raise VideoError(f"{len(self.timestamps)} timestamps for {len(self.pixels)} frames; pass one per frame")
         _check_timestamps(self.timestamps)
@@ -47,20 +47,22 @@ class Frames:
 def _check_timestamps(timestamps: Sequence[float]) -> None:
     for i, time in enumerate(timestamps):
         if not math.isfinite(time):
-            raise VideoError(f"timestamp {i} is {time}; timestamps are finite seconds")
+            raise VideoError(f"timestamp {i} is {time}; pass finite seconds")
         if i and time <= timestamps[i - 1]:
-            raise VideoError(f"timestamp {i} ({time} s) is not later than the one before ({timestamps[i - 1]} s)")
+            raise VideoError(
+                f"timestamp {i} ({time} s) is not later than the one before ({timestamps[i - 1]} s); sort the frames"
+            )
 
 
 def stack_frames(frames: Frames | Pixels | Iterable[ImageSource], timestamps: Iterable[float] | None = None) -> Frames:
-    """Gather frames in any accepted form.
+    """Convert frames in any accepted form to Frames.
 
-    frames: Frames; array [N, H, W, 3] uint8 RGB; or pictures that decode_image takes, all of one size.
-    timestamps: seconds, one per frame. None keeps those of Frames, else spaces frames half a second
-        apart from 0, as if sampled at DEFAULT_FPS.
+    frames: Frames; array [N, H, W, 3] uint8 RGB; or pictures that decode_image accepts, all of one size.
+    timestamps: seconds, one per frame. None keeps the timestamps of Frames; other forms are spaced
+        1 / DEFAULT_FPS seconds apart, from 0.
 
-    The result owns its memory, except that Frames are passed through.
-    Raises VideoError when a frame cannot be used or the timestamps do not fit.
+    The result owns its memory, except that the pixels of Frames are not copied.
+    Raises VideoError when a frame cannot be decoded, or the timestamps do not match the frames.
     """
     if isinstance(frames, Frames):
         return frames if timestamps is None else Frames(frames.pixels, _seconds(timestamps))
@@ -72,7 +74,7 @@ def stack_frames(frames: Frames | Pixels | Iterable[ImageSource], timestamps: It
 
 def _seconds(timestamps: Iterable[float]) -> tuple[float, ...]:
     try:
-        # Adding 0.0 turns -0.0, which is the same moment with other bits, into 0.0.
+        # Adding 0.0 turns -0.0 into 0.0: they are the same time, but would have different fingerprints.
         return tuple(float(time) + 0.0 for time in timestamps)
     except (TypeError, ValueError) as error:
         raise VideoError(f"timestamps cannot be read: {error}; pass one number of seconds per frame") from error
@@ -87,7 +89,7 @@ def _copy_array(array: npt.NDArray[np.generic]) -> Pixels:
 def _decode_all(frames: Iterable[ImageSource]) -> list[Pixels]:
     if isinstance(frames, ONE_PICTURE) or not isinstance(frames, Iterable):
         hint = "pass a list of pictures, or read a clip with sample_fps"
-        raise VideoError(f"frames are one {type(frames).__name__}; {hint}")
+        raise VideoError(f"frames is a single {type(frames).__name__}; {hint}")
     return [_decode_frame(i, frame) for i, frame in enumerate(frames)]
 
 
@@ -99,22 +101,23 @@ def _decode_frame(i: int, frame: ImageSource) -> Pixels:
 
 
 def join_pixels(frames: Sequence[Pixels]) -> Pixels:
-    """Copy frames [H, W, 3] into one array [N, H, W, 3]. Raises VideoError for none, or for several sizes."""
+    """Copy frames [H, W, 3] into one array [N, H, W, 3]. Raises VideoError if there are none, or their sizes differ."""
     if not frames:
         raise VideoError("there are no frames; pass at least one")
     for i, frame in enumerate(frames):
         if frame.shape != frames[0].shape:
-            sizes = f"{list(frame.shape[:2])}, frame 0 is {list(frames[0].shape[:2])}"
-            raise VideoError(f"frame {i} is [H, W] {sizes}; resize them to one size")
+            height, width, first_height, first_width = *frame.shape[:2], *frames[0].shape[:2]
+            sizes = f"{width}x{height}, but frame 0 is {first_width}x{first_height}"
+            raise VideoError(f"frame {i} is {sizes}; resize all frames to one size")
     return np.stack(frames)
 
 
 def pad_to_multiple(pixels: Pixels, temporal_patch: int) -> Pixels:
     """Repeat the last frame until the count is a multiple of temporal_patch, as the Qwen video processors do.
 
-    pixels: [N, H, W, 3], unchanged. temporal_patch: frames that the encoder joins into one, >= 1.
+    pixels: [N, H, W, 3], not modified. temporal_patch: frames that the encoder joins into one, >= 1.
 
-    Returns [N', H, W, 3]: pixels itself when nothing is missing, else a new array.
+    Returns [N', H, W, 3]: pixels itself when N is already a multiple, else a new array.
     """
     missing = -len(pixels) % temporal_patch
     if missing == 0:

@@ -1,4 +1,4 @@
-"""Pictures in every form an agent holds them, decoded to the one form that is hashed and encoded."""
+"""Decoding: from any form of a picture to the pixels that are fingerprinted and encoded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kamera_agent.errors import ImageError
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 ImageSource: TypeAlias = "Image.Image | Pixels | str | os.PathLike[str] | bytes | bytearray | memoryview"
 
-# Raster formats only: Pillow would hand PostScript to an external interpreter.
+# Raster formats only: Pillow passes PostScript to an external interpreter.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 ARRAY_FORMS = "uint8 [H, W, 3] RGB, [H, W, 4] RGBA, [H, W, 1] or [H, W] grey"
@@ -27,14 +27,14 @@ ARRAY_FORMS = "uint8 [H, W, 3] RGB, [H, W, 4] RGBA, [H, W, 1] or [H, W] grey"
 def decode_image(source: ImageSource) -> Pixels:
     """Decode a picture to the pixels that a person would see.
 
-    EXIF orientation is applied, transparency lies over white, 16-bit grey keeps its high byte. Of an
-    animation the first frame is taken. Colour profiles are not applied.
+    EXIF orientation is applied, transparent pixels are blended with white, and 16-bit grey keeps its high
+    byte. An animation yields its first frame. Colour profiles are not applied.
 
     source: PIL image; array in one of ARRAY_FORMS; path; or the bytes of a file in one of FORMATS.
-        Read, never changed or kept.
+        It is neither modified nor kept.
 
-    Returns [H, W, 3] uint8 RGB, C-contiguous, memory of its own.
-    Raises ImageError when the source is none of these, empty, damaged, or too large to be trusted.
+    Returns [H, W, 3] uint8 RGB, C-contiguous, in memory of its own.
+    Raises ImageError when the source is of another type or format, empty, damaged, or suspiciously large.
     """
     if isinstance(source, np.ndarray):
         return _decode_array(source)
@@ -44,7 +44,7 @@ def decode_image(source: ImageSource) -> Pixels:
         return _decode_file(bytes(source), f"{len(source)} bytes")
     if isinstance(source, (str, os.PathLike)):
         return _decode_file(_read(source), _short(source))
-    raise ImageError(f"cannot make an image of a {type(source).__name__}; pass a PIL image, array, path or bytes")
+    raise ImageError(f"cannot decode a {type(source).__name__} as an image; pass a PIL image, array, path or bytes")
 
 
 def _decode_array(array: npt.NDArray[np.generic]) -> Pixels:
@@ -54,7 +54,7 @@ def _decode_array(array: npt.NDArray[np.generic]) -> Pixels:
     if array.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise ImageError(f"image array has shape {list(array.shape)}; pass {ARRAY_FORMS}")
     if array.size == 0:
-        raise ImageError(f"image array of shape {list(array.shape)} holds no pixels")
+        raise ImageError(f"image array of shape {list(array.shape)} has no pixels")
     if channels == 3:
         return np.array(array, dtype=np.uint8, order="C", subok=False)
     return _flatten(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
@@ -69,7 +69,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def _short(path: str | os.PathLike[str]) -> str:
-    # A whole picture in base64 is a likely mistake, and would fill the screen.
+    # A likely mistake is to pass a whole picture in base64, which would fill the screen.
     text = repr(os.fspath(path))
     return text if len(text) <= 200 else f"{text[:60]}...' ({len(text)} characters)"
 
@@ -81,9 +81,9 @@ def _decode_file(data: bytes, name: str) -> Pixels:
 
 def _decode_pil(image: Image.Image, name: str) -> Pixels:
     if image.width == 0 or image.height == 0:
-        raise ImageError(f"image of {image.width}x{image.height} holds no pixels")
+        raise ImageError(f"image of {image.width}x{image.height} has no pixels")
     with _explained(name):
-        # Pillow itself only warns below twice its limit, and not at all for an image opened elsewhere.
+        # Pillow itself only warns below twice its limit, and does not check an image that the caller opened.
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
         return _flatten(_to_eight_bit(ImageOps.exif_transpose(image)))
@@ -100,14 +100,14 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ImageError(f"image of mode {image.mode} has no fixed white; scale it to 0..255 and convert it to L")
     if image.mode.startswith("I;16"):
-        # Pillow's own convert() clips instead of scaling; the high byte is what it keeps of 16-bit RGB.
+        # Pillow's convert() clips these modes instead of scaling them, while it reduces 16-bit RGB to the high byte.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image
 
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn whatever a decoder trips over into an ImageError that names the source."""
+    """Turn any error of a decoder into an ImageError that names the source."""
     try:
         yield
     except (ImageError, MemoryError):
@@ -116,7 +116,9 @@ def _explained(name: str) -> Iterator[None]:
         hint = "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         raise ImageError(f"image too large ({name}): {error}; {hint}") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"not an image ({name}); accepted formats: {', '.join(FORMATS)}") from error
-    # Damaged files make the decoders raise almost anything: SyntaxError, struct.error, KeyError, ...
+        raise ImageError(
+            f"not an image in an accepted format ({name}); convert it to one of {', '.join(FORMATS)}"
+        ) from error
+    # On a damaged file, decoders raise almost anything: SyntaxError, struct.error, KeyError, ...
     except Exception as error:
         raise ImageError(f"cannot decode image ({name}): {error}; the file may be damaged or cut short") from error

@@ -13,9 +13,9 @@ QUIET_S = 1.0
 
 
 def with_progress(times: Iterable[float], duration_s: float, label: str) -> Generator[float, None, None]:
-    """Yield the times unchanged; show how far they came on stderr once QUIET_S seconds went by.
+    """Yield the times unchanged; after QUIET_S seconds, show on stderr how far they have come.
 
-    times: seconds into the clip. duration_s: length of the clip, 0.0 if unknown.
+    times: seconds into the clip. duration_s: length of the clip in seconds, 0.0 if unknown.
     Nothing is written when stderr is not a terminal.
     """
     if not sys.stderr.isatty():

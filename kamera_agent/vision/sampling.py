@@ -1,4 +1,4 @@
-"""Which frames of a clip are kept: some per second, or one per scene."""
+"""Choosing frames of a clip: some per second, or one per scene."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from kamera_agent.vision.progress import with_progress
 
 MAX_FRAMES = 64
 
-# Containers round times to a millisecond, so a frame may come this much before its due time.
+# Containers round times to a millisecond, so the frame that is due may be stamped this much too early.
 ROUNDING_S = 5e-4
 
 
 def sample_fps(path: str | os.PathLike[str], fps: float = DEFAULT_FPS, max_frames: int = MAX_FRAMES) -> Frames:
-    """Keep the first frame of every 1/fps seconds.
+    """Keep the first frame of every interval of 1/fps seconds.
 
-    fps: frames kept per second of the clip; a clip with fewer keeps all it has.
-    max_frames: most frames kept. A longer clip is sampled more thinly, so that they span all of it.
+    fps: frames to keep per second of the clip. Of a clip with a lower rate, all frames are kept.
+    max_frames: the most frames to keep. The rate is lowered for a longer clip, to cover it to its end.
+        If the container does not state a length, reading stops at max_frames.
 
     Raises SettingError for an option outside its range, VideoError for a file that cannot be read.
     """
@@ -38,12 +39,12 @@ def sample_fps(path: str | os.PathLike[str], fps: float = DEFAULT_FPS, max_frame
 
 
 def sample_scenes(path: str | os.PathLike[str], threshold: float = 10.0, max_frames: int = MAX_FRAMES) -> Frames:
-    """Keep the first frame, then each that differs enough from the one kept last.
+    """Keep the first frame, then each frame that differs enough from the one kept last.
 
-    threshold: mean absolute difference of two frames, shrunk to small grey pictures, at which the later
-        one is kept; in grey levels, above 0 and at most 255. Noise and small movements stay below 10, cuts
-        lie well above.
-    max_frames: most frames kept; reading ends there, and the last timestamp says how far it came.
+    threshold: mean absolute difference between a frame and the one kept last at which it is kept,
+        measured on small grey copies, in grey levels, above 0 and at most 255. Noise and small movements
+        stay below 10; cuts are well above.
+    max_frames: the most frames to keep. Reading stops there; the last timestamp shows how far it came.
 
     Raises SettingError for an option outside its range, VideoError for a file that cannot be read.
     """
@@ -60,22 +61,22 @@ def _check_max_frames(max_frames: int) -> None:
 
 
 def _times_at(clip: Clip, fps: float) -> Generator[float, None, None]:
-    start_s, last_slot = 0.0, -1
+    start_s, last_interval = 0.0, -1
     for time_s in _watched(clip):
-        if last_slot < 0:
+        if last_interval < 0:
             start_s = time_s
-        slot = math.floor((time_s - start_s + ROUNDING_S) * fps)
-        if slot > last_slot:
-            last_slot = slot
+        interval = math.floor((time_s - start_s + ROUNDING_S) * fps)
+        if interval > last_interval:
+            last_interval = interval
             yield time_s
 
 
 def _times_of_change(clip: Clip, threshold: float) -> Generator[float, None, None]:
     kept = None
     for time_s in _watched(clip):
-        present = sketch(clip.pixels())
-        if kept is None or np.abs(present - kept).mean() >= threshold:
-            kept = present
+        current = sketch(clip.pixels())
+        if kept is None or np.abs(current - kept).mean() >= threshold:
+            kept = current
             yield time_s
 
 
@@ -85,7 +86,7 @@ def _watched(clip: Clip) -> Generator[float, None, None]:
 
 def _keep(clip: Clip, times: Generator[float, None, None], max_frames: int) -> Frames:
     pixels, timestamps = [], []
-    # Closed at once even after an error, so that no progress bar lives on beside the message.
+    # Closed even after an error, or the progress bar would stay on the screen beside the message.
     with closing(times):
         for time_s in times:
             pixels.append(clip.pixels())

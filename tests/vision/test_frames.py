@@ -66,11 +66,11 @@ def test_frames_pass_through_and_can_be_retimed() -> None:
         (CLIP[0], r"\[7, 9, 3\]"),
         (CLIP[..., :2], r"\[5, 7, 9, 2\]"),
         ([CLIP[0], CLIP[0].astype(np.float64)], "frame 1: .*float64"),
-        ([CLIP[0], CLIP[0, :6]], r"frame 1 is \[H, W\] \[6, 9\], frame 0 is \[7, 9\]"),
+        ([CLIP[0], CLIP[0, :6]], "frame 1 is 9x6, but frame 0 is 9x7"),
         ([CLIP[0], b"no picture"], "frame 1: not an image"),
         ("clip.mp4", "sample_fps"),
         (b"bytes", "sample_fps"),
-        (Image.new("RGB", (4, 4)), "one Image"),
+        (Image.new("RGB", (4, 4)), "a single Image"),
         (None, "NoneType"),
     ],
 )
