@@ -1,4 +1,4 @@
-"""Run the screen agent twice over the same screens, and compare.
+"""Run the screen agent twice over the same screens, and compare the runs.
 
 python -m examples.ui_agent [--fidelity exact] [--steps 10] [--picture build/ui_agent.png]
 """
@@ -30,14 +30,14 @@ TABLE_WIDTH = 165
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fidelity", choices=get_args(Fidelity), default="patched", help="what answers may rest on")
-    parser.add_argument("--steps", type=int, help="stop after so many steps (default: all)")
-    parser.add_argument("--picture", type=Path, default=Path("build/ui_agent.png"), help="where the picture goes")
+    parser.add_argument("--fidelity", choices=get_args(Fidelity), default="patched", help="the KV that answers may use")
+    parser.add_argument("--steps", type=int, help="number of steps to run (default: all)")
+    parser.add_argument("--picture", type=Path, default=Path("build/ui_agent.png"), help="path of the picture to write")
     options = parser.parse_args()
     console = Console(width=TABLE_WIDTH, highlight=False, markup=False)
     console.print("The agent walks through the shop and MiniWoB++, its model on plain Hugging Face ...")
     plain = asyncio.run(play(load_plain(), options.steps))
-    console.print("... and once more, its model behind ChatKamera.")
+    console.print("... and once more, its model run by ChatKamera.")
     with Kamera.pocket(fidelity=options.fidelity) as kamera:
         cached = asyncio.run(play(Cached(kamera), options.steps))
     steps = compare(plain, cached)

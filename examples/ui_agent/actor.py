@@ -1,4 +1,4 @@
-"""The agent's chat model: the model under test answers, the oracle acts."""
+"""The agent's chat model: the oracle acts, and the model under test answers questions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from examples.ui_agent.turn import Arm, Turn
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A step: the move, digests of the screenshots in sight after it, and what the model said to the question."""
+    """A step: the move, digests of the screenshots in sight after it, and the model's answer to the question."""
 
     move: Move
     screens: tuple[str, ...]
@@ -28,9 +28,9 @@ class Record:
 
 
 class Actor(BaseChatModel):
-    """Shows the arm the screenshots in sight and asks it the move's question, then makes the oracle's next move.
+    """Asks the arm each move's question about the screenshots in sight, then makes the oracle's next move.
 
-    The answer goes into the records, not into the conversation: whatever a model says, the next screens are the same.
+    Answers are recorded but do not enter the conversation, so the screens that follow do not depend on them.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -52,7 +52,7 @@ class Actor(BaseChatModel):
         return "oracle"
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
-        """The oracle knows the tools."""
+        """Return self: the oracle already knows the tools."""
         return self
 
     async def _agenerate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
@@ -67,7 +67,7 @@ class Actor(BaseChatModel):
         return _say(AIMessage("", tool_calls=[call]))
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        raise NotImplementedError("The browser is asynchronous; use ainvoke.")
+        raise NotImplementedError("The browser is asynchronous; call ainvoke.")
 
     async def _ask(self, move: Move, messages: Sequence[BaseMessage]) -> None:
         last = messages[-1]

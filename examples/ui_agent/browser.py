@@ -1,4 +1,4 @@
-"""A Chromium with one page of 1280x720: screenshots out, clicks, keys and scrolling in."""
+"""A Chromium with one page of 1280x720: it takes clicks, keys and scrolling, and returns screenshots."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from playwright.async_api import Page, async_playwright
 
 SIZE = {"width": 1280, "height": 720}
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
-# Fonts and scrolling as they are everywhere, so that the same page gives the same pixels. The sandbox needs rights
+# Without GPU, hinting and smooth scrolling, a page has the same pixels on every machine. The sandbox needs privileges
 # that containers lack; all pages are our own.
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--font-render-hinting=none", "--disable-smooth-scrolling"),
     "--disable-partial-raster",
 )
-# A busy machine may still be painting when a page says that it is painted.
+# On a busy machine, Chromium may still be painting after the page reports that it is painted.
 MAX_SHOTS = 10
-# A document knows at the click whether it is about to be left for another one.
+# At a click, a document already knows whether another one will replace it.
 WATCH = "navigation.addEventListener('navigate', event => { window.leaving ||= !event.destination.sameDocument })"
 PAINTED = (
     "document.fonts.ready.then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))))"
@@ -26,7 +26,7 @@ PAINTED = (
 
 
 class Browser:
-    """Acts on a page and waits until it stands still."""
+    """Acts on a page; every action waits until the page is settled."""
 
     def __init__(self, page: Page, address: str) -> None:
         self._page = page
@@ -41,7 +41,7 @@ class Browser:
         await self._settle()
 
     async def type(self, text: str) -> None:
-        """Keys go to what has the focus."""
+        """Type into the element that has the focus."""
         await self._page.keyboard.type(text)
         await self._settle()
 
@@ -50,30 +50,30 @@ class Browser:
         await self._settle()
 
     async def screenshot(self) -> bytes:
-        """PNG of what is in sight, 1280x720, as soon as two in a row are alike."""
+        """The visible part of the page as PNG, 1280x720, once two shots in a row are equal."""
         before = b""
         for _ in range(MAX_SHOTS):
             shot = await self._page.screenshot(animations="disabled", caret="hide")
             if shot == before:
                 return shot
             before = shot
-        raise TimeoutError(f"{self._page.url} does not stand still: {MAX_SHOTS} screenshots in a row differ.")
+        raise TimeoutError(f"{self._page.url} keeps changing: {MAX_SHOTS} screenshots in a row differ.")
 
     async def title(self) -> str:
         return await self._page.title()
 
     async def middle(self, selector: str) -> tuple[int, int]:
-        """Where to click on an element: x and y in pixels."""
+        """The middle of an element: x and y in pixels."""
         box = await self._page.locator(selector).first.bounding_box()
         if box is None:
-            raise LookupError(f"{selector!r} is not to be seen on {self._page.url}.")
+            raise LookupError(f"{selector!r} is not visible on {self._page.url}.")
         return round(box["x"] + box["width"] / 2), round(box["y"] + box["height"] / 2)
 
     async def text(self, selector: str) -> str:
         return await self._page.locator(selector).first.inner_text()
 
     async def run(self, script: str) -> object:
-        """What a line of JavaScript on the page gives."""
+        """Run JavaScript on the page and return its result."""
         result: object = await self._page.evaluate(script)
         await self._settle()
         return result
@@ -88,13 +88,13 @@ class Browser:
 
 
 def find_chromium() -> str | None:
-    """Path of the first Chromium on the PATH; None where there is none."""
+    """Path of the first Chromium on the PATH, or None."""
     return next(filter(None, map(shutil.which, EXECUTABLES)), None)
 
 
 @asynccontextmanager
 async def open_browser(address: str) -> AsyncIterator[Browser]:
-    """A new browser without any history. address: what the paths of open() are under."""
+    """A new browser without history. address: the base address of the paths that open() takes."""
     chromium = find_chromium()
     if chromium is None:
         raise SystemExit(f"None of {', '.join(EXECUTABLES)} is on the PATH; install one (apt-get install chromium).")

@@ -1,4 +1,4 @@
-"""The model under test behind ChatKamera."""
+"""The model under test, run by ChatKamera."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from kamera_agent.agent import ChatKamera
 
 
 class Cached:
-    """One conversation of a ChatKamera."""
+    """An arm: one conversation of a ChatKamera."""
 
     def __init__(self, kamera: Kamera) -> None:
         self._kamera = kamera
         self._model = ChatKamera(kamera=kamera, max_tokens=MAX_TOKENS)
 
     def answer(self, screens: Sequence[bytes], question: str) -> Turn:
-        """One user message: the screenshots, then the question."""
-        # What the last turn left to the background is finished first: figures are of the answer alone.
+        """Send one user message: the screenshots, then the question."""
+        # Finish the background work of the last turn, so that the times are those of the answer alone.
         self._kamera.flush()
         images = [
             {"type": "image", "base64": base64.b64encode(data).decode(), "mime_type": "image/png"} for data in screens

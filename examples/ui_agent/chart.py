@@ -1,4 +1,4 @@
-"""ui_agent.png: tokens, times and divergence, step by step."""
+"""The picture ui_agent.png: tokens, times and divergence per step."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from examples.ui_agent.comparison import Step
 
 PLAIN, CACHED, LOOK, INK = "#b8bec6", "#1f6f8b", "#e3a34f", "#30363d"
 WIDTH = 0.4
-# Where identical distributions are drawn on a logarithmic axis.
+# A logarithmic axis has no 0: identical distributions are drawn here.
 FLOOR = 1e-9
 
 
 def draw(steps: Sequence[Step], path: Path) -> None:
-    """Write the picture."""
+    """Write the picture of all steps to a path."""
     figure = Figure(figsize=(13.0, 9.0), layout="constrained")
     tokens, times, divergence = figure.subplots(3, 1, sharex=True)
     _bars(tokens, steps, [s.plain.computed for s in steps], [s.cached.computed for s in steps])
@@ -44,7 +44,7 @@ def _bars(axes: Axes, steps: Sequence[Step], plain: Sequence[float], cached: Seq
 
 def _points(axes: Axes, steps: Sequence[Step]) -> None:
     for same, colour, label in ((True, CACHED, "same answer"), (False, "#c23b3b", "another answer")):
-        for known, filled, what in ((True, colour, ""), (False, "none", ", unreadable")):
+        for known, filled, suffix in ((True, colour, ""), (False, "none", ", unreadable")):
             some = [s for s in steps if s.same == same and bool(s.move.answer) == known]
             axes.scatter(
                 [s.number for s in some],
@@ -52,14 +52,14 @@ def _points(axes: Axes, steps: Sequence[Step]) -> None:
                 s=34,
                 facecolors=filled,
                 edgecolors=colour,
-                label=label + what,
+                label=label + suffix,
             )
     axes.set_yscale("log")
     _dress(axes, steps)
 
 
 def _dress(axes: Axes, steps: Sequence[Step]) -> None:
-    """Thin lines, and a band behind every step that looked back."""
+    """Style the axes, and draw a band behind each step that looked back."""
     looks = [step.number for step in steps if step.move.tool == "look_back"]
     for number in looks:
         label = "look back" if number == looks[0] else None

@@ -1,4 +1,4 @@
-"""Two runs of the agent side by side."""
+"""Comparing two runs of the agent."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Step:
 
     @property
     def same(self) -> bool:
-        """Whether both said the same."""
+        """Whether both gave the same answer."""
         return self.plain.answer == self.cached.answer
 
 
 def compare(plain: Sequence[Record], cached: Sequence[Record]) -> list[Step]:
-    """Pair the steps of two runs. Raises RuntimeError where they did not see the same."""
+    """Pair the steps of two runs. Raises RuntimeError if they saw different screens."""
     steps = []
     for number, (one, other) in enumerate(zip(plain, cached, strict=True), start=1):
         if (one.move, one.screens) != (other.move, other.screens):
-            raise RuntimeError(f"In step {number} the two runs saw different screens: {one.move}, {other.move}.")
+            raise RuntimeError(f"In step {number} the two runs saw different screens, after {one.move}, {other.move}.")
         kl = divergence(one.turn.logits, other.turn.logits)
         steps.append(Step(number, one.move, len(one.screens), one.turn, other.turn, kl))
     return steps

@@ -20,7 +20,7 @@ TASK = "Buy the lamp, do the tasks, look after the lists."
 
 
 async def play(arm: Arm, max_steps: int | None = None) -> list[Record]:
-    """Run the agent in a new browser; its model under test is run by the arm. max_steps: None is all there are."""
+    """Run the agent in a new browser, and let the arm answer. max_steps: None runs all steps."""
     with serve() as address, tempfile.TemporaryDirectory() as folder:
         async with open_browser(address) as browser:
             actor = Actor(arm=arm, moves=all_moves(browser), max_steps=max_steps)

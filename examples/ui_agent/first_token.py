@@ -1,4 +1,4 @@
-"""When a model says its first token, by one clock for every way of running it."""
+"""The time to a model's first token, measured alike for every way of running it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 @dataclass(slots=True)
 class FirstToken:
-    """The first output of a model's head. ms: since the watch began."""
+    """The first output of a model's head. ms: since the watch began. logits: [vocab] of the last position."""
 
     ms: float = 0.0
     logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))
@@ -21,13 +21,13 @@ class FirstToken:
 
 @contextmanager
 def watch(model: Any) -> Iterator[FirstToken]:
-    """Note when a model's head gives its first output, and which."""
+    """Record the first output of a model's head, and its time."""
     first, start = FirstToken(), perf_counter()
 
     def note(module: object, inputs: object, logits: torch.Tensor) -> None:
         if not first.ms:
             first.logits = logits.detach().reshape(-1, logits.shape[-1])[-1].float()
-            int(first.logits.argmax())  # a GPU is waited for
+            int(first.logits.argmax())  # waits for a GPU
             first.ms = 1e3 * (perf_counter() - start)
 
     handle = model.get_output_embeddings().register_forward_hook(note)

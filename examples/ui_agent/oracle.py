@@ -1,6 +1,6 @@
-"""Who knows the way: the moves of the shop's errand and of each MiniWoB++ task, with a question after every move.
+"""The oracle: the moves through the shop and through each MiniWoB++ task, with a question after each move.
 
-Nothing here is the model's doing. Coordinates are read from the page, so that the agent clicks on pixels all the same.
+The model has no part in the moves. The agent clicks on pixels; the oracle reads their coordinates from the page.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from examples.ui_agent import miniwob
 from examples.ui_agent.browser import Browser
 
-# Nobody knows what a model should say to it; both ways of running one must say the same.
+# This question has no right answer, but both ways of running the model should give the same one.
 MUSING = "What changed?"
-# Ten rows of the shop's thirteen: what comes into sight lies on the grid again.
+# Ten of the shop's thirteen rows, so that the cards are on the grid again after scrolling.
 SCROLL = 554
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A tool call, and what is asked about the screens that are in sight after it.
+    """A tool call, and the question about the screens that are in sight after it.
 
-    answer: what is right; None where the model under test cannot know.
+    answer: the right one; None if the model under test cannot know it.
     """
 
     tool: str
@@ -36,14 +36,14 @@ Oracle = Callable[[Browser], AsyncIterator[Move]]
 
 
 async def all_moves(browser: Browser) -> AsyncIterator[Move]:
-    """The whole way: the shop, two tasks, the shop's lists once more, the other tasks."""
+    """All moves: the shop, two tasks, the shop's lists once more, and the other tasks."""
     for errand in (buy, click_button, enter_text, check, click_tab, click_checkboxes, login_user):
         async for move in errand(browser):
             yield move
 
 
 async def buy(browser: Browser) -> AsyncIterator[Move]:
-    """Look at what there is, look back at what was seen, buy the lamp."""
+    """Look through the shop, look back at earlier screenshots, and buy the lamp."""
     yield Move("open_page", {"path": "shop/prices.html"}, "What does the bike cost?", "45")
     yield await click(browser, "nav >> text=April sale", "Which price changed?", "clock")
     yield await click(browser, "nav >> text=Owners", "Who owns the lamp?", "anna")
@@ -65,7 +65,7 @@ async def buy(browser: Browser) -> AsyncIterator[Move]:
 
 
 async def check(browser: Browser) -> AsyncIterator[Move]:
-    """Go through the shop's lists twice, in the same order as before."""
+    """Look through the shop's lists twice, in the same order as before."""
     yield Move("open_page", {"path": "shop/owners.html"}, "Who owns the boat?", "lena")
     for _ in range(2):
         yield await click(browser, "nav >> text=Rooms", "Where is the owner of the boat?", "mill")
@@ -123,7 +123,7 @@ async def _solved(browser: Browser) -> None:
 
 
 async def click(browser: Browser, selector: str, question: str = MUSING, answer: str | None = None) -> Move:
-    """A click on the middle of an element, as the page is now."""
+    """A click on the middle of an element of the current page."""
     x, y = await browser.middle(selector)
     return Move("click", {"x": x, "y": y}, question, answer)
 

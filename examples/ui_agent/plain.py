@@ -1,4 +1,4 @@
-"""The model under test as Hugging Face runs it: every window is encoded and prefilled anew."""
+"""The model under test, run by Hugging Face: every window is encoded and prefilled anew."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_TOKENS = 4
 
 
 class Plain:
-    """generate() of a Qwen2.5-VL, with nothing of kamera_agent between."""
+    """An arm: generate() of a Qwen2.5-VL, without kamera_agent."""
 
     def __init__(self, model: Any, tokenizer: Any, image_processor: Any) -> None:
         self._model = model
@@ -28,11 +28,11 @@ class Plain:
         self._image_processor = image_processor
 
     def answer(self, screens: Sequence[bytes], question: str) -> Turn:
-        """One user turn: the screenshots, then the question."""
+        """Generate from one user turn: the screenshots, then the question."""
         pads = [self._model.config.image_token_id, self._model.config.video_token_id]
         with watch(self._model) as first:
             inputs = self._inputs([Image.open(BytesIO(data)).convert("RGB") for data in screens], question)
-            # What it noted of the last prompt would be added to the positions of this one.
+            # The model keeps the offsets of the last prompt and would add them to the positions of this one.
             self._model.model.rope_deltas = None
             output = self._model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False, suppress_tokens=pads)
         num_tokens = inputs["input_ids"].shape[1]
@@ -50,7 +50,7 @@ class Plain:
 
 
 def load_plain() -> Plain:
-    """The pocket model by the ordinary classes of Hugging Face."""
+    """Load the pocket model with the ordinary classes of Hugging Face."""
     return Plain(
         Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS).eval(),
         PreTrainedTokenizerFast.from_pretrained(WEIGHTS),

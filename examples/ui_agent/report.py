@@ -1,4 +1,4 @@
-"""The steps as a table, and what they come to."""
+"""The report of a comparison: a table of the steps, and their sums."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from examples.ui_agent.comparison import Step
 
 
 def print_report(steps: Sequence[Step], console: Console) -> None:
-    """Print every step, then sums, medians and shares."""
+    """Print all steps, then sums, medians and shares."""
     console.print(_table(steps))
     plain, cached = sum(s.plain.computed for s in steps), sum(s.cached.computed for s in steps)
     console.print(f"Tokens computed: plain {plain}, cached {cached} ({plain / cached:.1f}x)")
@@ -62,5 +62,5 @@ def _move(step: Step) -> str:
 
 
 def _mark(answer: str, step: Step) -> str:
-    """An answer; with the right one where it is wrong."""
+    """The answer, followed by the right one if it is wrong."""
     return answer if step.move.answer in (None, answer) else f"{answer} (no: {step.move.answer})"

@@ -1,4 +1,4 @@
-"""What of a message list a model is shown: the screenshots in sight."""
+"""The part of a message list that the model under test sees: the screenshots in sight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from langchain_core.messages import BaseMessage
 
 
 def in_sight(messages: Sequence[BaseMessage]) -> list[bytes]:
-    """PNGs of the screenshots that a message list shows, oldest first."""
+    """The screenshots in a message list as PNG, oldest first."""
     return [
         base64.b64decode(block["base64"])
         for message in messages

@@ -1,4 +1,4 @@
-"""The browser as tools of an agent. Every tool answers with a screenshot."""
+"""The browser as tools of an agent. Every tool returns a screenshot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Blocks = list[dict[str, Any]]
 
 
 def make_tools(browser: Browser) -> list[BaseTool]:
-    """open_page, start_task, click, type_text and scroll."""
+    """Make open_page, start_task, click, type_text and scroll for a browser."""
 
     async def see() -> Blocks:
         data = base64.b64encode(await browser.screenshot()).decode()
@@ -35,19 +35,19 @@ def make_tools(browser: Browser) -> list[BaseTool]:
 
     @tool
     async def click(x: int, y: int) -> Blocks:
-        """Click at a place of the screen, in pixels from its upper left corner."""
+        """Click at a point of the screen, in pixels from its upper left corner."""
         await browser.click(x, y)
         return await see()
 
     @tool
     async def type_text(text: str) -> Blocks:
-        """Type a text where the focus is."""
+        """Type a text into the element that has the focus."""
         await browser.type(text)
         return await see()
 
     @tool
     async def scroll(pixels: int) -> Blocks:
-        """Scroll the page down by so many pixels, or up by a negative number."""
+        """Scroll the page down by a number of pixels; a negative number scrolls up."""
         await browser.scroll(pixels)
         return await see()
 

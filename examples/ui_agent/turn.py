@@ -1,4 +1,4 @@
-"""What a model said about a window, and what that cost."""
+"""A model's answer about a window, and its cost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 class Turn:
     """An answer to a question about screenshots.
 
-    tokens: of the window by origin; a model that knows no other has "computed" only. logits: next-token logits
-    [vocab] that the first token was drawn from.
+    tokens: number of the window's tokens by origin; without a cache all are "computed". logits: next-token logits
+    [vocab] from which the first token was drawn.
     """
 
     answer: str
@@ -24,12 +24,12 @@ class Turn:
 
     @property
     def computed(self) -> int:
-        """Tokens that went through the model before the first token of the answer."""
+        """Number of tokens computed before the first token of the answer."""
         return self.tokens["computed"]
 
     @property
     def in_all(self) -> int:
-        """Tokens of the window."""
+        """Number of tokens in the window."""
         return sum(self.tokens.values())
 
 
@@ -37,4 +37,4 @@ class Arm(Protocol):
     """A way of running the model under test."""
 
     def answer(self, screens: Sequence[bytes], question: str) -> Turn:
-        """The greedy answer to a question about screenshots, encoded, oldest first."""
+        """The greedy answer to a question about screenshots. screens: PNG, oldest first."""

@@ -1,4 +1,4 @@
-"""Run the notebook anew, without a browser: python execute.py FOLDER leaves it there, and a page beside it."""
+"""Run the notebook without a browser, and save it with an HTML page: python execute.py FOLDER"""
 
 import os
 import sys
@@ -9,15 +9,15 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 NOTEBOOK = Path(__file__).resolve().with_name("video_qa.ipynb")
-# The page stands alone: what it could load from elsewhere serves formulas and widgets, and it has none.
+# The page has no formulas and no widgets, so it needs none of the scripts that it would load from elsewhere.
 NOTHING_FROM_ELSEWHERE = dict.fromkeys(
     ("jquery_url", "mathjax_url", "mermaid_js_url", "mermaid_layout_elk_js_url", "require_js_url"), ""
 )
 
 
 def execute(folder: Path) -> None:
-    # The kernel takes both over. A bar on how the weights are loaded is of no use in a file; and where other programs
-    # run, threads that spin while they wait hold up the ones they wait for.
+    # The kernel inherits both. A file needs no progress bar of the weights. Beside other programs, threads that spin
+    # while they wait slow down the threads they wait for.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
@@ -27,7 +27,7 @@ def execute(folder: Path) -> None:
         resources={"metadata": {"path": NOTEBOOK.parent}},
         record_timing=False,
         coalesce_streams=True,
-        # Without its warning that it talks in plain text, over the loopback device.
+        # Hides the warning that the kernel talks in plain text, which it does over loopback.
         extra_arguments=["--log-level=ERROR"],
     ).execute()
     page, _ = HTMLExporter(**NOTHING_FROM_ELSEWHERE).from_notebook_node(notebook, {"metadata": {"name": "Video"}})

@@ -1,4 +1,4 @@
-"""One question, answered twice: by Kamera over its window, and by a full prefill of the same content."""
+"""Measuring a question twice: answered by Kamera, and by a full prefill of the same window."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from kamera_agent.telemetry.drift import divergence
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Both answers and what they cost.
+    """Both answers and their costs.
 
-    full_answer: the first token of a full prefill. full_probability: what the full prefill gives to it.
-    moments: id of each group of frames in the window, in order, and the origin of its KV.
-    background_ms: what Kamera did after the answer, to remember what is new.
-    kl: from the next-token distribution of the full prefill to Kamera's, in nats.
-    same_token: whether both put the same token first.
+    full_answer: the likeliest first token of the full prefill. full_probability: its probability there.
+    moments: id and origin of each group of frames in the window, in order.
+    background_ms: the time that Kamera then spent on remembering new chunks.
+    kl: KL divergence from the next-token distribution of the full prefill to Kamera's, in nats.
+    same_token: whether both have the same likeliest token.
     """
 
     event: str
@@ -33,7 +33,7 @@ class Turn:
 
     @property
     def tokens(self) -> Counter[str]:
-        """Tokens of the prompt by the origin of their KV. A full prefill computes all of them."""
+        """Number of prompt tokens by the origin of their KV. A full prefill computes all of them."""
         counts: Counter[str] = Counter()
         for row in self.reply.plan.rows:
             counts[row.origin] += row.num_tokens
@@ -41,7 +41,7 @@ class Turn:
 
 
 class Meter:
-    """Asks about a window and keeps the turns. Before a question the one before it leaves the window."""
+    """Asks about a window and keeps the turns. Each question replaces the one before it."""
 
     def __init__(self, kamera: Kamera, window: Window) -> None:
         self._kamera, self._window = kamera, window
@@ -51,7 +51,7 @@ class Meter:
         self._forget_talk()
         reply = self._window.generate(question, max_new_tokens=max_new_tokens)
         start = perf_counter()
-        # So that the background work does not slow down what is measured next.
+        # The background work would slow down the next measurement.
         self._kamera.flush()
         background_ms = 1e3 * (perf_counter() - start)
         if reply.span_id:
@@ -60,7 +60,7 @@ class Meter:
         full = self._window.reference_logits()
         full_token = int(full.argmax())
         full_ms = 1e3 * (perf_counter() - start)
-        # The KV that the answer rested on is still there; only the opening of the reply's turn runs again.
+        # The KV of the answer is still in the pool; only the opening of the reply's turn is computed again.
         ours = self._window.logits()
         turn = Turn(
             event=event,

@@ -1,4 +1,4 @@
-"""A clip that the pocket model can read: marked objects on four kinds of ground, drawn and encoded."""
+"""A clip that the pocket model can read: drawn scenes of marked objects on four kinds of ground."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ FPS = 2
 
 
 def draw_shots(num_shots: int) -> list[Shot]:
-    """The shots of one scene in the order of time."""
+    """The shots of one scene, in order of time."""
     return World(np.random.default_rng(SEED)).tell("moves", num_shots)
 
 
 def write_clip(shots: list[Shot], path: Path) -> None:
-    """Encode the shots one after the other, as MPEG-4."""
+    """Encode the shots one after another as MPEG-4."""
     frames = np.concatenate([draw_shot(shot) for shot in shots])
     height, width = frames.shape[1:3]
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), FPS, (width, height))
@@ -31,5 +31,5 @@ def write_clip(shots: list[Shot], path: Path) -> None:
 
 
 def true_answer(shots: list[Shot], question: str) -> str:
-    """What was drawn, as an answer to a question about a window of these shots."""
+    """The right answer to a question about a window of these shots."""
     return next(known.answer for known in ask(shots) if known.text == question)

@@ -1,4 +1,4 @@
-"""Frames, answers and costs, to look at."""
+"""Figures and tables of the frames, the answers and the costs."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -17,7 +17,7 @@ WIDTH_IN, DPI = 10.5, 130
 
 
 def filmstrip(moments: Sequence[Frames]) -> None:
-    """The second frame of each group, numbered from 1."""
+    """Show the last frame of each group, numbered from 1."""
     columns = min(len(moments), PER_ROW)
     rows = -(-len(moments) // columns)
     height, width = moments[0].pixels.shape[1:3]
@@ -34,12 +34,12 @@ def filmstrip(moments: Sequence[Frames]) -> None:
 
 
 def answers(turns: Sequence[Turn], true: Sequence[str]) -> str:
-    """A table in Markdown."""
+    """A Markdown table of the turns. true: the right answer of each; another answer is set in bold."""
     rows = ["| step | question | drawn | Kamera | full prefill | computed | KL |", "|---|---|---|---|---|---|---|"]
     for turn, known in zip(turns, true, strict=True):
         computed = f"{turn.tokens['computed']} of {turn.tokens.total()}"
-        said = " ".join(turn.reply.text.split()).replace("|", "\\|")
-        mark = said if said == known else f"**{said}**"
+        answer = " ".join(turn.reply.text.split()).replace("|", "\\|")
+        mark = answer if answer == known else f"**{answer}**"
         rows.append(
             f"| {turn.event} | {turn.question} | {known} | {mark} | {turn.full_answer} | {computed} | {turn.kl:.0e} |"
         )
@@ -47,7 +47,7 @@ def answers(turns: Sequence[Turn], true: Sequence[str]) -> str:
 
 
 def totals(turns: Sequence[Turn]) -> str:
-    """A table in Markdown: what a list of turns cost in both ways."""
+    """A Markdown table of the costs of all turns, for Kamera and for a full prefill."""
     computed = sum(turn.tokens["computed"] for turn in turns)
     prompt = sum(turn.tokens.total() for turn in turns)
     first_s = sum(turn.kamera_ms for turn in turns) / 1e3
@@ -67,18 +67,18 @@ its own a probability of {median(sure):.2f} (median). KL, in nats: median {media
 
 
 def costs(turns: Sequence[Turn], seen: Sequence[str]) -> None:
-    """Per step: what the window holds, the tokens by the origin of their KV, and the time to the first token.
+    """Plot, per step, the moments in the window, the tokens by the origin of their KV, and the time to the first token.
 
     seen: ids of all groups of frames, in the order of the clip.
     """
-    _, (held, tokens, times) = plt.subplots(
+    _, (moments, tokens, times) = plt.subplots(
         3, 1, figsize=(WIDTH_IN, 9.5), height_ratios=(1.5, 1, 1), sharex=True, layout="constrained", dpi=DPI
     )
-    _hold(held, turns, seen)
+    _moments(moments, turns, seen)
     _tokens(tokens, turns)
     _times(times, turns)
     times.set_xticks(range(len(turns)), [turn.event.replace(" ", "\n", 1) for turn in turns], fontsize=8.5)
-    for axes in (held, tokens, times):
+    for axes in (moments, tokens, times):
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0, colors=INK)
         axes.set_axisbelow(True)
@@ -89,7 +89,7 @@ def costs(turns: Sequence[Turn], seen: Sequence[str]) -> None:
     plt.show()
 
 
-def _hold(axes: Axes, turns: Sequence[Turn], seen: Sequence[str]) -> None:
+def _moments(axes: Axes, turns: Sequence[Turn], seen: Sequence[str]) -> None:
     for step, turn in enumerate(turns):
         for place, (moment, origin) in enumerate(turn.moments, start=1):
             row = seen.index(moment)
