@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from kamera_agent import FramesContent, ImageContent, Kamera, Reply, TextContent, Window
 from kamera_agent.cli.demo.media import draw, sketch
@@ -16,6 +15,7 @@ from kamera_agent.cli.demo.result import ORIGINS, ChunkResult, TurnResult
 from kamera_agent.cli.demo.trace import TASK, Turn
 from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.runtime.families import load
+from kamera_agent.telemetry.drift import divergence
 from kamera_agent.window.content import Content
 from kamera_agent.window.plan import Plan
 
@@ -123,12 +123,6 @@ class Meter:
         full_ms = 1e3 * (perf_counter() - start)
         # The KV behind the reply's first token is still in the pool; only the opening of its turn runs again.
         return full_ms, self._kamera.family.tokens.decode([int(full.argmax())]), divergence(full, self._window.logits())
-
-
-def divergence(full: torch.Tensor, ours: torch.Tensor) -> float:
-    """KL(full || ours) in nats, for next-token logits [vocab] each."""
-    expected, given = full.double().log_softmax(-1), ours.double().log_softmax(-1)
-    return float((expected.exp() * (expected - given)).sum())
 
 
 def _noise_like(content: ImageContent | FramesContent) -> ImageContent | FramesContent:

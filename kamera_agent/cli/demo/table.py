@@ -34,7 +34,7 @@ def _cells(result: TurnResult) -> list[str]:
         count_origins(result),
         f"{result.num_computed['kamera']} of {result.num_computed['full']}",
         *(f"{time:.0f} ms" for time in times),
-        f"{max(result.kl, 0):.0e}",
+        f"{result.kl:.0e}",
     ]
 
 
