@@ -1,4 +1,4 @@
-"""The `kamera` command. What a command needs is imported when it runs, so that the others start fast."""
+"""The `kamera` command. Each subcommand imports its own modules when it runs, so that the others start fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kamera_agent.errors import KameraError
 
 
 class _Commands(TyperGroup):
-    """Commands whose errors end as one line on stderr and exit code 1."""
+    """Prints an error of any command as one line on stderr and exits with code 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -37,12 +37,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 @app.command()
 def demo(
-    store: Annotated[
-        Path, typer.Option(help="Folder for the store and the model. Chunks of earlier runs are deleted.")
-    ] = Path(DEFAULT_STORE, "demo"),
+    store: Annotated[Path, typer.Option(help="Folder of the store. Chunks of earlier demos in it are deleted.")] = Path(
+        DEFAULT_STORE, "demo"
+    ),
     out: Annotated[Path, typer.Option(help="Folder for demo.png and demo.json.")] = Path(),
 ) -> None:
-    """Play an agent over 16 turns and measure it against a full prefill and a prefix cache."""
+    """Play an agent for 16 turns and compare it with a full prefill and a prefix cache."""
     from kamera_agent.cli.demo.run import run_demo
 
     run_demo(store.expanduser(), out.expanduser())
@@ -52,10 +52,12 @@ def demo(
 def ask(
     media: Annotated[list[str], typer.Argument(metavar="MEDIA... QUESTION", help="Images, clips, then the question.")],
     model: Annotated[str, typer.Option(help="Hub id or folder of a model; the pocket model by default.")] = "pocket",
-    keep_last: Annotated[int | None, typer.Option(help="Look at the last so many images and groups of frames.")] = None,
+    keep_last: Annotated[
+        int | None, typer.Option(help="Keep only so many images and groups of frames, the last ones.")
+    ] = None,
     store: Annotated[Path, typer.Option(help="Folder of the store.")] = Path(DEFAULT_STORE),
 ) -> None:
-    """Ask about images and clips. What was seen before is recalled, not encoded again."""
+    """Ask about images and clips. Chunks that the store holds are recalled, not computed again."""
     from kamera_agent.cli.ask import ask as answer
 
     answer([Path(path) for path in media[:-1]], media[-1], model, keep_last, store)
@@ -63,10 +65,10 @@ def ask(
 
 @app.command()
 def report(
-    trace: Annotated[Path, typer.Argument(help="Trace that a ChatKamera wrote.")],
+    trace: Annotated[Path, typer.Argument(help="File that a Trace wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the page.")] = Path("report.html"),
 ) -> None:
-    """Make one self-contained page of a trace."""
+    """Turn a trace into one self-contained HTML page."""
     from kamera_agent.report.account import account
     from kamera_agent.report.page import make_page
     from kamera_agent.telemetry.trace import read_trace
@@ -80,7 +82,7 @@ def doctor(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id or folder of a model, or pocket.")],
     as_json: AsJson = False,
 ) -> None:
-    """Load a model and show what serves it, what its KV takes, and how far off it is."""
+    """Load a model and show its family, the size of its KV, and its error against plain Hugging Face."""
     from kamera_agent.cli.doctor import show_diagnosis
 
     show_diagnosis(model, as_json)
@@ -88,7 +90,7 @@ def doctor(
 
 @app.command()
 def stats(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> None:
-    """Show how many records a store holds, of which kind, and how large."""
+    """Show the number and size of the records in a store, by kind."""
     from kamera_agent.cli.stats import show_stats
 
     show_stats(store, as_json)
@@ -96,7 +98,7 @@ def stats(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> 
 
 @app.command("ls")
 def list_chunks(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> None:
-    """List the chunks of a store with their patches."""
+    """List the chunks in a store with their patches."""
     from kamera_agent.cli.listing import show_chunks
 
     show_chunks(store, as_json)
@@ -104,7 +106,7 @@ def list_chunks(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = Fals
 
 @app.command()
 def verify(store: StoreFolder = Path(DEFAULT_STORE)) -> None:
-    """Read every record of a store and check it; damaged ones are removed. Exit code 1 if there were any."""
+    """Read and check every record in a store. Damaged records are removed, and the exit code is then 1."""
     from kamera_agent.cli.verify import verify_store
 
     verify_store(store)

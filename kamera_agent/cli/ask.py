@@ -14,14 +14,14 @@ from kamera_agent.vision.image import decode_image
 from kamera_agent.vision.sampling import sample_fps
 from kamera_agent.window.content import Content
 
-# Frames of a clip that form one chunk: what a model of the Qwen line joins into one step of time.
+# Frames of a clip per chunk: Qwen models join two frames into one time step.
 GROUP = 2
 
 
 def ask(paths: Sequence[Path], question: str, model: str, keep_last: int | None, store: Path) -> None:
-    """Print the answer as it comes, then what it cost. Raises KameraError."""
+    """Print the answer as it comes, then its cost. Raises KameraError."""
     if not paths:
-        raise SettingError("There is nothing to look at; name an image or a clip before the question.")
+        raise SettingError("No image or clip was given; name one before the question.")
     # Read before the model is loaded: a wrong path should not cost minutes.
     contents = [content for path in paths for content in _read(path)]
     with Kamera.from_pretrained(model, store=store) as kamera:
@@ -29,7 +29,7 @@ def ask(paths: Sequence[Path], question: str, model: str, keep_last: int | None,
         window.sync(contents)
         if keep_last is not None:
             window.slide(keep_last)
-        _tell(window, question)
+        _print_answer(window, question)
 
 
 def _read(path: Path) -> Iterator[Content]:
@@ -47,7 +47,7 @@ def _groups(frames: Frames) -> Iterator[Frames]:
         yield Frames(frames.pixels[part], frames.timestamps[part])
 
 
-def _tell(window: Window, question: str) -> None:
+def _print_answer(window: Window, question: str) -> None:
     stream = window.stream(question)
     for piece in stream:
         typer.echo(piece, nl=False)

@@ -1,4 +1,4 @@
-"""What a loaded model can do here, measured on the model itself."""
+"""The diagnosis of a loaded model: its layout, the size of its KV, and its errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kamera_agent.runtime.families.base import Family
 from kamera_agent.telemetry.drift import divergence
 from kamera_agent.window.window import Window
 
-# A screenshot as agents take them, and a smaller one for what must be computed.
+# Height and width of a screenshot as agents take them, and of the smaller images that are computed.
 SCREEN = (720, 1280)
 SMALL = (252, 336)
 CELL = 28
@@ -23,7 +23,7 @@ QUESTION = "What is different?"
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Neighbouring layers that are alike. first, last: their numbers. rope_error: the largest of the self-test."""
+    """Consecutive layers of one kind. first, last: their numbers. rope_error: the largest of the self-test."""
 
     first: int
     last: int
@@ -34,10 +34,10 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class RoundTrip:
-    """Two chunks and a question, against one plain Hugging Face forward pass.
+    """The errors of a window of two chunks and a question, against one plain Hugging Face forward pass.
 
-    computed_error: largest difference of logits where everything was computed. recalled_error, recalled_kl: of the
-    same window recalled, with the patches of the Kamera's settings; KL in nats.
+    computed_error, recalled_error: largest difference of a logit, with every chunk computed and with every chunk
+        recalled. recalled_kl: KL divergence in nats with every chunk recalled.
     """
 
     computed_error: float
@@ -47,10 +47,11 @@ class RoundTrip:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What serves a model, what its KV takes, and how far off it is.
+    """The family that serves a model, the size of its KV, and its errors.
 
-    expanded_bytes: KV of a token with K and V of every head, where latent attention keeps less; else token_bytes.
-    screen_tokens, screen_bytes: of a screenshot of 1280x720; 0 for a model without eyes.
+    token_bytes: KV of a token. expanded_bytes: the same with K and V of every head, which latent attention does not
+        keep; otherwise equal to token_bytes.
+    screen_tokens, screen_bytes: of a screenshot of 1280x720; 0 for a text model.
     """
 
     model: str
@@ -67,9 +68,9 @@ class Diagnosis:
 
 
 def diagnose(kamera: Kamera) -> Diagnosis:
-    """Examine the model of a Kamera with an empty store. Computes five forward passes over two small chunks.
+    """Examine the model of a Kamera with an empty store. Runs a few forward passes over two small chunks.
 
-    Raises what adding and answering raise.
+    Raises the errors of Window.add_image, add_document and logits.
     """
     family = kamera.family
     shape = family.decoder.kv_shape
@@ -121,7 +122,7 @@ def _fill(window: Window, family: Family) -> Window:
 
 
 def _noise(seed: int, height: int, width: int) -> np.ndarray:
-    """[height, width, 3] uint8 in cells of one colour; every seed another picture."""
+    """A picture of coloured cells, [height, width, 3] uint8. Each seed gives another one."""
     cells = np.random.default_rng(seed).integers(0, 256, (-(-height // CELL), -(-width // CELL), 3), dtype=np.uint8)
     return np.ascontiguousarray(cells.repeat(CELL, axis=0).repeat(CELL, axis=1)[:height, :width])
 

@@ -1,4 +1,4 @@
-"""`kamera doctor`: what a model can do here."""
+"""`kamera doctor`: the diagnosis of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kamera_agent.cli.diagnosis import Diagnosis, Layers, diagnose
 
 
 def show_diagnosis(model: str, as_json: bool) -> None:
-    """Load a model without a store and print its diagnosis. Raises what Kamera.from_pretrained raises."""
+    """Load a model without a store and print its diagnosis. Raises the errors of Kamera.from_pretrained."""
     with Kamera.from_pretrained(model, store=None) as kamera:
         diagnosis = diagnose(kamera)
     if as_json:
@@ -26,17 +26,17 @@ def show_diagnosis(model: str, as_json: bool) -> None:
     make_console().print(table)
 
 
-def _rows(found: Diagnosis) -> list[tuple[str, str]]:
-    trip = found.round_trip
-    latent = f" (expanded {format_bytes(found.expanded_bytes)})" if found.expanded_bytes != found.token_bytes else ""
-    screen = f"{found.screen_tokens} tokens, {format_bytes(found.screen_bytes)}" if found.screen_tokens else "not seen"
+def _rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    trip, token_bytes, expanded_bytes = diagnosis.round_trip, diagnosis.token_bytes, diagnosis.expanded_bytes
+    latent = f" (expanded {format_bytes(expanded_bytes)})" if expanded_bytes != token_bytes else ""
+    screen = f"{diagnosis.screen_tokens} tokens, {format_bytes(diagnosis.screen_bytes)}"
     return [
-        ("model", f"{found.model}, {found.dtype}"),
-        ("family", found.family),
-        *[(_numbers(layers), _layer_facts(found, layers)) for layers in found.layers],
-        ("window", f"{found.max_positions} positions"),
-        ("KV of a token", format_bytes(found.token_bytes) + latent),
-        ("screenshot 1280x720", screen),
+        ("model", f"{diagnosis.model}, {diagnosis.dtype}"),
+        ("family", diagnosis.family),
+        *[(_numbers(layers), _layer_facts(diagnosis, layers)) for layers in diagnosis.layers],
+        ("window", f"{diagnosis.max_positions} positions"),
+        ("KV of a token", format_bytes(token_bytes) + latent),
+        ("screenshot 1280x720", screen if diagnosis.screen_tokens else "not seen"),
         ("computed window", f"largest error of logits {trip.computed_error:.1e} against a full prefill"),
         ("recalled window", f"largest error of logits {trip.recalled_error:.1e}, KL {trip.recalled_kl:.1e}"),
     ]
@@ -46,5 +46,5 @@ def _numbers(layers: Layers) -> str:
     return f"layer {layers.first}" if layers.first == layers.last else f"layers {layers.first} to {layers.last}"
 
 
-def _layer_facts(found: Diagnosis, layers: Layers) -> str:
-    return f"{found.attention}, {layers.kind}, RoPE {layers.rope}, off by {layers.rope_error:.1e}"
+def _layer_facts(diagnosis: Diagnosis, layers: Layers) -> str:
+    return f"{diagnosis.attention}, {layers.kind}, RoPE {layers.rope}, off by {layers.rope_error:.1e}"

@@ -1,4 +1,4 @@
-"""Opening a store that is there already."""
+"""Opening an existing store."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from pathlib import Path
 from kamera_agent.errors import StoreUnavailableError
 from kamera_agent.store.lmdb_store import LmdbStore
 
-# Every folder that was ever opened as a store has this file.
+# LMDB makes this file when a folder is first opened as a store.
 DATABASE = "data.mdb"
 
 
 def existing_store(path: Path) -> LmdbStore:
-    """The store in a folder.
-
-    Raises StoreUnavailableError where there is none. Nothing is created.
-    """
+    """Open the store in a folder. Raises StoreUnavailableError when there is none, and creates nothing."""
     folder = path.expanduser()
     if folder.exists() and not folder.is_dir():
         raise StoreUnavailableError(f"{folder} is a file; pass the folder of a store.")

@@ -1,4 +1,4 @@
-"""`kamera ls`: the chunks of a store with their patches."""
+"""`kamera ls`: the chunks in a store with their patches."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SHORT_DIGEST = 12
 
 @dataclass(frozen=True, slots=True)
 class StoredPatch:
-    """A patch as its header tells it.
+    """A patch, from its header.
 
-    ranks: per layer. error: relative error on the context it was fitted in. antecedents: digests, in order.
+    ranks: per layer. error: relative error of the fit. antecedents: digests of the chunks before it, in order.
     """
 
     ranks: tuple[int, ...]
@@ -33,9 +33,9 @@ class StoredPatch:
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A chunk as its headers tell it.
+    """A chunk, from its headers.
 
-    facts: key material of the canonical KV; empty where that was evicted and only patches are left.
+    facts: key material of the canonical KV; empty when that was evicted and only patches are left.
     """
 
     digest: str
@@ -45,7 +45,7 @@ class StoredChunk:
 
 
 def show_chunks(path: Path, as_json: bool) -> None:
-    """Print the chunks of a store. Raises StoreUnavailableError."""
+    """Print the chunks in a store. Raises StoreUnavailableError."""
     with existing_store(path) as store:
         chunks = gather(store.headers())
     if as_json:
@@ -62,11 +62,11 @@ def show_chunks(path: Path, as_json: bool) -> None:
 
 
 def gather(headers: Iterable[Header]) -> list[StoredChunk]:
-    """Headers by the chunk they belong to, sorted by namespace, kind and digest."""
+    """Group headers by chunk. The chunks are sorted by namespace, kind and digest."""
     by_chunk: dict[bytes, list[Header]] = {}
     for header in headers:
         by_chunk.setdefault(header.chunk, []).append(header)
-    chunks = [_chunk(digest, found) for digest, found in by_chunk.items()]
+    chunks = [_chunk(digest, group) for digest, group in by_chunk.items()]
     return sorted(chunks, key=lambda chunk: (_fact(chunk, "namespace"), _fact(chunk, "kind"), chunk.digest))
 
 
@@ -105,7 +105,7 @@ def _fact(chunk: StoredChunk, name: str) -> str:
 
 
 def _size(shape: list[int]) -> str:
-    """[720, 1280, 3] as 1280x720, [2, 576, 768, 3] as 2 x 768x576."""
+    """A shape [height, width, 3] as 1280x720, and [frames, height, width, 3] as 2 x 768x576."""
     if len(shape) < 3:
         return "-"
     height, width = shape[-3:-1]

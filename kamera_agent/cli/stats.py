@@ -1,4 +1,4 @@
-"""`kamera stats`: what a store holds, by kind."""
+"""`kamera stats`: the records in a store, by kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kamera_agent.cli.folder import existing_store
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Records of one kind and the bytes of their tensors."""
+    """The number of records of one kind, and the bytes of their tensors."""
 
     num_records: int
     num_bytes: int
@@ -47,8 +47,8 @@ def show_stats(path: Path, as_json: bool) -> None:
 
 
 def count(headers: Iterable[Header]) -> dict[RecordKind, Holding]:
-    """Holdings by kind; every kind is there, even if empty."""
-    sizes: dict[RecordKind, list[int]] = {kind: [] for kind in get_args(RecordKind)}
+    """Holdings by kind, with every kind present."""
+    sizes_by_kind: dict[RecordKind, list[int]] = {kind: [] for kind in get_args(RecordKind)}
     for header in headers:
-        sizes[header.kind].append(header.num_bytes)
-    return {kind: Holding(len(found), sum(found)) for kind, found in sizes.items()}
+        sizes_by_kind[header.kind].append(header.num_bytes)
+    return {kind: Holding(len(sizes), sum(sizes)) for kind, sizes in sizes_by_kind.items()}

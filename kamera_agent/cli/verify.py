@@ -1,4 +1,4 @@
-"""`kamera verify`: read and check every record of a store."""
+"""`kamera verify`: read and check every record in a store."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from kamera_agent.cli.folder import existing_store
 
 
 def verify_store(path: Path) -> None:
-    """Check a store and print what was wrong.
-
-    Raises StoreUnavailableError, and typer.Exit(1) when there were problems.
-    """
+    """Check a store and print its problems. Raises StoreUnavailableError, and typer.Exit(1) after problems."""
     with existing_store(path) as store:
         stats = store.stats()
-        doing = f"Reading {stats.num_records} records, {format_bytes(stats.num_bytes)}"
-        with Console(stderr=True).status(doing):
+        activity = f"Reading {stats.num_records} records, {format_bytes(stats.num_bytes)}"
+        with Console(stderr=True).status(activity):
             report = store.check()
     for problem in report.problems:
         typer.echo(problem)

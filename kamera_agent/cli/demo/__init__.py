@@ -1,1 +1,1 @@
-"""`kamera demo`: an agent's 16 turns, measured against a full prefill and a prefix cache."""
+"""`kamera demo`: 16 turns of an agent, compared with a full prefill and a prefix cache."""

@@ -1,4 +1,4 @@
-"""What the agent of the demo sees: six screens and six groups of two frames, drawn from seeds."""
+"""The media of the demo: six screens and six groups of two frames, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Media = dict[str, ImageContent | FramesContent]
 def sketch() -> dict[str, Picture]:
     """The pictures by name.
 
-    page1 and page2 show prices before and after a change; page3, page4 and page5 owners, rooms and keys that lead
-    from one to the next; page6 prices again. yard1 to yard6 are shots of one scene in the order of time.
+    page1 and page2 show prices before and after a change. page3, page4 and page5 show owners, rooms and keys, and
+    each leads to the next. page6 shows prices again. yard1 to yard6 are shots of one scene, in the order of time.
     """
     world = World(np.random.default_rng(SEED))
     before, after = world.tell("changes", 2)
@@ -34,7 +34,7 @@ def sketch() -> dict[str, Picture]:
 
 
 def draw(picture: Picture) -> ImageContent | FramesContent:
-    """A picture as the agent hands it over."""
+    """The content that the agent passes for a picture."""
     if isinstance(picture, Screen):
         return ImageContent(draw_screen(picture))
     return FramesContent(draw_shot(picture), SHOT_TIMES)

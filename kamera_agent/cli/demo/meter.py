@@ -1,4 +1,4 @@
-"""Measuring a turn: one question over one content, answered in three ways."""
+"""The measurement of a turn: one question over one window, answered in three ways."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANSWER_TOKENS = 4
 
 
 class Answer(NamedTuple):
-    """A reply, the milliseconds from the edit to its first token, and those of remembering afterwards."""
+    """A reply, the milliseconds from the edit to its first token, and the milliseconds of remembering afterwards."""
 
     reply: Reply
     first_token_ms: float
@@ -32,10 +32,10 @@ class Answer(NamedTuple):
 
 
 class Meter:
-    """Kamera, a prefix cache that keeps encoder outputs, and plain forward passes over one model, in one process.
+    """One model in one process, used by Kamera, by a prefix cache that keeps encoder outputs, and directly.
 
-    Every answer is flushed before the next way is measured: what runs in the background would slow it down,
-    and two Kameras must not use one model at the same time.
+    Every answer is flushed before the next way is measured: background work would slow it down, and two Kameras
+    must not use one model at the same time.
     """
 
     def __init__(self, store: Path) -> None:
@@ -52,7 +52,7 @@ class Meter:
         return self._checkpoint.model
 
     def warm_up(self) -> None:
-        """Pay what first calls cost, with noise of the trace's sizes, in a window and a store of its own."""
+        """Pay the cost of first calls, with noise of the trace's sizes, in a window and a store apart."""
         noise = [_noise_like(self._media[name]) for name in ("page1", "yard1")]
         with Kamera(*self._checkpoint) as kamera:
             window = kamera.window()
@@ -61,7 +61,7 @@ class Meter:
             window.reference_logits()
 
     def measure(self, turn: Turn, number: int, process: int) -> TurnResult:
-        """Answer a turn. Fingerprints and plans count for the two caches, preprocessing for the full prefill."""
+        """Answer a turn. Times include the caches' fingerprints and plans, and the full prefill's preprocessing."""
         contents = [TextContent(TASK), *(self._media[name] for name in turn.window)]
         question = turn.question(self._pictures)
         kamera = _answer(self._kamera, self._window, contents, question.text)
@@ -103,7 +103,7 @@ class Meter:
         self._prefix.close()
 
     def _blind(self, turn: Turn, question: str) -> str:
-        """What is answered over chunks that were all computed alone, rotated to their places and not patched."""
+        """The answer over chunks that were each computed alone, then rotated to their positions and not patched."""
         with Kamera(*self._checkpoint, fidelity="blind") as kamera:
             for name in turn.window:
                 alone = kamera.window()
@@ -115,13 +115,13 @@ class Meter:
             return window.generate(question, max_new_tokens=ANSWER_TOKENS).text
 
     def _full(self, reply: Reply) -> tuple[float, str, float]:
-        """Milliseconds of a full prefill up to the reply, its first word, and the divergence of Kamera's from it."""
+        """Milliseconds of a full prefill of the prompt, its first word, and the divergence of Kamera from it."""
         if reply.span_id:
             self._window.drop(reply.span_id)
         start = perf_counter()
         full = self._window.reference_logits()
         full_ms = 1e3 * (perf_counter() - start)
-        # The KV behind the reply's first token is still in the pool; only the opening of its turn runs again.
+        # The KV of the prompt is still in the pool, so only the opening of the reply's turn runs again.
         return full_ms, self._kamera.family.tokens.decode([int(full.argmax())]), divergence(full, self._window.logits())
 
 

@@ -1,4 +1,4 @@
-"""demo.png: times and tokens per turn, in three ways."""
+"""demo.png: times and tokens per turn, for the three ways."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BAR_WIDTH = 0.27
 
 
 def draw(results: Sequence[TurnResult], path: Path) -> None:
-    """Write the picture."""
+    """Draw the turns and write the picture to a file."""
     figure = Figure(figsize=(12.8, 8.0), layout="constrained")
     times, tokens = figure.subplots(2, 1, sharex=True)
     _bars(times, [r.first_token_ms for r in results], "{:,.0f}")
@@ -51,7 +51,7 @@ def _bars(axes: Axes, rows: Sequence[Mapping[Way, float]], form: str) -> None:
 
 
 def _label(axes: Axes, turn: int, value: float, form: str) -> None:
-    """Write the value over kamera's bar; it begins with the bar, so that it runs into the gap behind it."""
+    """Write the value over kamera's bar, from its left edge into the gap to its right."""
     axes.annotate(
         form.format(value),
         (turn + BAR_WIDTH / 2, value),

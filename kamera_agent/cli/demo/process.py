@@ -1,4 +1,4 @@
-"""Running a part of the trace in a process of its own."""
+"""Running a part of the trace in a separate process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 from kamera_agent.cli.demo.worker import Part
 from kamera_agent.errors import KameraError
 
-# The checkpoint lies on disk: nothing is asked of the network.
+# The checkpoint is on disk, so nothing may wait for a network.
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 
 def run_part(part: Part) -> Iterator[dict[str, Any]]:
-    """What the process prints, line by line. It ends when this iterator is closed.
+    """Run a part, and yield the JSON lines that it prints. The process ends when this iterator is closed.
 
-    Raises KameraError with its last words when it fails.
+    Raises KameraError with the last line of its errors when it fails.
     """
     command = [sys.executable, "-m", "kamera_agent.cli.demo.worker", json.dumps(asdict(part))]
     with (
@@ -37,5 +37,5 @@ def run_part(part: Part) -> Iterator[dict[str, Any]]:
             raise
         if process.wait() != 0:
             errors.seek(0)
-            said = errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
-            raise KameraError(f"Process {part.process} of the demo failed: {said[-1]}")
+            lines = errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
+            raise KameraError(f"Process {part.process} of the demo failed: {lines[-1]}")

@@ -1,4 +1,4 @@
-"""What was measured: one turn, and all of them together."""
+"""The figures of one turn, and of all turns together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kamera_agent.window.plan import Origin
 Way = Literal["kamera", "prefix", "full"]
 WAYS: tuple[Way, ...] = get_args(Way)
 
-# Of the trace's spans: nothing is blind unless asked for.
+# The origins that the trace can show; nothing is blind by default.
 ORIGINS: tuple[Origin, ...] = ("kept", "moved", "recalled", "computed")
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """A chunk of the window: how its KV came to be; match and error of its patch where it was recalled."""
+    """A chunk of the window with the origin of its KV. match, error: of the patch of a recalled chunk."""
 
     name: str
     num_tokens: int
@@ -29,15 +29,15 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class TurnResult:
-    """One turn, answered in three ways over the same content.
+    """One turn, answered in three ways over the same window.
 
     number: from 1. process: 1 before the restart, 2 after it.
     tokens: of the whole window, by origin.
-    num_computed: tokens that each way computed. first_token_ms: of each way.
-    remember_ms: Kamera writing down what was new, after the answer.
-    truth: the right answer. answers: of each way, and that of blind reuse.
-    kl: nats from the next-token distribution of the full prefill to Kamera's.
-    bytes_read: KV and factors that came from the store.
+    num_computed: tokens that each way computed. first_token_ms: time to the first token of each way.
+    remember_ms: time in which Kamera stores the new chunks, after the answer.
+    truth: the right answer. answers: of each way, and of blind reuse.
+    kl: KL divergence from the next-token distribution of the full prefill to that of Kamera, in nats.
+    bytes_read: KV and factors read from the store.
     """
 
     number: int
@@ -56,11 +56,11 @@ class TurnResult:
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
-        """The inverse of asdict()."""
+        """A result from the output of asdict()."""
         return cls(**{**facts, "chunks": tuple(ChunkResult(**chunk) for chunk in facts["chunks"])})
 
     def speedup(self, over: Way) -> float:
-        """How many times sooner Kamera's first token came."""
+        """Time to the first token of another way, as a multiple of Kamera's."""
         return self.first_token_ms[over] / self.first_token_ms["kamera"]
 
 
@@ -78,7 +78,7 @@ class Totals(NamedTuple):
 
     @classmethod
     def of(cls, results: Sequence[TurnResult]) -> Self:
-        """Sum the turns up. There must be one at least."""
+        """Add up the turns, of which there must be at least one."""
         return cls(
             num_turns=len(results),
             num_right={name: sum(r.answers[name] == r.truth for r in results) for name in results[0].answers},
@@ -92,7 +92,7 @@ class Totals(NamedTuple):
 
 
 def as_report(conditions: dict[str, Any], results: Sequence[TurnResult]) -> dict[str, Any]:
-    """Everything measured, as JSON-serialisable data."""
+    """All figures, as JSON-serialisable data."""
     sizes = {chunk.name: chunk.num_tokens for result in results for chunk in result.chunks}
     return {
         "conditions": {**conditions, "tokens_per_chunk": sizes},

@@ -1,4 +1,4 @@
-"""The demo from the first word to the last."""
+"""The demo: plays the trace, prints it and writes its files."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from kamera_agent.store.lmdb_store import LmdbStore
 
 INTRO = f"""\
 An agent watches a yard and the screens of a shop: 12 frames in 6 groups, 6 screens, a window of 4 chunks.
-After turn {RESTART_AFTER} of {len(TRACE)} the process ends; another goes on with what the store has on disk
-(though the operating system may still have the store's file in memory).
+After turn {RESTART_AFTER} of {len(TRACE)} the process ends. Another process continues with the store on disk
+(the operating system may still have the store's file in memory).
 
-The model is the pocket model of this package: small, trained on such screens and scenes.
+The model is the pocket model of this package: small, and trained on such screens and scenes.
 
-Every turn is answered in three ways over the same content. The table shows when the first token came:
-  kamera  this library: computes what is new, moves or recalls the rest
+Every turn is answered in three ways over the same window. The table shows the time to the first token:
+  kamera  this library: computes new content, moves or recalls the rest
   prefix  a prefix cache that keeps vision-encoder outputs, in the memory of the process
   full    one plain Hugging Face forward pass over all pixels and tokens
-KL is from the next-token distribution of full to that of kamera, in nats.
-New chunks are written down between the turns, outside these times; the summary says how long that took.
+KL is the divergence from the next-token distribution of full to that of kamera, in nats.
+New chunks are stored between the turns. These times leave that out; the summary reports it.
 """
 
 BLIND = """\
-What was answered. blind reuses every chunk as it was computed alone, rotated to its place and not patched:
-it still reads a screen, and misses what a chunk knew only of the others."""
+The answers. blind reuses every chunk as it was computed alone, rotated to its position and not patched:
+it can read a screen, but not compare one with another."""
 
 
 def run_demo(store: Path, out: Path) -> None:
     """Play the trace, print it, and write demo.json and demo.png.
 
-    store: folder of the store; chunks of earlier demos are deleted from it, nothing else.
+    store: folder of the store. Only chunks of earlier demos are deleted from it.
     out: folder for the two files.
-    Raises KameraError before any work when the files could not be written.
+    Raises KameraError before any work when the files cannot be written.
     """
     _require_output(out)
     console = make_console()
@@ -71,7 +71,7 @@ def run_demo(store: Path, out: Path) -> None:
 
 
 def summary(totals: Totals) -> str:
-    """The totals in words."""
+    """The totals as text."""
     computed, first = totals.num_computed, {way: ms / 1e3 for way, ms in totals.first_token_ms.items()}
     remember = totals.remember_ms / 1e3
     right, asked = totals.num_right, totals.num_turns
@@ -97,7 +97,7 @@ def _require_output(out: Path) -> None:
     except OSError:
         writable = False
     if not writable:
-        raise InputError(f"{out} is no folder that the demo can write to; pass another --out.")
+        raise InputError(f"The demo cannot write to the folder {out}; pass another --out.")
 
 
 def _forget_earlier_demos(store: Path) -> None:
@@ -112,14 +112,14 @@ def _is_ours(canonical: Header) -> bool:
 
 
 def _play(console: Console, parts: Iterable[Part]) -> tuple[dict[str, Any], list[TurnResult]]:
-    """Conditions and turns of all parts, one after the other."""
+    """The conditions, and the turns of all parts in order."""
     conditions: dict[str, Any] = {}
     results: list[TurnResult] = []
     with Live(_progress(results), console=console, refresh_per_second=8, transient=True) as live:
         for part in parts:
-            told = run_part(part)
-            conditions = next(told)
-            for facts in told:
+            lines = run_part(part)
+            conditions = next(lines)
+            for facts in lines:
                 results.append(TurnResult.from_json(facts))
                 live.update(_progress(results))
     return conditions, results
@@ -131,5 +131,5 @@ def _parts(store: Path) -> list[Part]:
 
 
 def _progress(results: list[TurnResult]) -> Group:
-    doing = "loading the model" if len(results) in (0, RESTART_AFTER) else "measuring"
-    return Group(turn_table(results), Spinner("line", f"turn {len(results) + 1} of {len(TRACE)}: {doing}"))
+    activity = "loading the model" if len(results) in (0, RESTART_AFTER) else "measuring"
+    return Group(turn_table(results), Spinner("line", f"turn {len(results) + 1} of {len(TRACE)}: {activity}"))

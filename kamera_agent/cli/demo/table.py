@@ -1,4 +1,4 @@
-"""The table of the demo, one row per turn."""
+"""The tables of the demo, one row per turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kamera_agent.cli.demo.result import ORIGINS, WAYS, TurnResult
 
 
 def turn_table(results: Sequence[TurnResult]) -> Table:
-    """The turns measured so far, with a line where the process changed."""
+    """The turns measured so far, with a line where the process changes."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("turn", justify="right")
     table.add_column("event", no_wrap=True)
@@ -39,7 +39,7 @@ def _cells(result: TurnResult) -> list[str]:
 
 
 def answer_table(results: Sequence[TurnResult]) -> Table:
-    """What was asked and answered; a wrong answer is marked."""
+    """The questions and answers. Wrong answers are marked."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("turn", justify="right")
     table.add_column("question")
@@ -56,6 +56,6 @@ def _mark(answer: str, truth: str) -> Text:
 
 
 def count_origins(result: TurnResult) -> str:
-    """Chunks by origin: 3 moved 1 computed."""
+    """Number of chunks by origin, such as "3 moved 1 computed"."""
     counts = Counter(chunk.origin for chunk in result.chunks)
     return " ".join(f"{counts[origin]} {origin}" for origin in ORIGINS if counts[origin])

@@ -1,7 +1,7 @@
-"""The trace: what the agent of the demo sees and asks, turn by turn.
+"""The trace: the windows and questions of the demo's agent, turn by turn.
 
-It keeps an eye on a yard and on the screens of a shop. Its window holds four chunks: `yard1` to `yard6` are groups of
-two video frames, `page1` to `page6` screens.
+The agent watches a yard and the screens of a shop. Its window holds four chunks: `yard1` to `yard6` are groups of
+two video frames, `page1` to `page6` are screens.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ TASK = "Watch the screens."
 class Turn:
     """One turn.
 
-    action: "see" a new chunk, which enters at the end; "reorder" what is there; "recall" a chunk that was
-        dropped earlier, to the front, where its stored patch fits whatever stands behind.
-    window: names of the chunks, in order. task: what is asked about them; word: one that the question holds.
+    action: "see" a new chunk, which enters at the end; "reorder" the window; "recall" a chunk that was dropped
+        earlier, to the front, where its stored patch fits whatever comes after it.
+    window: names of the chunks, in order. task: kind of the question about them. word: a word of the question.
     """
 
     action: Action
@@ -33,7 +33,7 @@ class Turn:
     word: str = ""
 
     def question(self, pictures: Mapping[str, Picture]) -> Question:
-        """The first question of the task over the window."""
+        """The first question of the task that contains the word."""
         return next(
             question
             for question in ask([pictures[name] for name in self.window])
@@ -42,7 +42,7 @@ class Turn:
 
     @property
     def event(self) -> str:
-        """The action and its chunk, for people."""
+        """The action and its chunk, for the table."""
         return {
             "see": f"see {self.window[-1]}",
             "reorder": "reorder",
@@ -69,5 +69,5 @@ TRACE = (
     Turn("see", ("yard4", "yard5", "yard6", "page6"), "find"),
 )
 
-# The process ends after this many turns and another one takes over, with nothing but the store's folder.
+# The process ends after this many turns. The next one has nothing but the folder of the store.
 RESTART_AFTER = 8

@@ -1,6 +1,6 @@
-"""A child process of the demo: plays some turns over a store's folder and prints one JSON line for each.
+"""A child process of the demo: plays some turns over the folder of a store and prints one JSON line per turn.
 
-Run as `python -m kamera_agent.cli.demo.worker PART`, PART being JSON. The first line tells the conditions.
+Run as `python -m kamera_agent.cli.demo.worker PART`, where PART is JSON. The first line holds the conditions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kamera_agent.pocket.weights import POCKET
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one process does: the turns [first, stop) of the trace, counted from 0."""
+    """The part of one process: the turns [first, stop) of the trace, counted from 0."""
 
     process: int
     first: int
@@ -34,7 +34,7 @@ class Part:
 
 
 def play(part: Part) -> Iterator[dict[str, Any]]:
-    """The conditions, then the turns as they are measured."""
+    """Yield the conditions, then each turn when it is measured."""
     with closing(Meter(Path(part.store))) as meter:
         yield _conditions(meter.model)
         meter.warm_up()
