@@ -25,7 +25,7 @@ from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.chat import Chat, Limits, Request
 from kamera_agent.turns.grammar import read_format
 from kamera_agent.turns.source import choose_source, written_down
-from kamera_agent.turns.tool_calls import certain, read_choice
+from kamera_agent.turns.tool_calls import read_choice, stream_content
 from kamera_agent.vision.image import decode_image
 from kamera_agent.window.sampler import SamplingOptions
 
@@ -206,15 +206,12 @@ class ChatKamera(BaseChatModel, Closing):
         model: str | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        chat, text, num_sent = self._chat.over(model), "", 0
+        chat = self._chat.over(model)
         with chat.answer(self._request(messages, stop, run_manager, **kwargs)) as stream:
-            for piece in stream:
-                text += piece
-                if new := certain(text)[num_sent:]:
-                    num_sent += len(new)
-                    yield _tell(AIMessageChunk(content=new), run_manager)
+            for piece in stream_content(stream):
+                yield _report(AIMessageChunk(content=piece), run_manager)
             message = make_message(stream.reply, chat.model_name)
-        yield _tell(last_chunk(message, num_sent), run_manager)
+        yield _report(last_chunk(message), run_manager)
 
     def _request(
         self,
@@ -245,7 +242,7 @@ class ChatKamera(BaseChatModel, Closing):
         )
 
 
-def _tell(message: AIMessageChunk, run_manager: CallbackManagerForLLMRun | None) -> ChatGenerationChunk:
+def _report(message: AIMessageChunk, run_manager: CallbackManagerForLLMRun | None) -> ChatGenerationChunk:
     chunk = ChatGenerationChunk(message=message)
     if run_manager:
         run_manager.on_llm_new_token(message.text, chunk=chunk)

@@ -123,18 +123,19 @@ def _call_id() -> str:
     return f"call_{uuid4().hex}"
 
 
-def last_chunk(message: AIMessage, num_sent: int) -> AIMessageChunk:
-    """The last chunk of a stream: the rest of the content, the calls, and the usage."""
+def last_chunk(message: AIMessage) -> AIMessageChunk:
+    """The last chunk of a stream, after the content: the calls of the message and its usage."""
     calls = [
         tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
         for index, call in enumerate(message.tool_calls)
     ]
+    # LangChain completes JSON that was cut off and would make calls of these. It cannot: they begin with a marker.
     broken = [
         tool_call_chunk(name=call["name"], args=call["args"], id=call["id"], index=len(calls) + index)
         for index, call in enumerate(message.invalid_tool_calls)
     ]
     return AIMessageChunk(
-        content=str(message.content)[num_sent:],
+        content="",
         tool_call_chunks=[*calls, *broken],
         usage_metadata=message.usage_metadata,
         response_metadata=message.response_metadata,

@@ -17,7 +17,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class BrokenCall:
-    """A part of a reply that begins like a call but cannot be read as one. error: the reason."""
+    """A part of a reply that begins like a call but cannot be read as one.
+
+    text: the whole part, markers included. error: the reason.
+    """
 
     text: str
     error: str

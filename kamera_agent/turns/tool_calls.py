@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from kamera_agent.errors import InputError
@@ -25,17 +26,44 @@ class ParsedReply(NamedTuple):
 
 def parse_reply(text: str) -> ParsedReply:
     """Take a reply apart. A malformed call never raises; it is returned with the reason."""
-    if OPENING not in text:
-        return ParsedReply(text, [], [])
-    # A reply that is cut may be cut within the closing.
-    whole = text[: len(text) - opening_of(CLOSING, text)]
-    parsed = ParsedReply(CALL.sub("", whole).strip(), [], [])
-    for match in CALL.finditer(whole):
+    parsed = ParsedReply(_content(text), [], [])
+    for match in CALL.finditer(text):
+        call = match[1]
+        if not match[0].endswith(CLOSING):
+            # A reply that was cut off may be cut off inside the closing.
+            call = call[: len(call) - opening_of(CLOSING, call)]
         try:
-            parsed.calls.append(_read_call(match[1]))
+            parsed.calls.append(_read_call(call))
         except ValueError as error:
-            parsed.broken.append(BrokenCall(match[1], str(error)))
+            parsed.broken.append(BrokenCall(match[0], str(error)))
     return parsed
+
+
+def stream_content(pieces: Iterable[str]) -> Iterator[str]:
+    """The content of a reply, piece by piece while the reply is generated: joined, that of parse_reply."""
+    text, num_sent = "", 0
+    for piece in pieces:
+        text += piece
+        if certain := _certain_content(text)[num_sent:]:
+            num_sent += len(certain)
+            yield certain
+    if rest := _content(text)[num_sent:]:
+        yield rest
+
+
+def _content(text: str) -> str:
+    """A reply without its calls. Blanks before the first text and after the last one go with a call that is there."""
+    start, call, _ = text.partition(OPENING)
+    if not call:
+        return text
+    content = CALL.sub("", text).rstrip()
+    # Blanks before a text are sent before it is known whether a call follows, so they stay there with or without one.
+    return content if start.strip() else content.lstrip()
+
+
+def _certain_content(text: str) -> str:
+    """The part of the content that no continuation of the text changes: blanks at its end may go with a call."""
+    return _content(text[: len(text) - opening_of(OPENING, text)]).rstrip()
 
 
 def _read_call(text: str) -> ToolCall:
@@ -46,12 +74,6 @@ def _read_call(text: str) -> ToolCall:
     if not isinstance(arguments, dict):
         raise ValueError(f"The arguments of {call['name']!r} must be an object; got {json.dumps(arguments)[:200]}.")
     return ToolCall(call["name"], arguments)
-
-
-def certain(text: str) -> str:
-    """The part of a growing reply that is certainly not a call: everything before the first sign of one."""
-    start = text.find(OPENING)
-    return text[: start if start >= 0 else len(text) - opening_of(OPENING, text)]
 
 
 def read_choice(tool_choice: str | dict[str, Any] | bool | None) -> str | None:
