@@ -8,7 +8,7 @@ from kamera_agent.runtime.kernels.reference import expanded
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_nothing_is_off_by_more_than_half_a_step(dtype: torch.dtype, seeded: torch.Generator) -> None:
-    """A component of K and a token of V that are a thousand times larger take nothing from the others."""
+    """A component of K and a token of V that are a thousand times larger cost the others no precision."""
     keys, values = (torch.randn(3, 63, dim, generator=seeded).to(dtype) for dim in (16, 40))
     keys[:, :, 5] *= 1000
     values[:, 7] *= 1000

@@ -15,7 +15,7 @@ SHAPE = KVShape(num_layers=2, keys=Heads(1, 4), values=Heads(1, 4), dtype=torch.
 
 
 def fill(pool: KVPool, slots: Slots, mark: float) -> None:
-    """Write mark, mark + 1, ... into the tokens of a span; another number in each of the three buffers."""
+    """Write 1000 * mark, 1000 * mark + 1, ... into a span, shifted by a fraction of its own in each buffer."""
     for offset, slot in enumerate(slot for part in slots.ranges for slot in part):
         for shift, buffer in enumerate((pool.masters, pool.keys, pool.values)):
             buffer[:, :, slot] = 1000 * mark + offset + 0.25 * shift
@@ -107,7 +107,7 @@ def test_read_copies() -> None:
 
 
 def test_a_chunk_is_taken_to_the_device_of_the_pool() -> None:
-    """What the kernels get, on a device that has neither streams nor pinned memory."""
+    """The kernels get tensors on the pool's device, also where it has neither streams nor pinned memory."""
     pool = KVPool(SHAPE._replace(device=torch.device("meta")))
     got: list[torch.Tensor] = []
 

@@ -26,7 +26,7 @@ def add(kv: list[LayerKV], change: list[LayerKV]) -> list[LayerKV]:
 
 
 def matrix(layer: LayerKV) -> torch.Tensor:
-    """[T, 2·H·D] in float64, written out head by head: the columns of K, then those of V."""
+    """[T, 2·H·D] in float64, head by head: the columns of K, then those of V."""
     columns = [states[head] for states in (layer.keys, layer.values) for head in range(len(states))]
     return torch.cat(columns, dim=1).double()
 
@@ -86,7 +86,7 @@ def test_nothing_lost_is_nothing_patched(seeded: torch.Generator) -> None:
 
 
 def decaying(tokens: int, heads: int, dim: int, generator: torch.Generator) -> list[LayerKV]:
-    """Differences of which each layer needs another rank: spectra that fall at different speeds."""
+    """Differences whose spectra fall at different speeds, so that each layer needs another rank."""
     layers = []
     for layer in range(NUM_LAYERS):
         width = 2 * heads * dim
@@ -136,7 +136,7 @@ def test_factors_have_the_dtype_of_the_kv_and_the_error_counts_their_rounding(se
 
 
 def test_auto_rounds_to_int8_with_half_a_step_of_error_at_most(seeded: torch.Generator) -> None:
-    """Two factors of 127 steps each: their product is off by about 1/127 of its largest, component by component."""
+    """Each factor has 127 steps, so in each component the product errs by about 1/127 of its largest number."""
     kv, change = random_kv(100, 2, 8, seeded), decaying(100, 2, 8, seeded)
     conditioned = add(kv, change)
     auto = fit(conditioned, kv, Settings(rank="auto", error_budget=1e-6, byte_budget=1.0))

@@ -1,4 +1,4 @@
-"""The copy path on streams that run in any order their events allow."""
+"""The copy path on streams that take their steps in any order that their events allow."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from kamera_agent.runtime.upload import Upload
 
 
 class Machine:
-    """Streams as queues of steps. Nothing runs until a host waits; then whatever may run does, in a random order."""
+    """Streams as queues of steps. Steps run only while the host waits, in a random order that the events allow."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
@@ -46,7 +46,7 @@ class Stream:
 
 
 class Event:
-    """As CUDA has it: waiting means waiting for the record that is the newest now; without one, for nothing."""
+    """As in CUDA: a wait is for the record that is the newest at that time, or for nothing where there is none."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -62,7 +62,7 @@ class Event:
 
 @pytest.fixture(params=range(20))
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """What Upload takes from torch.cuda, on the CPU."""
+    """The parts of torch.cuda that Upload uses, on the CPU."""
     machine = Machine(request.param)
     current = Stream(machine)
     allocate = torch.empty
@@ -79,7 +79,7 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def chunk(generator: torch.Generator, num_layers: int, tokens: int) -> tuple[list[LayerKV], list[Factors]]:
-    """Canonical KV and factors whose ranks differ, one of them 0."""
+    """Canonical KV, and factors whose ranks differ; the first rank is 0."""
     canonical = [LayerKV(*torch.randn(2, 2, tokens, 8, generator=generator)) for _ in range(num_layers)]
     ranks = [3 * layer % 7 for layer in range(num_layers)]
     factors = [
@@ -98,10 +98,10 @@ def groups_of(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("group_bytes", [1, 20_000, 1 << 30], ids=["layer by layer", "a few", "all"])
 def test_every_layer_arrives_whole(machine: Machine, group_bytes: int, seeded: torch.Generator) -> None:
-    """Three chunks, the second the largest, consumed by steps that run whenever the streams let them."""
+    """Three chunks, the second the largest, read by steps that run whenever the streams allow it."""
     sender = Upload(torch.device("cpu"))
     current = machine.streams[0]
-    expected, found = [], []
+    expected, actual = [], []
     for num_layers, tokens, patched in ((5, 17, True), (6, 63, True), (3, 1, False)):
         canonical, factors = chunk(seeded, num_layers, tokens)
         seen: list[int] = []
@@ -113,23 +113,23 @@ def test_every_layer_arrives_whole(machine: Machine, group_bytes: int, seeded: t
                     arrived = [*tensors_of(tensors), *(tensors_of(patch[number - layers.start]) if patch else ())]
                     expected += [*tensors_of(canonical[number]), *(tensors_of(factors[number]) if patched else ())]
                     for tensor in arrived:
-                        current.do(lambda tensor=tensor: found.append(tensor.clone()))
+                        current.do(lambda tensor=tensor: actual.append(tensor.clone()))
         assert seen == list(range(num_layers))
     machine.run_until(lambda: not any(stream.queue for stream in machine.streams))
-    assert len(found) == len(expected)
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert len(actual) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(actual, expected, strict=True))
 
 
 def test_a_group_that_is_left_early_is_not_overwritten(machine: Machine, seeded: torch.Generator) -> None:
     sender = Upload(torch.device("cpu"))
     canonical, _ = chunk(seeded, 4, 63)
-    found: list[torch.Tensor] = []
+    actual: list[torch.Tensor] = []
     with groups_of(1):
         groups = sender.groups(canonical, None)
         _, kv, _ = next(groups)
-        machine.streams[0].do(lambda: found.append(kv[0].keys.clone()))
+        machine.streams[0].do(lambda: actual.append(kv[0].keys.clone()))
         groups.close()
         for _ in sender.groups(canonical[::-1], None):
             pass
     machine.run_until(lambda: not any(stream.queue for stream in machine.streams))
-    assert torch.equal(found[0], canonical[0].keys)
+    assert torch.equal(actual[0], canonical[0].keys)

@@ -1,4 +1,4 @@
-"""Compile kernels for GPUs that are not there, and print as JSON what registers and stack each takes.
+"""Compile kernels for GPUs that need not be present, and print the registers and the stack of each as JSON.
 
     python compile_ahead.py CAPABILITY...
 
@@ -26,7 +26,7 @@ from kamera_agent.runtime.kernels import rebuild, relocate
 TYPES = {FP32: "fp32", FP16: "fp16", BF16: "bf16", torch.int64: "i64"}
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
-# The models of the benchmark, and what takes most registers.
+# The models of the benchmark, and the cases that take most registers.
 CASES = {
     "qwen2_5_vl_7b": Case(BF16, 65, (4, 128), (4, 128), (32, 16)),
     "deepseek_v3": Case(BF16, 65, (1, 64), (1, 512), (32, 16)),
@@ -38,7 +38,7 @@ CASES = {
 
 
 class Recorder:
-    """Stands where a kernel stands, and keeps what it is launched with."""
+    """Takes the place of a kernel, and keeps the arguments of its launch."""
 
     def __init__(self, kernel: Any) -> None:
         self.kernel = kernel
@@ -51,7 +51,7 @@ class Recorder:
 
 
 def launches(case: Case) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """What both wrappers would launch for a case: name, kernel, arguments and options."""
+    """The launches of both wrappers for a case: name, kernel, and arguments with options."""
     chunk, buffers = case.chunk(torch.Generator().manual_seed(0)), case.buffers()
     for module, name, arguments in (
         (relocate, "relocate", (*buffers[:2], case.slots, chunk.cos, chunk.sin, case.pairs)),
@@ -85,14 +85,14 @@ def compiled(kernel: Any, arguments: dict[str, Any], capability: int) -> bytes:
 
 
 def resources(code: bytes) -> dict[str, int]:
-    """Bytes of stack and local memory, which is where registers spill to, and registers per thread."""
+    """Registers per thread, and bytes of stack and local memory, where registers spill to."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(code)
         file.flush()
-        told = subprocess.run(
+        report = subprocess.run(
             [CUOBJDUMP, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
         )
-    return {name.lower(): int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", told.stdout)}
+    return {name.lower(): int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", report.stdout)}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ MODULES = [f"kamera_agent.runtime.kernels.{name}" for name in ("tiles", "relocat
 
 @pytest.fixture(scope="session")
 def interpreted() -> Kernels:
-    """The Triton kernels on CPU tensors: modules of their own, because @triton.jit asks once whether to interpret.
+    """The Triton kernels on CPU tensors, in modules of their own: @triton.jit decides at import whether to interpret.
 
     Whoever else imports the kernels gets the compiled ones.
     """

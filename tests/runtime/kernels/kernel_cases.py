@@ -1,4 +1,4 @@
-"""Chunks of awkward shapes, and what the kernels may differ by."""
+"""Chunks of awkward shapes, and the errors that kernels may make on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ FP32_ULP = torch.finfo(torch.float32).eps
 
 
 class Buffers(NamedTuple):
-    """Pool buffers [L, H, S, D], every number NaN."""
+    """Pool buffers [L, H, S, D], full of NaN."""
 
     masters: torch.Tensor
     keys: torch.Tensor
@@ -24,7 +24,7 @@ class Buffers(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """One chunk and the slots it goes to.
+    """One chunk, and the slots that it goes to.
 
     keys, values: (heads, components). ranks: one a layer; None for no patch. width: components that turn, all by
     default. gaps: whether the slots lie in several ranges. layers_turn_alike: one table for all layers.
@@ -54,11 +54,11 @@ class Case:
             "int8_kv": self.int8_kv,
             "int8_factors": self.int8_factors,
         }
-        return "-".join(parts + [name for name, there in flags.items() if there])
+        return "-".join(parts + [name for name, is_set in flags.items() if is_set])
 
     @property
     def slots(self) -> Slots:
-        """Not the first ones, and with gaps not in order."""
+        """Slots that do not begin at 0; with gaps, in two ranges of which the later comes first."""
         half = self.tokens // 2
         if self.gaps and half:
             return Slots((range(self.tokens + 2, self.tokens + 2 + half), range(3, 3 + self.tokens - half)))
@@ -102,13 +102,13 @@ class Case:
                 factors = [uv._replace(scale=steps(rank) / 64) for uv, rank in zip(factors, self.ranks, strict=True)]
         width = self.width or key_dim
         tables = 1 if self.layers_turn_alike else self.num_layers
-        # No two components of a pair alike: the tables say what each is multiplied by, and no more.
+        # The components of a pair differ: a kernel must take each from the table.
         angles = 100 * torch.randn(tables, self.tokens, width, generator=generator)
         return Chunk(canonical, factors, angles.cos().to(self.dtype).to(device), angles.sin().to(self.dtype).to(device))
 
 
 class Chunk(NamedTuple):
-    """Arguments of the kernels, as reference.rebuild takes them."""
+    """Arguments of reference.rebuild."""
 
     canonical: Sequence[LayerKV]
     factors: Sequence[Factors] | None
@@ -117,21 +117,21 @@ class Chunk(NamedTuple):
 
 
 def rebuild(kernels: Any, case: Case, chunk: Chunk, device: str = "cpu") -> Buffers:
-    """The chunk rebuilt in fresh buffers."""
+    """The chunk, rebuilt in fresh buffers."""
     buffers = case.buffers(device)
     kernels.rebuild(*buffers, case.slots, *chunk, case.pairs)
     return buffers
 
 
 def relocate(kernels: Any, case: Case, chunk: Chunk, masters: torch.Tensor) -> torch.Tensor:
-    """The masters turned into fresh keys."""
+    """Fresh keys, turned from the masters."""
     keys = torch.full_like(masters, float("nan"))
     kernels.relocate(masters, keys, case.slots, chunk.cos, chunk.sin, case.pairs)
     return keys
 
 
 def exact_states(case: Case, chunk: Chunk) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """K, then V of all layers [L, H, T, D] in float64, and the sum of the magnitudes that they are sums of."""
+    """For K, then V: the exact sums [L, H, T, D] in float64, and the sums of the magnitudes of their terms."""
     results = []
     keys = [(layer.keys, layer.key_steps) for layer in chunk.canonical]
     values = [(layer.values, layer.value_steps) for layer in chunk.canonical]
@@ -148,7 +148,7 @@ def exact_states(case: Case, chunk: Chunk) -> list[tuple[torch.Tensor, torch.Ten
 
 
 def check_states(case: Case, chunk: Chunk, buffers: Buffers, product_error: float = 0.0) -> None:
-    """Masters and values are the exact sums, rounded once to the dtype; where nothing is added, the very bits.
+    """Masters and values are the exact sums, rounded once to the dtype; where nothing is added, the same bits.
 
     A sum of n float32 terms in any order errs by (n - 1) rounding errors of the sum of their magnitudes at most. Each
     term is a product (one error), with int8 of three factors (two). The final rounding errs by half an ulp.
@@ -157,35 +157,35 @@ def check_states(case: Case, chunk: Chunk, buffers: Buffers, product_error: floa
     terms = max(case.ranks or (0,)) + 1
     finfo = torch.finfo(case.dtype)
     for (exact, magnitudes), buffer in zip(exact_states(case, chunk), (buffers.masters, buffers.values), strict=True):
-        found = buffer[:, :, case.slot_list].double()
+        actual = buffer[:, :, case.slot_list].double()
         if case.ranks is None and not case.int8_kv:
-            assert torch.equal(found, exact)
+            assert torch.equal(actual, exact)
         sums = ((terms + 2) * FP32_ULP / 2 + product_error) * magnitudes
         bound = finfo.eps / 2 * (exact.abs() + sums) + sums + finfo.smallest_normal * finfo.eps
-        assert_within(found, exact, bound)
+        assert_within(actual, exact, bound)
 
 
 def check_keys(
     case: Case, chunk: Chunk, masters: torch.Tensor, keys: torch.Tensor, *, rounded_products: bool = False
 ) -> None:
-    """Keys are the masters turned: products and sum in float32, rounded once.
+    """Keys are the turned masters: products and sum in float32, rounded once.
 
     rounded_products: each product is rounded to the dtype, too, as the models and the eager twin do it.
     """
     width = case.width or case.keys[1]
-    found, states = (buffer[:, :, case.slot_list].double() for buffer in (keys, masters))
+    actual, states = (buffer[:, :, case.slot_list].double() for buffer in (keys, masters))
     cos, sin = chunk.cos.double()[:, None], chunk.sin.double()[:, None]
     turning, crossing = states[..., :width] * cos, partners(states[..., :width], case.pairs) * sin
     finfo = torch.finfo(case.dtype)
     ulp = finfo.eps / 2 if rounded_products else FP32_ULP
     exact, sums = turning + crossing, ulp * (turning.abs() + crossing.abs())
     bound = finfo.eps / 2 * (exact.abs() + sums) + sums + finfo.smallest_normal * finfo.eps
-    assert_within(found[..., :width], exact, bound)
-    assert torch.equal(found[..., width:], states[..., width:])
+    assert_within(actual[..., :width], exact, bound)
+    assert torch.equal(actual[..., width:], states[..., width:])
 
 
 def partners(states: torch.Tensor, pairs: Pairs) -> torch.Tensor:
-    """(-second, first) in the places of (first, second)."""
+    """(-second, first) in place of (first, second), for every pair."""
     if pairs == "half":
         first, second = states.chunk(2, dim=-1)
         return torch.cat([-second, first], dim=-1)
@@ -193,20 +193,20 @@ def partners(states: torch.Tensor, pairs: Pairs) -> torch.Tensor:
     return torch.stack([-second, first], dim=-1).flatten(-2)
 
 
-def assert_within(found: torch.Tensor, exact: torch.Tensor, bound: torch.Tensor) -> None:
-    worst = ((found - exact).abs() / bound).max() if found.numel() else torch.zeros(())
+def assert_within(actual: torch.Tensor, exact: torch.Tensor, bound: torch.Tensor) -> None:
+    worst = ((actual - exact).abs() / bound).max() if actual.numel() else torch.zeros(())
     assert bool(worst <= 1), f"off by {float(worst):.3g} of what rounding allows"
 
 
 def check_untouched(case: Case, *buffers: torch.Tensor) -> None:
-    """The slots of others are as they were: NaN."""
+    """All other slots are still NaN."""
     others = sorted({*range(case.num_slots)} - {*case.slot_list})
     for buffer in buffers:
         assert bool(buffer[:, :, others].isnan().all())
 
 
 def check_all(case: Case, chunk: Chunk, kernels: Any, device: str = "cpu", product_error: float = 0.0) -> Buffers:
-    """What a rebuild promises, and that relocating from its masters gives its keys again, bit for bit."""
+    """Check a rebuild, and that relocating from its masters gives the same keys, bit for bit."""
     buffers = rebuild(kernels, case, chunk, device)
     check_states(case, chunk, buffers, product_error)
     check_keys(case, chunk, buffers.masters, buffers.keys)

@@ -1,4 +1,4 @@
-"""The kernels, compiled for GPUs that need not be there."""
+"""The kernels, compiled for GPUs that need not be present."""
 
 import json
 import os
@@ -14,16 +14,16 @@ FOLDER = Path(__file__).parent
 
 @pytest.mark.timeout(300)  # 30 s on a core of its own
 def test_no_register_is_spilled(tmp_path: Path) -> None:
-    """Of any kernel, for Ampere, Hopper and Blackwell: nothing lies in local memory, so stack and local are empty."""
+    """Every kernel, for Ampere, Hopper and Blackwell: stack and local memory are empty."""
     pytest.importorskip("triton")
     environment = os.environ | {"PYTHONPATH": str(FOLDER.parents[2]), "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, str(FOLDER / "compile_ahead.py"), *map(str, CAPABILITIES)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert {(usage["kernel"], usage["capability"]) for usage in found} == {
+    usages = json.loads(done.stdout)
+    assert {(usage["kernel"], usage["capability"]) for usage in usages} == {
         (kernel, capability) for kernel in ("relocate", "rebuild") for capability in CAPABILITIES
     }
-    assert all(usage["reg"] > 0 for usage in found)
-    spilled = [usage for usage in found if usage["stack"] or usage["local"]]
+    assert all(usage["reg"] > 0 for usage in usages)
+    spilled = [usage for usage in usages if usage["stack"] or usage["local"]]
     assert not spilled, spilled

@@ -1,4 +1,4 @@
-"""The same on a CUDA device, where the kernels are compiled."""
+"""The kernels, compiled for the CUDA device that they run on."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from kamera_agent.runtime.kv_pool import Heads, KVPool, KVShape
 pytestmark = pytest.mark.gpu
 
 DEVICE = "cuda"
-# int8 factors are scaled in two bfloat16 numbers, which hold 17 bits; tensor cores cut where float32 would round.
+# A scaled int8 factor is two bfloat16 numbers, which hold 17 bits; tensor cores truncate where float32 would round.
 SCALED_ERROR = 2.0**-17
 
 
@@ -69,7 +69,7 @@ def test_other_slots_of_a_live_pool_are_not_touched(
 
 @pytest.mark.parametrize("side", [False, True], ids=["default stream", "side stream"])
 def test_the_pool_takes_chunks_from_the_cpu(side: bool, seeded: torch.Generator) -> None:
-    """Through pinned memory, group by group, over live spans: the same bits as from tensors that lie on the device."""
+    """Through pinned memory, group by group, beside live spans: the same bits as from tensors on the device."""
     case = Case(BF16, 1196, (4, 128), (4, 128), (16, 0, 7, 64) * 3, num_layers=12)
     shape = KVShape(12, Heads(4, 128), Heads(4, 128), BF16, torch.device(DEVICE))
     chunks = [case.chunk(seeded) for _ in range(3)]

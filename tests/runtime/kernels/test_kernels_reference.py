@@ -58,7 +58,7 @@ def test_interleaved_pairs_are_those_of_cohere(seeded: torch.Generator) -> None:
 
 @pytest.mark.parametrize("layout", ["sectioned", "interleaved"])
 def test_m_rope_is_a_matter_of_the_table(layout: str, seeded: torch.Generator) -> None:
-    """Three axes with positions of their own, in either layout of the frequencies: the model's table says it all."""
+    """Three axes with positions of their own, in both layouts of the frequencies: the model's table is enough."""
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
     sizes = {"hidden_size": 64, "num_attention_heads": 2, "head_dim": 32}
     rotary: Any
@@ -104,7 +104,7 @@ def test_rebuild(dtype: torch.dtype, changes: dict[str, Any], tokens: int, seede
 
 
 def test_many_layers_are_turned_a_few_at_a_time(seeded: torch.Generator) -> None:
-    """More layers than one pass takes, and a table for each: layer by layer it is the same."""
+    """With more layers than one pass takes, and a table for each, every layer gets its own keys."""
     case = Case(FP32, 63, (2, 64), (2, 64), None, num_layers=40, layers_turn_alike=False)
     assert 2 * 63 * 64 * 4 * case.num_layers > reference.CACHE_BYTES
     chunk = case.chunk(seeded)
@@ -118,7 +118,7 @@ def test_the_cpu_runs_the_twins() -> None:
 
 
 def test_the_package_does_without_triton() -> None:
-    """On a CPU nothing of ours asks for it, so it need not be installed."""
+    """On a CPU the package does not import it, so it need not be installed."""
     blocked = "import sys; sys.modules['triton'] = None; import kamera_agent; kamera_agent.Kamera.pocket().close()"
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
