@@ -1,4 +1,4 @@
-"""Chunks, antecedents and the records that carry them between the runtime and the store."""
+"""Chunks, text runs and antecedents, and the records that carry KV between the runtime and the store."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RecordKind = Literal["canonical", "patch"]
 
 
 class Key(NamedTuple):
-    """Identity of a chunk or of a record: the digest finds it, the material proves it.
+    """Identity of a chunk or a record: the digest finds it, and the material proves it.
 
     digest: BLAKE3-256 of the material, 32 bytes.
-    material: canonical JSON of everything the KV depends on; compared in full on every hit.
+    material: canonical JSON of all that the KV depends on; it is compared in full on every hit.
     """
 
     digest: bytes
@@ -28,7 +28,7 @@ class Key(NamedTuple):
 
     @classmethod
     def of(cls, **facts: Any) -> Key:
-        """Build a key from JSON-serialisable facts. Equal facts give equal keys in any order."""
+        """Build a key from JSON-serialisable facts. Their order does not change the key."""
         material = json.dumps({"format": FORMAT_VERSION, **facts}, sort_keys=True, separators=(",", ":"))
         return cls(blake3(material.encode()).digest(), material)
 
@@ -41,12 +41,12 @@ class Chunk:
     """The tokens of one image, frame group or document: the unit that is fingerprinted, stored and moved.
 
     key: identity (pixels, shape, timestamps, processor, model, namespace).
-    token_ids: its tokens, placeholders included, with the markers that open and close it.
-    offsets: positions relative to the chunk's start, one row per RoPE axis [A, T].
-    extent: how far it moves whatever follows it, in positions.
-    pixels: [H, W, 3] or [N, H, W, 3] uint8 RGB; what the encoder sees when nothing cached serves. A document has none.
-    grid: patches before merging (time, height, width); zeros where the backbone does not count in them.
-    seconds_per_grid: seconds between two temporal grid steps, where the backbone knows time.
+    token_ids: its tokens, including placeholders and the markers that open and close it.
+    offsets: positions [A, T] relative to the chunk's start, one row per RoPE axis.
+    extent: number of positions from its start to the start of the next run.
+    pixels: [H, W, 3] or [N, H, W, 3] uint8 RGB, for the encoder if its output is not cached. Empty for a document.
+    grid: patches before merging (time, height, width); zeros if the backbone does not use a grid.
+    seconds_per_grid: seconds between two temporal steps of the grid; None if the backbone does not use time.
     """
 
     key: Key
@@ -65,24 +65,24 @@ class Chunk:
 
     @property
     def has_pixels(self) -> bool:
-        """Whether the vision encoder has to see it; a document is text."""
+        """Whether the chunk is encoded from pixels; a document is not."""
         return self.kind != "document"
 
 
 @dataclass(frozen=True, slots=True)
 class TextRun:
-    """Text tokens that lie together. Every token takes one position on every axis."""
+    """Adjacent text tokens. Each token takes one position on every axis."""
 
     token_ids: tuple[int, ...]
 
     @property
     def digest(self) -> bytes:
-        """BLAKE3-128 of the token ids: enough to tell runs apart, never a proof."""
+        """BLAKE3-128 of the token ids: it distinguishes runs, but never proves that two are equal."""
         return blake3(np.array(self.token_ids, dtype=np.int64).tobytes()).digest(16)
 
     @property
     def extent(self) -> int:
-        """Positions taken."""
+        """Number of positions."""
         return len(self.token_ids)
 
 
@@ -91,11 +91,11 @@ Run = Chunk | TextRun
 
 @dataclass(frozen=True, slots=True)
 class Antecedents:
-    """What stood before a chunk when its KV was computed.
+    """The runs before a chunk when its KV was computed.
 
     chunks: digests of the chunks before it, in order.
-    texts: digests of the text runs before it, in order (the anchor is not one of them).
-    approximate: whether the KV of any of them was not exact.
+    texts: digests of the text runs before it, in order, without the anchor.
+    approximate: whether the KV of any of these runs was not exact.
     """
 
     chunks: tuple[bytes, ...] = ()
@@ -104,7 +104,7 @@ class Antecedents:
 
     @property
     def orbit(self) -> tuple[bytes, ...]:
-        """The antecedent chunks without their order (paper: one patch serves the orbit)."""
+        """The antecedent chunks without their order: one patch serves the whole orbit (arXiv 2606.23581)."""
         return tuple(sorted(self.chunks))
 
 
@@ -113,10 +113,10 @@ class Header:
     """A record without its tensors.
 
     key: identity of the record.
-    chunk: digest of the chunk it belongs to (equal to key.digest for canonical KV in full).
+    chunk: digest of the chunk that it belongs to; equal to key.digest for canonical KV in full precision.
     kind: "canonical" or "patch".
-    attributes: small JSON facts about the tensors (for a patch: antecedents, ranks, energy, error).
-    num_bytes: bytes of the tensors.
+    attributes: JSON facts about the tensors (for a patch: antecedents, ranks, energy, error).
+    num_bytes: size of the tensors.
     """
 
     key: Key
@@ -128,13 +128,13 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a store keeps: a header and, per layer, the tensors of that layer.
+    """The unit that a store keeps: a header and the tensors of each layer.
 
     Canonical KV: layers[l] = (K pre-RoPE [H, T, D], V [H, T, D]); for MLA (raw k_pe [1, T, P], c_KV [1, T, C]).
     In int8: (K, V, step of K [H, 1, D], step of V [H, T, 1]).
-    Patch: layers[l] = (U [T, r_l], V [r_l, W]), W numbers of a token's K and V, or (U, V, scale [r_l]) in int8; r_l
-    may differ and be 0.
-    Tensors are contiguous and lie on the CPU. Nobody writes to them once they are in a record.
+    Patch: layers[l] = (U [T, r_l], V [r_l, W]), or (U, V, scale [r_l]) in int8. W is the number of values in a token's
+    K and V; the rank r_l may differ between layers and may be 0.
+    Tensors are contiguous and on the CPU, and are never written to once they are in a record.
     """
 
     header: Header
@@ -149,7 +149,7 @@ class Record:
         layers: Sequence[Sequence[torch.Tensor]],
         attributes: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Join a header and tensors; counts the bytes."""
+        """Make a record of tensors, with their size in its header."""
         frozen = tuple(tuple(tensors) for tensors in layers)
         num_bytes = sum(t.numel() * t.element_size() for tensors in frozen for t in tensors)
         return cls(Header(key, chunk, kind, dict(attributes or {}), num_bytes), frozen)

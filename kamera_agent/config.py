@@ -1,4 +1,4 @@
-"""Settings of one Kamera. Frozen, checked once, passed down, never global."""
+"""The settings of a Kamera: frozen, checked once at construction, and passed down."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a Kamera may trade for speed, and how much it may keep.
+    """The precision that a Kamera may trade for speed, and the bounds on what it keeps.
 
-    rank: patch rank per layer. An integer is a demand: a chunk with fewer tokens is refused. None means 32,
-        or the chunk's size where that is smaller. "auto" picks per layer the smallest rank within both budgets,
-        and keeps the factors in int8: the least divergence for the bytes. Rounding leaves about 1 %, whatever
-        the budgets.
-    error_budget: for "auto", the relative Frobenius error a layer's patch may leave, 0 to 1.
-    byte_budget: for "auto", the share of the chunk's KV bytes that all its factors may take, 0 to 1.
-    canonical: how canonical KV is kept. "full": in the dtype of the model's KV. "int8": with one step a component of K
-        and one a token of V; patches are fitted against what that gives.
-    fidelity: which origins an answer may rest on. "exact": computed and kept; nothing is stored. "patched": all but
-        blind. "blind": everything.
-    namespace: chunks of different namespaces never meet, however equal.
-    encoder_cache_bytes: bound of the vision-encoder outputs kept.
-    memory_bytes: bound of the memory tier of the store, and of the computed KV that waits to be written to the store.
-    disk_bytes: bound of the disk tier; None means a tenth of the free disk, at most 20 GiB.
-    dropped_bytes: bound of the pixels a window keeps of dropped images, so that recall can compute them again.
+    rank: patch rank per layer. With an integer, a chunk of fewer tokens is refused. None means 32, or the number of
+        tokens of a smaller chunk. "auto" picks the smallest rank per layer within both budgets, and keeps the factors
+        in int8, which gives the least divergence per byte. Rounding adds an error of about 1 %, whatever the budgets.
+    error_budget: for "auto", the relative Frobenius error that a layer's patch may leave, above 0 and up to 1.
+    byte_budget: for "auto", the share of the chunk's KV bytes that all its factors may take, above 0 and up to 1.
+    canonical: how canonical KV is kept. "full": in the dtype of the model's KV. "int8": with one step per component of
+        K and one per token of V; patches are fitted against the rounded KV.
+    fidelity: the origins that an answer may use. "exact": computed and kept; nothing is stored. "patched": all but
+        blind. "blind": all.
+    namespace: chunks are never shared between namespaces, even if they are equal.
+    encoder_cache_bytes: bound on the cached vision-encoder outputs.
+    memory_bytes: bound on the store's memory tier, and on computed KV that waits to be written to the store.
+    disk_bytes: bound on the disk tier; None means a tenth of the free disk space, at most 20 GiB.
+    dropped_bytes: bound on the pixels of dropped images that a window keeps, so that recall can compute them again.
     """
 
     rank: Rank = None
@@ -68,7 +67,7 @@ class Settings:
                 raise SettingError(f"{name} is {value}; use 0 or more bytes.")
 
     def check_rank(self, num_tokens: int) -> None:
-        """Raise SettingError when the demanded rank is above the size of a chunk of num_tokens tokens."""
+        """Raise SettingError if an integer rank is above num_tokens, the size of a chunk."""
         if isinstance(self.rank, int) and self.rank > num_tokens:
             raise SettingError(
                 f"rank {self.rank} is above the chunk's size of {num_tokens} tokens; "

@@ -1,32 +1,32 @@
-"""Every exception of kamera_agent.
+"""All exceptions of kamera_agent.
 
 KameraError
-├── InputError (ValueError)        something the caller passed cannot be used
-│   ├── ImageError                 not an image, or not one of the accepted forms
-│   ├── VideoError                 a clip or frame list that cannot be read
+├── InputError (ValueError)        an argument that cannot be used
+│   ├── ImageError                 not an image in an accepted form, or damaged
+│   ├── VideoError                 a clip or frames that cannot be used
 │   └── SettingError               an option outside its range
-├── WindowError                    an operation that the window cannot do
-│   ├── UnknownSpanError           no span of that id
-│   └── WindowTooLongError         more tokens or positions than the model takes
+├── WindowError                    an operation that the window cannot perform
+│   ├── UnknownSpanError           no span has that id
+│   └── WindowTooLongError         more tokens or positions than the model accepts
 ├── ModelError                     a model that cannot be served
-│   ├── UnsupportedModelError      no family for it, or a kind of layer that cannot be reused
+│   ├── UnsupportedModelError      no family for it, or layers whose state cannot be reused
 │   └── ConventionError            the RoPE self-test failed at load
 └── StoreError                     the store folder cannot be used
     ├── StoreUnavailableError      cannot be opened, or was opened before a fork
     ├── StoreClosedError           used after close()
-    └── CorruptRecordError         internal: a record is not, bit for bit, the one that was put
+    └── CorruptRecordError         internal: a record differs from the one that was written
 
-Messages say what was wrong, with the value, and what to change. A damaged record never reaches the caller
-as an exception: it is quarantined, counted, and the chunk is computed again.
+Messages name what was wrong, with the value, and what to change. A damaged record never reaches the caller
+as an exception: the store quarantines and counts it, and the chunk is computed again.
 """
 
 
 class KameraError(Exception):
-    """Base of every error raised on purpose by kamera_agent."""
+    """Base of all errors that kamera_agent raises deliberately."""
 
 
 class InputError(KameraError, ValueError):
-    """Something the caller passed cannot be used. Raised before any work is done."""
+    """An argument cannot be used. Raised before any work is done."""
 
 
 class ImageError(InputError):
@@ -34,23 +34,23 @@ class ImageError(InputError):
 
 
 class VideoError(InputError):
-    """The clip cannot be opened, holds no frames, or the frames do not fit together."""
+    """The clip cannot be read or has no frames, or the frames do not have one size or valid timestamps."""
 
 
 class SettingError(InputError):
-    """An option lies outside its range."""
+    """An option is outside its range."""
 
 
 class WindowError(KameraError):
-    """The window cannot do what was asked. The window is unchanged."""
+    """The window cannot perform an operation. The window is unchanged."""
 
 
 class UnknownSpanError(WindowError):
-    """No span of that id lies in the window (or, for recall, was dropped from it)."""
+    """No span with that id is in the window (or, for recall, was dropped from it)."""
 
 
 class WindowTooLongError(WindowError):
-    """The window would hold more tokens or positions than the model was built for."""
+    """The window would have more tokens or positions than the model accepts."""
 
 
 class ModelError(KameraError):
@@ -58,11 +58,11 @@ class ModelError(KameraError):
 
 
 class UnsupportedModelError(ModelError):
-    """No family knows this model, or it has layers whose state cannot be rebuilt from chunks."""
+    """No family supports this model, or it has layers whose state cannot be rebuilt from chunks."""
 
 
 class ConventionError(ModelError):
-    """The RoPE self-test failed: keys rotated here do not match the model's own."""
+    """The RoPE self-test failed: keys rotated by kamera_agent do not match the model's own."""
 
 
 class StoreError(KameraError):
@@ -78,4 +78,4 @@ class StoreClosedError(StoreError):
 
 
 class CorruptRecordError(StoreError):
-    """The stored bytes of a record are damaged. Never leaves the store: it turns into quarantine and a miss."""
+    """The stored bytes of a record are damaged. The store catches it, quarantines the record and reports a miss."""

@@ -1,4 +1,4 @@
-"""Chunks on their way to a GPU: a side stream copies some layers while the layers before them are rebuilt."""
+"""Uploading chunks to a GPU: a side stream copies some layers while the layers before them are rebuilt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kamera_agent.runtime.kernels.layers import Factors, LayerKV, tensors_of
 
 Tensors = tuple[torch.Tensor, ...]
 
-# Bytes of the layers that are copied together. With fewer, launches dominate; with more, less of the copying overlaps.
+# Bytes of layers per copy. With fewer, launches take most of the time; with more, less of the copying overlaps.
 GROUP_BYTES = 4 << 20
 ALIGNMENT_BYTES = 64
 
 
 class Group(NamedTuple):
-    """Some layers of a chunk on the device, and the slice of the pool's layers that they belong to."""
+    """Some layers of a chunk on the device. layers: their slice of the pool's layers. factors: None without a patch."""
 
     layers: slice
     canonical: Sequence[LayerKV]
@@ -26,13 +26,13 @@ class Group(NamedTuple):
 
 
 class Upload:
-    """Two halves, each a buffer in pinned memory and one on the device, and a side stream. Takes one chunk at a time.
+    """Copies one chunk at a time through two halves, each a buffer in pinned memory and one on the device.
 
     host           fill 0   fill 1   fill 0   ...
     side stream             copy 0   copy 1   copy 0   ...
     current stream                   use 0    use 1    use 0   ...
 
-    Events order the steps on one half, so nothing waits for the whole device, and any stream may be the current one.
+    Events order the steps on each half, so nothing waits for the whole device, and any stream may be the current one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -41,9 +41,9 @@ class Upload:
         self._halves: list[_Half] = []
 
     def groups(self, canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterator[Group]:
-        """The layers in order. A group may be used until the next one is requested, on the stream that is current now.
+        """Yield the layers in order. A group is valid on the current stream until the next one is requested.
 
-        canonical, factors: per layer, contiguous, on the CPU.
+        canonical, factors: one per layer, contiguous, on the CPU. factors: None without a patch.
         """
         num_kv = len(tensors_of(canonical[0])) if canonical else 0
         layers = [tensors_of(kv) for kv in canonical]
@@ -68,7 +68,7 @@ class Upload:
         if self._halves and self._halves[0].num_bytes >= num_bytes:
             return
         for half in self._halves:
-            # Freed memory may be handed out at once, to any stream.
+            # The allocator may give freed memory to any stream at once.
             half.consumed.synchronize()
         self._halves = [_Half(num_bytes, self._device, current) for _ in range(2)]
 
@@ -76,7 +76,7 @@ class Upload:
 class _Half:
     """A buffer in pinned memory and one on the device.
 
-    Events: copied, the last copy between them is done; consumed, nothing reads the buffer on the device any more.
+    Events: copied, when the last copy between them is done; consumed, when nothing reads the device's buffer any more.
     """
 
     def __init__(self, num_bytes: int, device: torch.device, current: torch.cuda.Stream) -> None:
@@ -84,18 +84,18 @@ class _Half:
         self._pinned = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
         self._on_device = torch.empty(num_bytes, dtype=torch.uint8, device=device)
         self.copied, self.consumed = torch.cuda.Event(), torch.cuda.Event()
-        # This stream may still use the memory for a tensor that the host has freed already.
+        # The current stream may still use this memory for a tensor that the host has already freed.
         self.consumed.record(current)
 
     def send(self, layers: Sequence[Tensors], stream: torch.cuda.Stream) -> list[Tensors]:
-        """Views of the device's buffer that hold the layers once `copied` has happened."""
+        """Start copying the layers. Returns views of the device's buffer, which hold them after the event `copied`."""
         # The host must not overwrite pinned memory that the previous copy of this half still reads.
         self.copied.synchronize()
         tensors = [tensor for layer in layers for tensor in layer]
         starts = list(accumulate(map(_room, tensors), initial=0))
         for tensor, start in zip(tensors, starts, strict=False):
             self._pinned[start : start + tensor.nbytes].copy_(tensor.reshape(-1).view(torch.uint8))
-        # Nor may this copy overwrite layers that a rebuild still reads.
+        # Likewise, the copy must not overwrite layers that a rebuild still reads.
         stream.wait_event(self.consumed)
         _copy(self._on_device[: starts[-1]], self._pinned[: starts[-1]], stream)
         self.copied.record(stream)
@@ -113,12 +113,12 @@ def _view(memory: torch.Tensor, start: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _room(tensor: torch.Tensor) -> int:
-    """Bytes that a tensor takes in a buffer, rounded up so that the next one is aligned."""
+    """Bytes that a tensor takes in a buffer, rounded up to keep the next one aligned."""
     return -(-tensor.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def _groups(sizes: Sequence[int]) -> Iterator[slice]:
-    """Slices of layers that are copied together: at most GROUP_BYTES, or one layer."""
+    """Slices of layers that are copied together: at most GROUP_BYTES, or a single layer."""
     start = 0
     for stop in range(1, len(sizes) + 1):
         if stop == len(sizes) or sum(sizes[start : stop + 1]) > GROUP_BYTES:
