@@ -1,4 +1,4 @@
-"""The store contract: what every tier promises."""
+"""The store contract, which every tier fulfils."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What check() read. problems is empty when every record is whole and right."""
+    """The records that check() read. problems: empty when every record is whole and genuine."""
 
     num_records: int
     num_bytes: int
@@ -40,11 +40,11 @@ class CheckReport:
 
 
 class Store(Closing):
-    """Keeps records by key. Batch-first; safe to use from several threads.
+    """Keeps records by key. Takes and returns batches. Safe for use from several threads.
 
-    A store may forget: any record can be evicted at any time, so a miss is never an error. It never
-    serves a record that is not, bit for bit, the one that was put. Trouble with the medium after opening
-    (a full disk, a damaged page) is counted and logged, never raised: the caller computes again.
+    A store may forget: any record can be evicted at any time, so a miss is never an error. A record that it serves
+    equals, bit for bit, the one that was put. When the medium fails after opening (a full disk, a damaged page), the
+    failure is counted and logged but never raised: the caller computes the chunk again.
     """
 
     @property
@@ -54,26 +54,26 @@ class Store(Closing):
 
     @abstractmethod
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
-        """The records found, by key digest. Misses are left out.
+        """The records of the keys, by key digest. Misses are left out.
 
-        A record whose stored material differs from the key's is a miss. Checksums are verified on every
-        read from a medium. The tensors belong to the caller and outlive the store, but must not be written to.
+        A record whose stored material differs from the key's is a miss. Every read from a medium verifies the
+        checksums. The tensors belong to the caller and outlive the store, but must not be written to.
 
         Raises StoreClosedError after close().
         """
 
     @abstractmethod
     def put_many(self, records: Iterable[Record]) -> None:
-        """Take the records over; each becomes visible whole or not at all. May return before they are durable.
+        """Store the records, each as a whole or not at all. May return before they are durable.
 
-        A record of the same key replaces the stored one. Raises StoreClosedError after close(), and InputError,
-        before it is taken, for a record that the medium cannot hold: a tensor off the CPU, a dtype it does not know,
-        attributes that are not JSON.
+        A record replaces the stored one of the same key. Raises StoreClosedError after close(), and InputError for a
+        record that the medium cannot hold, before it takes that record: a tensor that is not on the CPU, an unknown
+        dtype, attributes that are not JSON.
         """
 
     @abstractmethod
     def delete(self, keys: Sequence[Key]) -> None:
-        """Forget the records. Unknown keys are ignored."""
+        """Remove the records. Unknown keys are ignored."""
 
     @abstractmethod
     def use(self, keys: Sequence[Key]) -> None:
@@ -84,15 +84,18 @@ class Store(Closing):
 
     @abstractmethod
     def headers(self, chunk: bytes | None = None) -> list[Header]:
-        """Headers of the records of one chunk, or of all; no tensor is read. Includes records not yet durable."""
+        """Headers of the records of one chunk, or of all records, also of those that are not durable yet.
+
+        Reads no tensors.
+        """
 
     @abstractmethod
     def flush(self) -> None:
-        """Return once everything put so far is durable, evicted or counted as failed."""
+        """Wait until every record put so far is durable, evicted or counted as failed."""
 
     @abstractmethod
     def stats(self) -> StoreStats:
-        """Counters and sizes."""
+        """The counters and sizes."""
 
     @abstractmethod
     def check(self) -> CheckReport:

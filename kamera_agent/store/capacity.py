@@ -1,4 +1,4 @@
-"""How much a store may hold, and what a record counts against that."""
+"""The cap of a store, and the bytes that a record counts against it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _log = logging.getLogger("kamera_agent.store")
 
 
 def record_bytes(header: Header) -> int:
-    """What a record counts against a cap: its tensors, and at least one disk page for header and index."""
+    """The bytes that a record counts against a cap: its tensors, but at least a disk page for header and index."""
     return max(header.num_bytes, MIN_RECORD_BYTES)
 
 
 def require_bytes(name: str, value: int) -> int:
-    """The value, or SettingError when it is negative."""
+    """Return the value. Raises SettingError when it is negative."""
     if value < 0:
         raise SettingError(f"{name} is {value}; use 0 or more bytes.")
     return value
 
 
 def default_cap_bytes(folder: Path) -> int:
-    """A tenth of the free disk under an existing folder, at most 20 GiB. Said in the log."""
+    """A tenth of the free disk under an existing folder, at most 20 GiB. Logs the choice."""
     free_bytes = shutil.disk_usage(folder).free
     cap_bytes = min(free_bytes // 10, MAX_DEFAULT_CAP_BYTES)
     _log.info(
@@ -45,7 +45,7 @@ def default_cap_bytes(folder: Path) -> int:
 def map_bytes(cap_bytes: int) -> int:
     """Size of the LMDB map for a cap.
 
-    Room for the cap twice, because replaced pages stay until no reader needs them, and 256 MiB for the batch
-    being written. It is address space and the most the file can grow to, not disk taken at once.
+    It is twice the cap, because replaced pages stay until no reader needs them, plus 256 MiB for the batch being
+    written. The map is address space and bounds the file; it takes no disk in advance.
     """
     return 2 * (cap_bytes // MIB + 128) * MIB

@@ -1,11 +1,11 @@
-"""Records to bytes and back.
+"""The encoding of records as bytes, and back.
 
-Header  16 bytes xxh3-128 of the rest, then JSON that `Manifest` validates.
+Header  xxh3-128 of the rest (16 bytes), then JSON that `Manifest` validates.
 Values  per layer, the raw little-endian bytes of its tensors back to back, cut into pieces of at most 16 MiB.
-        A layer without bytes has no value. Values are numbered through the record, from 0.
+        A layer without bytes has no value. Values are numbered through the whole record, from 0.
 
-The xxh3-128 of every value stands in the header. It is checked over the tensor memory that is handed out,
-so it covers the copy as well as the medium. No pickle: bytes become numbers, never objects.
+The header holds the xxh3-128 of every value. It is checked on the tensor memory that the caller gets, so it
+covers the copy as well as the medium. Without pickle, bytes can become numbers but never objects.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Encoded(NamedTuple):
-    """A record as bytes: the header, and the values in order."""
+    """A record as bytes: its header, and its values in order."""
 
     header: bytes
     values: list[Bytes]
 
 
 def require_storable(record: Record) -> None:
-    """Raise InputError when the record cannot be written: its dtype or device, attributes no JSON."""
+    """Raise InputError when the record cannot be written because of a dtype, a device or its attributes."""
     for tensor in (tensor for layer in record.layers for tensor in layer):
         if tensor.dtype not in DTYPE_NAMES or tensor.device.type != "cpu":
             raise InputError(
-                f"a record holds a {tensor.dtype} tensor on {tensor.device}; move it to the CPU and use "
-                f"one of {', '.join(DTYPE_NAMES.values())}."
+                f"a record holds a {tensor.dtype} tensor on {tensor.device}; move it to the CPU and use one of "
+                f"{', '.join(DTYPE_NAMES.values())}."
             )
     try:
         json.dumps(record.header.attributes)
     except (TypeError, ValueError) as error:
-        raise InputError(f"the attributes of a record are not JSON: {error}; use plain values.") from error
+        raise InputError(f"the attributes of a record are not JSON: {error}; use JSON values only.") from error
 
 
 def encode(record: Record) -> Encoded:
-    """Turn a record into bytes. Single-tensor layers are viewed, others copied once."""
+    """Turn a record into bytes. Layers of one tensor are viewed; the others are copied once."""
     header, values, layouts = record.header, [], []
     for tensors in record.layers:
         pieces = list(_pieces(tensors))
@@ -83,7 +83,7 @@ def encode(record: Record) -> Encoded:
 
 
 def decode_header(blob: bytes | memoryview) -> Manifest:
-    """Read a header. Raises CorruptRecordError when it is not one that `encode` wrote."""
+    """Read a header. Raises CorruptRecordError for bytes that `encode` did not write."""
     body = bytes(blob[CHECKSUM_BYTES:])
     if xxh3_128_digest(body) != bytes(blob[:CHECKSUM_BYTES]):
         raise CorruptRecordError(f"the checksum of the header ({len(blob)} bytes) does not match")
@@ -96,10 +96,10 @@ def decode_header(blob: bytes | memoryview) -> Manifest:
 def decode_layers(
     manifest: Manifest, fetch: Callable[[int], memoryview | None]
 ) -> tuple[tuple[torch.Tensor, ...], ...]:
-    """Copy the values into fresh CPU memory, each byte once, and verify them. The tensors share one block.
+    """Copy the values into new CPU memory, each byte once, and verify them. The tensors share one block.
 
-    fetch: the value of that number, or None where it is missing. It is only read during this call.
-    Raises CorruptRecordError when a value is missing, of another size, or fails its checksum.
+    fetch: returns the value of a number, or None when it is missing. The value is read only during this call.
+    Raises CorruptRecordError when a value is missing, has another size, or fails its checksum.
     """
     memory, number = _allocate(manifest), 0
     layers = []
@@ -116,10 +116,10 @@ def decode_layers(
 
 
 def _allocate(manifest: Manifest) -> Iterator[torch.Tensor]:
-    """Unwritten memory for each tensor in order, [num_bytes] uint8 at aligned addresses of one block.
+    """Uninitialised memory for each tensor in order, [num_bytes] uint8 at aligned addresses of one block.
 
-    One block because the C library keeps a large freed block and hands it out again: the next record of that
-    size is read without page faults, which cost several times the copy.
+    One block, because the C library keeps a large block that is freed and reuses it: the next record of that size is
+    read without page faults, which cost several times as much as the copy.
     """
     sizes = [tensor.num_bytes for layer in manifest.layers for tensor in layer.tensors]
     strides = [-(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for size in sizes]
@@ -130,13 +130,14 @@ def _allocate(manifest: Manifest) -> Iterator[torch.Tensor]:
 
 def _copy_value(number: int, layout: ValueLayout, value: memoryview | None, targets: Iterator[Bytes]) -> None:
     if value is None or len(value) != layout.num_bytes:
-        found = "missing" if value is None else f"{len(value)} bytes long"
-        raise CorruptRecordError(f"value {number} is {found}; {layout.num_bytes} bytes were written")
-    source, hasher, done = np.frombuffer(value, np.uint8), xxh3_128(), 0
+        size = "missing" if value is None else f"{len(value)} bytes long"
+        raise CorruptRecordError(f"value {number} is {size}; {layout.num_bytes} bytes were written")
+    source, hasher, num_copied = np.frombuffer(value, np.uint8), xxh3_128(), 0
     for target in targets:
-        np.copyto(target, source[done : done + target.size])
+        np.copyto(target, source[num_copied : num_copied + target.size])
+        # The copy is hashed, not the source: the source is a memory map that may change under our eyes.
         hasher.update(target.data)
-        done += target.size
+        num_copied += target.size
     if hasher.hexdigest() != layout.checksum:
         raise CorruptRecordError(f"the checksum of value {number} ({layout.num_bytes} bytes) does not match")
 
@@ -148,11 +149,11 @@ def _pieces(tensors: tuple[torch.Tensor, ...]) -> Iterator[Bytes]:
 
 
 def _cut(parts: list[Bytes], start: int, stop: int) -> Iterator[Bytes]:
-    """The stretches of parts, laid end to end, that cover [start, stop)."""
+    """The pieces of parts, laid end to end, that cover [start, stop)."""
     for part in parts:
-        stretch = part[max(start, 0) : max(stop, 0)]
-        if stretch.size:
-            yield stretch
+        piece = part[max(start, 0) : max(stop, 0)]
+        if piece.size:
+            yield piece
         start, stop = start - part.size, stop - part.size
 
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 
 class Counters:
-    """Named sums; the names are the counting fields of StoreStats."""
+    """Sums by name. The names are those of the counting fields of StoreStats."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sums: Counter[str] = Counter()
 
     def add(self, amounts: Mapping[str, int]) -> None:
-        """Add all amounts at once."""
+        """Add all amounts in one step."""
         with self._lock:
             self._sums.update(amounts)
 

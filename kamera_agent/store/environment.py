@@ -34,7 +34,7 @@ class Environment:
         self._gate = Gate()
         self._closed = False
         try:
-            # Committed data is synced; losing the last meta page to a power cut only loses the last batch.
+            # Without metasync, data pages are still synced: a power cut that loses the last meta page loses one batch.
             self._env = lmdb.open(
                 str(path),
                 map_size=map_size,
@@ -46,9 +46,9 @@ class Environment:
             self.tables = self._prepare()
         except (OSError, lmdb.Error, verify.VerifyError) as error:
             raise StoreUnavailableError(
-                f"the store {path} cannot be opened: {error}. If its data.mdb is damaged, delete the folder: "
-                "everything in it can be computed again. Otherwise pass a folder on a local disk that this "
-                "user may write to."
+                f"the store {path} cannot be opened: {error}. If its data.mdb is damaged, delete the folder; "
+                "its content can be computed again. Otherwise pass a folder on a local disk that this user may "
+                "write to."
             ) from error
 
     def read(self, query: Callable[[Transaction], T]) -> T | None:
@@ -94,7 +94,8 @@ class Environment:
                 if txn is not None:
                     with txn:
                         return body(txn)
-            # Another process opened the folder with a larger cap and the file grew past our map.
+            # Another process opened the folder with a larger cap, and the file grew past our map. LMDB forbids resizing
+            # a map while a transaction of this process runs.
             with self._gate.alone():
                 self._env.set_mapsize(0)
 
@@ -108,11 +109,11 @@ class Environment:
             raise
 
     def _require_whole(self) -> None:
-        """Reading a page that a cut-off file lacks would kill the process, so look before the first read."""
+        """Raise OSError for a file that was cut short: reading a page that it lacks would kill the process."""
         page_bytes, num_pages = self._env.stat()["psize"], self._env.info()["last_pgno"] + 1
         if (self.path / "data.mdb").stat().st_size >= num_pages * page_bytes:
             return
-        # Pages at the end may be absent rightly when they are free; only a walk over the file can tell.
+        # A whole file may lack pages at its end that are free; only a walk over all tables can tell.
         problems = verify.verify(str(self.path))  # type: ignore[no-untyped-call]
         if problems:
             raise OSError(f"data.mdb is cut short ({problems[0]})")

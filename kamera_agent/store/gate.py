@@ -1,4 +1,4 @@
-"""A gate that many may pass, or one alone."""
+"""A lock that many may share, or one may hold alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Gate:
-    """Counts who is inside, so that what they use is not taken away under them. Not reentrant."""
+    """Counts the threads inside, so that nothing is closed while one of them uses it. Not reentrant."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -16,7 +16,7 @@ class Gate:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Be inside with others."""
+        """Be inside together with others."""
         with self._changed:
             self._num_inside += 1
         try:
@@ -28,7 +28,8 @@ class Gate:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until nobody is inside, and keep everybody out."""
+        """Wait until nobody is inside, then keep everybody out."""
         with self._changed:
             self._changed.wait_for(lambda: self._num_inside == 0)
+            # The lock is held throughout, and shared() needs it to enter.
             yield

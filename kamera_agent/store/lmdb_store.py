@@ -25,19 +25,19 @@ _log = logging.getLogger("kamera_agent.store")
 
 
 class LmdbStore(Store):
-    """Keeps records in a folder on a local disk, across restarts and between processes.
+    """Keeps records in a folder on a local disk, across restarts and for several processes.
 
-    Reads verify every checksum. Writes are taken into a bounded queue, can be read back at once, and are
-    committed in batches by one thread. Beyond the cap the least recently used records go. Several stores
-    over one folder share one environment, cap and queue; several processes may use one folder.
-    Not for network file systems. After a fork, open the folder again in the child.
+    Reads verify every checksum. Writes go into a bounded queue, can be read back at once, and are committed in
+    batches by one thread. Above the cap, the least recently used records are evicted. Stores over one folder share
+    one environment, cap and queue in a process; several processes may use one folder. A network file system does
+    not work. After a fork, open the folder again in the child.
 
-    path: the folder; created with mode 0700 where it is missing.
-    cap_bytes: bound of what is kept, each record counting as its tensors and at least 4 KiB. None: what the
-        folder is already open with, else a tenth of the free disk, at most 20 GiB.
-    queue_bytes: bound of what waits to be written; put_many() blocks beyond it.
+    path: the folder; created with mode 0700 when it is missing.
+    cap_bytes: bound of the stored bytes; a record counts as its tensors, but at least 4 KiB. None: the cap that the
+        folder is already open with, otherwise a tenth of the free disk, at most 20 GiB.
+    queue_bytes: bound of the bytes that wait to be written; put_many() blocks above it.
 
-    Raises SettingError for a cap other than the one the folder is already open with in this process, and
+    Raises SettingError for a cap other than the one that the folder is already open with in this process, and
     StoreUnavailableError when the folder cannot be opened.
     """
 
@@ -53,7 +53,7 @@ class LmdbStore(Store):
         self._reader = Reader(self._database.tables, self._quarantine)
         self._closing = threading.Lock()
         self._closed = False
-        # A store that nobody closed still writes what is queued.
+        # A store that nobody closes must still write its queue.
         atexit.register(self.close)
 
     @property
@@ -63,17 +63,18 @@ class LmdbStore(Store):
 
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
         self._require_usable()
-        # Before the transaction begins: what is committed in between is then in its snapshot.
+        # The queue first, then the transaction: a record that is committed in between is in its snapshot. In the other
+        # order it would have left the queue and not yet be in the snapshot.
         intents = {key.digest: self._queue.find(key.digest) for key in keys}
-        found = self._database.read(partial(self._reader.find, keys, intents)) or {}
-        for digest in found:
+        records = self._database.read(partial(self._reader.find, keys, intents)) or {}
+        for digest in records:
             self._queue.use(digest)
-        num_bytes = sum(record.header.num_bytes for record in found.values())
-        self._counters.add({"hits": len(found), "misses": len(set(keys)) - len(found), "bytes_read": num_bytes})
-        return found
+        num_bytes = sum(record.header.num_bytes for record in records.values())
+        self._counters.add({"hits": len(records), "misses": len(set(keys)) - len(records), "bytes_read": num_bytes})
+        return records
 
     def put_many(self, records: Iterable[Record]) -> None:
-        """See Store. Raises InputError for a record that cannot be written as bytes, before it is taken."""
+        """See Store. Waits while the queue is full. A record above the cap fails, and removes the stored one."""
         self._require_usable()
         for record in records:
             require_storable(record)
@@ -114,11 +115,11 @@ class LmdbStore(Store):
 
     def check(self) -> CheckReport:
         self.flush()
-        found = self._database.read(self._reader.survey)
-        digests, problems = found or ([], ["the database cannot be read; the log says why"])
+        survey = self._database.read(self._reader.survey)
+        digests, problems = survey or ([], ["the database cannot be read; see the log"])
         sizes: list[int] = []
         for digest in digests:
-            # One transaction per record: a long reader would keep replaced pages from being used again.
+            # One transaction per record: a long one would keep the writer from reusing replaced pages.
             outcome = self._database.read(partial(self._reader.verify, digest))
             if isinstance(outcome, int):
                 sizes.append(outcome)

@@ -1,4 +1,4 @@
-"""What a stored header says: the models that every header read from a medium must pass."""
+"""The content of a stored header: models that validate every header read from a medium."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 class _Stored(BaseModel):
-    # The names of the fields are the format; "constants" keeps NaN and Infinity in attributes.
+    # The names of the fields are part of the format. "constants" keeps NaN and Infinity in attributes.
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", ser_json_inf_nan="constants")
 
 
@@ -47,7 +47,7 @@ class TensorLayout(_Stored):
         return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
 
     def over(self, memory: torch.Tensor) -> torch.Tensor:
-        """The tensor over exactly its bytes of memory [num_bytes] uint8. Nothing is copied."""
+        """The tensor as a view of memory [num_bytes] uint8, which must hold exactly its bytes."""
         return memory.view(_DTYPES[self.dtype]).view(self.shape)
 
 
@@ -87,7 +87,7 @@ class Manifest(_Stored):
 
     @property
     def header(self) -> Header:
-        """The record without its tensors."""
+        """The header of the record."""
         num_bytes = sum(tensor.num_bytes for layer in self.layers for tensor in layer.tensors)
         key = Key(bytes.fromhex(self.digest), self.material)
         return Header(key, bytes.fromhex(self.chunk), self.kind, self.attributes, num_bytes)

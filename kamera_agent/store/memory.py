@@ -1,4 +1,4 @@
-"""The memory tier: records as they are, least recently used out first."""
+"""The memory tier: the records themselves, evicted in order of last use."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from kamera_agent.store.counters import Counters
 
 
 class MemoryStore(Store):
-    """Keeps records in this process, by reference: nothing is copied, put tensors are the ones handed out.
+    """Keeps records in this process, by reference: it returns the very tensors that were put.
 
-    cap_bytes: bound of what is kept; each record counts as its tensors, and at least 4 KiB.
+    cap_bytes: bound of the kept bytes; a record counts as its tensors, but at least 4 KiB.
     """
 
     def __init__(self, cap_bytes: int) -> None:
@@ -28,17 +28,17 @@ class MemoryStore(Store):
         self._closed = False
 
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
-        found: dict[bytes, Record] = {}
+        records: dict[bytes, Record] = {}
         with self._lock:
             self._require_open()
             for key in keys:
                 record = self._records.get(key.digest)
                 if record is not None and record.header.key.material == key.material:
                     self._records.move_to_end(key.digest)
-                    found[key.digest] = record
-        num_bytes = sum(record.header.num_bytes for record in found.values())
-        self._counters.add({"hits": len(found), "misses": len(set(keys)) - len(found), "bytes_read": num_bytes})
-        return found
+                    records[key.digest] = record
+        num_bytes = sum(record.header.num_bytes for record in records.values())
+        self._counters.add({"hits": len(records), "misses": len(set(keys)) - len(records), "bytes_read": num_bytes})
+        return records
 
     def put_many(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -76,7 +76,7 @@ class MemoryStore(Store):
         return StoreStats(num_records, held_bytes, self._cap_bytes, **self._counters.snapshot())
 
     def check(self) -> CheckReport:
-        """Memory is not a medium that decays: the report has no problems, only sizes."""
+        """The sizes. Memory does not decay, so there are never problems."""
         with self._lock:
             self._require_open()
             return CheckReport(len(self._records), self._held_bytes)

@@ -1,4 +1,4 @@
-"""Reading records out of the tables, and telling damaged ones."""
+"""Reading records from the tables, and detecting damaged ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from kamera_agent.store.write_queue import Intent
 
 
 class Reader:
-    """Queries over the tables, each run inside one read transaction. What is pending hides what is stored.
+    """Queries over the tables, each run inside one read transaction. A pending write hides the stored record.
 
-    on_damage: called with the digest of a record that fails verification, and why.
+    on_damage: called with the digest of a record that fails verification, and the reason.
     """
 
     def __init__(self, tables: Tables, on_damage: Callable[[bytes, str], None]) -> None:
@@ -27,17 +27,17 @@ class Reader:
     def find(
         self, keys: Sequence[Key], intents: Mapping[bytes, Intent | None], txn: Transaction
     ) -> dict[bytes, Record]:
-        """The records of the keys, by digest. intents: for every key what is pending, or None."""
-        found = {}
+        """The records of the keys, by digest. intents: the pending write of every key, or None."""
+        records = {}
         for key in keys:
             intent = intents[key.digest]
             record = self._load(key, txn) if intent is None else intent.record
             if record is not None and record.header.key.material == key.material:
-                found[key.digest] = record
-        return found
+                records[key.digest] = record
+        return records
 
     def verify(self, digest: bytes, txn: Transaction) -> int | str | None:
-        """Bytes counted for a whole record, what is wrong with a damaged one, None for one that has gone."""
+        """Bytes that a whole record counts, the problem of a damaged one, or None for one that is gone."""
         try:
             manifest = self._manifest(digest, txn)
             return None if manifest is None else record_bytes(self._record(manifest, txn).header)
@@ -46,7 +46,7 @@ class Reader:
             return f"record {digest.hex()}: {error}"
 
     def headers(self, chunk: bytes | None, pending: Mapping[bytes, Intent], txn: Transaction) -> list[Header]:
-        """Headers of the stored records of one chunk, or of all, but for those with something pending."""
+        """Headers of the stored records of one chunk, or of all, without those that have a pending write."""
         headers = []
         for digest in self._tables.digests(txn, chunk):
             try:
@@ -59,7 +59,7 @@ class Reader:
         return headers
 
     def sizes(self, pending: Mapping[bytes, Intent], txn: Transaction) -> tuple[int, int]:
-        """Number and bytes of the records held once what is pending is written, before eviction."""
+        """Number and bytes of the records after all pending writes, before eviction."""
         num_records, num_bytes = self._tables.num_records(txn), self._tables.held_bytes(txn)
         for digest, intent in pending.items():
             entry = self._tables.entry(txn, digest)
@@ -68,7 +68,7 @@ class Reader:
         return num_records, num_bytes
 
     def survey(self, txn: Transaction) -> tuple[list[bytes], list[str]]:
-        """Digests of all records, and where the books do not agree."""
+        """Digests of all records, and the contradictions between the tables."""
         return self._tables.digests(txn), self._tables.problems(txn)
 
     def _load(self, key: Key, txn: Transaction) -> Record | None:

@@ -87,7 +87,7 @@ def _start_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Writer
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreUnavailableError(
-            f"the store folder {path} cannot be made: {error}. Pass a folder on a local disk that this "
+            f"the store folder {path} cannot be created: {error}. Pass a folder on a local disk that this "
             "user may write to."
         ) from error
     if cap_bytes is None:

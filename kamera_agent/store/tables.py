@@ -1,4 +1,4 @@
-"""The tables of the database, and the changes to them that keep them in step.
+"""The tables of the database, and the changes that keep them consistent.
 
 headers     digest -> header bytes
 values      digest, number (4 bytes) -> value bytes
@@ -6,11 +6,10 @@ entries     digest -> Entry: last use, bytes counted, chunk
 uses        tick (8 bytes), digest -> nothing        the least recently used record comes first
 chunks      chunk, digest -> nothing                 the records of one chunk
 totals      "bytes" -> sum of the bytes counted      written in the transaction that changes it
-quarantine  time (8 bytes, ns), digest -> reason     of the last damaged records
+quarantine  time (8 bytes, ns), digest -> reason     the latest damaged records
 
-Integers are big-endian, so that LMDB's byte order is their order. Every method runs inside the
-transaction it is given and leaves all tables consistent, so a commit publishes whole records
-and a crash leaves none by half.
+Integers are big-endian, because LMDB sorts keys by their bytes. Every method runs inside the transaction it is
+given and leaves all tables consistent, so a commit publishes whole records and a crash leaves no partial ones.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Transaction(Protocol):
 
 
 class Entry(NamedTuple):
-    """The facts about a record that must survive damage to its header."""
+    """The facts about a record that eviction and removal need, even when its header is damaged."""
 
     tick: int
     num_bytes: int
@@ -59,7 +58,7 @@ _TOTAL = struct.Struct(">q")
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Handles of the tables; the names of the fields are the names in the database."""
+    """Handles of the tables. The names of the fields are the names in the database."""
 
     headers: Any
     values: Any
@@ -103,18 +102,18 @@ class Tables:
         return int(_TICK.unpack_from(cursor.key())[0]) if cursor.last() else 0
 
     def problems(self, txn: Transaction) -> list[str]:
-        """Where the books do not agree with each other."""
+        """The contradictions between the tables."""
         entry_bytes = sum(Entry(*_ENTRY.unpack(packed)).num_bytes for _, packed in txn.cursor(self.entries))
-        num_records, held_bytes, found = self.num_records(txn), self.held_bytes(txn), []
+        num_records, held_bytes, problems = self.num_records(txn), self.held_bytes(txn), []
         if entry_bytes != held_bytes:
-            found.append(f"the total says {held_bytes} bytes, the records add up to {entry_bytes}")
+            problems.append(f"the total is {held_bytes} bytes, but the records add up to {entry_bytes}")
         for table, name in ((self.headers, "headers"), (self.uses, "uses"), (self.chunks, "chunks")):
             if (num_rows := txn.stat(table)["entries"]) != num_records:
-                found.append(f"{num_records} records are entered, table {name} has {num_rows} rows")
-        return found
+                problems.append(f"there are {num_records} records, but table {name} has {num_rows} rows")
+        return problems
 
     def insert(self, txn: Transaction, digest: bytes, entry: Entry, encoded: Encoded) -> None:
-        """Write a record. None may be stored under the digest."""
+        """Write a record. No record may be stored under its digest."""
         for number, value in enumerate(encoded.values):
             txn.put(digest + _NUMBER.pack(number), value.data, db=self.values)
         txn.put(digest, encoded.header, db=self.headers)
@@ -124,10 +123,11 @@ class Tables:
         self._add_bytes(txn, entry.num_bytes)
 
     def remove(self, txn: Transaction, digest: bytes) -> None:
-        """Forget a record. An unknown digest is ignored."""
+        """Remove a record. An unknown digest is ignored."""
         entry = self.entry(txn, digest)
         if entry is None:
             return
+        # A list, because deleting rows would move the cursor that finds them.
         for key in list(self._keys(txn, self.values, digest)):
             txn.delete(key, db=self.values)
         txn.delete(digest, db=self.headers)
@@ -154,7 +154,7 @@ class Tables:
         return num_evicted
 
     def note_damage(self, txn: Transaction, digest: bytes, reason: str) -> None:
-        """Note in quarantine why a record was removed. The oldest note makes room."""
+        """Note in quarantine why a record was removed. The oldest note is dropped when there are too many."""
         cursor = txn.cursor(self.quarantine)
         if txn.stat(self.quarantine)["entries"] >= MAX_QUARANTINE_NOTES and cursor.first():
             cursor.delete()
@@ -165,7 +165,7 @@ class Tables:
 
     def _keys(self, txn: Transaction, table: Any, prefix: bytes) -> Iterator[bytes]:
         cursor = txn.cursor(table)
-        found = cursor.set_range(prefix)
-        while found and (key := bytes(cursor.key())).startswith(prefix):
+        has_row = cursor.set_range(prefix)
+        while has_row and (key := bytes(cursor.key())).startswith(prefix):
             yield key
-            found = cursor.next()
+            has_row = cursor.next()

@@ -1,4 +1,4 @@
-"""What is to be written: a queue bounded in bytes that readers can look into."""
+"""The queue of writes: bounded in bytes, and visible to readers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kamera_agent.store.capacity import record_bytes
 
 
 class Intent(NamedTuple):
-    """What is to become of one record.
+    """A write of one record.
 
-    record: put this, or None: remove what is stored.
-    tick: when it was asked for.
-    damage: for a removal, why the stored record goes to quarantine; None for a plain removal.
+    record: the record to put, or None to remove the stored one.
+    tick: the time of the request.
+    damage: of a removal, the reason to note in quarantine; None for a plain removal.
     """
 
     record: Record | None
@@ -25,12 +25,12 @@ class Intent(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes it takes up in the queue."""
+        """Bytes that the intent takes in the queue."""
         return 0 if self.record is None else record_bytes(self.record.header)
 
 
 class Batch(NamedTuple):
-    """What one transaction writes: intents by digest, and the tick of the last read of other records."""
+    """The writes of one transaction: intents by digest, and the last uses of other records as ticks by digest."""
 
     intents: dict[bytes, Intent]
     uses: dict[bytes, int]
@@ -47,13 +47,13 @@ class Batch(NamedTuple):
 
 
 class WriteQueue:
-    """The newest intent per digest, in order of first arrival, until the one writer has dealt with it.
+    """The newest intent per digest, in order of first arrival, until the writer has committed it or failed.
 
-    waiting: not taken yet; a newer intent for the digest replaces the older one in its place.
-    writing: taken by the writer, not yet committed. Readers see waiting over writing over the medium.
+    waiting: not taken yet. A newer intent for the same digest replaces the older one, in its place.
+    writing: taken by the writer, not yet committed. For readers, waiting hides writing, and writing hides the medium.
 
-    cap_bytes: bound of waiting and writing together. A larger record is let in when nothing else is there.
-    after: every tick handed out is larger than this one.
+    cap_bytes: bound of waiting and writing together. A larger record is accepted when the queue is empty.
+    after: all ticks are larger than this one.
     """
 
     def __init__(self, cap_bytes: int, after: int) -> None:
@@ -69,7 +69,7 @@ class WriteQueue:
         self._closed = False
 
     def put(self, record: Record) -> None:
-        """Ask for the record to be written. Waits while the queue is full.
+        """Queue a record to be written. Waits while the queue is full.
 
         Raises StoreClosedError after close().
         """
@@ -79,15 +79,14 @@ class WriteQueue:
             self._accept(record.header.key.digest, Intent(record, self._next_tick()))
 
     def remove(self, digest: bytes) -> None:
-        """Ask for the stored record to be removed. Raises StoreClosedError after close()."""
+        """Queue the removal of the stored record. Raises StoreClosedError after close()."""
         with self._changed:
             self._accept(digest, Intent(None, self._next_tick()))
 
     def quarantine(self, digest: bytes, damage: str) -> bool:
-        """Ask for a damaged record to be removed and noted.
+        """Queue the removal of a damaged record, with a note. Raises StoreClosedError after close().
 
-        False, and nothing asked, when another intent settles its fate anyway. Raises StoreClosedError after
-        close().
+        Returns False, and queues nothing, when another intent is going to replace or remove the record anyway.
         """
         with self._changed:
             if self._find(digest) is not None:
@@ -96,17 +95,17 @@ class WriteQueue:
             return True
 
     def find(self, digest: bytes) -> Intent | None:
-        """The newest intent that is not yet committed."""
+        """The newest intent for a digest that is not yet committed, if any."""
         with self._changed:
             return self._find(digest)
 
     def pending(self) -> dict[bytes, Intent]:
-        """Every intent not yet committed, the newest per digest."""
+        """All intents that are not yet committed, the newest per digest."""
         with self._changed:
             return self._writing | self._waiting
 
     def use(self, digest: bytes) -> None:
-        """Remember that the record was read just now."""
+        """Note that the record is used now."""
         with self._changed:
             waiting = self._waiting.get(digest)
             if waiting is None:
@@ -115,9 +114,9 @@ class WriteQueue:
                 self._waiting[digest] = waiting._replace(tick=self._next_tick())
 
     def take(self, max_bytes: int) -> Batch | None:
-        """Hand the writer its next batch: at least one intent, more up to max_bytes. Waits for work.
+        """The writer's next batch: at least one intent, and more up to max_bytes. Waits for work.
 
-        None once the queue is closed and everything was taken. The batch stays visible until done().
+        None when the queue is closed and empty. The batch stays visible to readers until done().
         """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -133,7 +132,7 @@ class WriteQueue:
             return Batch(dict(self._writing), uses)
 
     def done(self) -> None:
-        """The writer has dealt with its batch: committed it, or counted it as failed."""
+        """Drop the batch that the writer took, because it is committed or counted as failed."""
         with self._changed:
             self._held_bytes -= sum(intent.num_bytes for intent in self._writing.values())
             self._num_done += len(self._writing)
@@ -141,13 +140,13 @@ class WriteQueue:
             self._changed.notify_all()
 
     def drain(self) -> None:
-        """Return once the writer has dealt with every intent accepted so far."""
+        """Wait until the writer is done with every intent accepted so far."""
         with self._changed:
             target = self._num_accepted
             self._changed.wait_for(lambda: self._num_done >= target)
 
     def close(self) -> None:
-        """Accept nothing more; what was accepted is still handed out."""
+        """Accept no more intents. The writer still gets the accepted ones."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -160,7 +159,7 @@ class WriteQueue:
 
     def _accept(self, digest: bytes, intent: Intent) -> None:
         if self._closed:
-            raise StoreClosedError("the store was closed while a write was waiting; open it again.")
+            raise StoreClosedError("the store was closed before it could take a write; open it again.")
         replaced = self._waiting.get(digest)
         if replaced is None:
             self._num_accepted += 1
@@ -172,6 +171,6 @@ class WriteQueue:
         self._changed.notify_all()
 
     def _next_tick(self) -> int:
-        # Wall time orders the uses of several processes; the bump makes every tick of this one new.
+        # Wall time orders the uses of several processes. The maximum makes every tick of this process new.
         self._tick = max(time.time_ns(), self._tick + 1)
         return self._tick

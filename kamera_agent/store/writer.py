@@ -15,16 +15,16 @@ from kamera_agent.store.tables import Entry, Transaction
 from kamera_agent.store.write_queue import Batch, WriteQueue
 
 BATCH_BYTES = 64 * MIB
-# LMDB hands freed pages out again two commits later, so the third try is the first that sees them.
+# LMDB reuses freed pages two commits later, so the third try is the first that can use the room made.
 MAX_TRIES = 5
 
 _log = logging.getLogger("kamera_agent.store")
 
 
 class Writer:
-    """Owns the write transactions of a folder: takes batches from the queue, commits each whole, evicts.
+    """The thread that writes: it takes batches from the queue, commits each as a whole, and evicts.
 
-    Trouble with the medium never leaves this thread: the batch is counted in failed_writes and logged.
+    A failure of the medium never leaves this thread: the batch is logged and counted in failed_writes.
     """
 
     def __init__(self, database: Environment, cap_bytes: int, queue_bytes: int) -> None:
@@ -36,7 +36,7 @@ class Writer:
         self._thread.start()
 
     def close(self) -> None:
-        """Write what is queued, then close the database."""
+        """Write the queue, then close the database. Idempotent."""
         self.queue.close()
         self._thread.join()
         self.database.close()
@@ -45,7 +45,7 @@ class Writer:
         while (batch := self.queue.take(BATCH_BYTES)) is not None:
             try:
                 self.counters.add(self._commit(batch))
-            except Exception:  # noqa: BLE001 - whatever it was, a dead writer would block put_many() for ever
+            except Exception:  # noqa: BLE001 - after any error the writer must live, or put_many() would block for ever
                 _log.warning("%d writes to the store %s failed", batch.num_puts, self.database.path, exc_info=True)
                 self.counters.add({"failed_writes": batch.num_puts})
             finally:
