@@ -1,4 +1,4 @@
-"""What is used in a with statement, and closes at its end."""
+"""Objects that a with statement closes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Self
 
 
 class Closing(ABC):
-    """Has a close(), which a with statement calls."""
+    """Has a close() that a with statement calls at its end."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what is held."""
+        """Release everything that the object holds."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,1 +1,1 @@
-"""A trace as one self-contained page."""
+"""A trace as one self-contained HTML page."""

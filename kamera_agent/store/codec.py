@@ -135,7 +135,7 @@ def _copy_value(number: int, layout: ValueLayout, value: memoryview | None, targ
     source, hasher, num_copied = np.frombuffer(value, np.uint8), xxh3_128(), 0
     for target in targets:
         np.copyto(target, source[num_copied : num_copied + target.size])
-        # The copy is hashed, not the source: the source is a memory map that may change under our eyes.
+        # The copy is hashed, not the source, which is mapped memory that another process may change.
         hasher.update(target.data)
         num_copied += target.size
     if hasher.hexdigest() != layout.checksum:

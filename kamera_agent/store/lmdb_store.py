@@ -63,8 +63,8 @@ class LmdbStore(Store):
 
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
         self._require_usable()
-        # The queue first, then the transaction: a record that is committed in between is in its snapshot. In the other
-        # order it would have left the queue and not yet be in the snapshot.
+        # The queue first, then the transaction: a record that is committed in between is then in the snapshot. In the
+        # other order, it could be missing from both.
         intents = {key.digest: self._queue.find(key.digest) for key in keys}
         records = self._database.read(partial(self._reader.find, keys, intents)) or {}
         for digest in records:

@@ -1,1 +1,1 @@
-"""What happened, as plain records."""
+"""Telemetry: traces, drift, Prometheus metrics and OpenTelemetry spans."""

@@ -21,14 +21,14 @@ OPERATION = "chat"
 
 @contextmanager
 def answer_span(model_name: str, conversation_id: str) -> Iterator[Callable[[Reply], None]]:
-    """A span around one answer, which takes the reply when it is there.
+    """A span around one answer. Yields a function to call with the reply.
 
-    Without the extra "otel", or before an OpenTelemetry SDK is set up, nothing is recorded. No text goes into a span.
+    Nothing is recorded without the extra "otel", or before an OpenTelemetry SDK is set up. A span holds no text.
     """
     if trace is None:
         yield _ignore
         return
-    # Never made the current span: pieces of one answer may be drawn from several contexts.
+    # Not made the current span, because the pieces of one answer may be read from several contexts.
     span = trace.get_tracer("kamera_agent").start_span(
         f"{OPERATION} {model_name}",
         kind=trace.SpanKind.INTERNAL,
@@ -40,7 +40,7 @@ def answer_span(model_name: str, conversation_id: str) -> Iterator[Callable[[Rep
         },
     )
     try:
-        yield partial(_tell, span)
+        yield partial(_record, span)
     except Exception as error:
         span.record_exception(error)
         span.set_status(trace.StatusCode.ERROR, str(error))
@@ -50,7 +50,7 @@ def answer_span(model_name: str, conversation_id: str) -> Iterator[Callable[[Rep
         span.end()
 
 
-def _tell(span: trace.Span, reply: Reply) -> None:
+def _record(span: trace.Span, reply: Reply) -> None:
     usage, timings = reply.usage, reply.timings
     num_tokens = reply.plan.num_tokens()
     span.set_attributes(
@@ -67,4 +67,4 @@ def _tell(span: trace.Span, reply: Reply) -> None:
 
 
 def _ignore(reply: Reply) -> None:
-    """Nobody listens."""
+    """Record nothing."""
