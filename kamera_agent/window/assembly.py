@@ -18,7 +18,9 @@ from kamera_agent.window.layout import Item
 from kamera_agent.window.library import Library, Loaded
 from kamera_agent.window.planner import Regime, Resident, Step, link, plan_steps
 
+# Slots that a turn reserves for its reply at once, so that decoding does not copy the pool for every token.
 DECODE_BLOCK = 64
+# The share of free slots beyond which a pool is copied into a smaller one after a turn.
 MAX_WASTE = 1 / 24
 
 
@@ -36,7 +38,10 @@ class Assembled:
 
 
 class Assembly:
-    """Pool and spans of one window. After any failure it is empty, and the next turn rebuilds all."""
+    """The pool and the residents of one window. A failed turn empties it, and the next turn rebuilds everything.
+
+    residents: in the order of the window as of the last turn.
+    """
 
     def __init__(self, engine: Engine, library: Library, settings: Settings) -> None:
         self._engine = engine
@@ -98,7 +103,7 @@ class Assembly:
             steps=tuple(steps),
             logits=logits,
             encoder_calls=encoder_calls,
-            bytes_read=sum(found.num_bytes for found in loaded.values()),
+            bytes_read=sum(record.num_bytes for record in loaded.values()),
             plan_ms=1e3 * (planned - start),
             rebuild_ms=1e3 * (rebuilt - planned),
             prefill_ms=1e3 * (perf_counter() - rebuilt),
@@ -147,7 +152,7 @@ class Assembly:
 
         keep: number of spans that stay in the pool; None keeps all.
         """
-        # Exact answers cannot use what is stored, so they do not pay for it. What is stored is of short windows.
+        # Exact answers cannot use the store, so they do not pay for it. Stored KV has the frequencies of short windows.
         if self._settings.fidelity != "exact" and not self._long:
             self._remember(steps)
         for resident in self.residents[len(self.residents) if keep is None else keep :]:
@@ -161,7 +166,7 @@ class Assembly:
         for step in steps:
             run = step.item.run
             if step.origin == "computed" and isinstance(run, Chunk) and step.item.id in slots:
-                # A copy, because the slots may be taken by another span before the worker comes to it.
+                # read() copies: another span may take the slots before the worker comes to this chunk.
                 job = self._library.remember(run, self.pool.read(slots[step.item.id]), step.antecedents)
                 self._jobs += [job] if job else []
 
@@ -176,7 +181,7 @@ class Assembly:
         self.pool.check_integrity([resident.slots for resident in self.residents])
 
     def check_length(self, items: Sequence[Item]) -> None:
-        """Raise WindowTooLongError when the model was not built for a window of these items."""
+        """Raise WindowTooLongError when these items are more than the model was built for."""
         limit = self._engine.family.decoder.max_positions
         num_tokens, num_positions = _num_tokens(items), _num_positions(items)
         if max(num_tokens, num_positions) > limit:
@@ -186,23 +191,23 @@ class Assembly:
             )
 
     def _resolve(self, items: Sequence[Item]) -> tuple[list[Step], dict[int, Loaded]]:
-        """The plan, and the records that it recalls by index of the step.
+        """The steps, and for those that recall, by index, the KV read from the store.
 
-        A chunk whose record cannot be read is planned anew without it.
+        Where the store cannot read a chunk after all, everything is planned again without it.
         """
         unavailable: frozenset[bytes] = frozenset()
         while True:
             steps = self.plan(items, answering=True, unavailable=unavailable)
             recalls = [i for i, step in enumerate(steps) if step.origin in ("recalled", "blind")]
             wanted = [(run, steps[i].match) for i in recalls if isinstance(run := steps[i].item.run, Chunk)]
-            found = self._library.load(wanted) if wanted else []
-            missing = {chunk.digest for (chunk, _), record in zip(wanted, found, strict=True) if record is None}
+            records = self._library.load(wanted) if wanted else []
+            missing = {chunk.digest for (chunk, _), record in zip(wanted, records, strict=True) if record is None}
             if not missing:
-                return steps, {i: record for i, record in zip(recalls, found, strict=True) if record}
+                return steps, {i: record for i, record in zip(recalls, records, strict=True) if record}
             unavailable |= missing
 
     def _rebuild(self, steps: Sequence[Step], loaded: dict[int, Loaded]) -> list[Placed]:
-        """Bring every span but the computed ones into place; returns the batch to compute."""
+        """Bring every span into place, except those to be computed; returns these as a batch."""
         reused = {id(step.resident) for step in steps}
         for resident in self.residents:
             if id(resident) not in reused:
@@ -231,7 +236,7 @@ class Assembly:
 
 
 def _resident(step: Step, slots: Slots) -> Resident:
-    """The resident that a step leaves. KV that is taken over keeps the chain it was computed with."""
+    """The resident that a step makes. Reused KV keeps the chain that it was computed with."""
     chain = step.resident.chain if step.resident else step.chain
     exact_then = step.resident.exact_then if step.resident else step.exact
     return Resident(step.item, slots, step.position, step.order, chain, exact_then, step.origin, step.exact)

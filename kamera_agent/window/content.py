@@ -1,4 +1,4 @@
-"""What a caller puts into a window."""
+"""The contents that a caller puts into a window."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextContent:
-    """A text. role: "system", "user", "assistant" or whatever the chat template knows.
+    """A text.
 
-    new_turn: begins a turn of its own, even behind one of the same role.
+    role: of its turn; one that the model's chat template knows.
+    new_turn: whether it begins a turn even after a content of the same role.
     """
 
     text: str
@@ -40,7 +41,7 @@ class FramesContent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DocumentContent:
-    """A text that forms one chunk: stored, moved and recalled as images are, where a TextContent is computed anew."""
+    """A text that forms one chunk. It is stored and recalled as an image is; a TextContent is not stored."""
 
     text: str
     role: str = "user"

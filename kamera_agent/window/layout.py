@@ -1,4 +1,4 @@
-"""From what a window holds to the runs of tokens that the model sees."""
+"""Layout: from the items that a window holds to the runs of tokens that the model sees."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kamera_agent.runtime.families.base import Family
 
 Kind = Literal["anchor", "turn", "text", "reply", "image", "frames", "document"]
 
+# What an item takes besides its pixels, roughly: tokens, offsets, key material.
 ITEM_BYTES = 4096
 
 
@@ -32,7 +33,7 @@ class Item:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that the item takes while it is kept: its pixels, and a lump for the rest."""
+        """Bytes that a dropped item takes while it is kept for recall."""
         return ITEM_BYTES + (self.run.pixels.nbytes if isinstance(self.run, Chunk) else 0)
 
 

@@ -35,12 +35,12 @@ PATIENCE_S = 5.0
 class Match:
     """A stored patch that fits a place in a window.
 
-    grade: "ordered", the same antecedent chunks in the same order; "orbit", the same in another order; "survivor",
-        the present antecedents are those of the patch less some that have left, so that the chunk comes back as it
-        would be had it stayed in the window.
-    text_match: share of the text runs before it that are the same, 0 to 1.
-    error: relative error of the truncated patch on the context it was fitted in.
-    approximate: whether it was fitted over antecedents that were not exact.
+    grade: how the present antecedent chunks compare with those that the patch was fitted for. "ordered": the same
+        chunks in the same order. "orbit": the same chunks in another order. "survivor": the same chunks in the same
+        order, without some that have left; the chunk comes back as it would be if it had stayed in the window.
+    text_match: share of the text runs before the chunk that are the same, 0 to 1.
+    error: relative error of the truncated patch in the context it was fitted for.
+    approximate: whether the patch was fitted over antecedents that were not exact.
     """
 
     key: Key
@@ -51,7 +51,7 @@ class Match:
 
 
 class Loaded(NamedTuple):
-    """Canonical KV of a chunk and the factors of its patch (or None), per layer, and their bytes."""
+    """Canonical KV of a chunk and the factors of its patch (None without a patch), per layer, and their bytes."""
 
     canonical: tuple[LayerKV, ...]
     factors: tuple[Factors, ...] | None
@@ -59,7 +59,7 @@ class Loaded(NamedTuple):
 
 
 class Library:
-    """The chunks computed before, and the worker that hands new ones to the store.
+    """Chunks computed earlier, and a worker thread that hands new ones to the store.
 
     num_skipped: computed chunks that were not remembered, because too much KV waited or the Kamera was closed.
     num_failed: computed chunks that were not remembered because of an unexpected error, which was logged.
@@ -77,7 +77,7 @@ class Library:
         self.num_failed = 0
 
     def find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None:
-        """The best patch for a chunk behind these antecedents, judged by headers alone; None where none fits.
+        """The best patch for a chunk after these antecedents, chosen by headers alone; None where none fits.
 
         Raises StoreClosedError after close().
         """
@@ -90,7 +90,7 @@ class Library:
         return any(header.key.digest == digest for header in self._store.headers(chunk.digest))
 
     def load(self, wanted: Sequence[tuple[Chunk, Match | None]]) -> list[Loaded | None]:
-        """Read chunks and their patches, all in one go; None for a chunk with anything missing or damaged."""
+        """Read chunks and their patches in one call; None for a chunk of which anything is missing or damaged."""
         canonical = [self._canonical_key(chunk) for chunk, _ in wanted]
         records = self._store.get_many([*canonical, *(match.key for _, match in wanted if match)])
         return [
@@ -98,17 +98,17 @@ class Library:
         ]
 
     def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> Future[int] | None:
-        """Have the worker write a computed chunk down: its canonical KV, and the patch for these antecedents.
+        """Have the worker store a computed chunk: its canonical KV, and the patch for these antecedents.
 
-        Never waits. The worker starts when no answer is being computed, or after PATIENCE_S seconds.
+        Returns at once. The worker starts when no answer is being computed, or after PATIENCE_S seconds.
 
-        conditioned: per layer, taken over.
-        Returns the bytes of KV and factors handed to the store, as a future; None where the chunk is skipped: after
-        close(), and while more KV than settings.memory_bytes would wait.
+        conditioned: the chunk's KV per layer; the library takes it over.
+        Returns a future of the bytes handed to the store. Returns None where the chunk is skipped: after close(), and
+        when more KV than settings.memory_bytes would wait for the worker.
         """
         num_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in conditioned)
         with self._lock:
-            # One chunk may always wait, however large, or a small bound would remember nothing at all.
+            # One chunk may always wait, however large: otherwise a small bound would keep every chunk out.
             full = self._waiting_bytes > 0 and self._waiting_bytes + num_bytes > self._settings.memory_bytes
             if self._closed or full:
                 self.num_skipped += 1
@@ -128,7 +128,7 @@ class Library:
 
     def close(self) -> None:
         """Finish the waiting chunks and stop the worker. Idempotent."""
-        # Closed before the worker stops: nothing is handed to it any more.
+        # Under the lock, so that remember() never submits to a worker that has stopped.
         with self._lock:
             self._closed = True
         self._worker.shutdown()
@@ -146,7 +146,7 @@ class Library:
         return min(matches, key=_preference, default=None)
 
     def _canonical_key(self, chunk: Chunk) -> Key:
-        """Key of the record of its canonical KV; what is kept otherwise has a key of its own."""
+        """Key of the record of a chunk's canonical KV; each form that canonical KV is kept in has keys of its own."""
         if self._settings.canonical == "full":
             return chunk.key
         return Key.of(**{**json.loads(chunk.key.material), "canonical": self._settings.canonical})
@@ -175,7 +175,7 @@ class Library:
 
     @torch.no_grad()
     def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> int:
-        """Returns the bytes handed to the store; none where the store has as good a patch already."""
+        """Store a chunk; returns the bytes handed over, 0 where the store already has a patch as good."""
         self._engine.wait_idle(PATIENCE_S)
         known = self._find(chunk, antecedents)
         if (
@@ -202,7 +202,7 @@ class Library:
 
 
 def _nothing() -> None:
-    """A job that only marks a place in the queue."""
+    """A job that marks a place in the queue."""
 
 
 def _join(canonical: Record | None, match: Match | None, records: Mapping[bytes, Record]) -> Loaded | None:
@@ -216,7 +216,7 @@ def _join(canonical: Record | None, match: Match | None, records: Mapping[bytes,
 
 
 def _patch_record(chunk: Chunk, patch: Patch, antecedents: Antecedents, settings: Settings) -> Record:
-    """The record of a patch. Its key leaves the texts out: the newest patch for the same chunks serves."""
+    """The record of a patch. Its key omits the texts, so the newest patch for the same chunks replaces older ones."""
     chunks = [digest.hex() for digest in antecedents.chunks]
     rank = _rank_label(settings)
     key = Key.of(kind="patch", chunk=chunk.digest.hex(), antecedents=chunks, rank=rank)
@@ -239,7 +239,7 @@ def _record_layers(layers: Sequence[LayerKV | Factors]) -> list[list[torch.Tenso
 
 
 def _rank_label(settings: Settings) -> str:
-    """What a patch was fitted for; one fitted over other canonical KV, or for another rank, does not serve."""
+    """The settings that a patch was fitted with; a patch of other settings does not fit."""
     over = "" if settings.canonical == "full" else f":{settings.canonical}"
     if settings.rank == "auto":
         return f"auto:{settings.error_budget}:{settings.byte_budget}{over}"

@@ -1,4 +1,4 @@
-"""A plan as plain data: what an answer keeps, moves, recalls and computes."""
+"""A plan as plain data: the spans that an answer keeps, moves, recalls and computes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ class PlanRow:
     """One span of a plan, as plain data.
 
     moved_from: its position before; None where it was not in the pool.
-    match, error, text_match, approximate: of the patch of a recalled span, else None: how well its antecedents fit,
-        the relative error of its truncation, the share of text runs before it that are the same, and whether it was
-        fitted over antecedents that were not exact.
+    match, error, text_match, approximate: facts about the patch of a recalled span, as in Match; None for other spans.
     """
 
     id: str
@@ -39,7 +37,7 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an answer would rest on, span by span. Prints as a table."""
+    """The origin of every span of an answer, in order. Prints as a table."""
 
     rows: tuple[PlanRow, ...]
 

@@ -14,10 +14,10 @@ from kamera_agent.errors import SettingError
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen.
+    """How the next token is chosen.
 
     temperature: 0 is greedy. top_p: share of probability kept, above 0 and up to 1. top_k: tokens kept, 0 for all.
-    seed: makes a sampled reply repeatable; None draws one.
+    seed: makes a sampled reply repeatable; None draws a seed.
     """
 
     temperature: float = 0.0
@@ -44,13 +44,13 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class Constraint(Protocol):
-    """What a reply may say, token by token."""
+    """Limits the tokens of a reply, for example to a grammar."""
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits [vocab] with everything at minus infinity that must not come next."""
+        """The logits [vocab], with minus infinity for every token that must not come next."""
 
     def accept(self, token: int) -> None:
-        """Go on behind a token that mask allowed."""
+        """Advance past a token that mask allowed."""
 
 
 class Sampler:
@@ -75,7 +75,7 @@ class Sampler:
 
     def draw(self, logits: torch.Tensor) -> int:
         """One token id, for next-token logits [vocab] in float32."""
-        # A placeholder may lie outside the vocabulary.
+        # The id of a placeholder may be outside the vocabulary.
         never = self._never[self._never < len(logits)].to(logits.device)
         allowed = logits.index_fill(0, never, float("-inf"))
         if self._constraint is None:
@@ -87,6 +87,7 @@ class Sampler:
     def _choose(self, logits: torch.Tensor) -> int:
         if self._greedy:
             return int(logits.argmax())
+        # Warpers take the tokens before, which these three ignore.
         nothing_before = cast(torch.LongTensor, torch.empty(1, 0, dtype=torch.long))
         scores = self._warpers(nothing_before, cast(torch.FloatTensor, logits[None].cpu()))
         return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=self._generator))

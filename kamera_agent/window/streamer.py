@@ -1,4 +1,4 @@
-"""Turning tokens into text as they come."""
+"""Text out of tokens, as they come."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from kamera_agent.runtime.families.base import Family
 
 
 class Streamer:
-    """Text of a growing reply, up to the first stop word.
+    """The text of a growing reply, up to the first stop word.
 
-    A piece is held back while its last character is incomplete, or while it may be the beginning of a stop word.
+    Text is held back while its last character is incomplete, and while it may be the beginning of a stop word.
     """
 
     def __init__(self, family: Family, stop_words: Sequence[str] = ()) -> None:
@@ -27,20 +27,21 @@ class Streamer:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop word was said."""
-        said = self._family.tokens.decode(self.token_ids)
-        return any(word in said for word in self._stop_words)
+        """Whether the text contains a stop word."""
+        text = self._family.tokens.decode(self.token_ids)
+        return any(word in text for word in self._stop_words)
 
     def push(self, token: int) -> str:
-        """Add a token; the text that is now certain, often empty."""
+        """Add a token; returns the text that is certain from now on, often empty."""
         self.token_ids.append(token)
         text = self.text
+        # A tokenizer decodes the first bytes of a character to U+FFFD until the last one is there.
         if text.endswith("\ufffd"):
             return ""
         return self._send(text[: len(text) - max((opening_of(word, text) for word in self._stop_words), default=0)])
 
     def flush(self) -> str:
-        """What was held back."""
+        """The text that is still held back."""
         return self._send(self.text)
 
     def _send(self, text: str) -> str:
@@ -50,5 +51,5 @@ class Streamer:
 
 
 def opening_of(word: str, text: str) -> int:
-    """How many characters at the end of a text may be the beginning of a word."""
+    """Number of characters at the end of a text that may be the beginning of a word."""
     return next((size for size in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:size])), 0)

@@ -28,17 +28,15 @@ from kamera_agent.window.streamer import Streamer
 
 
 class Window:
-    """Holds spans and answers over them. Made by Kamera.window().
+    """Holds spans and answers over them. Kamera.window() makes one.
 
-    Editing is free: the work is done at the next answer, for all edits at once. Every method either does what it
-    says or raises and leaves the window as it was. Not for use from several threads at once; several windows of
-    one Kamera are.
+    Editing is free: the next answer does the work for all edits at once. A method that raises leaves the window as it
+    was. A window is not safe to use from several threads at once; several windows of one Kamera are.
     """
 
     def __init__(self, engine: Engine, library: Library, settings: Settings, system: str) -> None:
         self._engine = engine
         self._family = engine.family
-        self._library = library
         self._items = Items(engine.family, settings, system)
         self._assembly = Assembly(engine, library, settings)
         self._lock = threading.Lock()
@@ -54,7 +52,7 @@ class Window:
     def add_frames(self, frames: Any, timestamps: Sequence[float] | None = None, role: str = "user") -> str:
         """Add video frames at the end as one chunk; returns its span id.
 
-        frames: what kamera_agent.vision reads from a clip, an ndarray [N, H, W, 3] uint8 RGB, or a sequence of images.
+        frames: Frames (see sample_fps), an ndarray [N, H, W, 3] uint8 RGB, or a sequence of images.
         timestamps: seconds, one per frame, increasing; half a second apart by default.
         Raises VideoError, or SettingError where the demanded rank is above the chunk's size.
         """
@@ -65,7 +63,7 @@ class Window:
         return self._add(TextContent(text, role))
 
     def add_document(self, text: str, role: str = "user") -> str:
-        """Add a text that is a chunk of its own at the end; returns its span id.
+        """Add a text at the end as a chunk of its own; returns its span id.
 
         Raises InputError for a text without tokens, or SettingError where the demanded rank is above the chunk's size.
         """
@@ -82,9 +80,9 @@ class Window:
             self._items.recall(span_id, at)
 
     def reorder(self, span_ids: Sequence[str]) -> None:
-        """Put the image, frames and document spans in this order; texts stay where they are.
+        """Put the image, frames and document spans into this order; texts keep their places.
 
-        Raises UnknownSpanError unless every one of them is named exactly once.
+        Raises UnknownSpanError unless span_ids names each of them exactly once.
         """
         with self._editing():
             self._items.reorder(span_ids)
@@ -97,10 +95,10 @@ class Window:
     def sync(self, spans: Iterable[Content | str], system: str | None = None) -> tuple[str, ...]:
         """Make the window hold exactly this content, in this order; returns the span ids.
 
-        spans: contents, or ids of spans that are in the window or were dropped. What equals a span that is there is
-        that span, so an edited message list keeps everything it did not touch. system: another system prompt; None
-        leaves it as it is.
-        Raises UnknownSpanError, WindowTooLongError and whatever the add methods raise.
+        spans: contents, or ids of spans that are in the window or were dropped. A content that equals such a span
+            becomes that span, so an edited message list keeps everything that was not edited.
+        system: a new system prompt; None leaves it as it is.
+        Raises UnknownSpanError, WindowTooLongError, and the errors of the add methods.
         """
         with self._editing():
             items = self._items.resolve(spans, system)
@@ -109,9 +107,9 @@ class Window:
             return tuple(item.id for item in items[1:])
 
     def plan(self, spans: Iterable[Content | str] | None = None) -> Plan:
-        """What the next answer would keep, move, recall and compute; what it would after sync(spans) where given.
+        """What the next answer, or the next answer after sync(spans), keeps, moves, recalls and computes.
 
-        Changes nothing. Raises as sync does.
+        Changes nothing. Raises the errors of sync.
         """
         with self._editing():
             items = self._items.live if spans is None else self._items.resolve(spans)
@@ -120,10 +118,10 @@ class Window:
     def generate(
         self, question: str | None = None, *, max_new_tokens: int = 256, **sampling: Unpack[SamplingOptions]
     ) -> Reply:
-        """Answer over the window; question and reply become spans of it.
+        """Answer over the window. The question and the reply become spans of it.
 
         question: added as a user text; None answers the window as it is.
-        sampling: temperature, top_p, top_k and seed, as in Sampling; greedy by default.
+        sampling: the fields of Sampling (temperature, top_p, top_k, seed); greedy by default.
         Raises InputError, SettingError and WindowTooLongError before any work.
         """
         return self.stream(question, max_new_tokens=max_new_tokens, **sampling).finish()
@@ -137,7 +135,7 @@ class Window:
         constraint: Constraint | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> ReplyStream:
-        """Like generate, but gives the text piece by piece, as it comes. The work begins with the first piece.
+        """Like generate, but returns the text piece by piece, as it comes. The work begins with the first piece.
 
         stop: words that end the reply and are not part of its text. constraint: limits the tokens of the reply.
         """
@@ -158,14 +156,14 @@ class Window:
             return assembled.logits
 
     def reference_logits(self, question: str | None = None) -> torch.Tensor:
-        """The same by one plain Hugging Face forward pass over all pixels and tokens: the yardstick."""
+        """The same logits by one plain Hugging Face forward pass over all pixels and tokens: the yardstick."""
         with self._editing():
             items = [*self._items.live, *self._ask(question)]
             return self._engine.reference_logits([item.run for item in lay_out(items, self._family, "answer")])
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """Everything in the window, in order: the anchor, the turns' markup, texts, replies, images and frames."""
+        """All spans in order: the anchor, the markup of turns, texts, replies, images, frames and documents."""
         residents = {resident.item.id: resident for resident in self._assembly.residents}
         spans, position = [], 0
         for item in lay_out(self._items.live, self._family):
@@ -182,12 +180,12 @@ class Window:
 
     @property
     def pool_bytes(self) -> int:
-        """Bytes of the KV pool: masters and working copy."""
+        """Bytes of the KV pool. May be read from any thread."""
         return self._assembly.pool.num_bytes
 
     @property
     def dropped_bytes(self) -> int:
-        """Bytes kept of dropped spans, so that they can be recalled."""
+        """Bytes kept of dropped spans for recall. May be read from any thread."""
         return self._items.dropped_bytes
 
     def check_integrity(self) -> None:
@@ -228,7 +226,7 @@ class Window:
                 most = min(max_new_tokens, self._assembly.room(items))
                 token = yield from self._decode(token, sampler, streamer, most)
             except GeneratorExit:
-                # The reader closed the stream: the question stays, and the reply as far as it was generated.
+                # The reader closed the stream. That is no failure: the question and the generated text stay.
                 self._settle(asked, reply_id, assembled)
                 raise
             except BaseException:
@@ -263,7 +261,7 @@ class Window:
         return token
 
     def _settle(self, asked: Sequence[Item], reply_id: str, assembled: Assembled) -> str | None:
-        """Enter the question and what there is of a reply; returns the reply's id, None for an empty one."""
+        """Enter the question and the generated reply; returns the reply's id, None for an empty reply."""
         run = self._assembly.finish(reply_id)
         reply = [self._items.make_reply(reply_id, run, self._family.tokens.decode(run.token_ids))] if run else []
         self._items.enter(*asked, *reply)
