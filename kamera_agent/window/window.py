@@ -233,13 +233,15 @@ class Window:
                 self._assembly.discard_reply()
                 raise
             decoded = perf_counter()
+            # Counted before this turn's chunks are handed over, so that they count in the next turn, done or not.
+            bytes_written = self._assembly.count_written()
             span_id = self._settle(asked, reply_id, assembled)
             times = (first - start, decoded - first, perf_counter() - decoded)
             return Reply(
                 text=streamer.text,
                 span_id=span_id,
                 finish_reason="stop" if token in self._family.chat.stop_ids or streamer.stopped else "length",
-                usage=make_usage(assembled, len(streamer.token_ids), self._assembly.count_written()),
+                usage=make_usage(assembled, len(streamer.token_ids), bytes_written),
                 timings=make_timings(assembled, *(1e3 * seconds for seconds in times)),
                 plan=make_plan(assembled.steps),
             )
