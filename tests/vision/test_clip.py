@@ -216,6 +216,45 @@ def test_frame_rate_stands_in_for_a_broken_clock(
     assert capture.released
 
 
+class Pyramid(FakeCapture):
+    """A clip of decode times, 40 ms apart, whose B-frames other B-frames refer to; the decoder's delay is 2 frames."""
+
+    SHOWN_AS = (0, 4, 2, 1, 3, 8, 6, 5, 7)
+
+    def __init__(self, own_stamps: bool) -> None:
+        self.decoded_as = [self.SHOWN_AS.index(number) for number in range(9)]
+        late_ms = [40.0 * number for number in range(2, 9)] + [0.0, 0.0]
+        super().__init__([40.0 * packet for packet in self.decoded_as] if own_stamps else late_ms, fps=25.0)
+        self.raw = False
+
+    def set(self, prop: int, value: float) -> bool:
+        self.raw |= prop == cv2.CAP_PROP_FORMAT
+        return True
+
+    def get(self, prop: int) -> float:
+        if prop == cv2.CAP_PROP_FORMAT:
+            return -1.0 if self.raw else 0.0
+        if prop == cv2.CAP_PROP_FRAME_TYPE:
+            return float(ord("IPBBBPBBB"[self.decoded_as[self.at]]))
+        return 40.0 * self.at if self.raw and prop == cv2.CAP_PROP_POS_MSEC else super().get(prop)
+
+
+@pytest.mark.parametrize("own_stamps", [True, False], ids=["MP4", "AVI"])
+def test_a_delay_of_several_frames_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_stamps: bool
+) -> None:
+    opened: list[Pyramid] = []
+
+    def open_another(*_: object) -> Pyramid:
+        opened.append(Pyramid(own_stamps))
+        return opened[-1]
+
+    monkeypatch.setattr(cv2, "VideoCapture", open_another)
+    (tmp_path / "pyramid").touch()
+    assert read(tmp_path / "pyramid")[0] == pytest.approx([number / 25 for number in range(9)])
+    assert all(capture.released for capture in opened)
+
+
 @pytest.mark.parametrize(
     ("capture", "message"),
     [
