@@ -13,13 +13,12 @@ from langchain_core.tools import BaseTool, tool
 from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel
 
-from kamera_agent.agent.pixels import PixelFolder
-from kamera_agent.agent.screens import LOOK_BACK, list_screens, stow
+from kamera_agent.agent.screens import LOOK_BACK, Stowage, list_screens
 
 MESSAGES = "messages"
 
 
-def look_back_tool(folder: PixelFolder) -> BaseTool:
+def look_back_tool(stowage: Stowage) -> BaseTool:
     """The tool. The artifact of its message lists the steps that it shows."""
 
     @tool(LOOK_BACK, response_format="content_and_artifact")
@@ -27,7 +26,7 @@ def look_back_tool(folder: PixelFolder) -> BaseTool:
         """Look at earlier screenshots again. Without steps: list what there is."""
         state = runtime.state
         messages = state if isinstance(state, list) else _fields(state)[_messages_key(state) or MESSAGES]
-        screens = {screen.step: screen for screen in list_screens([stow(message, folder) for message in messages])}
+        screens = {screen.step: screen for screen in list_screens([*map(stowage.stow, messages)])}
         listing = "\n".join(f"step {screen.step}: {screen.caption or '(no text)'}" for screen in screens.values())
         if not steps:
             return listing or "There is no screenshot yet.", []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from langchain.agents import AgentState
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
@@ -21,12 +23,15 @@ from kamera_agent.agent.chat_model import ChatKamera
 from kamera_agent.agent.look_back import look_back_tool
 from kamera_agent.agent.pixels import PixelFolder
 from kamera_agent.agent.policy import Budget, KeepLast, Policy
-from kamera_agent.agent.screens import M, Screen, list_screens, looked_back, show, stow
+from kamera_agent.agent.screens import M, Screen, Stowage, list_screens, looked_back, show
 from kamera_agent.config import DEFAULT_STORE, MIB
 from kamera_agent.errors import SettingError
+from kamera_agent.kamera import Kamera
 
 STUB = "[Screenshot of step {step} is not shown; look_back brings it back.]"
 SAME = "[The screen looks as in step {step}.]"
+# Images whose tokens are remembered, for a Budget.
+MAX_COUNTS = 10_000
 DEFAULT_FOLDER = os.path.join(DEFAULT_STORE, "pixels")
 
 Update = dict[str, Any] | None
@@ -62,19 +67,21 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         self._policy = policy or KeepLast(keep_last)
         self._pinned = frozenset(pinned)
         self._stub = stub
-        self._folder = PixelFolder(folder, folder_bytes)
+        self._stowage = Stowage(PixelFolder(folder, folder_bytes))
         self._count_tokens = count_tokens
-        self.tools: Sequence[BaseTool] = [look_back_tool(self._folder)]
+        self._counts: dict[str, int] = {}
+        self._counts_by_kamera: WeakKeyDictionary[Kamera, dict[str, int]] = WeakKeyDictionary()
+        self.tools: Sequence[BaseTool] = [look_back_tool(self._stowage)]
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
         """Put ids in the place of the pixels that the caller sent."""
-        stowed = [stow(message, self._folder) for message in state["messages"]]
+        stowed = [*map(self._stowage.stow, state["messages"])]
         changed = [new for new, old in zip(stowed, state["messages"], strict=True) if new is not old]
         return {"messages": changed} if changed else None
 
     async def abefore_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
         """The same."""
-        return self.before_agent(state, runtime)
+        return await asyncio.to_thread(self.before_agent, state, runtime)
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Told]) -> Told:
         """Put ids in the place of the pixels that a tool brought."""
@@ -84,7 +91,7 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Told]]
     ) -> Told:
         """The same."""
-        return self._stow(await handler(request))
+        return await asyncio.to_thread(self._stow, await handler(request))
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Answer]) -> Answer:
         """Show the model what the policy keeps."""
@@ -94,11 +101,12 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Answer]]
     ) -> Answer:
         """The same."""
-        return await handler(request.override(messages=self.edit(request.messages, request.model)))
+        messages = await asyncio.to_thread(self.edit, request.messages, request.model)
+        return await handler(request.override(messages=messages))
 
     def edit(self, messages: Sequence[M], model: BaseChatModel | None = None) -> list[M]:
         """Messages as the model gets to see them. What is not stowed yet is."""
-        stowed = [stow(message, self._folder) for message in messages]
+        stowed = [*map(self._stowage.stow, messages)]
         screens = list_screens(stowed)
         twins = _twins(screens)
         single = [screen for screen in screens if screen.step not in twins]
@@ -109,7 +117,7 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
             shown = twins.get(screen.step)
             return SAME.format(step=shown) if shown in kept else self._stub.format(step=screen.step)
 
-        return show(stowed, screens, kept, self._folder, stub)
+        return show(stowed, screens, kept, self._stowage.folder, stub)
 
     def _sizes(self, screens: Sequence[Screen], model: BaseChatModel | None) -> list[int]:
         """Tokens of screenshots; only a budget needs to know them."""
@@ -118,13 +126,22 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         count = model.count_image_tokens if isinstance(model, ChatKamera) else self._count_tokens
         if count is None:
             raise SettingError("A Budget needs token counts: use a ChatKamera, or give ScreenWindow count_tokens.")
-        return [count(self._folder.get(screen.image_id)) for screen in screens]
+        counts = self._counts_by_kamera.setdefault(model.open(), {}) if isinstance(model, ChatKamera) else self._counts
+        if len(counts) > MAX_COUNTS:
+            counts.clear()
+        sizes = []
+        for screen in screens:
+            size = counts.get(screen.image_id)
+            if size is None:
+                size = counts[screen.image_id] = count(self._stowage.folder.get(screen.image_id))
+            sizes.append(size)
+        return sizes
 
     def _stow(self, told: Told) -> Told:
         if isinstance(told, ToolMessage):
-            return stow(told, self._folder)
+            return self._stowage.stow(told)
         if isinstance(told.update, dict) and "messages" in told.update:
-            messages = [stow(message, self._folder) for message in told.update["messages"]]
+            messages = [*map(self._stowage.stow, told.update["messages"])]
             return replace(told, update={**told.update, "messages": messages})
         return told
 

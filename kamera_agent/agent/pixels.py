@@ -29,16 +29,21 @@ class PixelFolder:
     def put(self, data: bytes) -> str:
         """Keep an encoded image; returns its id."""
         digest = blake3(data).hexdigest()
-        place = self._path / digest
-        try:
-            os.utime(place)
-        except FileNotFoundError:
+        if not self.touch(PREFIX + digest):
             self._make_room(len(data))
             # Renamed into place: whoever reads sees all of it or nothing.
             with tempfile.NamedTemporaryFile(dir=self._path, delete=False) as draft:
                 draft.write(data)
-            os.replace(draft.name, place)
+            os.replace(draft.name, self._path / digest)
         return PREFIX + digest
+
+    def touch(self, image_id: str) -> bool:
+        """Count an image as used now; returns whether it is there."""
+        try:
+            os.utime(self._path / image_id.removeprefix(PREFIX))
+        except FileNotFoundError:
+            return False
+        return True
 
     def get(self, image_id: str) -> bytes:
         """The bytes of an image. Raises ImageError where it is gone or damaged."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, TypeVar
+from weakref import ReferenceType, ref
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from PIL import Image
@@ -35,15 +36,46 @@ class Screen:
     caption: str
 
 
-def stow(message: M, folder: PixelFolder) -> M:
-    """The message with ids in the place of pixels; itself where it holds none."""
-    if isinstance(message.content, str) or not any(_has_pixels(block) for block in message.content_blocks):
-        return message
-    blocks = [
-        {"type": "image", "file_id": folder.put(pixels_of(block))} if _has_pixels(block) else dict(block)
-        for block in message.content_blocks
-    ]
-    return message.model_copy(update={"content": blocks})
+class Stowage:
+    """Takes the pixels out of messages and puts ids in their place.
+
+    The pixels of a message are decoded and fingerprinted once while the message lives, however often it is stowed.
+    Safe for use from several threads.
+    """
+
+    def __init__(self, folder: PixelFolder) -> None:
+        self.folder = folder
+        # By id(message), because messages have no hash. An id may be used again once its message is gone.
+        self._known: dict[int, tuple[ReferenceType[BaseMessage], dict[str, str]]] = {}
+
+    def stow(self, message: M) -> M:
+        """The message with ids in place of pixels; the message itself where it holds none. Raises InputError."""
+        if isinstance(message.content, str):
+            return message
+        blocks = message.content_blocks
+        if not any(_has_pixels(block) for block in blocks):
+            return message
+        known = self._known_images(message)
+        stowed = [
+            {"type": "image", "file_id": self._put(block, known)} if _has_pixels(block) else dict(block)
+            for block in blocks
+        ]
+        return message.model_copy(update={"content": stowed})
+
+    def _put(self, block: Any, known: dict[str, str]) -> str:
+        image_id = known.get(block["base64"])
+        if image_id is None or not self.folder.touch(image_id):
+            image_id = known[block["base64"]] = self.folder.put(pixels_of(block))
+        return image_id
+
+    def _known_images(self, message: BaseMessage) -> dict[str, str]:
+        """The ids of the images of a message by their base64 text, which is compared: a message may be changed."""
+        key, all_known = id(message), self._known
+        reference, known = all_known.get(key, (None, {}))
+        if reference is None or reference() is not message:
+            known = {}
+            all_known[key] = ref(message, lambda _: all_known.pop(key, None)), known
+        return known
 
 
 def list_screens(messages: Sequence[BaseMessage]) -> list[Screen]:

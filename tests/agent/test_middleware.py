@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import gc
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from langchain.agents import create_agent
+from langchain.agents.middleware import ModelRequest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.runtime import Runtime
 from pydantic import PrivateAttr
 
 from kamera_agent import ImageError, Kamera, SettingError
@@ -123,6 +127,68 @@ def test_a_budget_counts_the_models_own_tokens(tmp_path: Path, kamera: Kamera, i
     assert images(window.edit(history(image_block, range(1, 5)), model)) == [png(3), png(4)]
     with pytest.raises(SettingError, match="count_tokens"):
         window.edit(history(image_block, [1]))
+
+
+def test_pixels_are_decoded_and_counted_once(
+    tmp_path: Path, image_block: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the history is shown. A message that was changed, or an image that is gone, is read again."""
+    decoded: list[bytes] = []
+    decode = base64.b64decode
+    monkeypatch.setattr(base64, "b64decode", lambda text, **_: (decoded.append(text), decode(text))[1])
+    counted: list[bytes] = []
+    window = ScreenWindow(policy=Budget(2), folder=tmp_path, count_tokens=lambda image: (counted.append(image), 1)[1])
+    data_url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image_block(4)['base64']}"}}
+    messages = [*history(image_block, [1, 2, 3]), HumanMessage([data_url])]
+    expected = window.edit(messages)
+    assert (len(decoded), len(counted)) == (4, 4)
+    for _ in range(3):
+        assert window.edit(messages) == expected
+    assert (len(decoded), len(counted)) == (4, 4)
+    messages[0].content[1]["base64"] = image_block(5)["base64"]  # type: ignore[index, call-overload]
+    window.edit(messages)
+    assert (len(decoded), len(counted)) == (5, 5)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert window.edit(messages) == expected
+    assert (len(decoded), len(counted)) == (9, 5)
+
+
+def test_what_was_read_of_a_message_goes_with_it(tmp_path: Path, image_block: Block) -> None:
+    window = ScreenWindow(folder=tmp_path)
+    window.edit(history(image_block, [1, 2]))
+    gc.collect()
+    assert len(window._stowage._known) == 0
+
+
+@pytest.mark.parametrize("hook", ["abefore_agent", "awrap_tool_call", "awrap_model_call"])
+async def test_the_loop_goes_on_while_files_are_written(
+    hook: str, tmp_path: Path, image_block: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing waits for the loop, which would wait for ever if it were written there."""
+    went_on = threading.Event()
+    put = PixelFolder.put
+
+    def slow_put(self: PixelFolder, data: bytes) -> str:
+        assert went_on.wait(5), "the loop stood still"
+        return put(self, data)
+
+    async def handle(request: Any) -> Any:
+        return messages[0]
+
+    monkeypatch.setattr(PixelFolder, "put", slow_put)
+    window, messages = ScreenWindow(folder=tmp_path), [ToolMessage([image_block(1)], tool_call_id="1")]
+    request = ModelRequest(model=Scripted(script=[]), messages=[*messages])
+    calls: dict[str, Callable[[], Any]] = {
+        "abefore_agent": lambda: window.abefore_agent({"messages": [*messages]}, Runtime()),
+        "awrap_tool_call": lambda: window.awrap_tool_call(request, handle),  # type: ignore[arg-type]
+        "awrap_model_call": lambda: window.awrap_model_call(request, handle),
+    }
+    running = asyncio.ensure_future(calls[hook]())
+    await asyncio.sleep(0.05)
+    went_on.set()
+    await running
+    assert len([*tmp_path.iterdir()]) == 1
 
 
 def test_look_back_brings_the_same_pixels(tmp_path: Path, screenshot: Any, png: PNG) -> None:
