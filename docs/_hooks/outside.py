@@ -1,4 +1,4 @@
-"""Takes along what pages link to outside of docs/, so that a link works in the repository and on the site alike."""
+"""Copies the files outside docs/ that pages link to, so a link works both in the repository and on the site."""
 
 import os
 import re
@@ -9,14 +9,14 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-# Where on the site the rest of the repository lies.
+# The folder of the site for files from the rest of the repository.
 PLACE = "repository/"
-# A link or picture by a relative path; what has a scheme or is an anchor alone is left.
+# A link or picture with a relative path. Links with a scheme and bare anchors stay as they are.
 LINK = re.compile(r"\]\(([^)\s#:]+)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add every file of the repository that a page links to, and what that one links to."""
+    """Add every file of the repository that a page links to, and the files that those link to in turn."""
     pending = list(files.documentation_pages())
     while pending:
         page = pending.pop()
@@ -29,7 +29,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links to where the files are on the site. What is not there fails the build."""
+    """Point links to the files on the site. A link to a missing file fails the build."""
     source = page.file.src_uri
 
     def point(link: re.Match[str]) -> str:
@@ -45,7 +45,7 @@ def _targets(source: str, markdown: str) -> Iterator[str]:
 
 
 def _resolve(source: str, link: str) -> str:
-    """Path in the repository of what a page, by its path on the site, links to."""
+    """Path in the repository of a link's target. source: path of the page on the site."""
     here = source.removeprefix(PLACE) if source.startswith(PLACE) else f"docs/{source}"
     return os.path.normpath(os.path.join(os.path.dirname(here), link))
 
