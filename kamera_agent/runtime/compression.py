@@ -1,7 +1,7 @@
 """Rounding to int8. Canonical KV has one step per component of K, and one step per token of V.
 
-The outliers of K are in the same components of all tokens, those of V in single tokens. With a step of its own, no
-outlier costs the other numbers their precision (KIVI, arXiv 2402.02750).
+The outliers of K are in the same components of all tokens, those of V in single tokens. Each has a step of its own, so
+it does not cost the other numbers their precision (KIVI, arXiv 2402.02750).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from kamera_agent.runtime.slot_cache import SlotCache
 
 
 class Placed(NamedTuple):
-    """A run in its place: its slots, and the position and the place in the window's order of its first token."""
+    """A run in its place. position, order: of its first token, among the window's positions and among its tokens."""
 
     run: Run
     slots: Slots
@@ -103,7 +103,7 @@ class Engine:
 
     @torch.no_grad()
     def prefill(self, pool: KVPool, batch: Sequence[Placed]) -> Prefilled:
-        """Compute the runs of a batch, wherever in the window they are, in one forward pass; write KV to their slots.
+        """Compute the runs of a batch in one forward pass, wherever in the window they are. KV goes to their slots.
 
         Every other span must be in its place already.
         """
@@ -163,7 +163,7 @@ class Engine:
         def keep_master(layer: int, output: torch.Tensor) -> None:
             pool.masters[layer][:, index] = decoder.keys_of(output)
 
-        # The model's own causal attention takes half the time of attention with a mask, but takes slots for positions.
+        # The model's own causal attention takes half the time of attention with a mask, but relies on the slots' order.
         fresh = _is_plain_prefill(pool, index)
         masks = None if fresh else make_masks(decoder, pool, index, decoder.kv_shape.dtype)
         cache = SlotCache(pool, index, slots.num_tokens if fresh else 0)
@@ -174,7 +174,7 @@ class Engine:
 def _is_plain_prefill(pool: KVPool, index: Index) -> bool:
     """Whether the queries are the window from its first token on, in order, in the first slots, and all are causal.
 
-    Then the slots up to a query's own hold exactly the tokens that it sees.
+    Then the slots are in the window's order, and the model's own mask is right.
     """
     order, block = pool.order[index], pool.block[index]
     starts = isinstance(index, slice) and index.start == 0

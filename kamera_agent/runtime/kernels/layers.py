@@ -29,7 +29,7 @@ class Factors(NamedTuple):
 
     u [T, r], v [r, Hk·Dk + Hv·Dv]: in the KV dtype, or both in int8. The columns of v are those of K, head by head,
         then those of V.
-    scale [r]: float32, the factor of each component of an int8 product; None otherwise.
+    scale [r]: float32, one number per component that an int8 product is multiplied by; None otherwise.
     """
 
     u: torch.Tensor
@@ -41,7 +41,7 @@ Layer = TypeVar("Layer", LayerKV, Factors)
 
 
 def tensors_of(layer: LayerKV | Factors) -> tuple[torch.Tensor, ...]:
-    """The tensors that are present, in the order of the fields. type(layer)(*tensors) is the layer again."""
+    """The tensors that are present, in the order of the fields. Absent ones come last: type(layer)(*these) is layer."""
     return tuple(tensor for tensor in layer if tensor is not None)
 
 

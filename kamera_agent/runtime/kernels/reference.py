@@ -3,9 +3,9 @@
 L layers, T tokens, S slots; Hk heads of keys with Dk components, Hv heads of values with Dv components (for MLA one
 head each: k_pe and the latent). R components of a key turn, and the others are copied.
 
-cos, sin [1 or L, T, R], in the KV dtype: the factors of each component, as the model's own rotary embedding made them,
-in one table for all layers or one per layer. Every kind of RoPE (M-RoPE's sections, yarn's scaling) is in the table, so
-no kernel needs to know it.
+cos, sin [1 or L, T, R], in the KV dtype: cosine and sine for each component, from the model's own rotary embedding, in
+one table for all layers or one per layer. Every kind of RoPE (M-RoPE's sections, yarn's scaling) is in the table, so no
+kernel needs to know it.
 """
 
 from __future__ import annotations
