@@ -12,8 +12,10 @@ from training.run import train
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="Folder for the checkpoint. A training that stopped goes on there.")],
-    seed: Annotated[int, typer.Option(help="Seed of weights, pictures and questions.")] = 0,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder for the checkpoint. An interrupted training is resumed from it.")
+    ],
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the pictures and the questions.")] = 0,
 ) -> None:
     """Train the pocket model and write its checkpoint. About 50 minutes on two cores."""
     train(POCKET_RECIPE, folder, seed)

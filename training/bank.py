@@ -1,4 +1,4 @@
-"""Features of cells, kept in tables from which windows are put together."""
+"""Tables of cell features, from which windows are assembled."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from training.variety import vary
 
 @torch.no_grad()
 def encode(tower: Tower, gallery: Sequence[Drawn], rng: np.random.Generator | None = None) -> torch.Tensor:
-    """Features [cells of all pictures, hidden], one after the other.
+    """Features [cells, hidden] of all pictures, picture by picture.
 
-    rng: show the cells in other looks, drawn from it. None: as they are.
+    rng: draws another look for every cell. None: cells are encoded as they are.
     """
     features = []
     for drawn in gallery:
@@ -30,13 +30,13 @@ def encode(tower: Tower, gallery: Sequence[Drawn], rng: np.random.Generator | No
 
 
 class Bank:
-    """Features by what a cell shows: windows are put together without drawing them.
+    """Features by the content of a cell: windows are assembled without being drawn.
 
-    A feature depends on the pixels of its cell alone, so a cell may come from any picture.
+    A feature depends on the pixels of its cell alone, so a cell can come from any picture.
     """
 
     def __init__(self, tower: Tower, gallery: Sequence[Drawn], rng: np.random.Generator | None) -> None:
-        """rng: draws the other looks that every cell is shown in, too. None: its own look only."""
+        """rng: draws another look for every cell, which is added to its own. None: its own look only."""
         looks = (None,) if rng is None else (None, rng)
         self.table = torch.cat([encode(tower, gallery, look) for look in looks])
         self._rows: defaultdict[Cell, list[int]] = defaultdict(list)
@@ -44,20 +44,21 @@ class Bank:
             self._rows[cell].append(row)
 
     def holds(self, window: Sequence[Picture]) -> bool:
-        """Whether every cell of a window has been seen in the gallery; a rare pair of words may not."""
+        """Whether the gallery shows every cell of a window. A rare pair of words can be missing."""
         return all(cell in self._rows for picture in window for cell in picture.cells())
 
     def rows(self, picture: Picture, rng: np.random.Generator) -> list[int]:
-        """For every cell of a picture a row of the table, drawn among those that show the same."""
-        found = [self._rows[cell] for cell in picture.cells()]
-        return [rows[int(draw * len(rows))] for rows, draw in zip(found, rng.random(len(found)), strict=True)]
+        """Rows of the table, one per cell, each drawn from the rows whose cells show the same."""
+        candidates = [self._rows[cell] for cell in picture.cells()]
+        draws = rng.random(len(candidates))
+        return [rows[int(draw * len(rows))] for rows, draw in zip(candidates, draws, strict=True)]
 
 
 class Album:
-    """Features of windows that were drawn whole."""
+    """Features of windows that are drawn whole."""
 
     def __init__(self, windows: Sequence[Sequence[Picture]], table: torch.Tensor) -> None:
-        """table: features of the windows' cells, one after the other."""
+        """table: features of the cells of the windows, in order."""
         self.table = table
         self._first: dict[int, int] = {}
         row = 0

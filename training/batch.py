@@ -1,7 +1,7 @@
 """Windows and their questions as one batch of token sequences.
 
-Sequence: opening | pictures and what is said between them | question block | question block | ...
-Blocks of one sequence are either asked side by side, each as if it were the only one, or in a row.
+Sequence: opening | pictures, with remarks between them | question block | question block | ...
+The blocks of a sequence are asked either side by side, each as if it were the only one, or in a row.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from training.gaze import GAZES, Gaze, Sight, focus, holders, look_around
 from training.probes import CLASSES
 from training.relations import Relations, relate
 
+# Share of the sequences whose questions come in a row, of those with a remark before the pictures, and of the pictures
+# with a step before them.
 IN_A_ROW = 0.3
-SAID_BEFORE = 0.5
-SAID_BETWEEN = 0.15
+REMARKED = 0.5
+STEPPED = 0.15
 REMARKS = (
     "Watch the screens.",
     "Look at the screens and answer the question.",
@@ -37,11 +39,11 @@ STEPS = ("Step one.", "Next screen.", "Then this.", "Look here.", "Step two.")
 class Batch(NamedTuple):
     """B sequences of S tokens, padded at the end.
 
-    token_ids [B, S]; features [B, S]: row of the feature table, -1 for text. positions [A, B, S].
-    mask [B, 1, S, S]: True where a query (row) sees a key. targets: (sequence, place, next token) as [N] each;
-    tasks: the task of each target, None for the end of an answer. cells: (sequence, place) [M] each of the cells with
-    relations, labels [M, slots] their class numbers. gazes: per kind of gaze (query, sequence, place, key) [N] each:
-    query number q of the kind stands at (sequence, place) and should look at the keys listed with it.
+    token_ids [B, S]. features [B, S]: row of the feature table, -1 for text. positions [A, B, S].
+    mask [B, 1, S, S]: True where a query (row) sees a key. targets: (sequence, place, next token), [N] each.
+    tasks: the task of each target, None for the rest of an answer. cells: (sequence, place) of the cells with
+    relations, [M] each; labels [M, slots]: their class numbers. gazes: per kind of gaze, (query, sequence, place, key),
+    [N] each. Query q of a kind is at (sequence, place) and should look at all the keys listed with it.
     """
 
     token_ids: torch.Tensor
@@ -56,9 +58,9 @@ class Batch(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A picture of a window: its tokens, offsets [A, T] and extent, as those of its chunk.
+    """A picture of a window: tokens, offsets [A, T] and extent of its chunk.
 
-    cells: which of the tokens stand for cells, in order. rows: of the feature table, one for each of them.
+    cells: indices of the tokens that stand for cells, in order. rows: rows of the feature table, one per cell.
     """
 
     token_ids: tuple[int, ...]
@@ -69,7 +71,7 @@ class Shown(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """A window, how its pictures are shown, and what is asked about it."""
+    """A window, its pictures as tokens, and the questions about it."""
 
     window: Sequence[Picture]
     shown: Sequence[Shown]
@@ -88,13 +90,13 @@ class _Sequence:
     gazes: dict[Gaze, list[tuple[int, list[int]]]] = field(default_factory=lambda: {gaze: [] for gaze in GAZES})
     position: int = 0
 
-    def say(self, token_ids: Sequence[int], num_axes: int, block: int = 0) -> None:
+    def add_text(self, token_ids: Sequence[int], num_axes: int, block: int = 0) -> None:
         steps = torch.arange(self.position, self.position + len(token_ids))
         self._add(token_ids, [-1] * len(token_ids), steps.expand(num_axes, -1), block)
         self.position += len(token_ids)
 
-    def show(self, shown: Shown, relations: dict[int, Relations]) -> list[int]:
-        """A picture. Returns the places of its cells."""
+    def add_picture(self, shown: Shown, relations: dict[int, Relations]) -> list[int]:
+        """Add a picture. Returns the places of its cells."""
         places = [len(self.token_ids) + token for token in shown.cells]
         self.cells += [(places[cell], relation) for cell, relation in relations.items()]
         features = dict(zip(shown.cells, shown.rows, strict=True))
@@ -114,9 +116,9 @@ class Batcher:
     """Makes batches for one family."""
 
     def __init__(self, family: Family, asked: Sequence[int]) -> None:
-        """asked: tokens between a question and its answer."""
+        """asked: the tokens between a question and its answer."""
         self._family, self._asked = family, asked
-        self._spoken, self._answered = family.chat.turn("user", "assistant"), family.chat.turn("assistant", "user")
+        self._to_assistant, self._to_user = family.chat.turn("user", "assistant"), family.chat.turn("assistant", "user")
         self._opening = (
             *family.chat.anchor_ids,
             *family.tokens.encode(family.chat.default_system),
@@ -124,10 +126,10 @@ class Batcher:
         )
         # A word within a text has a space before it.
         self._word = {word: family.tokens.encode(f"a {word}")[-1] for word in SHOWN}
-        self._said = {text: family.tokens.encode(text) for text in (*REMARKS, *STEPS)}
+        self._texts = {text: family.tokens.encode(text) for text in (*REMARKS, *STEPS)}
 
     def make(self, windows: Sequence[Lesson], rng: np.random.Generator) -> Batch:
-        """A batch of windows. rng draws what is said beside the pictures."""
+        """A batch of windows. rng draws the remarks."""
         return _stack([self._sequence(*window, rng) for window in windows])
 
     def _sequence(
@@ -135,29 +137,30 @@ class Batcher:
     ) -> _Sequence:
         axes = self._family.num_axes
         sequence = _Sequence()
-        sequence.say(self._opening, axes)
-        if rng.random() < SAID_BEFORE:
-            sequence.say(self._said[str(rng.choice(REMARKS))], axes)
+        sequence.add_text(self._opening, axes)
+        if rng.random() < REMARKED:
+            sequence.add_text(self._texts[str(rng.choice(REMARKS))], axes)
         sights = []
         for number, (picture, relations) in enumerate(zip(shown, relate(window), strict=True)):
-            if rng.random() < SAID_BETWEEN:
-                step = self._said[str(rng.choice(STEPS))]
-                sequence.say((*self._spoken, *step, *self._answered), axes)
-            places, cells = sequence.show(picture, relations), window[number].cells()
+            if rng.random() < STEPPED:
+                step = self._texts[str(rng.choice(STEPS))]
+                sequence.add_text((*self._to_assistant, *step, *self._to_user), axes)
+            places, cells = sequence.add_picture(picture, relations), window[number].cells()
             sights += [Sight(number, places[at], relation, cells[at]) for at, relation in relations.items()]
-        for gaze, found in look_around(window, sights).items():
-            sequence.gazes[gaze] += found
+        for gaze, targets in look_around(window, sights).items():
+            sequence.gazes[gaze] += targets
         start = sequence.position
         in_a_row = rng.random() < IN_A_ROW
         for number, question in enumerate(questions, start=1):
             block = number if in_a_row else -number
             if in_a_row and number > 1:
-                sequence.say(self._answered[1:], axes, block)
+                sequence.add_text(self._to_user[1:], axes, block)
             elif not in_a_row:
+                # Side by side: the mask hides the other questions, and each starts at the same position.
                 sequence.position = start
             asked = (*self._family.tokens.encode(question.text), *self._asked)
-            answer = (*self._family.tokens.encode(question.answer), self._answered[0])
-            sequence.say((*asked, *answer), axes, block)
+            answer = (*self._family.tokens.encode(question.answer), self._to_user[0])
+            sequence.add_text((*asked, *answer), axes, block)
             first = len(sequence.token_ids) - len(answer) - 1
             sequence.gazes["focus"].append((first, focus(question, window, sights)))
             if question.task == "find":
@@ -183,6 +186,8 @@ def _stack(sequences: Sequence[_Sequence]) -> Batch:
         features[row, :end] = torch.tensor(sequence.features)
         blocks[row, :end] = torch.tensor(sequence.blocks)
         positions[:, row, :end] = torch.cat(sequence.positions, dim=1)
+    # Block 0 is the window, which everyone sees. A block below 0 is a question that is asked alone: only its own tokens
+    # see it. A block above 0 is a question in a row: the later ones see it.
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     query, key = blocks[:, :, None], blocks[:, None, :]
     mask = causal & ((key == 0) | (key == query) | ((key > 0) & (key < query)))
@@ -206,7 +211,7 @@ def _stack(sequences: Sequence[_Sequence]) -> Batch:
 def _gather(
     sequences: Sequence[_Sequence], gaze: Gaze
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    found = [(row, place, keys) for row, sequence in enumerate(sequences) for place, keys in sequence.gazes[gaze]]
-    flat = [(query, row, place, key) for query, (row, place, keys) in enumerate(found) for key in keys]
+    queries = [(row, place, keys) for row, sequence in enumerate(sequences) for place, keys in sequence.gazes[gaze]]
+    flat = [(query, row, place, key) for query, (row, place, keys) in enumerate(queries) for key in keys]
     columns = torch.tensor(flat, dtype=torch.long).reshape(-1, 4).T
     return columns[0], columns[1], columns[2], columns[3]

@@ -1,4 +1,4 @@
-"""Second stage: the decoder learns the tasks over windows put together from features of cells."""
+"""Second stage: the decoder learns the tasks over windows that are assembled from cell features."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ from training.recipe import Course
 from training.relations import Relations
 from training.start import word_ids
 
-# The probes read what this many layers made of a cell; the layers above are left to the question.
+# The probes read the output of the first layers; those above are left to the question.
 PROBED_LAYERS = 3
 PROBE_WEIGHT = 0.5
 GAZE_WEIGHT = 1.0
 
-# How many questions of each task a window is asked at most.
+# The most questions of each task about one window.
 QUOTA: dict[Task, int] = {"read": 2, "find": 2, "diff": 1, "count": 1, "join2": 2, "join3": 3, "track": 3}
 LEAST_PICTURES: dict[Story, int] = {"changes": 2, "links": 1, "moves": 1, "both": 4}
-
 
 Asking = Callable[[Sequence[Picture]], list[Question]]
 
 
 class Features(Protocol):
-    """Where the features of pictures come from."""
+    """A source of picture features."""
 
     table: torch.Tensor
 
@@ -47,18 +46,18 @@ class Features(Protocol):
 
 
 class Decoder:
-    """The decoder of a family in training, and the probes that read it."""
+    """The decoder of a family in training, with its probes."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
         self.text: Any = family.decoder.module
-        # The one kind of attention that tells where it looks.
+        # The only kind of attention that returns its weights.
         self.text.config._attn_implementation = "eager"
         self._words = word_ids(family.processors.tokenizer, SHOWN)
         self.probes = Probes(self.text.config.hidden_size, len(Relations._fields))
 
     def loss(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
-        """Weighted sum of the losses of the answers, of the probes, and of where the shown heads look."""
+        """Weighted sum of the losses of the answers, the probes and the gazes."""
         output = self._run(batch, table)
         answers = functional.cross_entropy(self._scores(output, batch), batch.targets[2])
         codes = self.text.embed_tokens.weight.detach()[self._words]
@@ -67,7 +66,7 @@ class Decoder:
 
     @torch.no_grad()
     def grade(self, batch: Batch, table: torch.Tensor) -> tuple[Counter[str], Counter[str]]:
-        """Right answers and questions, by task. The first token of an answer decides."""
+        """Right answers and all questions, by task. An answer is judged by its first token."""
         right = self._scores(self._run(batch, table), batch).argmax(-1) == batch.targets[2]
         asked = [(task, hit) for task, hit in zip(batch.tasks, right.tolist(), strict=True) if task]
         return Counter(task for task, hit in asked if hit), Counter(task for task, _ in asked)
@@ -79,13 +78,13 @@ class Decoder:
 
     def _run(self, batch: Batch, table: torch.Tensor) -> Any:
         seen, width = batch.features >= 0, self.text.config.hidden_size
-        # Features may be wider than embeddings, as those of deepstack are.
+        # Features of deepstack are wider than embeddings.
         embeds = functional.pad(self.text.embed_tokens(batch.token_ids), (0, table.shape[1] - width))
         first, extras = self._family.unpack(embeds.masked_scatter(seen[..., None], table[batch.features[seen]]))
         return self.text(
             inputs_embeds=first,
             position_ids=batch.positions if len(batch.positions) > 1 else batch.positions[0],
-            # Additive: eager attention adds a boolean mask as numbers.
+            # Eager attention adds the mask to the scores, so a boolean one would count as zeros and ones.
             attention_mask=torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, torch.finfo(torch.float32).min),
             use_cache=False,
             output_hidden_states=True,
@@ -95,12 +94,12 @@ class Decoder:
 
 
 class Lessons:
-    """Makes batches of windows with questions about them."""
+    """Makes batches of windows and questions about them."""
 
     def __init__(
         self, family: Family, features: Features, ask: Asking = ask, asked: Sequence[int] | None = None
     ) -> None:
-        """ask: gives the questions of a window. asked: tokens between a question and its answer; None: of the chat."""
+        """ask: returns the questions of a window. asked: tokens between a question and its answer; None: the chat's."""
         self._family, self._features, self._ask = family, features, ask
         self._batcher = Batcher(family, family.chat.turn("user", "assistant") if asked is None else asked)
         self._shown: dict[tuple[type[Picture], int, int], Shown] = {}
@@ -108,10 +107,7 @@ class Lessons:
     def batch(
         self, windows: Sequence[Sequence[Picture]], rng: np.random.Generator, tasks: Sequence[Task] = TASKS
     ) -> Batch:
-        """A batch of windows and their questions of some tasks.
-
-        rng draws the questions, what is said between the pictures, and the features.
-        """
+        """A batch of windows with questions of these tasks. rng draws the questions, the remarks and the features."""
         lessons = [
             Lesson(window, [self._show(picture, rng) for picture in window], self._choose(window, tasks, rng))
             for window in windows
@@ -119,11 +115,11 @@ class Lessons:
         return self._batcher.make(lessons, rng)
 
     def _choose(self, window: Sequence[Picture], tasks: Sequence[Task], rng: np.random.Generator) -> list[Question]:
-        found: defaultdict[Task, list[Question]] = defaultdict(list)
+        by_task: defaultdict[Task, list[Question]] = defaultdict(list)
         for question in self._ask(window):
             if question.task in tasks:
-                found[question.task].append(question)
-        drawn = [of[index] for task, of in found.items() for index in rng.permutation(len(of))[: QUOTA[task]]]
+                by_task[question.task].append(question)
+        drawn = [some[index] for task, some in by_task.items() for index in rng.permutation(len(some))[: QUOTA[task]]]
         return [drawn[index] for index in rng.permutation(len(drawn))]
 
     def _show(self, picture: Picture, rng: np.random.Generator) -> Shown:
@@ -134,7 +130,7 @@ class Lessons:
 
 
 def draw_windows(count: int, course: Course, rng: np.random.Generator, looks: Looks) -> list[list[Picture]]:
-    """Windows of a course, not drawn yet."""
+    """Windows of a course, as data."""
     world = World(rng, course.size, looks)
     windows = []
     for index in rng.choice(len(STORIES), size=count, p=course.shares):
@@ -144,7 +140,7 @@ def draw_windows(count: int, course: Course, rng: np.random.Generator, looks: Lo
 
 
 def _lay_out(family: Family, picture: Picture) -> Shown:
-    """Tokens and offsets of pictures of this size, from the chunk of a blank one."""
+    """Tokens and offsets of a picture of this size, from the chunk of a blank one."""
     num_frames = 1 if isinstance(picture, Screen) else len(SHOT_TIMES)
     chunk = chunk_of(family, np.zeros((num_frames, picture.rows * CELL, picture.columns * CELL, 3), dtype=np.uint8))
     return Shown(

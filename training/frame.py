@@ -1,6 +1,6 @@
-"""The frame of reference that tower and decoder start with: a word is told by one code, its slot by a subspace.
+"""The frame of reference that tower and decoder start from: each word has a code, and each slot a subspace.
 
-The decoder's first heads are given weights that look cards up by it. All of it is a start only: training moves it on.
+The first heads of the decoder start with weights that look up cards by these codes. Training changes all of it.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
-# Dimensions of each slot of a cell's description. The third has four words only.
+# Dimensions of each slot of a cell. The third slot has only four words.
 SIZES = (60, 60, 8)
-# How sharply the first heads look: the score of a match is about 9, of anything else about 0 ± 2.
+# Scale of the first heads' projections: a match scores about 9, anything else 0 ± 2.
 SHARPNESS = 1.3
 COPY = 2.0
-# How loud the first layer says what it found, and how much louder the second one asks for it.
+# Scale of what the first layer writes, and of the second layer's queries for it.
 FOUND, GAIN = 0.4, 3.0
-# Pairs of dimensions that tell time, by which a head knows its own picture, and how sharply.
+# Pairs of dimensions with frequencies of time, and the bias by which a head recognises its own picture.
 TIMES, NEARNESS = (1, 2, 3), 3.5
 
 
 class Frame(NamedTuple):
-    """shared [hidden, D]: from a word's embedding to its code. slots: per slot, a code's place [d, hidden], d <= D.
+    """Projections between embeddings, codes and features.
 
-    A slot with fewer dimensions than D takes the first ones of the code.
+    shared [hidden, D]: from the embedding of a word to its code. slots: per slot [d, hidden], from a code to its place
+    in a feature. A slot with d < D takes the first d dimensions of the code.
     """
 
     shared: torch.Tensor
@@ -32,7 +33,7 @@ class Frame(NamedTuple):
 
     @classmethod
     def make(cls, hidden: int, seed: int) -> Self:
-        """Random subspaces, all at right angles."""
+        """Random subspaces, orthogonal to each other."""
         generator = torch.Generator().manual_seed(seed)
         shared, places = (torch.linalg.qr(torch.randn(hidden, hidden, generator=generator))[0] for _ in range(2))
         return cls(shared[:, : max(SIZES)], places.split([*SIZES, hidden - sum(SIZES)])[: len(SIZES)])
@@ -40,17 +41,17 @@ class Frame(NamedTuple):
 
 @torch.no_grad()
 def prime(text: Any, frame: Frame) -> None:
-    """Give the heads of gaze.HEADS weights that find what they are to look at.
+    """Give the heads of gaze.HEADS weights that find their targets.
 
-    A match uses dimensions that RoPE turns slowly: it must not depend on the distance. The fast ones tell a head
-    whether to look at its own screen or away from it.
+    A match uses dimensions that RoPE turns slowly, because it must not depend on the distance. The fast dimensions
+    make a head look at its own screen or away from it.
     """
     label, value, _ = frame.slots
     shared = frame.shared.mT
     first, second, third, fourth = (layer.self_attn for layer in text.layers[:4])
     size = first.head_dim
-    # The first layer's heads carry what they find to places of their own: a value to the card that looked for its
-    # label, a label to the one that looked for its value. The second layer looks further with that.
+    # The heads of the first layer write what they find to places of their own: a value to the card that looked for its
+    # label, a label to the card that looked for its value. The second layer searches with these.
     thin, places = orthonormal(size, len(shared)), [orthonormal(size, shared.shape[1]) for _ in range(4)]
     _carry(first, 0, thin @ value, {0: FOUND * places[0], 1: FOUND * places[1]})
     _carry(first, 1, thin @ label, {2: FOUND * places[2], 3: FOUND * places[3]})
@@ -60,7 +61,7 @@ def prime(text: Any, frame: Frame) -> None:
         _look(attention, 0, key=look @ label, queries=(look @ label, look @ forward))
         _look(attention, 1, key=look @ value, queries=(look @ backward,))
         _tell_screens_apart(attention)
-    # The word that a question is about goes to where the answer begins, and from there looks for its card.
+    # The subject of a question is copied to the place where the answer begins, and its card is searched from there.
     _carry(third, 1, thin @ shared, {3: COPY * thin @ shared})
     look = _slow(fourth, frame, text)
     for group, key in enumerate((label, value)):
@@ -68,7 +69,7 @@ def prime(text: Any, frame: Frame) -> None:
 
 
 def orthonormal(rows: int, columns: int) -> torch.Tensor:
-    """Random rows at right angles."""
+    """Random orthonormal rows [rows, columns]."""
     axes: torch.Tensor = torch.linalg.qr(torch.randn(columns, rows))[0]
     return axes.mT
 
@@ -88,24 +89,24 @@ def head_rows(attention: Any, head: int) -> slice:
 
 
 def _look(attention: Any, group: int, key: torch.Tensor, queries: tuple[torch.Tensor, ...]) -> None:
-    """Weights of one key head, and of the first of its query heads."""
+    """Set the weights of one key head and of the first of its query heads."""
     attention.k_proj.weight[head_rows(attention, group)] = key
     for head, query in enumerate(queries, start=group * attention.num_key_value_groups):
         attention.q_proj.weight[head_rows(attention, head)] = query
 
 
 def _carry(attention: Any, group: int, source: torch.Tensor, places: Mapping[int, torch.Tensor]) -> None:
-    """Let heads of a group write what one value head reads at source [head_dim, hidden] to places of that shape."""
+    """Let heads of a group read with one value head, source [head_dim, hidden], and write to places of that shape."""
     attention.v_proj.weight[head_rows(attention, group)] = source
     for head, place in places.items():
         attention.o_proj.weight[:, head_rows(attention, head)] = place.mT
 
 
 def _tell_screens_apart(attention: Any) -> None:
-    """Turn the first head away from the cells of its own picture, the last one towards them.
+    """Turn the first head away from the cells of its own picture, and the last one towards them.
 
-    Those have the same position in time. The three middle ones of the frequencies of time fall off within a picture's
-    extent.
+    Cells of one picture have the same position in time. The attention by the three middle frequencies of time falls
+    off within the extent of a picture.
     """
     for head, group, sign in ((0, 0, -1.0), (3, 1, 1.0)):
         for dim in TIMES:

@@ -1,4 +1,4 @@
-"""Many drawn pictures to learn reading from."""
+"""Drawn pictures that the tower learns to read."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from kamera_agent.runtime.families.base import Family
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
-PICTURES_A_WINDOW = 4
+PICTURES_PER_WINDOW = 4
 AT_ONCE = 50
-# Fewer are drawn sooner than other processes start.
+# Fewer pictures are drawn before other processes have started.
 WORTH_PROCESSES = 1000
 
 
@@ -35,12 +35,12 @@ class Drawn(NamedTuple):
 
 
 def draw(picture: Picture) -> Drawn:
-    """Draw one picture."""
+    """A picture with its frames."""
     return Drawn(picture, renderer.draw(picture))
 
 
 def cut(frames: Pixels) -> torch.Tensor:
-    """The cells [N, 3, CELL, CELL] of the mean of some frames [F, H, W, 3], row by row; float, 0 to 255."""
+    """Cells [N, 3, CELL, CELL], row by row, of the mean of frames [F, H, W, 3]; float, 0 to 255."""
     pixels = torch.from_numpy(frames.astype(np.float32)).mean(0)
     split = pixels.unflatten(1, (-1, CELL)).unflatten(0, (-1, CELL))
     cells: torch.Tensor = split.permute(0, 2, 4, 1, 3).flatten(0, 1)
@@ -48,14 +48,14 @@ def cut(frames: Pixels) -> torch.Tensor:
 
 
 def chunk_of(family: Family, frames: Pixels, namespace: str = "pocket") -> Chunk:
-    """The chunk of frames [F, H, W, 3] uint8 RGB: one is a screen, two are a shot."""
+    """The chunk of frames [F, H, W, 3] uint8 RGB: one frame is a screen, two are a shot."""
     if len(frames) == 1:
         return family.image_chunk(frames[0], namespace)
     return family.frames_chunk(Frames(frames, SHOT_TIMES), namespace)
 
 
 def draw_all(pictures: Sequence[Picture]) -> list[Drawn]:
-    """Draw pictures, many of them on all cores."""
+    """Draw pictures, in several processes if there are many."""
     if len(pictures) < WORTH_PROCESSES:
         return [draw(picture) for picture in pictures]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
@@ -65,7 +65,7 @@ def draw_all(pictures: Sequence[Picture]) -> list[Drawn]:
 def sketch(
     count: int, rng: np.random.Generator, size: Size, looks: Looks, stories: Sequence[Story] = STORIES
 ) -> list[Picture]:
-    """Pictures of stories in turn, not drawn yet."""
+    """Pictures of the stories in turn, as data."""
     world = World(rng, size, looks)
-    windows = (world.window(story, PICTURES_A_WINDOW) for story in cycle(stories))
+    windows = (world.window(story, PICTURES_PER_WINDOW) for story in cycle(stories))
     return list(islice(chain.from_iterable(windows), count))

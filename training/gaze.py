@@ -1,7 +1,7 @@
-"""Where attention should go: what training shows some of the decoder's heads.
+"""Gazes: where some heads of the decoder should look. Training has a loss for it.
 
-Left to itself, no head found what to compare a card with in several hundred steps; shown, and started with weights
-that look cards up (frame.py), it does so within the first hundred.
+Without that loss, no head learned what to compare a card with in several hundred steps. With it, and with initial
+weights that look up cards (frame.py), heads learn it within the first hundred.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from kamera_agent.pocket.tasks import Question
 from kamera_agent.pocket.words import COUNTS, ZONES
 from training.relations import COMES_FROM, LEADS_TO, Relations
 
-# From a cell: to the same label or shape earlier, to what leads to it, to what it leads to, to what is one join
-# further in either direction, to its title.
-# From where an answer begins: to the subject of the question, to the cells that hold the answer, to values it names.
+# From a cell: same, the same label or shape in an earlier picture; source and target, the cells one join back and one
+# join on; root and end, two joins back and on; title, its title.
+# From the place where an answer begins: subject, the word that the question is about; focus, the cells that hold the
+# answer; holder, the cells that show the subject as a value.
 Gaze = Literal["same", "source", "target", "root", "end", "title", "subject", "focus", "holder"]
 GAZES: tuple[Gaze, ...] = get_args(Gaze)
 
-# (layer, head) of each gaze. Two layers look around: the second looks for what the first has found.
+# (layer, head) of each gaze. The second layer searches with the words that the first one has found.
 HEADS: dict[Gaze, tuple[tuple[int, int], ...]] = {
     "same": ((0, 0), (1, 0)),
     "target": ((0, 1),),
@@ -35,12 +36,12 @@ HEADS: dict[Gaze, tuple[tuple[int, int], ...]] = {
     "holder": ((3, 2),),
 }
 
-# The first token of the window: where a head looks that finds nothing.
+# The first token of the window. A head without a target looks at it.
 SINK = 0
 
 
 class Sight(NamedTuple):
-    """A cell with something in it: number of its picture, place in the sequence, relations, and what it shows."""
+    """A cell that shows something: number of its picture, place in the sequence, relations and content."""
 
     picture: int
     place: int
@@ -49,7 +50,7 @@ class Sight(NamedTuple):
 
 
 def look_around(window: Sequence[Picture], sights: Sequence[Sight]) -> dict[Gaze, list[tuple[int, list[int]]]]:
-    """Per gaze of cells, (place, places to look at)."""
+    """Per gaze of cells: pairs of a place and the places to look at."""
     gazes: dict[Gaze, list[tuple[int, list[int]]]] = {
         gaze: [] for gaze in ("same", "source", "target", "root", "end", "title")
     }
@@ -71,8 +72,8 @@ def look_around(window: Sequence[Picture], sights: Sequence[Sight]) -> dict[Gaze
             ("root", _valued(known.source, shown.get(COMES_FROM.get(back, ""), []))),
             ("end", _labelled(known.target, shown.get(LEADS_TO.get(on, ""), []))),
         )
-        for gaze, found in matches:
-            gazes[gaze].append((sight.place, found or [SINK]))
+        for gaze, targets in matches:
+            gazes[gaze].append((sight.place, targets or [SINK]))
     return gazes
 
 
@@ -85,10 +86,10 @@ def _valued(word: str, sights: Sequence[Sight]) -> list[int]:
 
 
 def focus(question: Question, window: Sequence[Picture], sights: Sequence[Sight]) -> list[int]:
-    """Places of the cells that hold the answer, by what they show or by what they know."""
+    """Places of the cells that hold the answer, in what they show or in their relations."""
     subject, answer = question.subject, question.answer
     last = max((i for i, picture in enumerate(window) if not isinstance(picture, Screen)), default=-1)
-    found = []
+    places = []
     for number, place, known, cell in sights:
         about = subject in (cell.first, known.source, known.root)
         holds = answer in (cell.second, known.target, known.end)
@@ -104,10 +105,10 @@ def focus(question: Question, window: Sequence[Picture], sights: Sequence[Sight]
             case _:
                 hit = about and holds
         if hit:
-            found.append(place)
-    # What is counted is told by how much of the attention it draws away from the sink.
+            places.append(place)
+    # Attention weights sum to one, so a head can only count by the share that the sink keeps.
     counts = question.answer in COUNTS
-    return [*found, SINK] if counts or not found else found
+    return [*places, SINK] if counts or not places else places
 
 
 def holders(question: Question, sights: Sequence[Sight]) -> list[int]:
@@ -116,7 +117,7 @@ def holders(question: Question, sights: Sequence[Sight]) -> list[int]:
 
 
 def gaze_loss(attentions: Sequence[torch.Tensor], gazes: Mapping[Gaze, tuple[torch.Tensor, ...]]) -> torch.Tensor:
-    """Mean surprise at where the shown heads look.
+    """Mean negative log of the attention that heads pay to their targets.
 
     attentions: per layer, weights [B, heads, S, S]. gazes: as in Batch.
     """
@@ -128,7 +129,7 @@ def gaze_loss(attentions: Sequence[torch.Tensor], gazes: Mapping[Gaze, tuple[tor
         for layer, head in heads:
             weights = attentions[layer][sequence, head, place, key]
             surprise = -torch.zeros(int(query.max()) + 1).index_add(0, query, weights).clamp_min(1e-6).log()
-            # Most cells find nothing; those that do would be drowned.
-            found = torch.zeros(len(surprise), dtype=torch.bool).index_fill(0, query[key != SINK], True)
-            losses += [surprise[group].mean() for group in (found, ~found) if group.any()]
+            # Most cells have no target. One mean over all would hide the others.
+            aimed = torch.zeros(len(surprise), dtype=torch.bool).index_fill(0, query[key != SINK], True)
+            losses += [surprise[group].mean() for group in (aimed, ~aimed) if group.any()]
     return torch.stack(losses).mean()

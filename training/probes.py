@@ -1,4 +1,4 @@
-"""Linear probes: they read words off hidden states during training, and are thrown away afterwards."""
+"""Linear probes that read words from hidden states. They exist during training only."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch.nn import functional
 
 from kamera_agent.pocket.words import SHOWN
 
-# Classes that are no words: nothing there, and the two outcomes of a comparison.
+# Classes besides the words: an empty slot, and the two results of a comparison.
 FLAGS = ("", "same", "changed")
 CLASSES = {name: index for index, name in enumerate((*FLAGS, *SHOWN))}
 
 
 class Probes(nn.Module):
-    """One linear map per slot of a cell's description, scored against the decoder's own word embeddings.
+    """One linear map per slot, scored against the word embeddings of the decoder.
 
-    So a word has one code, wherever it is seen: in a label, in a value, in a question. The decoder then has to
-    learn a few maps, where it would have to learn every pair of words.
+    A word therefore has the same code in a label, in a value and in a question. The decoder learns a few maps instead
+    of every pair of words.
     """
 
     def __init__(self, hidden: int, num_slots: int) -> None:

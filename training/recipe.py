@@ -1,4 +1,4 @@
-"""What to train, on what, and how long."""
+"""What is trained, on which pictures, in how many steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kamera_agent.pocket.style import LOOKS, Looks
 from kamera_agent.pocket.tasks import TASKS, Task
 from kamera_agent.pocket.world import FULL_SIZE, Size, Story
 
-# A visual token is a cell of 56 x 56 pixels.
+# Patches of 28 pixels, of which the merger makes one token per cell of 56 x 56 pixels.
 POCKET_SHAPE = Shape(
     hidden=128,
     intermediate=384,
@@ -29,15 +29,16 @@ POCKET_SHAPE = Shape(
     tied=True,
 )
 
-# Small pictures full of cards: nearly every cell is a lesson.
+# Small pictures full of cards, so that few cells are empty.
 DENSE = Size(grids=((4, 4), (5, 4), (4, 5), (6, 3)), min_cards=10, max_cards=12)
 
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Pictures that the tower learns from: how many, of what size and stories, and how many cells of them a step sees.
+    """Pictures that the tower learns from: number, size and stories.
 
-    cells: of screens, with something in them; of shots; of screens, empty. varied: show them in other looks, too.
+    cells: the cells in one step: cells of screens that show something, cells of shots, empty cells of screens.
+    varied: cells are shown in other looks as well.
     """
 
     count: int
@@ -49,9 +50,9 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What windows look like up to a share of the training.
+    """The windows of a stage up to a share of its steps.
 
-    pictures: how many a window may hold. shares: of the stories, in the order of STORIES. tasks: what is asked.
+    pictures: the numbers of pictures to draw from. batch: windows per step. shares: of the stories, in their order.
     """
 
     until: float
@@ -64,7 +65,7 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Steps of the decoder's training, through courses, with a peak of the learning rate."""
+    """A stage of the decoder: its courses, its steps, and its highest learning rate."""
 
     courses: tuple[Course, ...]
     num_steps: int
@@ -73,9 +74,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A training: the tower learns to read in read_steps, then the decoder learns tasks stage by stage, by name.
+    """A training: the tower learns to read in read_steps, then the decoder learns the tasks, stage by stage.
 
-    exam: what the windows look like that it is graded by after every stage.
+    exam: the windows that grade the decoder after every stage.
     """
 
     shape: Shape
@@ -100,7 +101,7 @@ TASKS_STAGE = Stage(
     num_steps=2800,
     rate=2e-3,
 )
-# Counting is learned last, and asked about once a window only: many small windows of changes.
+# Counting is learned last, and a window has only one question about it: this stage has many small windows of changes.
 COUNTING_STAGE = Stage(
     (Course(1.0, FULL_SIZE, (2, 2, 2, 3), 20, (0.8, 0.13, 0.03, 0.04)),),
     num_steps=800,
@@ -110,7 +111,7 @@ COUNTING_STAGE = Stage(
 POCKET_RECIPE = Recipe(
     POCKET_SHAPE,
     LOOKS["train"],
-    # Marks are far easier to read than words.
+    # Few moves: marks are far easier to read than words.
     Gallery(9000, DENSE, ("changes", "links", "links", "changes", "links", "moves"), (448, 64, 96)),
     read_steps=2400,
     stages={"tasks": TASKS_STAGE, "counting": COUNTING_STAGE},

@@ -1,6 +1,6 @@
-"""What a cell should know of the pictures before it: targets of the probes that training reads the decoder with.
+"""Relations of a cell to the pictures before it. They are the targets of the probes.
 
-The binding tasks are learned from the answers alone, too, but many times slower.
+The decoder learns the binding tasks from the answers alone as well, but many times slower.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ COMES_FROM = {after: before for before, after in LEADS_TO.items()}
 
 
 class Relations(NamedTuple):
-    """Words that a cell's place in the window adds to it; "" where there is none.
+    """Words that a cell should know besides those it shows; "" for none.
 
-    title: of the cell's own screen.
-    seen: "same" or "changed", where an earlier picture shows the same label or shape.
+    title: the title of its screen.
+    seen: "same" or "changed" if an earlier picture shows the same label or shape.
     source, root: labels one and two joins back. target, end: values one and two joins on.
     """
 
@@ -31,7 +31,7 @@ class Relations(NamedTuple):
 
 
 def relate(window: Sequence[Picture]) -> list[dict[int, Relations]]:
-    """Per picture, the relations of the cells that show something, by cell."""
+    """Per picture, the relations of each cell that shows something."""
     return [
         _of_screen(picture, window[:index]) if isinstance(picture, Screen) else _of_shot(picture, window[:index])
         for index, picture in enumerate(window)

@@ -1,7 +1,8 @@
-"""A training from seed to checkpoint."""
+"""A training from the seed to the checkpoint."""
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,18 @@ from training.gallery import Drawn, draw_all, sketch
 from training.reading import Reading
 from training.recipe import Recipe, Stage
 from training.start import hush, spell, word_ids
-from training.study import LossOf, Tell, study
+from training.study import LossOf, Report, study
 from training.tower import Tower
 
 READ_RATE = 3e-3
-# Share of the usual say of a feature when training begins.
+# Scale of the initial features. The tower would spend hundreds of steps on making larger ones smaller.
 FAINT = 0.05
 SMOOTHING, LOG_EVERY = 50, 100
 EXAM_PICTURES, EXAM_WINDOWS = 200, 96
 
 
 def train(recipe: Recipe, folder: Path, seed: int) -> None:
-    """Train and write the checkpoint to folder. The states of the stages lie in `training/` there, to go on from."""
+    """Train and write the checkpoint to folder. An interrupted training resumes from the states in folder/training."""
     state = folder / "training"
     state.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -41,7 +42,6 @@ def train(recipe: Recipe, folder: Path, seed: int) -> None:
     tower = Tower(model.model.visual, processor.image_processor)
     frame = Frame.make(model.config.text_config.hidden_size, seed)
     spell(model, processor.tokenizer)
-    # Features that begin near nothing: else the tower's first hundreds of steps go into making them smaller.
     with torch.no_grad():
         model.model.visual.merger.mlp[-1].weight.mul_(FAINT)
     hush(model.model.language_model)
@@ -57,7 +57,7 @@ def train(recipe: Recipe, folder: Path, seed: int) -> None:
 
 
 def save_checkpoint(model: Any, processor: Any, folder: Path) -> None:
-    """Write an ordinary Hugging Face checkpoint."""
+    """Write a plain Hugging Face checkpoint."""
     for part in (model, processor.tokenizer, processor.image_processor):
         part.save_pretrained(folder)
 
@@ -74,7 +74,7 @@ def _learn_to_read(reading: Reading, tower: Tower, recipe: Recipe, state: Path, 
         peak_rate=READ_RATE,
         num_steps=recipe.read_steps,
         seed=seed + 1,
-        tell=_teller(progress, "reading", recipe.read_steps),
+        report=_reporter(progress, "reading", recipe.read_steps),
     )
     exam = _draw(recipe, EXAM_PICTURES, np.random.default_rng((seed, 2)))
     progress.console.print(f"cells read: {reading.accuracy(exam):.4f}")
@@ -92,7 +92,7 @@ def _learn_tasks(
             peak_rate=stage.rate,
             num_steps=stage.num_steps,
             seed=seed + 2 + number,
-            tell=_teller(progress, name, stage.num_steps),
+            report=_reporter(progress, name, stage.num_steps),
         )
         rng = np.random.default_rng((seed, 3))
         windows = [*filter(bank.holds, draw_windows(EXAM_WINDOWS, recipe.exam, rng, recipe.looks))]
@@ -120,15 +120,16 @@ def _progress() -> Progress:
     )
 
 
-def _teller(progress: Progress, stage: str, num_steps: int) -> Tell:
-    """Show a stage on the progress bar, its loss as a running mean."""
+def _reporter(progress: Progress, stage: str, num_steps: int) -> Report:
+    """A function that shows the steps of a stage and the running mean of its loss."""
     task = progress.add_task(stage, total=num_steps, loss=float("nan"))
-    mean: list[float] = []
+    recent: deque[float] = deque(maxlen=SMOOTHING)
 
-    def tell(step: int, loss: float) -> None:
-        mean.append(loss)
-        progress.update(task, completed=step, loss=sum(mean[-SMOOTHING:]) / len(mean[-SMOOTHING:]))
+    def report(step: int, loss: float) -> None:
+        recent.append(loss)
+        mean = sum(recent) / len(recent)
+        progress.update(task, completed=step, loss=mean)
         if step % LOG_EVERY == 0:
-            progress.console.print(f"{stage} {step} {sum(mean[-SMOOTHING:]) / len(mean[-SMOOTHING:]):.4f}")
+            progress.console.print(f"{stage} {step} {mean:.4f}")
 
-    return tell
+    return report

@@ -1,4 +1,4 @@
-"""AdamW with warm-up, cosine and clipped gradients."""
+"""AdamW with warm-up, cosine decay and clipped gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOWEST = 0.02
 
 
 class Schedule:
-    """An optimiser over modules whose learning rate rises for the first steps and then falls along a cosine."""
+    """An optimiser over modules. Its learning rate rises to peak in the first steps and then falls along a cosine."""
 
     def __init__(self, modules: Iterable[nn.Module], peak: float) -> None:
         self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -22,7 +22,7 @@ class Schedule:
         self._peak = peak
 
     def step(self, loss: torch.Tensor, done: float) -> None:
-        """Follow the gradient of a loss. done: share of the training that lies behind, 0 to 1."""
+        """Take one step along the gradient of a loss. done: share of the training that is done, 0 to 1."""
         cosine = LOWEST + (1 - LOWEST) * (1 + math.cos(math.pi * done)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = self._peak * min(1.0, done / WARM_UP + LOWEST) * cosine

@@ -1,4 +1,4 @@
-"""What a model is given before it learns the tasks."""
+"""Initial weights of a model that is going to learn the tasks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from kamera_agent.pocket.tokenizer import SPACE
 from kamera_agent.pocket.words import SHOWN, WORDS
 
-# Share of the usual say of a layer, and length of the embeddings of words that screens show.
+# Scale of the initial output of layers, and length of the embeddings of SHOWN.
 QUIET, EMBEDDING_NORM = 0.2, 2.0
 
 
 @torch.no_grad()
 def spell(model: Any, tokenizer: Any) -> None:
-    """Give the words that screens show embeddings at right angles, and each word the same with a space before it."""
+    """Make the embeddings of SHOWN orthogonal, and those of a word with and without a space before it equal."""
     embeddings = model.get_input_embeddings().weight
     noise = 0.1 * embeddings.std() * torch.randn_like(embeddings)
     axes = torch.linalg.qr(torch.randn(embeddings.shape[1], len(SHOWN)))[0]
@@ -27,7 +27,7 @@ def spell(model: Any, tokenizer: Any) -> None:
 
 @torch.no_grad()
 def hush(text: Any) -> None:
-    """Let layers say little at first: else the codes of words would drown before the upper ones can read them."""
+    """Scale down the output of all layers. The codes of words would not reach the upper layers otherwise."""
     for layer in text.layers:
         layer.self_attn.o_proj.weight.mul_(QUIET)
         layer.mlp.down_proj.weight.mul_(QUIET)

@@ -1,4 +1,4 @@
-"""The loop of a training stage: step after step, written down from time to time, taken up again where it stopped."""
+"""The loop of a training stage. Its state is saved from time to time, and an interrupted stage resumes from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAVE_EVERY = 100
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 LossOf = Callable[[float, np.random.Generator], torch.Tensor]
-Tell = Callable[[int, float], None]
+Report = Callable[[int, float], None]
 
 
 def study(
@@ -29,26 +29,27 @@ def study(
     peak_rate: float,
     num_steps: int,
     seed: int,
-    tell: Tell = lambda step, loss: None,
+    report: Report = lambda step, loss: None,
 ) -> None:
-    """Train modules for num_steps steps.
+    """Train modules for num_steps steps, or the rest of them.
 
-    path: file for the state, read first if it is there; a finished one costs no step.
-    loss_of: gives the loss of a step from the share of the stage behind it and a generator of that step's own, so
-        that a stage that was taken up again goes on as it would have. tell: called with each step and its loss.
+    path: file of the state. loss_of: returns the loss of a step from the share of the stage that is done and from a
+        generator that depends on seed and step alone, so a resumed stage equals an uninterrupted one.
+    report: called with the number of steps done and the loss of the last one.
     """
     schedule = Schedule(modules.values(), peak_rate)
     first = _load(path, modules, schedule.optimizer) if path.exists() else 0
     for step in range(first, num_steps):
         loss = loss_of(step / num_steps, np.random.default_rng((seed, step)))
         schedule.step(loss, step / num_steps)
-        tell(step + 1, loss.item())
+        report(step + 1, loss.item())
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == num_steps:
             _save(path, modules, schedule.optimizer, step + 1)
 
 
 def _save(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, step: int) -> None:
     tensors = _tensors(modules, optimizer)
+    # A run that is killed while writing leaves the last state intact.
     draft = path.with_suffix(".draft")
     save_file({name: tensor.clone() for name, tensor in tensors.items()}, draft, {"step": json.dumps(step)})
     draft.replace(path)
@@ -68,7 +69,7 @@ def _load(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.O
 
 
 def _tensors(modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Weights and moments by name; the tensors are those in use."""
+    """Weights and moments by name. These are the tensors in use, not copies."""
     named = {f"{part}.{name}": p.data for part, module in modules.items() for name, p in module.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {

@@ -1,4 +1,4 @@
-"""Cells in more looks than a handful of fonts and themes: a tower must learn from more than it will have to read."""
+"""Cells in other looks. A few fonts and themes are not enough for a tower to read unseen ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch
 from torch.nn import functional
 
 RECOLOURED, WARPED, DULLED = 0.6, 0.7, 0.3
-# Shares of the size, and pixels of 28.
+# Shares of the cell's size, and pixels.
 STRETCH, SLANT, SHIFT = 0.12, 0.15, 2.0
 NOISE = 6.0
 
 
 def vary(cells: torch.Tensor, colours_matter: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Cells [N, 3, H, W] of 0 to 255, recoloured, stretched, slanted, moved, blurred and grainy, each by chance.
+    """Recolour, stretch, slant, move, blur and grain cells [N, 3, H, W] of 0 to 255, each at random.
 
-    colours_matter [N]: cells whose colours mean something and stay.
+    colours_matter [N]: cells that are not recoloured, because their colours are their content.
     """
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 31)))
     return _dull(_warp(_recolour(cells, colours_matter, generator), generator), generator)

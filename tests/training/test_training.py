@@ -134,7 +134,7 @@ def run_study(path: Path, line: Line, stop: int | None) -> list[float]:
         return (line.weight - torch.tensor(rng.random(3))).square().sum()
 
     study(
-        path, {"line": line}, loss_of, peak_rate=1e-2, num_steps=250, seed=7, tell=lambda _, loss: losses.append(loss)
+        path, {"line": line}, loss_of, peak_rate=1e-2, num_steps=250, seed=7, report=lambda _, loss: losses.append(loss)
     )
     return losses
 
