@@ -22,7 +22,7 @@ Backbone = Literal["qwen2_vl", "qwen2_5_vl"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Size of a model. sections: frequencies per RoPE axis (time, height, width), head_dim / 2 in all."""
+    """Size of a model. sections: frequencies per RoPE axis (time, height, width); their sum is head_dim / 2."""
 
     hidden: int
     intermediate: int
@@ -57,14 +57,14 @@ SMALL_SHAPE = Shape(
 
 @dataclass(frozen=True, slots=True)
 class PocketProcessor:
-    """What a Hugging Face processor holds, without its need for torchvision."""
+    """The parts of a Hugging Face processor, without its video processor, which needs torchvision."""
 
     tokenizer: PreTrainedTokenizerFast
     image_processor: Qwen2VLImageProcessorPil
 
 
 def build_processor(shape: Shape = SMALL_SHAPE) -> PocketProcessor:
-    """The tokenizer and the Qwen-VL image processor with the shape's patch size, its other options by default."""
+    """The tokenizer, and the Qwen-VL image processor with the patch size of a shape and default options."""
     return PocketProcessor(build_tokenizer(), Qwen2VLImageProcessorPil(patch_size=shape.patch_size))
 
 
@@ -75,9 +75,9 @@ def build_model(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Any:
-    """A model with seeded random weights on the CPU. Its words are noise; its KV and its timings are real."""
+    """A model with seeded random weights. Its answers are noise; its KV and its timings are real."""
     builder = {"qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl}[backbone]
-    # The global generator is what Hugging Face initialises from; it is left as it was found.
+    # Hugging Face initialises weights from the global generator. Its state is restored afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return builder(shape, dtype).eval()

@@ -1,4 +1,4 @@
-"""Screens as HTML, for a browser to draw them."""
+"""Screens as HTML, for a browser to draw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kamera_agent.pocket.style import FONTS, Colour, Style
 
 
 def to_html(screens: Sequence[Screen]) -> str:
-    """One page with the screens below each other, each at the left edge, without any space between."""
+    """One page with the screens below each other, at the left edge, without space between them."""
     fonts = "".join(map(_font_face, sorted({screen.style.font for screen in screens})))
     style = f"<style>{fonts}body{{margin:0}}div,span{{position:absolute;box-sizing:border-box}}</style>"
     top, parts = 0, []

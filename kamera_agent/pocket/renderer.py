@@ -1,4 +1,4 @@
-"""From screens and shots to pixels. The same data gives the same pixels."""
+"""Screens and shots as pixels. The same data gives the same pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARGIN = 2
 RADIUS = 5
 LABEL_Y, VALUE_Y = -11, 9
 TEXT_WIDTH = 46
-SIZE = 13  # half the side of a mark, in pixels
+HALF_MARK = 13  # half the side of a mark, in pixels
 GRAIN = 6
 
 ZONE_COLOURS: dict[str, Colour] = {
@@ -36,12 +36,12 @@ OUTLINE: Colour = (60, 50, 50)
 
 
 def draw(picture: Picture) -> Pixels:
-    """Frames [F, rows · CELL, columns · CELL, 3] uint8 RGB: one of a screen, two of a shot."""
+    """Frames [F, rows · CELL, columns · CELL, 3] uint8 RGB: one for a screen, two for a shot."""
     return draw_screen(picture)[None] if isinstance(picture, Screen) else draw_shot(picture)
 
 
 def draw_screen(screen: Screen) -> Pixels:
-    """[rows · CELL, columns · CELL, 3] uint8 RGB."""
+    """Pixels [rows · CELL, columns · CELL, 3] uint8 RGB."""
     theme = screen.style.theme
     image = Image.new("RGB", (screen.columns * CELL, screen.rows * CELL), theme.page)
     draw = ImageDraw.Draw(image)
@@ -56,7 +56,7 @@ def draw_screen(screen: Screen) -> Pixels:
 
 
 def draw_shot(shot: Shot) -> Pixels:
-    """[2, rows · CELL, columns · CELL, 3] uint8 RGB."""
+    """Frames [2, rows · CELL, columns · CELL, 3] uint8 RGB."""
     zones = np.array([ZONE_COLOURS[zone] for zone in shot.zones], dtype=np.int16).reshape(shot.rows, shot.columns, 3)
     ground = zones.repeat(CELL, axis=0).repeat(CELL, axis=1)
     rng = np.random.default_rng(shot.seed)
@@ -91,9 +91,9 @@ def _draw_mark(draw: ImageDraw.ImageDraw, mark: Mark, drift: Shift, columns: int
     y = row * CELL + CELL // 2 + mark.shift.down + drift.down
     fill = MARK_COLOURS[mark.colour]
     if mark.shape == "ball":
-        draw.ellipse((x - SIZE, y - SIZE, x + SIZE, y + SIZE), fill, OUTLINE)
+        draw.ellipse((x - HALF_MARK, y - HALF_MARK, x + HALF_MARK, y + HALF_MARK), fill, OUTLINE)
     else:
-        draw.polygon([(x + dx * SIZE, y + dy * SIZE) for dx, dy in OUTLINES[mark.shape]], fill, OUTLINE)
+        draw.polygon([(x + dx * HALF_MARK, y + dy * HALF_MARK) for dx, dy in OUTLINES[mark.shape]], fill, OUTLINE)
 
 
 def _star() -> list[tuple[float, float]]:
@@ -116,19 +116,19 @@ OUTLINES: dict[str, list[tuple[float, float]]] = {
 
 @lru_cache(maxsize=4096)
 def fitting_font(name: str, size: int, text: str) -> ImageFont.FreeTypeFont:
-    """The font in the largest size up to the one wanted, in pixels, in which the text fits its card."""
+    """The font in the largest size, in pixels, up to size in which the text fits a card."""
     font = _font(name, size)
     return font if font.getlength(text) <= TEXT_WIDTH else fitting_font(name, size - 1, text)
 
 
 @lru_cache(maxsize=128)
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    # The basic engine: shaping libraries differ between machines.
+    # The basic layout engine, because shaping libraries differ between machines.
     return ImageFont.truetype(FONTS / name, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _store(image: Image.Image, quality: int) -> Pixels:
-    """The picture after a round through JPEG, as screenshots often come."""
+    """The picture after JPEG compression, as many screenshots arrive."""
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"))

@@ -1,4 +1,4 @@
-"""Screens and shots: what the pocket model looks at, as plain data on a grid of cells."""
+"""Screens and shots, the pictures that the pocket model reads, as plain data on a grid of cells."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 from kamera_agent.pocket.style import Style
 
-# Pixels of a cell's side; one cell becomes one visual token.
+# Side of a cell in pixels. A cell is one visual token.
 CELL = 56
-# Seconds of the two frames of a shot.
+# Times of the two frames of a shot, in seconds.
 SHOT_TIMES = (0.0, 0.5)
 
 
 class Cell(NamedTuple):
-    """What one cell shows: up to three words, "" where there is none.
+    """The content of a cell: up to three words, "" for none.
 
-    A card: label, value. The first cell of a screen: its title. A cell of a shot: shape, colour, zone.
+    A card has a label and a value, the first cell of a screen its title, a cell of a shot a shape, a colour and a zone.
     """
 
     first: str = ""
@@ -26,7 +26,7 @@ class Cell(NamedTuple):
 
 
 class Shift(NamedTuple):
-    """Pixels off the middle of a cell."""
+    """Offset from the middle of a cell, in pixels."""
 
     right: int
     down: int
@@ -34,7 +34,7 @@ class Shift(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A label over a value, in a cell counted row by row from 0."""
+    """A label over a value. cell: counted row by row from 0."""
 
     label: str
     value: str
@@ -44,9 +44,9 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """A page: a bar with its title in the first row of cells, cards in the others.
+    """A page: a bar with the title in the first row of cells, cards in the others.
 
-    kind: what its cards are about: "prices", "owners", "rooms" or "keys".
+    kind: the subject of its cards: "prices", "owners", "rooms" or "keys".
     """
 
     kind: str
@@ -58,7 +58,7 @@ class Screen:
     style: Style
 
     def cells(self) -> list[Cell]:
-        """What the cells show, row by row."""
+        """The content of the cells, row by row."""
         cells = [Cell(self.title), *[Cell()] * (self.columns * self.rows - 1)]
         for card in self.cards:
             cells[card.cell] = Cell(card.label, card.value)
@@ -67,7 +67,7 @@ class Screen:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A marked object. shift: where it is in the first frame of the shot; drift: how far it has moved in the second."""
+    """A marked object. shift: its offset in the first frame. drift: its movement from the first frame to the second."""
 
     shape: str
     colour: str
@@ -78,9 +78,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """Two frames of a scene of marked objects over zones.
+    """Two frames of a scene: marked objects over zones.
 
-    zones: per cell, row by row. seed: of the grain that the picture has. jpeg: quality.
+    zones: one per cell, row by row. seed: seed of the grain. jpeg: JPEG quality.
     """
 
     columns: int
@@ -91,7 +91,7 @@ class Shot:
     jpeg: int
 
     def cells(self) -> list[Cell]:
-        """What the cells show, row by row."""
+        """The content of the cells, row by row."""
         marks: Mapping[int, Mark] = {mark.cell: mark for mark in self.marks}
         return [
             Cell(marks[index].shape, marks[index].colour, zone) if index in marks else Cell(third=zone)

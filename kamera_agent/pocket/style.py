@@ -1,4 +1,4 @@
-"""How screens look: fonts, themes and sizes, those that training sees and those it does not."""
+"""Looks of screens: fonts, themes and sizes, both those of the training and held-out ones."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ HELD_OUT_THEMES = (
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """The look of one screen. Sizes in pixels; jpeg: quality the finished picture was stored with."""
+    """The look of one screen. Sizes are in pixels; jpeg is the JPEG quality of the picture."""
 
     font: str
     theme: Theme
@@ -72,10 +72,10 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """What styles are drawn from.
+    """The choices that styles are drawn from.
 
-    held_out_pairs: whether cards show only pairs that training never saw. label_sizes, value_sizes: heights in pixels.
-    jpeg_qualities: that pictures are stored with. jitter: pixels that a text or a mark may be off, to either side.
+    held_out_pairs: whether cards show held-out pairs of words only. label_sizes, value_sizes: heights in pixels.
+    jitter: largest offset of a text or a mark to either side, in pixels.
     """
 
     fonts: tuple[str, ...] = TRAIN_FONTS
@@ -87,7 +87,7 @@ class Looks:
     jitter: int = 3
 
     def draw(self, rng: np.random.Generator) -> Style:
-        """A seeded style."""
+        """A style drawn with rng."""
         return Style(
             self.fonts[rng.integers(len(self.fonts))],
             self.themes[rng.integers(len(self.themes))],

@@ -1,4 +1,4 @@
-"""Tasks: windows of pictures with questions whose answers are known."""
+"""Tasks: questions about a window of pictures, with their answers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from kamera_agent.pocket.words import COUNTS
 Task = Literal["read", "find", "diff", "count", "join2", "join3", "track"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
-# Tasks whose answer lies in no single picture: what a chunk saw of another one decides.
+# Tasks whose answers depend on more than one picture, so on what the KV of a chunk knows of other chunks.
 BINDING: tuple[Task, ...] = ("diff", "count", "join2", "join3", "track")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question over a window.
+    """A question about a window.
 
-    needs: indices of the pictures that the answer rests on, in window order. subject: the word the question is about.
+    needs: indices of the pictures that the answer depends on, in order. subject: the word that the question is about.
     """
 
     task: Task
@@ -31,7 +31,7 @@ class Question:
 
 
 def ask(window: Sequence[Picture]) -> list[Question]:
-    """Every question of every task that the window answers without doubt."""
+    """Every question of every task that has exactly one answer in the window."""
     screens = {index: picture for index, picture in enumerate(window) if isinstance(picture, Screen)}
     shots = {index: picture for index, picture in enumerate(window) if isinstance(picture, Shot)}
     return [*_read(screens), *_find(screens), *_changes(screens), *_joins(screens), *_track(shots)]
@@ -43,7 +43,7 @@ READ = {
     "rooms": "Where is {}?",
     "keys": "Which key opens the {}?",
 }
-# Kinds of screens whose values are labels of the second kind.
+# (kind, kind, question): the values of the first kind are labels of the second.
 JOINS = (
     ("owners", "rooms", "Where is the owner of the {}?"),
     ("rooms", "keys", "Which key does {} need?"),
@@ -58,7 +58,7 @@ def _read(screens: dict[int, Screen]) -> list[Question]:
             for card in screen.cards:
                 shown.setdefault(card.label, {})[card.value] = index
         for label, values in shown.items():
-            # A label that shows two values would need a date in the question.
+            # A label with two values has no single answer.
             if len(values) == 1:
                 ((value, index),) = values.items()
                 questions.append(Question("read", text.format(label), value, (index,), label))
@@ -73,7 +73,7 @@ def _find(screens: dict[int, Screen]) -> list[Question]:
                 places.setdefault(word, set()).add(index)
     return [
         Question("find", f"Which screen shows {word}?", screens[index].title, (index,), word)
-        for word, (index, *others) in ((word, tuple(found)) for word, found in places.items())
+        for word, (index, *others) in ((word, tuple(indices)) for word, indices in places.items())
         if not others
     ]
 
@@ -111,12 +111,13 @@ def _joins(screens: dict[int, Screen]) -> list[Question]:
 
 
 def _track(shots: dict[int, Shot]) -> list[Question]:
-    """Questions about marked objects. "Now" is the last shot of the window; no object turns back to a colour."""
+    """Questions about marked objects. "Now" is the last shot of the window."""
     if not shots:
         return []
     questions = []
     last = max(shots)
     for mark in shots[last].marks:
+        # An object never returns to a colour, so it changed once less often than it has colours.
         colours = {other.colour for shot in shots.values() for other in shot.marks if other.shape == mark.shape}
         zone = shots[last].zones[mark.cell]
         questions.append(Question("track", f"Where is the {mark.shape} now?", zone, (last,), mark.shape))

@@ -1,4 +1,4 @@
-"""A tokenizer of whole words, and of every byte, with the markers of the Qwen-VL chat format."""
+"""A tokenizer of whole words and single bytes, with the markers of the Qwen-VL chat format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKERS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# ChatML with tool calls in the Hermes form. A system turn comes first, whether there is one or not.
+# ChatML with tool calls in the Hermes format. The first turn is always a system turn.
 TEMPLATE = r"""
 {%- set told = messages[0].role == "system" %}
 {{- "<|im_start|>system\n" + (messages[0].content if told else "You are a helpful assistant.") }}
@@ -39,18 +39,18 @@ TEMPLATE = r"""
 {%- endfor %}
 {%- if add_generation_prompt %}{{ "<|im_start|>assistant\n" }}{% endif %}
 """
-# How the byte alphabet writes a space; a word at the start of a text has none before it.
+# A space in the byte alphabet. The token of a word includes the space before it, except at the start of a text.
 SPACE = "Ġ"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token per byte, one per known word with and without a space before it, then MARKERS.
 
-    Every text can be said: what is no known word falls apart into words and bytes, the fewest that will do.
+    Every text has tokens: an unknown word becomes the fewest words and bytes that spell it.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [form for word in WORDS for form in (word, SPACE + word) if form not in alphabet]
-    # Equal scores: the segmentation with the fewest pieces has the best sum.
+    # With equal scores, the segmentation with the fewest pieces has the best sum.
     tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in alphabet + words], unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# What the model is called where a checkpoint is asked for.
+# The name of the model wherever a checkpoint is expected.
 POCKET = "pocket"
 WEIGHTS = Path(__file__).parent / "checkpoint"

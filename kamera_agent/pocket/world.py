@@ -1,4 +1,4 @@
-"""A seeded source of windows: screens that belong together, and scenes that go on."""
+"""A seeded source of windows: screens that belong together, and shots of one scene."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from kamera_agent.pocket.screen import Card, Mark, Picture, Screen, Shift, Shot
 from kamera_agent.pocket.style import LOOKS, Looks
 from kamera_agent.pocket.words import COLOURS, ITEMS, NUMBERS, PERSONS, ROOMS, SHAPES, TITLES, ZONES
 
-# changes: two screens of prices, before and after. links: owners, rooms and keys that lead from one to the next.
-# moves: shots of one scene. both: two of these, two pictures each.
+# changes: two screens of prices, before and after. links: owners, rooms and keys, the values of one being the labels of
+# the next. moves: shots of one scene. both: two of these stories, two pictures each.
 Story = Literal["changes", "links", "moves", "both"]
 STORIES: tuple[Story, ...] = get_args(Story)
 
@@ -25,15 +25,15 @@ CLASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "keys": (ROOMS, NUMBERS),
 }
 MAX_CHANGES = 3
-# One label-value pair in so many is never shown in training.
+# Training never shows one of this many label-value pairs.
 HELD_OUT = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large screens and shots are: columns x rows of one of the grids, and how many cards or marks they hold.
+    """Size of screens and shots: a grid of columns x rows, and the number of cards or marks.
 
-    num_words: of the labels and the values of each kind of card, those that are used. None: all.
+    num_words: cards use the first num_words labels and values of their kind. None: all.
     """
 
     grids: tuple[tuple[int, int], ...] = ((8, 6), (9, 6), (8, 7), (7, 7), (10, 5))
@@ -48,12 +48,12 @@ FULL_SIZE = Size()
 
 
 def is_held_out(label: str, value: str) -> bool:
-    """Whether training never shows this pair on a card."""
+    """Whether a pair is held out: training never shows it on a card."""
     return blake3(f"{label}={value}".encode()).digest(1)[0] % HELD_OUT == 0
 
 
 class World:
-    """Draws windows from one random generator: the same generator state gives the same windows."""
+    """Draws windows from a random generator. The same state of the generator gives the same windows."""
 
     def __init__(self, rng: np.random.Generator, size: Size = FULL_SIZE, looks: Looks = LOOKS["train"]) -> None:
         self._rng = rng
@@ -61,14 +61,14 @@ class World:
         self._looks = looks
 
     def window(self, story: Story, num_pictures: int) -> list[Picture]:
-        """The pictures of a story in any order."""
+        """The pictures of a story in random order."""
         pictures = self.tell(story, num_pictures)
         return [pictures[index] for index in self._rng.permutation(len(pictures))]
 
     def tell(self, story: Story, num_pictures: int) -> list[Picture]:
-        """A story in 1 to 4 pictures, with a stranger where there is room.
+        """A story in 1 to 4 pictures. If there is room, a screen of another kind is among them.
 
-        Changes take 2 pictures at least, both take 4. Moves take any number of shots, in the order of time.
+        "changes" takes at least 2 pictures, "both" takes 4, and "moves" takes any number of shots, in order of time.
         """
         titles = self._pick(TITLES, len(TITLES))
         tell = {"changes": self._changes, "links": self._links, "moves": self._moves, "both": self._both}[story]
@@ -77,7 +77,7 @@ class World:
     def _changes(self, num_pictures: int, titles: Sequence[str]) -> list[Picture]:
         before = self._screen("prices", titles[0], self._pairs("prices", self._num_cards()))
         values = {card.label: card.value for card in before.cards}
-        # Many windows have one change, so that there is something to name.
+        # Only a window with a single change has a question of the task diff.
         num_changes = 1 if self._rng.random() < 0.4 else int(self._rng.integers(MAX_CHANGES + 1))
         for label in self._pick(list(values), num_changes):
             values[label] = self._value("prices", label, taken={values[label]})
@@ -138,7 +138,7 @@ class World:
         return Screen(kind, title, self._shift(), columns, rows, cards, self._looks.draw(self._rng))
 
     def _pairs(self, kind: str, num_cards: int, first: Sequence[str] = ()) -> dict[str, str]:
-        """Labels with values. first: labels that must be among them. Values that lead on are distinct."""
+        """Labels with values. first: labels that have to be among them. Values other than numbers are distinct."""
         labels = self._words(kind)[0]
         others = self._pick([label for label in labels if label not in first], max(num_cards - len(first), 0))
         table: dict[str, str] = {}
@@ -154,11 +154,11 @@ class World:
     def _value(self, kind: str, label: str, taken: set[str]) -> str:
         admitted = [value for value in self._words(kind)[1] if value not in taken]
         fitting = [value for value in admitted if is_held_out(label, value) == self._looks.held_out_pairs]
-        # A label with few held-out values may run out of them; then any value will do.
+        # A label can run out of held-out values. It takes any other value then.
         return str(self._rng.choice(fitting or admitted))
 
     def _zones(self, columns: int, rows: int) -> tuple[str, ...]:
-        """Four zones that meet at one point somewhere in the middle."""
+        """Four zones that meet at a point near the middle."""
         names = self._pick(ZONES, 4)
         split_column, split_row = int(self._rng.integers(2, columns - 1)), int(self._rng.integers(1, rows - 1))
         return tuple(
