@@ -1,0 +1,1 @@
+"""Benchmarks of kamera_agent. `python -m benchmarks.NAME --help` describes one of them."""

@@ -1,25 +1,25 @@
-"""Thirty steps of a screen agent under keep-last-3: tokens computed and time to first token, in three ways.
+"""Thirty steps of a screen agent under keep-last-3: tokens computed and time to first token, by three methods.
 
     python -m benchmarks.agent --json [--steps 30]
 
-The agent of examples/ui_agent walks through a small shop and tasks of MiniWoB++ in Chromium, at 1280x720 (1,196
-tokens a screenshot). Its windows are recorded once; then every window and its question are answered, step by step and
-in each step one way after the other, on a Qwen2.5-VL of about 60 million parameters with seeded random weights.
+The agent of examples/ui_agent works through a small shop and tasks of MiniWoB++ in Chromium, at 1280x720 (1,196
+tokens per screenshot). Its windows are recorded once. Then all three methods answer every window and its question, step
+by step and one after the other, on a Qwen2.5-VL of about 60 million parameters with seeded random weights.
 
-ours     sync() and generate() up to the first token, fingerprint and preprocessing of new screenshots included
-prefix   forward pass of all behind the longest beginning that any earlier window had; encoder outputs of all
+ours     sync() and generate() up to the first token; includes fingerprint and preprocessing of new screenshots
+prefix   forward pass of everything after the longest common beginning with an earlier window; encoder outputs of
          screenshots seen before are cached, preprocessing and encoder of new ones are included
 full     preprocessing, vision encoder and forward pass of everything
 
-new        a screenshot that was not seen before comes, the oldest goes
+new        a screenshot that was not seen before comes, and the oldest goes
 revisit    the same with a page that looks as it did before
-look back  one that had gone stands in its old place again, beside the three
+look back  a screenshot that had gone returns to its old place, beside the three
 
-Ratios are those of the sums over all steps. agree: share of steps in which the trained pocket model gives the same
-greedy answer over the same windows in both ways, of those whose question it can answer (agree_steps of them).
-agree_random: share of all steps in which the random weights have the same first token; they prefer nothing by much, so
-that little turns a token.
-Between two measurements what Kamera remembers in the background is finished: that time is in remember_ms.
+Ratios are ratios of sums over all steps. agree: share of steps in which the trained pocket model gives the same greedy
+answer over the window of ours and over a full prefill, of the agree_steps steps whose question it can answer.
+agree_random: share of all steps in which the random weights choose the same first token; their scores are nearly equal,
+so a small error changes the token.
+Background work is finished between two measurements; its time is remember_ms.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A window of screenshots, PNG, oldest first, and the question about it. answer: None where none is known."""
+    """A window of PNG screenshots, oldest first, and a question about it. answer: None if it is not known."""
 
     screens: tuple[bytes, ...]
     question: str
@@ -64,7 +64,7 @@ class Step:
 
 
 class Recorder:
-    """An arm that answers nothing and keeps the windows it is shown."""
+    """An arm that records the windows and answers nothing."""
 
     def __init__(self) -> None:
         self.windows: list[tuple[tuple[bytes, ...], str]] = []
@@ -75,7 +75,7 @@ class Recorder:
 
 
 def record(num_steps: int) -> list[Step]:
-    """The windows of the agent's first steps."""
+    """The windows of the first steps of the agent."""
     recorder = Recorder()
     records = asyncio.run(play(recorder, num_steps))
     steps, seen = [], set[bytes]()
@@ -87,7 +87,7 @@ def record(num_steps: int) -> list[Step]:
 
 
 class Bench:
-    """One model, a window of Kamera over it, and what a prefix cache knows of it."""
+    """One model, a window of Kamera over it, and the state of a prefix cache."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
@@ -97,7 +97,7 @@ class Bench:
         self.caches: dict[tuple[bytes, ...], DynamicCache] = {}
 
     def measure(self, step: Step) -> Figures:
-        """One step in all ways."""
+        """Figures of one step, by all methods."""
         pixels = [np.array(Image.open(BytesIO(screen)).convert("RGB")) for screen in step.screens]
         prompt = Prompt(self.model, self.processor, pixels, step.question)
         ours = self._ours(pixels, step.question)
@@ -118,7 +118,7 @@ class Bench:
         }
 
     def _ours(self, pixels: Sequence[Pixels], question: str) -> dict[str, Any]:
-        """The question and the reply of the step before go with the sync."""
+        """Figures of Kamera. The sync drops the question and the reply of the step before."""
         with watch(self.model) as first:
             edit_ms, _ = timed_ms(lambda: self.window.sync(map(ImageContent, pixels)))
             reply = self.window.generate(question, max_new_tokens=1)
@@ -131,7 +131,7 @@ class Bench:
     def _prefix(self, prompt: Prompt, step: Step) -> Figures:
         longest = max(self.caches, key=lambda earlier: _num_common(earlier, step.screens), default=())
         known = _num_common(longest, step.screens)
-        # What stands before the first screenshot is the same in all windows.
+        # The tokens before the first screenshot are the same in all windows.
         start = prompt.tail_start(len(step.screens) - known) if self.caches else 0
         head = head_of(self.caches.get(longest, DynamicCache()), start)
 
@@ -145,7 +145,7 @@ class Bench:
 
 
 def _num_common(one: Sequence[bytes], other: Sequence[bytes]) -> int:
-    """Screenshots that two windows begin with alike."""
+    """Number of screenshots at the beginning that two windows have in common."""
     num = 0
     for a, b in zip(one, other, strict=False):
         if a != b:
@@ -156,7 +156,7 @@ def _num_common(one: Sequence[bytes], other: Sequence[bytes]) -> int:
 
 def run(steps: Sequence[Step], model: Any, processor: Any) -> list[Figures]:
     """Figures of every step."""
-    # The first pass of each kind is slower than all others.
+    # The first pass of each kind is slower than the others.
     warm_up = Bench(model, processor)
     warm_up.measure(steps[0])
     warm_up.kamera.close()
@@ -173,16 +173,16 @@ def run(steps: Sequence[Step], model: Any, processor: Any) -> list[Figures]:
 
 
 def agreement(steps: Sequence[Step]) -> dict[str, float | None]:
-    """To what share of the questions with a known answer the trained model says the same in both ways."""
+    """Share of the questions with a known answer to which the trained model gives the same answer either way."""
     with Kamera.pocket() as kamera:
         plain, cached = load_plain(), Cached(kamera)
         answers = [(step, cached.answer(step.screens, step.question).answer) for step in steps]
-        same = [plain.answer(step.screens, step.question).answer == said for step, said in answers if step.answer]
+        same = [plain.answer(step.screens, step.question).answer == ours for step, ours in answers if step.answer]
     return {"agree": round(statistics.mean(same), 3) if same else None, "agree_steps": len(same)}
 
 
 def summary(steps: Sequence[Step], measured: Sequence[Figures]) -> dict[str, Any]:
-    """Ratios of the sums, the sums, and the same by event."""
+    """Sums and their ratios, over all steps and by event."""
     by_event = {event: [f for s, f in zip(steps, measured, strict=True) if s.event == event] for event in EVENTS}
     return {
         **_ratios(measured),

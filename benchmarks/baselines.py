@@ -1,4 +1,4 @@
-"""What Kamera is measured against: plain Hugging Face forward passes, with nothing of the runtime in them."""
+"""Baselines: plain Hugging Face forward passes that use nothing of the runtime."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SYSTEM = "You are a helpful assistant."
 class Prompt:
     """One user turn of images and a question in the Qwen-VL chat format, as tokens and positions.
 
-    token_ids: [T]. positions: [3, T], the model's own. first_image: tokens before the first image.
+    token_ids: [T]. positions: [3, T], computed by the model. first_image: number of tokens before the first image.
     """
 
     def __init__(self, model: Any, processor: Any, images: Sequence[Pixels], question: str) -> None:
@@ -49,7 +49,7 @@ class Prompt:
         return ids
 
     def tail_start(self, num_images: int) -> int:
-        """Where the tail begins that holds the last num_images images and the question."""
+        """Index of the first token of the last num_images images."""
         images = self.grids[len(self.images) - num_images :]
         tokens = sum(int(grid.prod()) // 4 + 2 for grid in images)
         return len(self) - self._num_tail - tokens
@@ -58,13 +58,13 @@ class Prompt:
         return len(self.token_ids)
 
     def patches(self, images: Sequence[Pixels]) -> torch.Tensor:
-        """Image processor output of some images: [patches, C·t·p·p]."""
+        """Output of the image processor [patches, C·t·p·p] for images."""
         values: torch.Tensor = self.processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         return values.to(self.model.device)
 
     @torch.no_grad()
     def full_prefill(self) -> DynamicCache:
-        """Everything anew: preprocessing, vision encoder, one forward pass to the next-token logits."""
+        """Run preprocessing, vision encoder and one forward pass to the next-token logits. Returns the KV."""
         cache = DynamicCache()
         self.model.model.rope_deltas = None
         logits = self.model(
@@ -80,7 +80,7 @@ class Prompt:
 
     @torch.no_grad()
     def features(self, index: int, patches: torch.Tensor | None = None) -> torch.Tensor:
-        """Encoder output [N, hidden] of one image; patches as from patches(), made here where left out."""
+        """Encoder output [N, hidden] of one image. patches: its output of patches(); None computes them."""
         values = self.patches([self.images[index]]) if patches is None else patches
         output: torch.Tensor = self.model.get_image_features(
             values, self.grids[index : index + 1], return_dict=True
@@ -89,9 +89,9 @@ class Prompt:
 
     @torch.no_grad()
     def forward_tail(self, cache: DynamicCache, start: int, features: Sequence[torch.Tensor]) -> None:
-        """Forward pass of the tokens from `start` on over a cache of those before it, to the next-token logits.
+        """Run the tokens from start on over a cache of those before it, to the next-token logits. Extends the cache.
 
-        features: encoder outputs of the images that lie behind start, in order.
+        features: encoder outputs of the images after start, in order.
         """
         text = self.model.model.language_model
         embeds = text.embed_tokens(self.token_ids[start:])
@@ -104,7 +104,7 @@ class Prompt:
 
 
 def head_of(cache: DynamicCache, num_tokens: int) -> DynamicCache:
-    """A cache of its own that holds the first num_tokens tokens of another."""
+    """A copy of the first num_tokens tokens of a cache."""
     head = DynamicCache()
     for index, layer in enumerate(cache.layers):
         head.update(layer.keys[:, :, :num_tokens].clone(), layer.values[:, :, :num_tokens].clone(), index)
@@ -112,10 +112,10 @@ def head_of(cache: DynamicCache, num_tokens: int) -> DynamicCache:
 
 
 class Baselines:
-    """What Kamera is compared with over one prompt, whose last image is the new one.
+    """The baselines over one prompt, whose last image is new.
 
-    The first image of the prompt differs from that of the window before, so a prefix cache keeps nothing of the
-    images, and a full prefill and a prefix cache do the same work whichever edit led here.
+    Its first image differs from that of the window before, so a prefix cache keeps no image. Full prefill and prefix
+    cache therefore do the same work after every edit, and are measured once.
     """
 
     def __init__(self, prompt: Prompt) -> None:
@@ -137,7 +137,7 @@ class Baselines:
         return len(self._prompt) - self._prompt.tail_start(num_new)
 
     def bare_ms(self, num_new: int) -> float:
-        """Milliseconds of the forward pass of just these tokens; includes the encoder, not the preprocessing."""
+        """Milliseconds of the forward pass of just these tokens, with the encoder and without preprocessing."""
         prompt = self._prompt
         new = range(len(prompt.images) - num_new, len(prompt.images))
         patches = [prompt.patches([prompt.images[index]]) for index in new]
@@ -152,7 +152,7 @@ class Baselines:
 
 
 def timed_ms(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall-clock milliseconds of a call, and what it returned. Work on a GPU is finished before and behind it."""
+    """Wall-clock milliseconds of a call, and its result. Waits for the GPU before and after the call."""
     _finish()
     start = perf_counter()
     result = work()
@@ -166,7 +166,7 @@ def _finish() -> None:
 
 
 def medians(figures: Sequence[Figures], ways: Sequence[str]) -> dict[str, Any]:
-    """Of rounds that measured an edit these ways: medians of the times in ms, and of the ratios within each round."""
+    """Medians over rounds, for one event: times in ms, and ratios within each round."""
 
     def median_ratio(upper: str, lower: str) -> float:
         return round(statistics.median(ms[upper] / ms[lower] for ms in figures), 3)

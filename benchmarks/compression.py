@@ -1,11 +1,14 @@
-"""What canonical KV in int8 costs and saves, on the trained pocket model.
+"""The cost and the gain of canonical KV in int8, on the trained pocket model.
 
     python -m benchmarks.compression --json
 
-Windows of three pictures and a question. A first Kamera computes and remembers them, a second one over the same store
-recalls all three behind the same antecedents. kl is the mean divergence (nats) of its next-token distribution from that
-of a full prefill, same the share of windows whose most probable token is the same, canonical_bytes and patch_bytes are
-means a chunk, error is the mean relative error of the patches.
+Windows of three pictures and a question. One Kamera computes and remembers a window; a second one over the same store
+recalls all three pictures after the same antecedents.
+
+kl       mean divergence of its next-token distribution from that of a full prefill, in nats
+same     share of windows in which both have the same most probable token
+canonical_bytes, patch_bytes   means per chunk
+error    mean relative error of the patches
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ CANONICAL = ("full", "int8")
 
 
 def draw_cases(count: int) -> list[Case]:
-    """So many windows, the scenes taking turns; "now" is for pictures that change places."""
+    """Cases of all scenes in turn but "now", which is for pictures that change places."""
     scenes = [scene for scene in SCENES if scene != "now"]
     return [draw_case(POCKET_GROUND, scenes[seed % len(scenes)], NUM_PICTURES, seed) for seed in range(count)]
 
@@ -43,7 +46,7 @@ def look(kamera: Kamera, case: Case) -> Window:
 
 
 def measure(first: Kamera, cases: Sequence[Case], **options: Any) -> dict[str, float]:
-    """Figures of one way to keep chunks, means over the cases."""
+    """Figures for one set of options, as means over the cases."""
     divergences, same, sizes, errors = [], [], {"canonical": [0], "patch": [0]}, []
     for case in cases:
         question = next(iter(case.questions.values())).text

@@ -3,16 +3,15 @@
     python -m benchmarks.gpu_window --json
 
 A window of 8 screenshots (1280x720, 1,196 tokens each), 64 frames (448x448, 256 tokens each) and a question, on the
-shape of Qwen2.5-VL-7B with seeded random weights in bfloat16. Every round measures all ways, one after the other;
-medians over the rounds are reported.
+shape of Qwen2.5-VL-7B with seeded random weights in bfloat16. Every round measures all methods, one after the other.
+The figures are medians over the rounds.
 
-slide          a new screenshot comes, the oldest goes
-reorder        everything changes places
-recall_memory  the oldest screenshot was dropped a turn ago and comes back from the memory tier
-recall_disk    the same from the disk tier (nothing in the memory tier; the system may have the file in its cache)
+slide          a new screenshot comes, and the oldest goes
+reorder        all pictures change places
+recall_memory  the oldest screenshot was dropped in the turn before and comes back from the memory tier
+recall_disk    the same from the disk tier (the memory tier is empty; the file can be in the page cache)
 
-ours, full, prefix and bare are those of benchmarks.window. In all events the first image is another than before, so
-full and prefix have the same work: they are measured once a round, on the window of the slide.
+benchmarks.window describes ours, full, prefix and bare.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ QWEN2_5_VL_7B = Shape(
 
 
 class Scene(NamedTuple):
-    """What the window holds: screenshots first, then frames; (height, width) of each in pixels."""
+    """The pictures of the window: screenshots, then frames. screen, frame: (height, width) in pixels."""
 
     num_screens: int = 8
     screen: tuple[int, int] = (720, 1280)
@@ -63,11 +62,11 @@ class Scene(NamedTuple):
 
 
 class Bench:
-    """Two windows over one model: one Kamera has a memory tier, the other a disk tier."""
+    """Two windows over one model. One Kamera has a memory tier, the other a disk tier."""
 
     def __init__(self, model: Any, processor: Any, scene: Scene, folder: str) -> None:
         self.fresh = (picture(*scene.screen, seed) for seed in count(1000))
-        # A dropped picture has to come back from the store: nothing else keeps it.
+        # A dropped picture can only come back from the tier under test.
         self.memory = _filled(Kamera(model, processor, memory_bytes=32_768 * MIB), scene)
         self.disk = _filled(Kamera(model, processor, store=folder, memory_bytes=0), scene)
 
@@ -105,7 +104,7 @@ def _filled(kamera: Kamera, scene: Scene) -> Session:
 
 
 def measure(model: Any, processor: Any, scene: Scene, num_rounds: int) -> dict[str, Any]:
-    """Medians of the times, and of the ratios within each round. A first round warms up and is left out."""
+    """Medians by event. The first round is a warm-up and does not count."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(model, processor, scene, folder)
         rounds = [bench.round() for _ in range(num_rounds + 1)][1:]
@@ -115,10 +114,12 @@ def measure(model: Any, processor: Any, scene: Scene, num_rounds: int) -> dict[s
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, besides the warm-up (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after a warm-up (default 5)")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("benchmarks.gpu_window measures a CUDA device, and there is none; benchmarks.window measures a CPU.")
+        sys.exit(
+            "benchmarks.gpu_window needs a CUDA device, and this machine has none. benchmarks.window measures a CPU."
+        )
     scene = Scene()
     with torch.device("cuda"):
         model = build_model(QWEN2_5_VL_7B, seed=SEED, dtype=torch.bfloat16)

@@ -1,16 +1,17 @@
-"""How close rebuilding a chunk comes to the speed of the memory.
+"""Speed of moving and rebuilding the KV of a chunk, relative to a copy of as many bytes.
 
     python -m benchmarks.kernels --json
 
-relocate  keys turned from their masters: reads K, writes K
-rebuild   canonical KV plus a patch of some rank, turned: reads K, V and factors, writes master, K and V
+relocate  keys are rotated from their masters: reads K, writes K
+rebuild   canonical KV and a patch of some rank are added and rotated: reads K, V and factors, writes masters, K and V
 
-gbps counts the fewest bytes that the operation must move, tables and factors too, in 10^9 bytes a second; copy_gbps
-is a copy of as many bytes, read and written, on the same device in the same run; ratio is the one over the other. ms is
-the time of the operation, eager_ms that of its eager twin; on the CPU the twin is what runs.
+gbps       the fewest bytes that the operation has to move, with tables and factors, in 10^9 bytes per second
+copy_gbps  a copy of as many bytes, read and written, on the same device in the same run
+ratio      gbps over copy_gbps
+ms         time of the operation; eager_ms: time of its eager twin, which is also what runs on a CPU
 
-On CUDA the calls are queued behind a pause, so that the host's time does not count, over as many buffers as it takes to
-leave the cache. On the CPU copy and operation take turns; figures are medians.
+On CUDA the calls are queued while the device waits, so the time of the host does not count, and they go over enough
+buffers to miss the cache. On a CPU, copy and operation alternate. Figures are medians.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CACHES, CALLS = 3, 20
 
 
 class Shape(NamedTuple):
-    """KV of a model: layers, and heads x components of keys and of values."""
+    """KV of a model: layers, and (heads, components) of keys and of values."""
 
     num_layers: int
     keys: tuple[int, int]
@@ -51,12 +52,12 @@ SHAPES = {
     "deepseek_v3_latent": Shape(61, (1, 64), (1, 512)),
 }
 TOKENS = (256, 1196, 2640)
-# None is relocate, a number rebuild with a patch of that rank.
+# None stands for relocate, a number for rebuild with a patch of that rank.
 RANKS = (None, 0, 16, 32, 64)
 
 
 class Workload:
-    """One chunk, the pool that it goes to, behind tokens of others, and as many bytes to copy."""
+    """One chunk, a pool with other tokens before its slots, and as many bytes to copy."""
 
     def __init__(self, shape: Shape, tokens: int, rank: int | None, device: torch.device, dtype: torch.dtype) -> None:
         generator = torch.Generator(device).manual_seed(SEED)
@@ -87,17 +88,17 @@ class Workload:
         self._target = torch.empty_like(self._source)
 
     def copy(self) -> None:
-        """Read half of the bytes and write the other half."""
+        """Copy half as many bytes, so that reads and writes add up to num_bytes."""
         self._target.copy_(self._source)
 
 
 def cuda_ms(calls: Sequence[Callable[[], None]]) -> float:
-    """Milliseconds of device time a call, the calls taking turns."""
+    """Milliseconds of device time per call, over the calls in turn."""
     for call in calls:
         call()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
-    # The device idles until the host is ahead of it.
+    # The device waits until the host has queued all calls.
     torch.cuda._sleep(PAUSE_CYCLES)
     start.record()
     for number in range(CALLS):
@@ -114,7 +115,7 @@ def cpu_ms(call: Callable[[], None]) -> float:
 
 
 def measure_cuda(shape: Shape, tokens: int, rank: int | None, rounds: int) -> dict[str, float]:
-    """Medians over the rounds; the copy and the kernel take turns."""
+    """Medians over the rounds. The copy and the kernel alternate."""
     device = torch.device("cuda")
     kernels, cache = kernels_for(device), torch.cuda.get_device_properties(device).L2_cache_size
     loads = [Workload(shape, tokens, rank, device, torch.bfloat16)]
@@ -138,7 +139,7 @@ def _finished(load: Workload) -> None:
 
 
 def measure_cpu(shape: Shape, tokens: int, rank: int | None, rounds: int) -> dict[str, float]:
-    """Medians over the rounds after a warm-up."""
+    """Medians over the rounds, after a warm-up."""
     load = Workload(shape, tokens, rank, torch.device("cpu"), torch.float32)
     times = [(cpu_ms(load.copy), cpu_ms(lambda: load.run(EAGER))) for _ in range(rounds + 1)][1:]
     return _figures(load.num_bytes, times, statistics.median(ms for _, ms in times))
@@ -161,7 +162,7 @@ Measure = Callable[[Shape, int, int | None, int], dict[str, float]]
 def cells(
     measure: Measure, shapes: Mapping[str, Shape], tokens: Sequence[int], rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """One for each shape, number of tokens and operation."""
+    """Figures for each shape, number of tokens and operation. Prints them as they come."""
     for name, shape in shapes.items():
         for num_tokens in tokens:
             for rank in RANKS:
@@ -174,7 +175,7 @@ def cells(
 
 
 def ratio(measured: Sequence[Mapping[str, Any]], operation: str, rank: int | None = None) -> float:
-    """Of the first shape at the middle number of tokens, which is a screenshot of 1280x720."""
+    """The ratio of the first shape at the middle number of tokens, a screenshot of 1280x720."""
     return float(
         next(
             cell["ratio"]
@@ -186,7 +187,7 @@ def ratio(measured: Sequence[Mapping[str, Any]], operation: str, rank: int | Non
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="measured rounds of each cell (default 7)")
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds per cell (default 7)")
     options = parser.parse_args()
     result: dict[str, Any] = {"cuda": None}
     if torch.cuda.is_available():

@@ -1,15 +1,15 @@
-"""How well the pocket model reads: accuracy by task, on looks that training saw and on those it did not.
+"""Accuracy of the pocket model by task, on looks of the training and on held-out ones.
 
     python -m benchmarks.pocket --json [--windows 400] [--browser chromium] [--model FOLDER]
 
 train    fonts, themes and label-value pairs of the training
-fonts    two fonts that training never saw
-themes   three themes that training never saw
-pairs    label-value pairs that training never showed
-browser  the first look again, drawn by a browser from HTML instead of by our renderer
+fonts    two fonts that are not in the training
+themes   three themes that are not in the training
+pairs    label-value pairs that are not in the training
+browser  the first look, drawn from HTML by a browser instead of by our renderer
 
-Pictures go through the model's own processor and vision tower, questions through its decoder, each question as if it
-were the only one. An answer counts by its first token.
+Pictures go through the processor and the vision tower of the model, questions through its decoder, each as if it were
+the only one. An answer is judged by its first token.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from training.recipe import EXAM
 
 SEED = 20260623
 BATCH = 16
-SCREENS_A_PAGE = 25
+SCREENS_PER_PAGE = 25
 PAGE_WIDTH = 560
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
@@ -53,11 +53,13 @@ FLAGS = (
 
 
 def main() -> None:
-    """Measure all looks and print them."""
+    """Measure all looks and print the figures."""
     parser = parser_of(__doc__)
-    parser.add_argument("--windows", type=int, default=400, help="windows a look")
-    parser.add_argument("--browser", help="a Chromium to draw screens with")
-    parser.add_argument("--model", default=str(WEIGHTS), help="folder of a checkpoint that knows the pocket's tasks")
+    parser.add_argument("--windows", type=int, default=400, help="windows per look (default 400)")
+    parser.add_argument("--browser", help="a Chromium that draws the screens")
+    parser.add_argument(
+        "--model", default=str(WEIGHTS), help="folder of a checkpoint that was trained on the tasks of the pocket model"
+    )
     arguments = parser.parse_args()
     family = family_for(*load(arguments.model, device="cpu"))
     accuracy = {look: examine(family, look, arguments.windows, None) for look in LOOKS}
@@ -80,7 +82,7 @@ def main() -> None:
 
 @torch.no_grad()
 def examine(family: Family, look: str, num_windows: int, browser: str | None) -> dict[str, Any]:
-    """Accuracy by task, and the number of questions asked."""
+    """Accuracy and number of questions, by task."""
     rng = np.random.default_rng(SEED)
     windows = draw_windows(num_windows, EXAM, rng, LOOKS[look])
     pictures = [picture for window in windows for picture in window]
@@ -95,11 +97,11 @@ def examine(family: Family, look: str, num_windows: int, browser: str | None) ->
 
 
 def browse(pictures: Sequence[Picture], browser: str) -> list[Pixels]:
-    """Frames [F, H, W, 3] of pictures, the screens among them as a browser shows them."""
+    """Frames [F, H, W, 3] of pictures. A browser draws the screens, our renderer the shots."""
     screens = [picture for picture in pictures if isinstance(picture, Screen)]
     shown: dict[int, Pixels] = {}
-    for first in range(0, len(screens), SCREENS_A_PAGE):
-        some = screens[first : first + SCREENS_A_PAGE]
+    for first in range(0, len(screens), SCREENS_PER_PAGE):
+        some = screens[first : first + SCREENS_PER_PAGE]
         page, top = _screenshot(to_html(some), sum(screen.rows for screen in some) * CELL, browser), 0
         for screen in some:
             height, width = screen.rows * CELL, screen.columns * CELL

@@ -1,18 +1,18 @@
-"""Put and get of one chunk on the disk tier, beside plain file access and plain memory copies.
+"""Writing and reading one chunk on the disk tier, compared with plain files and memory copies.
 
     python -m benchmarks.store --json
 
-Each round takes every measurement once, in turn, so that a busy machine slows all of them alike. Medians over
-the rounds are reported. The store's file and the plain file lie on the same disk, in the page cache.
+Each round takes every measurement once, so a busy machine slows all of them alike. The figures are medians over the
+rounds. The file of the store and the plain file are on the same disk, in the page cache.
 
 put         put_many() and flush(): encode, checksum, copy into the database, commit, sync
-get         get_many(): copy out of the page cache into fresh tensors, verify every checksum
+get         get_many(): copy from the page cache into fresh tensors, verify every checksum
 file_write  the same bytes to a new plain file, and fsync
-file_read   the plain file from the page cache into fresh memory (readinto), no checksum
+file_read   the plain file from the page cache into fresh memory (readinto), without a checksum
 memcpy      resident memory into fresh memory, numpy.copyto on one thread, tensor by tensor
 
-get, file_read and memcpy fill the same kind of destination: one block of uninitialised memory from
-torch.empty, allocated inside the measured time and freed outside of it.
+get, file_read and memcpy fill the same kind of memory: one uninitialised block from torch.empty, which is allocated
+within the measured time and freed after it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def make_record(seed: int) -> Record:
 
 
 class Workload:
-    """The steps of one round. All of them move the bytes of the same record."""
+    """The steps of a round. All of them move the bytes of one record."""
 
     def __init__(self, folder: Path) -> None:
         self.record = make_record(SEED)
@@ -61,8 +61,8 @@ class Workload:
         self.store.flush()
 
     def get(self) -> list[torch.Tensor]:
-        found = self.store.get_many([self.record.header.key])[self.record.header.key.digest]
-        return [tensor for tensors in found.layers for tensor in tensors]
+        record = self.store.get_many([self.record.header.key])[self.record.header.key.digest]
+        return [tensor for tensors in record.layers for tensor in tensors]
 
     def file_write(self) -> None:
         with self.file.open("wb", buffering=0) as file:
@@ -90,7 +90,7 @@ class Workload:
 
 
 def seconds_of(step: Callable[[], object]) -> float:
-    """Time of one call. The result is freed outside of it."""
+    """Time of one call. Its result is freed afterwards."""
     start = time.perf_counter()
     result = step()
     seconds = time.perf_counter() - start
@@ -99,7 +99,7 @@ def seconds_of(step: Callable[[], object]) -> float:
 
 
 def measure(workload: Workload, num_rounds: int) -> dict[str, float]:
-    """Median seconds of every step; the first two rounds are warm-up."""
+    """Median seconds of every step, after two rounds of warm-up."""
     steps = [workload.put, workload.get, workload.file_write, workload.file_read, workload.memcpy]
     times: dict[str, list[float]] = {step.__name__: [] for step in steps}
     for _ in range(num_rounds + 2):
@@ -109,7 +109,7 @@ def measure(workload: Workload, num_rounds: int) -> dict[str, float]:
 
 
 def report(medians: dict[str, float], record: Record, num_rounds: int) -> dict[str, object]:
-    """Rates in GB/s (10^9 bytes per second), their ratios, and the conditions they hold under."""
+    """Rates in GB/s (10^9 bytes per second), their ratios, and the conditions."""
     num_bytes = record.header.num_bytes
     rates = {f"{name}_gbps": round(num_bytes / seconds / 1e9, 3) for name, seconds in medians.items()}
     return {
@@ -143,7 +143,7 @@ def main() -> None:
     print(f"one chunk of {NUM_TOKENS} tokens, {workload.record.header.num_bytes / 1e6:.1f} MB, float32")
     for name in ("put", "get", "file_write", "file_read", "memcpy"):
         print(f"{name:>10}  {result[f'{name}_gbps']:7.3f} GB/s")
-    print(f"get reaches {result['get_vs_memcpy']} of memcpy, put {result['put_vs_file']} of a plain file")
+    print(f"get: {result['get_vs_memcpy']} of the rate of memcpy; put: {result['put_vs_file']} of that of a plain file")
     if args.json:
         print(json.dumps(result))
 

@@ -3,24 +3,24 @@
     python -m benchmarks.window --json
 
 A window of four 1280x720 screenshots (1,196 tokens each) and a question, on a Qwen2.5-VL of about 60 million
-parameters with seeded random weights. Every round measures all ways, one after the other; medians over the rounds
-are reported.
+parameters with seeded random weights. Every round measures all methods, one after the other. The figures are medians
+over the rounds.
 
-slide    a new screenshot comes, the oldest goes
+slide    a new screenshot comes, and the oldest goes
 reorder  the four change places
-recall   the oldest was dropped a turn ago and comes back to its place
-revisit  an agent goes round five pages it has seen before: the next one comes, the oldest goes
+recall   the oldest was dropped in the turn before and returns to its place
+revisit  an agent goes round five pages: one that it has seen before comes, and the oldest goes
 
-ours     the edit and generate() up to the first token, preprocessing and fingerprint included
+ours     the edit and generate() up to the first token, with preprocessing and fingerprint
 full     preprocessing, vision encoder and forward pass of everything
-prefix   forward pass of all behind the unchanged beginning, encoder outputs of known pixels cached
-bare     forward pass of just the tokens that ours computes, over a DynamicCache of all others; encoder of a
-         new screenshot included, its preprocessing not; mean of one run before ours and one after
+prefix   forward pass of everything after the unchanged beginning, with cached encoder outputs of known screenshots
+bare     forward pass of just the tokens that ours computes, over a DynamicCache of all others, with the encoder of a
+         new screenshot but without its preprocessing; mean of one run before ours and one after it
 
-In all four events the first page is another than before, so full and prefix have the same work: they are measured
-once a round, on the window of the slide.
+All four events change the first page, so full and prefix do the same work after each. They are measured once per round,
+on the window of the slide.
 
-Between two measurements what Kamera remembers in the background is finished: that time is in remember_ms.
+Background work is finished between two measurements; its time is remember_ms.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ WAYS = ("ours", "bare", "prefix", "full", "remember")
 
 
 def page(seed: int) -> Pixels:
-    """[720, 1280, 3] uint8: a screenshot of its own for each seed."""
+    """A screenshot [720, 1280, 3] uint8; each seed gives another."""
     return picture(720, 1280, seed)
 
 
 class Bench:
-    """Two windows of one Kamera: in one every page is new, the other goes round the same five."""
+    """Two windows of one Kamera. One of them gets new pages only, the other goes round the same five."""
 
     def __init__(self) -> None:
         self.kamera = Kamera(build_model(seed=SEED), build_processor())
@@ -61,7 +61,7 @@ class Bench:
         for _ in range(NUM_KEPT):
             self.line.see(next(self.fresh))
         self.line.answer()
-        # Twice round: from then on each page comes back after the same three.
+        # After two rounds, each page comes back after the same three, so its patch fits.
         for _ in range(2 * NUM_PAGES):
             self.circle.see(next(self.turns))
             self.circle.answer()
@@ -85,31 +85,31 @@ class Bench:
 
 
 def rounds(num_rounds: int) -> dict[str, list[Figures]]:
-    """Figures of every event, round by round. The first round warms up and is left out."""
+    """Figures of every event, by round. The first round is a warm-up and does not count."""
     bench = Bench()
     measured: dict[str, list[Figures]] = {event: [] for event in EVENTS}
     for index in range(num_rounds + 1):
         figures = bench.round()
-        _say(index, figures)
+        _print(index, figures)
         for event in EVENTS if index else ():
             measured[event].append(figures[event])
     bench.kamera.close()
     return measured
 
 
-def _say(index: int, figures: dict[str, Figures]) -> None:
+def _print(index: int, figures: dict[str, Figures]) -> None:
     for event, ms in figures.items():
         times = "  ".join(f"{way} {ms[way]:8.0f} ms" for way in WAYS)
         print(f"{f'round {index}' if index else 'warm-up':8} {event:8} {times}", flush=True)
 
 
 def summary(measured: dict[str, list[Figures]]) -> dict[str, Any]:
-    """Per event: medians of the times, and of the ratios within each round."""
+    """Medians by event."""
     return {event: medians(figures, WAYS) for event, figures in measured.items()}
 
 
 def conditions(num_rounds: int) -> dict[str, Any]:
-    """What the figures were measured under."""
+    """The conditions of the figures."""
     return {
         "model": "Qwen2.5-VL class, seeded random weights",
         "shape": asdict(SMALL_SHAPE),
@@ -127,7 +127,7 @@ def conditions(num_rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, besides the warm-up (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after a warm-up (default 5)")
     options = parser.parse_args()
     result = {**summary(rounds(options.rounds)), "conditions": conditions(options.rounds)}
     show(result, options.json)

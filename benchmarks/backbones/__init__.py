@@ -1,1 +1,1 @@
-"""Every backbone that is served, at a small size: what it errs and what it costs."""
+"""Errors and costs of every supported backbone, at a small size."""

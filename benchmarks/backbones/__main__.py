@@ -1,14 +1,14 @@
-"""Every backbone of the matrix, measured.
+"""Errors and costs of every backbone of the matrix.
 
     python -m benchmarks.backbones --json
 
-Small models of the real classes with seeded random weights, larger than trained ones', so that what stands before a
-chunk changes its KV visibly. The window is two pictures of one size and a question.
+Small models of the real classes with seeded random weights. The weights are larger than trained ones, so the tokens
+before a chunk change its KV visibly. The window has two pictures of one size and a question.
 
-max_err_fp32   kept: logits of a computed window against a plain Hugging Face forward pass; moved: keys relocated by
-               +1, -17 and +1,234 against the text model's own, relative; full_rank: logits of a recalled window
-kl             next-token KL of a recalled window to the full prefill, in nats, blind and by rank of the patch
-bytes_per_token_bf16   KV of a token over all layers, as pool and store keep it; expanded: in every head
+max_err_fp32   kept: logits of a computed window against a plain Hugging Face forward pass; moved: keys moved by +1, -17
+               and +1,234 against those of the text model, relative; full_rank: logits of a recalled window
+kl             next-token KL of a recalled window to the full prefill, in nats: blind, and by rank of the patch
+bytes_per_token_bf16   KV per token over all layers, as in pool and store; expanded: as K and V of every head
 """
 
 from __future__ import annotations

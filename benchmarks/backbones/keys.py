@@ -1,4 +1,4 @@
-"""The keys that a text model itself caches, to hold relocated ones against."""
+"""Keys that a text model caches by itself, as the reference for moved keys."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kamera_agent.runtime.slot_cache import cache_argument
 
 @torch.no_grad()
 def keys_of_model(kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
-    """Per layer the rotated keys [H, T, D] of a chunk at positions [A, T], by the text model with a cache of its own.
+    """Rotated keys [H, T, D] per layer of a chunk at positions [A, T], from the text model with an empty cache.
 
-    embeds: decoder inputs, as the family's embed gives them.
+    embeds: decoder inputs, as returned by Engine.embed.
     """
     decoder, cache = kamera.family.decoder, DynamicCache()
     masks = {kind: _mask(kamera, chunk, kind) for kind in set(decoder.kinds)}
@@ -31,7 +31,7 @@ def keys_of_model(kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions:
 
 
 def _mask(kamera: Kamera, chunk: Chunk, kind: str) -> torch.Tensor:
-    """The additive mask [1, 1, T, T] of a layer of this kind over a chunk alone."""
+    """Additive mask [1, 1, T, T] of a layer of this kind over the chunk alone."""
     decoder, both_ways = kamera.family.decoder, kamera.family.both_ways(chunk)
     order = torch.arange(len(chunk.token_ids))
     seen = order[None] <= order[:, None]

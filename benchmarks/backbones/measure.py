@@ -1,4 +1,4 @@
-"""What one backbone errs and what its KV takes."""
+"""Errors of one backbone, and the size of its KV."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUESTION = "what is it?"
 
 
 def measure(backbone: Backbone) -> dict[str, Any]:
-    """Errors in float32, divergence by rank, and bytes of a token's KV in bfloat16."""
+    """Errors in float32, divergence by rank, and bytes of KV per token in bfloat16."""
     model, processor = backbone.build(torch.float32)
 
     def kamera(store: Store | None = None, **options: Any) -> Kamera:
@@ -59,7 +59,7 @@ def _see(kamera: Kamera) -> Window:
 
 
 def _recall(kamera: Any, reference: torch.Tensor, rank: int | None) -> tuple[float, float]:
-    """Largest error of logits and KL of a window recalled at a rank; blind without one."""
+    """Largest error of the logits, and KL, of a window recalled with patches of a rank. rank None: blind."""
     options: dict[str, Any] = {"rank": rank} if rank else {"fidelity": "blind"}
     with kamera(**options) as first:
         _see(first).logits(QUESTION)
@@ -73,7 +73,7 @@ def _recall(kamera: Any, reference: torch.Tensor, rank: int | None) -> tuple[flo
 
 @torch.no_grad()
 def _moved(kamera: Kamera) -> float:
-    """Largest relative error over layers and shifts of relocated keys against the text model's own."""
+    """Largest relative error, over layers and shifts, of moved keys against those of the text model."""
     engine, family = kamera._engine, kamera.family
     chunk = family.image_chunk(_picture(0), "default")
     embeds, num_tokens = engine.embed(chunk), len(chunk.token_ids)
@@ -91,7 +91,7 @@ def _moved(kamera: Kamera) -> float:
 
 
 def _picture(seed: int) -> np.ndarray:
-    """[70, 98, 3] uint8 in cells of one colour."""
+    """A picture [70, 98, 3] uint8 of cells of one colour each."""
     cells = np.random.default_rng(seed).integers(0, 256, (SIZE[0] // CELL, SIZE[1] // CELL, 3), dtype=np.uint8)
     return np.ascontiguousarray(cells.repeat(CELL, axis=0).repeat(CELL, axis=1))
 

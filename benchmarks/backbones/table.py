@@ -13,7 +13,7 @@ from kamera_agent.runtime.families import FAMILIES
 
 
 def support_table() -> str:
-    """Markdown: every model type that is served, by what, and with which attention it was proven."""
+    """Markdown: every supported model type, its backbones, and the kinds of attention that are tested."""
     head = ["| `config.model_type` | backbones | proven with |", "|---|---|---|"]
     return "\n".join([*head, *_rows()])
 

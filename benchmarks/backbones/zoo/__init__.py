@@ -1,4 +1,4 @@
-"""Small models of the real classes, random weights, with the real processors: one line for each backbone."""
+"""Small models of the real classes with random weights and the real processors, one line per backbone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Attention = Literal["GQA", "MHA", "MLA"]
 
 
 class Backbone(NamedTuple):
-    """A row of the matrix. build gives (model, processor) in a dtype, weights seeded."""
+    """A row of the matrix. build: returns (model, processor) in a dtype, with seeded weights."""
 
     name: str
     attention: Attention

@@ -1,4 +1,4 @@
-"""Aya Vision over Cohere 2: three sliding layers for each full one, which has no RoPE."""
+"""Aya Vision over Cohere 2: three sliding layers per full layer; full layers have no RoPE."""
 
 from __future__ import annotations
 

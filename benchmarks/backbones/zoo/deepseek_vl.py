@@ -54,7 +54,7 @@ def deepseek_vl(dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def deepseek_vl_hybrid(dtype: torch.dtype) -> tuple[Any, Any]:
-    """DeepSeek-VL 7B: a second tower sees the image in a higher resolution."""
+    """DeepSeek-VL 7B, whose second tower takes the image in a higher resolution."""
     words, common = _parts()
     pixels = DeepseekVLHybridImageProcessorPil(size=SIZE, high_res_size={"height": 96, "width": 96})
     processor = DeepseekVLHybridProcessor(pixels, words, chat_template=TEMPLATE, num_image_tokens=NUM_TOKENS)

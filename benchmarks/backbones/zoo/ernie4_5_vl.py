@@ -43,7 +43,7 @@ EXPERTS = {
 
 
 def ernie4_5_vl_moe(dtype: torch.dtype) -> tuple[Any, Any]:
-    """ERNIE 4.5 VL, with a dense layer first."""
+    """ERNIE 4.5 VL. Its first layer is dense."""
     markers = ["<|begin_of_sentence|>", "<|end_of_sentence|>", *NAMED.values()]
     words = tokenizer(markers, bos="<|begin_of_sentence|>", eos="<|end_of_sentence|>", **NAMED)
     rope = {"rope_type": "default", "rope_theta": 5e5, "mrope_section": [3, 3, 2]}
@@ -60,6 +60,6 @@ def ernie4_5_vl_moe(dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _experts(processor: Any, rows: Any) -> torch.Tensor:
-    # Its own way to make arrays of tensors is one that NumPy warns of.
+    # The original makes an array of tensors, which NumPy warns about.
     lists = [[*map(int, row)] for row in rows]
     return torch.tensor(Ernie4_5_VLMoeProcessor.create_moe_mm_token_type_ids(processor, lists))

@@ -1,4 +1,4 @@
-"""Gemma 3 with eyes."""
+"""Gemma 3 with its vision tower."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOKENS_PER_IMAGE = 9
 
 
 def gemma3(dtype: torch.dtype) -> tuple[Any, Any]:
-    """A window shorter than an image, so that sliding layers cut what sees itself both ways."""
+    """Gemma 3. Its sliding window is shorter than an image, so it cuts the two-way attention within an image."""
     words = tokenizer(
         MARKERS,
         bos="<bos>",

@@ -34,7 +34,7 @@ from benchmarks.backbones.zoo.parts import (
 )
 
 VISION = MERGING_TOWER | {"out_hidden_size": HIDDEN, "patch_size": ODD_PATCH, "image_size": 5 * ODD_PATCH}
-# Half of a head turns.
+# RoPE rotates half of a head.
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}
 EXPERTS = {
     "n_routed_experts": 4,
@@ -61,17 +61,17 @@ TEMPLATE = template(
 
 
 def glm4v(dtype: torch.dtype) -> tuple[Any, Any]:
-    """GLM-4.1V: RoPE turns neighbouring pairs."""
+    """GLM-4.1V, whose RoPE rotates neighbouring pairs."""
     return _glm(dtype, Glm4vForConditionalGeneration, Glm4vConfig, "glm4v_text")
 
 
 def glm4v_moe(dtype: torch.dtype) -> tuple[Any, Any]:
-    """GLM-4.5V: RoPE turns halves."""
+    """GLM-4.5V, whose RoPE rotates halves."""
     return _glm(dtype, Glm4vMoeForConditionalGeneration, Glm4vMoeConfig, "glm4v_moe_text", **EXPERTS)
 
 
 def glm46v(dtype: torch.dtype) -> tuple[Any, Any]:
-    """GLM-4.6V, whose seconds have a decimal."""
+    """GLM-4.6V, whose timestamps have a decimal."""
     return _glm(dtype, Glm46VForConditionalGeneration, Glm46VConfig, "glm4v_text")
 
 
@@ -93,7 +93,7 @@ def _glm(dtype: torch.dtype, model_class: Any, config_class: Any, text_model: st
     return build(model_class, config, dtype), _processor(model_class in NEWER, words)
 
 
-# Those that come with the processor of GLM-4.6V.
+# Models with the processor of GLM-4.6V.
 NEWER = (Glm46VForConditionalGeneration, GlmOcrForConditionalGeneration)
 
 
@@ -101,7 +101,7 @@ def _processor(newer: bool, words: PreTrainedTokenizerFast) -> Any:
     pixels, whole = (Glm46VImageProcessorPil, Glm46VProcessor) if newer else (Glm4vImageProcessorPil, Glm4vProcessor)
 
     def token_types(self: Any, rows: Any) -> Any:
-        # Its own way to make arrays of tensors is one that NumPy warns of.
+        # The original makes an array of tensors, which NumPy warns about.
         return whole.create_mm_token_type_ids(self, [[*map(int, row)] for row in rows])
 
     lenient = without_video(whole, create_mm_token_type_ids=token_types)

@@ -50,7 +50,7 @@ def idefics3(dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def smolvlm(dtype: torch.dtype) -> tuple[Any, Any]:
-    """SmolVLM. Its own apply_chat_template asks the video processor."""
+    """SmolVLM. Its apply_chat_template needs the video processor, so that of the base class replaces it."""
     words, options = _parts()
     processor = without_video(SmolVLMProcessor, apply_chat_template=ProcessorMixin.apply_chat_template)(
         image_processor=SmolVLMImageProcessorPil(**SIZES),

@@ -17,7 +17,7 @@ from benchmarks.backbones.zoo.parts import (
     without_video,
 )
 
-# As in the public template, a line ends behind an image.
+# As in the public template, a line break follows an image.
 TEMPLATE = chatml(image="<IMG_CONTEXT>\n", video="<video>\n")
 TILE = 56
 VISION = TOWER | {"image_size": [TILE, TILE], "patch_size": [14, 14]}

@@ -38,9 +38,9 @@ PATCH, MERGE = 14, 2
 
 
 class KimiPixels(PilBackend):
-    """What Kimi_K25ImageProcessor, which cannot be imported without torchvision, says that it does to small images.
+    """Stands in for Kimi_K25ImageProcessor on small images. The real class needs torchvision.
 
-    An image is padded with black to whole squares of patches, and cut row by row.
+    An image is padded with black to whole squares of patches and cut row by row.
     """
 
     do_rescale, do_normalize, do_convert_rgb = True, True, True
@@ -63,7 +63,7 @@ class KimiPixels(PilBackend):
 
 
 def kimi_k25(dtype: torch.dtype) -> tuple[Any, Any]:
-    """Over DeepSeek-V3; the token of a clip lies outside the vocabulary."""
+    """Kimi K2.5 over DeepSeek-V3. The token of a clip is outside the vocabulary."""
     words = tokenizer(MARKERS, bos="[BOS]", eos="[EOS]", image_token="<|media_pad|>")
     config = Kimi_K25Config(
         text_config=text_config(words, "deepseek_v3", **LATENT) | {"vocab_size": len(words) - 1},

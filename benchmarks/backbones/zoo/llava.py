@@ -1,4 +1,4 @@
-"""LLaVA over text models of every attention, LLaVA-NeXT, LLaVA-OneVision, Pixtral."""
+"""LLaVA over text models of each kind of attention, LLaVA-NeXT and LLaVA-OneVision."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ TEMPLATE = template(
     image="<image>",
     start="<s>",
 )
-# The public template of OneVision breaks the line behind an image.
+# As in the public template, a line break follows an image.
 ONEVISION_TEMPLATE = chatml(image="<image>\n", video="<video>\n")
 CLIP = TOWER | {"model_type": "clip_vision_model", "num_hidden_layers": 3, "image_size": 70, "patch_size": 14}
-# How a processor counts the tokens of CLIP: the class token is cut off.
+# Options by which a processor counts the tokens of CLIP without its class token.
 CLASS_TOKEN = {
     "patch_size": 14,
     "vision_feature_select_strategy": "default",
     "num_additional_image_tokens": 1,
     "chat_template": TEMPLATE,
 }
-# Tiles of 42 pixels, 3 by 3 patches each.
+# Side of a tile in pixels: 3 patches.
 TILE = 42
 GRIDS = [[TILE, 2 * TILE], [2 * TILE, TILE], [TILE, 3 * TILE]]
 
 
 def llava(dtype: torch.dtype) -> tuple[Any, Any]:
-    """LLaVA 1.5: CLIP before Llama with as many key/value heads as query heads."""
+    """LLaVA 1.5: CLIP, and Llama with as many key/value heads as query heads."""
     return _llava("llama", dtype, num_key_value_heads=4)
 
 
 def llava_deepseek_v2(dtype: torch.dtype) -> tuple[Any, Any]:
-    """LLaVA over DeepSeek-V2, whose latent keys turn in neighbouring pairs."""
+    """LLaVA over DeepSeek-V2, whose RoPE rotates neighbouring pairs of the latent keys."""
     return _llava("deepseek_v2", dtype, **LATENT)
 
 
@@ -86,7 +86,7 @@ def _llava(text_model: str, dtype: torch.dtype, **options: Any) -> tuple[Any, An
 
 
 def llava_next(dtype: torch.dtype) -> tuple[Any, Any]:
-    """LLaVA-NeXT over Mistral: a base view and tiles, rows of which end in a newline."""
+    """LLaVA-NeXT over Mistral: a base view, and tiles whose rows end in a newline token."""
     words = tokenizer(["<s>", "</s>", "<image>"], bos="<s>", eos="</s>", image_token="<image>")
     config = LlavaNextConfig(
         text_config=text_config(words, "mistral", sliding_window=None),
@@ -106,7 +106,7 @@ def llava_next(dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def llava_onevision(dtype: torch.dtype) -> tuple[Any, Any]:
-    """LLaVA-OneVision over Qwen2, tiles shrunk where there are more than its aspect ratio allows."""
+    """LLaVA-OneVision over Qwen2. Tiles are shrunk if there are more than its aspect ratio allows."""
     words = tokenizer(
         ["<|im_start|>", "<|im_end|>", "<image>", "<video>"],
         bos=None,

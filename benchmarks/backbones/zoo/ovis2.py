@@ -17,7 +17,7 @@ from benchmarks.backbones.zoo.parts import (
     tokenizer,
 )
 
-# As in the public template, a line ends behind an image.
+# As in the public template, a line break follows an image.
 TEMPLATE = chatml(image="<image>\n")
 TILE, PATCH = 56, 14
 MARKS = ["<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>"]

@@ -1,4 +1,4 @@
-"""What the small models are put together from: a tokenizer, a chat template, text models of each attention."""
+"""Parts of the small models: tokenizer, chat templates, towers, text models of each kind of attention."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerFast
 from kamera_agent.pocket.tokenizer import build_tokenizer
 
 SEED = 20260623
-# Weights larger than a trained model's, so that what stands before a chunk changes its KV visibly.
+# Weights larger than those of trained models, so the tokens before a chunk change its KV visibly.
 INITIALIZER_RANGE = 0.15
 HIDDEN = 64
 MAX_POSITIONS = 2048
 
 
-# A vision tower, in the words of most configurations and in those of the Qwen-VL line.
+# A vision tower in the terms of most configurations, and in those of the Qwen-VL family.
 TOWER = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -32,27 +32,27 @@ MERGING_TOWER = {
     "intermediate_size": 64,
     "initializer_range": INITIALIZER_RANGE,
 }
-# Neither even nor a power of two, so that the token counts of the matrix are odd.
+# An odd patch size, for awkward numbers of tokens.
 ODD_PATCH = 9
 ODD_PIXELS = {"patch_size": ODD_PATCH, "size": {"shortest_edge": 1024, "longest_edge": 2**20}}
 
 
 def template(opens: Mapping[str, str], closes: Mapping[str, str], image: str, start: str = "", video: str = "") -> str:
-    """A chat template that takes contents as lists of parts: what opens and what closes a turn, by role."""
-    said = "{{ parts(message) }}"
+    """A chat template for contents that are lists of parts. opens, closes: text around a turn, by role."""
+    content = "{{ parts(message) }}"
     turns = [
-        f"{{% if message.role == {role!r} %}}{_say(opens[role])}{said}{_say(closes[role])}{{% endif %}}"
+        f"{{% if message.role == {role!r} %}}{_literal(opens[role])}{content}{_literal(closes[role])}{{% endif %}}"
         for role in opens
     ]
-    seen = "".join(
-        f"{{% if part.type == {sense!r} %}}{_say(text)}{{% endif %}}"
-        for sense, text in (("image", image), ("video", video))
+    media = "".join(
+        f"{{% if part.type == {kind!r} %}}{_literal(text)}{{% endif %}}"
+        for kind, text in (("image", image), ("video", video))
     )
-    part = f"{seen}{{% if part.type == 'text' %}}{{{{ part.text }}}}{{% endif %}}"
+    part = f"{media}{{% if part.type == 'text' %}}{{{{ part.text }}}}{{% endif %}}"
     return (
         f"{{% macro parts(message) %}}{{% for part in message.content %}}{part}{{% endfor %}}{{% endmacro %}}"
-        f"{_say(start)}{{% for message in messages %}}{''.join(turns)}{{% endfor %}}"
-        f"{{% if add_generation_prompt %}}{_say(opens['assistant'].rstrip(' '))}{{% endif %}}"
+        f"{_literal(start)}{{% for message in messages %}}{''.join(turns)}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{_literal(opens['assistant'].rstrip(' '))}{{% endif %}}"
     )
 
 
@@ -63,12 +63,12 @@ def chatml(image: str, video: str = "") -> str:
     return template(opens, dict.fromkeys(roles, "<|im_end|>\n"), image, video=video)
 
 
-def _say(text: str) -> str:
+def _literal(text: str) -> str:
     return f"{{{{ {text!r} }}}}"
 
 
 def tokenizer(markers: Sequence[str], *, bos: str | None, eos: str, **tokens: str) -> PreTrainedTokenizerFast:
-    """Words, bytes and these markers. tokens: attributes by which processors find theirs, such as image_token."""
+    """A tokenizer of words, bytes and markers. tokens: attributes in which processors look, such as image_token."""
     return PreTrainedTokenizerFast(
         tokenizer_object=build_tokenizer().backend_tokenizer,
         additional_special_tokens=list(markers),
@@ -79,7 +79,7 @@ def tokenizer(markers: Sequence[str], *, bos: str | None, eos: str, **tokens: st
 
 
 def text_config(words: PreTrainedTokenizerFast, model_type: str, **options: Any) -> dict[str, Any]:
-    """A text model of four layers with two query heads for each key/value head."""
+    """Configuration of a text model of four layers with two query heads per key/value head."""
     return {
         "model_type": model_type,
         "vocab_size": len(words),
@@ -98,7 +98,7 @@ def text_config(words: PreTrainedTokenizerFast, model_type: str, **options: Any)
     } | options
 
 
-# Multi-head latent attention, with a mixture of experts behind the first two layers.
+# Multi-head latent attention, with a mixture of experts after the first two layers.
 LATENT = {
     "num_key_value_heads": 4,
     "q_lora_rank": 32,
@@ -118,20 +118,20 @@ LATENT = {
 
 
 def siglip(image_size: int, patch_size: int, **options: Any) -> dict[str, Any]:
-    """A vision tower without a class token."""
+    """Configuration of a SigLIP tower, which has no class token."""
     sizes = {"image_size": image_size, "patch_size": patch_size}
     return TOWER | {"model_type": "siglip_vision_model"} | sizes | options
 
 
 def build(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
-    """A model with seeded random weights. The global generator is left as it was found."""
+    """A model with seeded random weights. The state of the global generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return model_class._from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
 
 
 def without_video(processor_class: Any, **overrides: Any) -> Any:
-    """A processor class that is content without its video processor, for which torchvision is needed."""
+    """A processor class that accepts None for its video processor, which would need torchvision."""
     return type(
         processor_class.__name__,
         (processor_class,),
@@ -140,7 +140,7 @@ def without_video(processor_class: Any, **overrides: Any) -> Any:
 
 
 def fill_zeros(model: Any, *names: str) -> Any:
-    """The model, with random weights in the parameters of these names, which it begins with zeros in."""
+    """The model, with random weights in the parameters of these names. Hugging Face initialises them with zeros."""
     generator = torch.Generator().manual_seed(SEED)
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[2] in names:
@@ -150,6 +150,6 @@ def fill_zeros(model: Any, *names: str) -> Any:
 
 
 class TextProcessor(NamedTuple):
-    """What a model without eyes has for a processor."""
+    """The processor of a text model."""
 
     tokenizer: PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""Phi-4-multimodal, with its eyes."""
+"""Phi-4-multimodal with its vision tower."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ MARKERS = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
 PATCH = 14
 TILE = 6 * PATCH
 ROTARY_PAIRS = 6
-# Below the shifts of the matrix nothing switches.
+# Longer than any window of the matrix, so no RoPE table switches.
 SWITCH = 3 * MAX_POSITIONS // 4
 
 
 class PhiPixels(PilBackend):
-    """What Phi4MultimodalImageProcessor, which cannot be imported without torchvision, says that it does.
+    """Stands in for Phi4MultimodalImageProcessor, which needs torchvision.
 
-    An image is laid on the fewest tiles that hold it, scaled to them and padded with white; its patches of padding are
-    masked. A view of the whole goes before the tiles. Two by two patches become a token; every row of them ends in one
-    more, and one stands between the tiles and the view.
+    An image is scaled to the fewest tiles that hold it and padded with white; patches of padding are masked. A view of
+    the whole image precedes the tiles. Two by two patches become a token. One more token ends every row of them, and
+    one separates the tiles from the view.
     """
 
     do_resize, do_rescale, do_normalize, do_convert_rgb = True, True, True, True
@@ -47,22 +47,22 @@ class PhiPixels(PilBackend):
     model_input_names: ClassVar = ["image_pixel_values", "image_sizes", "image_attention_mask"]
 
     def _preprocess(self, images: list[np.ndarray], return_tensors: str | None = None, **options: Any) -> BatchFeature:
-        seen = [self._see(image) for image in images]
-        most = max(len(tiles) for tiles, _, _ in seen)
+        tiled = [self._tile(image) for image in images]
+        most = max(len(tiles) for tiles, _, _ in tiled)
         side = TILE // PATCH
-        pixels, masks = np.zeros((len(seen), most, 3, TILE, TILE), np.float32), np.ones((len(seen), most, side, side))
-        for index, (tiles, mask, _) in enumerate(seen):
+        pixels, masks = np.zeros((len(tiled), most, 3, TILE, TILE), np.float32), np.ones((len(tiled), most, side, side))
+        for index, (tiles, mask, _) in enumerate(tiled):
             pixels[index, : len(tiles)], masks[index, : len(tiles)] = tiles, mask
         inputs = {
             "image_pixel_values": pixels,
-            "image_sizes": [size for _, _, size in seen],
+            "image_sizes": [size for _, _, size in tiled],
             "image_attention_mask": masks,
-            "num_img_tokens": [_num_tokens(mask, size) for _, mask, size in seen],
+            "num_img_tokens": [_num_tokens(mask, size) for _, mask, size in tiled],
         }
         return BatchFeature(inputs, tensor_type=return_tensors)
 
-    def _see(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-        """View and tiles [1 + n, 3, TILE, TILE], masks [1 + n, side, side], and the size of all tiles."""
+    def _tile(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+        """View and tiles [1 + n, 3, TILE, TILE], their masks [1 + n, side, side], and (height, width) of all tiles."""
         _, height, width = image.shape
         rows, columns = math.ceil(height / TILE), math.ceil(width / TILE)
         scale = min(rows * TILE / height, columns * TILE / width)
@@ -80,14 +80,14 @@ class PhiPixels(PilBackend):
 
 
 def _cut(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """[C, H, W] as tiles [rows * columns, C, h, w]."""
+    """Tiles [rows · columns, C, h, w] of an image [C, H, W]."""
     channels, height, width = image.shape
     grid = image.reshape(channels, rows, height // rows, columns, width // columns)
     return grid.transpose(1, 3, 0, 2, 4).reshape(-1, channels, height // rows, width // columns)
 
 
 def _num_tokens(masks: np.ndarray, size: tuple[int, int]) -> int:
-    """Tokens of an image: of its tiles, of the view, and behind their rows."""
+    """Tokens of an image: those of tiles and view, and those that end rows."""
     rows, columns = size[0] // TILE, size[1] // TILE
     halves = masks[1:, ::2, ::2].reshape(rows, columns, *masks[0, ::2, ::2].shape)
     useful_rows = int(halves[:, 0, :, 0].sum())
@@ -96,14 +96,17 @@ def _num_tokens(masks: np.ndarray, size: tuple[int, int]) -> int:
 
 
 class PhiProcessor(Phi4MultimodalProcessor):
-    """The real one, content with an image processor of another class."""
+    """The real processor, which accepts an image processor of another class."""
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
         return type(argument)
 
 
 def phi4_multimodal(dtype: torch.dtype, switch: int = SWITCH) -> tuple[Any, Any]:
-    """Three quarters of each head turn. switch: where longrope changes from the short to the long factors."""
+    """Phi-4-multimodal. RoPE rotates three quarters of a head.
+
+    switch: position at which longrope changes from the short factors to the long ones.
+    """
     named = {"image_token": "<|image|>", "audio_token": "<|audio|>"}
     words = tokenizer(MARKERS, bos="<|endoftext|>", eos="<|endoftext|>", **named)
     rope = {

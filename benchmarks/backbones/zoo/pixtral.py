@@ -1,4 +1,4 @@
-"""Pixtral, and Mistral 3 over the text models it comes with."""
+"""Pixtral, and Mistral 3 over each of its text models."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ VISION = TOWER | {"model_type": "pixtral", "image_size": 8 * PATCH, "patch_size"
 
 
 class PixtralByHand:
-    """What PixtralProcessor, which cannot be imported without torchvision, says that it does.
+    """Stands in for PixtralProcessor, which needs torchvision.
 
-    Each line of patches ends in a token of its own, the last in another.
+    A token ends each line of patches; another one ends the last line.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, image_processor: Any, side: int) -> None:
@@ -62,12 +62,12 @@ class PixtralByHand:
                 line = "[IMG]" * (width // self._side) + "[IMG_BREAK]"
                 lines.append((line * (height // self._side)).removesuffix("[IMG_BREAK]") + "[IMG_END]")
         written = iter(lines)
-        filled = [re.sub(r"\[IMG\]", lambda _: next(written), one) for one in text]
+        filled = [re.sub(r"\[IMG\]", lambda _: next(written), prompt) for prompt in text]
         return BatchFeature({**self.tokenizer(filled, return_tensors=return_tensors, **options), **batch})
 
 
 def llava_mistral(dtype: torch.dtype) -> tuple[Any, Any]:
-    """Pixtral: LLaVA with a tower that takes images of any size, over Mistral."""
+    """Pixtral: LLaVA over Mistral, with a tower for images of any size."""
     words, processor = _processor(PATCH)
     config = LlavaConfig(
         text_config=text_config(words, "mistral", sliding_window=None),
@@ -85,18 +85,18 @@ def mistral3(dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def mistral3_ministral3(dtype: torch.dtype) -> tuple[Any, Any]:
-    """Ministral 3: YaRN, and queries that grow beyond the original length."""
+    """Ministral 3: YaRN, and queries that are scaled up beyond the original length."""
     return mistral3_over("ministral3", dtype, sliding_window=None, **_yarn())
 
 
 def mistral3_mistral4(dtype: torch.dtype) -> tuple[Any, Any]:
-    """Mistral Small 4: the same over latents."""
+    """Mistral Small 4: the same with latent attention."""
     head_dim = LATENT["qk_nope_head_dim"] + LATENT["qk_rope_head_dim"]
     return mistral3_over("mistral4", dtype, **LATENT | {"head_dim": head_dim}, **_yarn())
 
 
 def _yarn() -> dict[str, Any]:
-    """YaRN, and queries that grow beyond the original length. Anew, as configurations write into it."""
+    """YaRN, and queries that are scaled up beyond the original length. A new dict, because configurations change it."""
     rope = {
         "rope_type": "yarn",
         "rope_theta": 1e6,
@@ -112,7 +112,7 @@ def _yarn() -> dict[str, Any]:
 
 
 def mistral3_over(text_model: str, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
-    """Mistral 3 over a text model: four patches become one token."""
+    """Mistral 3 over a text model. Four patches become one token."""
     words, processor = _processor(2 * PATCH)
     config = Mistral3Config(
         text_config=text_config(words, text_model, **options),

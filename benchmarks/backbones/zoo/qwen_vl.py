@@ -39,7 +39,7 @@ from benchmarks.backbones.zoo.parts import (
 )
 
 VISION = MERGING_TOWER | {"out_hidden_size": HIDDEN, "patch_size": ODD_PATCH}
-# Two windows of the encoder for an image, and one layer that sees it whole.
+# An image is two windows of the encoder; one layer attends to all of it.
 WINDOWED = VISION | {"window_size": 4 * ODD_PATCH, "fullatt_block_indexes": [1]}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
 MARKERS = {"vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>"}
@@ -62,7 +62,7 @@ def qwen2_vl(dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def qwen2_5_vl(dtype: torch.dtype) -> tuple[Any, Any]:
-    """Qwen2.5-VL, whose encoder looks through windows."""
+    """Qwen2.5-VL, whose encoder attends within windows."""
     words = _words()
     config = Qwen2_5_VLConfig(text_config=_text(words, "qwen2_5_vl_text"), vision_config=WINDOWED, **_ids(words))
     return build(Qwen2_5_VLForConditionalGeneration, config, dtype), _processor(Qwen2_5_VLProcessor, words)
@@ -74,12 +74,12 @@ def qwen3_vl(dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def qwen3_vl_moe(dtype: torch.dtype) -> tuple[Any, Any]:
-    """Qwen3-VL of experts."""
+    """Qwen3-VL with a mixture of experts."""
     return _qwen3_vl(Qwen3VLMoeForConditionalGeneration, Qwen3VLMoeConfig, "qwen3_vl_moe_text", dtype, **EXPERTS)
 
 
 def qwen2_5_omni(dtype: torch.dtype) -> tuple[Any, Any]:
-    """The thinker of Qwen2.5-Omni, with an audio encoder that hears nothing."""
+    """The thinker of Qwen2.5-Omni. Its audio encoder is not used."""
     words = _words(
         audio_token="<|AUDIO|>",
         audio_bos_token="<|audio_bos|>",

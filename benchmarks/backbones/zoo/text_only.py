@@ -1,4 +1,4 @@
-"""Text models without eyes."""
+"""Text models."""
 
 from __future__ import annotations
 
