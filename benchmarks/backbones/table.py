@@ -14,7 +14,7 @@ from kamera_agent.runtime.families import FAMILIES
 
 def support_table() -> str:
     """Markdown: every supported model type, its backbones, and the kinds of attention that are tested."""
-    head = ["| `config.model_type` | backbones | proven with |", "|---|---|---|"]
+    head = ["| `config.model_type` | backbones | tested with |", "|---|---|---|"]
     return "\n".join([*head, *_rows()])
 
 
@@ -22,10 +22,10 @@ def _rows() -> Iterator[str]:
     for family in FAMILIES:
         backbones = (family.__doc__ or "").splitlines()[0].rstrip(".")
         for model_type in family.model_types:
-            proven = [row for row in MATRIX if row.name.partition("-")[0] == model_type]
-            ways = [f"{row.attention}{_over(row.name.partition('-')[2])}" for row in proven]
+            tested = [row for row in MATRIX if row.name.partition("-")[0] == model_type]
+            ways = [f"{row.attention}{_over(row.name.partition('-')[2])}" for row in tested]
             documents = ["documents"] if not family.has_eyes and model_type in OPTIONS else []
-            yield f"| `{model_type}` | {backbones} | {', '.join(ways + documents) or 'its line only'} |"
+            yield f"| `{model_type}` | {backbones} | {', '.join(ways + documents) or 'same family only'} |"
 
 
 def _over(text_model: str) -> str:
