@@ -1,1 +1,1 @@
-"""How much of a full prefill each way of reusing KV keeps, on a model that has learned something."""
+"""Accuracy and divergence of the methods of reusing KV, on trained models."""

@@ -1,4 +1,4 @@
-"""The bench that cases lie on: KV put together chunk by chunk, and a question asked over many variants at once."""
+"""Windows whose KV is put together chunk by chunk, and questions over many variants of it in one pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KV = tuple[LayerKV, ...]
 
 
 class Bench:
-    """Prefills windows and answers over KV that comes from elsewhere. ground: what the model has learned."""
+    """Builds windows for one engine. ground: the pictures and questions that the model has learned."""
 
     def __init__(self, engine: Engine, ground: Ground = POCKET_GROUND) -> None:
         self.engine, self.ground = engine, ground
@@ -38,7 +38,7 @@ class Bench:
         return chunk_of(self.engine.family, draw(picture))
 
     def ask(self, text: str) -> TextRun:
-        """The run of a question up to where the answer begins."""
+        """A question as a run, up to the first token of its answer."""
         return question_run(self.engine.family, text)
 
     def window(self, chunks: Sequence[Chunk]) -> Window:
@@ -47,19 +47,19 @@ class Bench:
 
 
 def question_run(family: Family, text: str) -> TextRun:
-    """A question, the end of its turn, and the opening of the answer's."""
+    """A question, the end of its turn, and the opening of the next turn."""
     return TextRun((*family.tokens.encode(text), *family.chat.turn("user", "assistant")))
 
 
 class Opening(NamedTuple):
-    """What every window begins with, and its KV."""
+    """The runs that every window begins with, and their KV."""
 
     runs: tuple[TextRun, ...]
     kv: tuple[KV, ...]
 
     @classmethod
     def compute(cls, engine: Engine, runs: tuple[TextRun, ...]) -> Self:
-        """Prefill the runs in a row."""
+        """Prefill the runs, in order."""
         pool, placed, start = engine.new_pool(), [], 0
         for run in runs:
             placed.append(Placed(run, pool.allocate(run.extent), start, start))
@@ -69,7 +69,7 @@ class Opening(NamedTuple):
 
 
 class Window:
-    """Chunks at their places behind the opening. Their KV is whatever was put there last."""
+    """Chunks at their places after the opening. The KV of a chunk is the one computed or put last."""
 
     def __init__(self, engine: Engine, opening: Opening, chunks: Sequence[Chunk]) -> None:
         self._engine = engine
@@ -82,20 +82,20 @@ class Window:
             engine.load(self._pool, placed, kv, None)
 
     def compute(self, indices: Sequence[int]) -> None:
-        """Compute these chunks in one forward pass over what is there."""
+        """Compute these chunks in one forward pass over the present KV of the others."""
         self._engine.prefill(self._pool, [self._placed[index] for index in indices])
 
     def read(self, index: int) -> KV:
-        """KV of a chunk as it lies here, keys before RoPE."""
+        """The present KV of a chunk, with keys before RoPE."""
         return self._pool.read(self._placed[index].slots)
 
     def put(self, index: int, kv: KV) -> None:
-        """Lay KV from elsewhere at a chunk's place."""
+        """Replace the KV of a chunk."""
         self._engine.load(self._pool, self._placed[index], kv, None)
 
     @torch.no_grad()
     def recompute(self, tokens: dict[int, Sequence[int]]) -> None:
-        """Compute some tokens of some chunks, by index, over what is there."""
+        """Compute some tokens of some chunks over the present KV of the others. tokens: by index of the chunk."""
         rows: list[range] = []
         embeds, positions = [], []
         for index, chosen in tokens.items():
@@ -109,9 +109,9 @@ class Window:
 
     @torch.no_grad()
     def logits(self, question: TextRun, variants: Sequence[Mapping[int, KV]] = ({},)) -> torch.Tensor:
-        """Next-token logits [variants, vocab] behind a question, by one forward pass of plain Hugging Face.
+        """Next-token logits [variants, vocab] after a question, from one plain Hugging Face forward pass.
 
-        variants: KV to be taken for chunks, by index, instead of what lies there. Nothing in the window changes.
+        variants: KV of chunks, by index, to use instead of the present one. Does not change the window.
         """
         family = self._engine.family
         length = self._order
@@ -133,10 +133,10 @@ class Window:
             cache.update(*(reversed(states) if self._pool.shape.values_first else states), layer)
         text: Any = family.decoder.module
         first, extras = family.unpack(self._engine.embed(question).expand(len(variants), -1, -1))
-        where = family.positions(question, self._position)[:, None].expand(-1, len(variants), -1)
+        question_positions = family.positions(question, self._position)[:, None].expand(-1, len(variants), -1)
         hidden = text(
             inputs_embeds=first,
-            position_ids=where if len(where) > 1 else where[0],
+            position_ids=question_positions if len(question_positions) > 1 else question_positions[0],
             **{cache_argument(text): cache},
             **extras,
         ).last_hidden_state[:, -1]

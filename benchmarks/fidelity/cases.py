@@ -1,4 +1,4 @@
-"""Seeded cases: a window of pictures and a question of every task of a scene."""
+"""Seeded cases: a window of pictures, and a question of each task of a scene."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from kamera_agent.pocket.style import LOOKS, Looks
 from kamera_agent.pocket.tasks import Question, Task, ask
 from kamera_agent.pocket.world import FULL_SIZE, Size, Story, World
 
-# "now": where an object is in the last shot. Where the shots change places, that is a task of its own.
+# "now": the place of an object in the last shot. It is a separate task if the shots change places.
 Asked = Task | Literal["now"]
 
 
 class Scene(NamedTuple):
-    """A story and the tasks that are asked about it. least: pictures that the tasks need at least."""
+    """A story and the tasks about it. least: the fewest pictures that the tasks need."""
 
     story: Story
     tasks: tuple[Asked, ...]
     least: int
 
 
-# Windows with a single change have a scene of their own: else every count would be one.
+# Only a window with a single change has a diff, and its count is always one: so the two have scenes of their own.
 SCENES: dict[str, Scene] = {
     "one_change": Scene("changes", ("diff",), 2),
     "changes": Scene("changes", ("count", "read", "find"), 2),
@@ -36,7 +36,7 @@ SCENES: dict[str, Scene] = {
 
 
 class Ground(NamedTuple):
-    """Where cases come from: scenes by name, how large pictures are and look, and what is asked about them."""
+    """The source of cases: scenes by name, size and looks of pictures, and a function that returns the questions."""
 
     scenes: Mapping[str, Scene]
     size: Size
@@ -48,7 +48,7 @@ POCKET_GROUND = Ground(SCENES, FULL_SIZE, LOOKS["train"], ask)
 
 
 class Case(NamedTuple):
-    """What is looked at, in order, and a question of each task."""
+    """The pictures of a window, in order, and a question of each task."""
 
     window: tuple[Picture, ...]
     questions: dict[Asked, Question]
@@ -66,8 +66,8 @@ def draw_case(
 ) -> Case:
     """A case of a scene.
 
-    spared: so many pictures at the front are not needed for the answers. same_last: the last picture that an answer
-    rests on is the same for all of them. reorders: the pictures will change places.
+    spared: no answer depends on this many pictures at the front. same_last: the last picture that an answer depends
+    on is the same for all questions. reorders: the pictures are going to change places.
     """
     story, tasks, _ = ground.scenes[scene]
     rng = np.random.default_rng((seed, num_pictures, spared, sum(map(ord, scene))))
@@ -86,5 +86,5 @@ def draw_case(
 
 
 def _task(question: Question, reorders: bool) -> Asked:
-    """A question that another order answers otherwise is none of "track" where there is going to be one."""
+    """The task of a question. A question about the last shot is "now" if the shots are going to change places."""
     return "now" if reorders and question.task == "track" and len(question.needs) == 1 else question.task

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, one for each core."""
+"""Jobs in separate processes, one per core."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def on_all_cores(work: Callable[[J], R], jobs: Sequence[J], label: str) -> Iterator[R]:
-    """What work makes of each job, in their order, under a progress bar. work: of a module that a worker can import."""
+    """Results of work(job), in the order of the jobs, with a progress bar. work: has to be importable in a worker."""
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), initializer=_one_thread) as workers:
         yield from track(workers.map(work, jobs), label, len(jobs), console=Console(stderr=True))
 

@@ -1,11 +1,11 @@
-"""What happens to a window: where its chunks' KV was conditioned, and in which window it is reused.
+"""Events: the windows in which the KV of chunks was conditioned, and the window in which it is reused.
 
-recall_one         the last chunk that the answer rests on was dropped and comes back; the others are exact
+recall_one         the last chunk that the answer depends on was dropped and comes back; the others are exact
 recall_all         every chunk comes back, as after a restart
-reorder_3, _4      the chunks stand in another order than the one they were conditioned in; all orders in turn
-slide_one, _half   the first chunk, or the first half of the window, has gone since
-recall_after_slide the first chunk has gone, the last was conditioned behind survivors that still carry it, was
-                   dropped, and comes back
+reorder_3, _4      the chunks are in another order than the one they were conditioned in; all orders in turn
+slide_one, _half   the first chunk, or the first half of the window, has left since
+recall_after_slide the first chunk has left; the last was conditioned after survivors that still carry it, was dropped,
+                   and comes back
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from kamera_agent.chunk import Chunk
 
 
 class Situation(NamedTuple):
-    """A window to answer over.
+    """A window after an event.
 
-    places: indices of the pictures shown, in order, in the window of the case. full: the window with all of them
-    computed. reused: indices of those that a runtime would not compute. conditioned: per reused chunk, the KV it had
-    when it was last computed. other: the same, behind the same chunks in another order, where the event has one.
+    places: indices in the case of the pictures in the window, in order. full: the window, fully computed. reused:
+    indices of the chunks that a runtime does not compute. conditioned: their KV when they were last computed. other:
+    the same, computed after the same chunks in another order.
     """
 
     places: list[int]
@@ -37,7 +37,10 @@ class Situation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """num_pictures: of the window before the event. num_gone: of those that leave it, from the front."""
+    """num_pictures: pictures before the event. num_gone: pictures that leave, from the front.
+
+    reorders: the pictures change places. one: only the last needed chunk is reused. late: recall_after_slide.
+    """
 
     num_pictures: int = 3
     num_gone: int = 0
@@ -46,17 +49,17 @@ class Event:
     late: bool = False
 
     def leaves(self, ground: Ground, scene: str) -> bool:
-        """Whether the scene can be asked about what stays in the window."""
+        """Whether the scene has questions about the pictures that stay."""
         return self.num_pictures - self.num_gone >= ground.scenes[scene].least and (scene != "now" or self.reorders)
 
     def case(self, ground: Ground, scene: str, seed: int) -> Case:
-        """A case that the event leaves answerable."""
+        """A case whose questions can be answered after the event."""
         return draw_case(
             ground, scene, self.num_pictures, seed, spared=self.num_gone, same_last=self.one, reorders=self.reorders
         )
 
     def happen(self, bench: Bench, case: Case, seed: int) -> Situation:
-        """Let it happen to the pictures of a case."""
+        """The situation after the event, for the pictures of a case."""
         chunks = [bench.chunk(picture) for picture in case.window]
         if self.late:
             return _recall_late(bench, chunks)
@@ -71,7 +74,7 @@ class Event:
         reused = [max(next(iter(case.questions.values())).needs)] if self.one else [*range(len(full.chunks))]
         conditioned = {index: before.read(index + self.num_gone) for index in reused}
         places = [*range(self.num_gone, len(chunks))]
-        return Situation(places, full, reused, conditioned, _behind_another_order(bench, full, reused))
+        return Situation(places, full, reused, conditioned, _after_another_order(bench, full, reused))
 
 
 EVENTS: dict[str, Event] = {
@@ -91,8 +94,8 @@ def _prefilled(bench: Bench, chunks: Sequence[Chunk]) -> Window:
     return window
 
 
-def _behind_another_order(bench: Bench, full: Window, reused: Sequence[int]) -> dict[int, KV]:
-    """Each reused chunk computed behind its antecedents in reverse. One antecedent has no other order."""
+def _after_another_order(bench: Bench, full: Window, reused: Sequence[int]) -> dict[int, KV]:
+    """KV of each reused chunk after its antecedents in reverse order. A single antecedent has no other order."""
     others: dict[int, KV] = {}
     for index in reused:
         antecedents = full.chunks[:index][::-1]

@@ -1,4 +1,4 @@
-"""All cells of one model."""
+"""Measures all cells of one model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARD = 12
 
 
 def measure(model: str, num_cases: int, events: Sequence[str] = tuple(EVENTS)) -> dict[str, Any]:
-    """Conditions, summary, ranks, norms and cells of a checkpoint's folder under some events, on all cores."""
+    """Conditions, summary, ranks, norms and cells of the model in a folder under some events. Uses all cores."""
     results = list(_run_all(model, num_cases, events))
     cells = make_cells(results)
     energies = by_layer(results, "energy_ranks")

@@ -1,4 +1,4 @@
-"""The ways of reusing a chunk's KV, each held against a full prefill."""
+"""Methods of reusing the KV of a chunk."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from kamera_agent.runtime.kernels.layers import tensors_of
 from kamera_agent.runtime.patch import SCALE_BYTES, fit
 from kamera_agent.runtime.patch import Patch as RuntimePatch
 
-# What a number of KV takes in the models that people run. The pocket model's own takes four.
+# Bytes per number of KV, as in models of ordinary use. The KV of the pocket model has four.
 NUMBER_BYTES = 2
-# Below any error that the bytes allow: the bytes decide.
+# An error budget that no patch within the byte budget meets, so the byte budget decides.
 NO_ERROR = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Auto:
-    """What the runtime does for rank="auto" with a share of the KV bytes: the code that ships.
+    """A patch of the runtime with rank="auto" and a share of the KV bytes.
 
-    seen: the KV it is fitted to. "fitted": the chunk as it was conditioned before the event. "other": behind another
-    order. "ideal": in the very window that is shown.
+    seen: the KV that it is fitted to. "fitted": as conditioned before the event. "other": after the same chunks in
+    another order. "ideal": in the window after the event.
     """
 
     share: float
     seen: Literal["fitted", "other", "ideal"] = "fitted"
 
     def fit(self, conditioned: KV, canonical: KV) -> RuntimePatch:
-        """The patch."""
+        """Fit the patch."""
         budget = self.share * NUMBER_BYTES / canonical[0].keys.dtype.itemsize
         return fit(conditioned, canonical, Settings(rank="auto", error_budget=NO_ERROR, byte_budget=budget))
 
@@ -49,11 +49,11 @@ class Auto:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A patch of some rank in every layer, or of a share of the KV bytes.
+    """A patch with the same rank in every layer, or with a share of the KV bytes.
 
-    basis: what the components are taken from. "even": the truncated SVD. "weighted": the same in the metric of what
-    reads the KV (metric.py). "shared": a basis shared with another order. allotted: the bytes go to the strongest
-    components, whichever layer they are in. int8: factors in one byte a number where others, like the KV, take two.
+    basis: "even" is the truncated SVD, "weighted" the SVD with weighted columns (metric.py), "shared" a basis shared
+    with another order. allotted: the bytes go to the strongest components of all layers. int8: factors have one byte
+    per number; otherwise they have two, like the KV.
     """
 
     rank: int | None = None
@@ -63,12 +63,12 @@ class Patch:
     int8: bool = False
 
     def cost(self, residue: Residue) -> float:
-        """What one component costs, counted in numbers of the KV's size."""
+        """Cost of one component, as a count of numbers of the KV."""
         numbers = residue.num_tokens + residue.basis_bytes * residue.width
         return (numbers + SCALE_BYTES) / NUMBER_BYTES if self.int8 else numbers
 
     def ranks(self, residue: Residue) -> list[int]:
-        """Rank per layer."""
+        """Ranks by layer."""
         num_layers, largest = residue.strength.shape
         affordable = (self.share or 0) * residue.num_tokens * residue.width / self.cost(residue)
         if self.allotted:
@@ -84,16 +84,16 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Recompute:
-    """Canonical KV with some tokens computed again: the first few, or a share of those that deviate most.
+    """Canonical KV with some tokens computed again: the first ones, or the share that deviates most.
 
-    The deviation is that of the true conditioned KV, summed over layers, which no real method of this kind knows.
+    The deviation is that of the KV of a full prefill, summed over layers. No method in use knows it.
     """
 
     first: int = 0
     share: float = 0.0
 
     def tokens(self, residue: Residue) -> list[int]:
-        """Which tokens of a chunk, in order."""
+        """Indices of the tokens of a chunk to compute, in order."""
         if self.first:
             return list(range(min(self.first, residue.num_tokens)))
         deviation = (residue.left @ residue.basis).square().sum(dim=(0, 2))
@@ -123,7 +123,7 @@ METHODS: dict[str, Method] = {
     "ideal_25pct": Auto(0.25, seen="ideal"),
     "full_rank": Patch(),
 }
-# What is compared on every kind of attention: what ships, what others do, and plain ranks.
+# The methods that are compared for every kind of attention.
 PLAIN_METHODS = {
     name: METHODS[name]
     for name in (

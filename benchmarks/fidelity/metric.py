@@ -1,12 +1,11 @@
-"""What reads the KV: a weight for every column of a chunk's [K | V], to truncate a patch by.
+"""Weights for the columns of [K | V], by which a patch is truncated.
 
-The norm of the residue counts all columns alike. But an error in K matters as far as queries look at that dimension,
-and then moves attention between values; an error in V matters as far as the output projection passes it on.
+The norm of the residue counts all columns alike. But an error in K counts as much as queries use its dimension, and it
+then moves attention between values. An error in V counts as much as the output projection passes it on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,18 +13,18 @@ import torch
 from benchmarks.fidelity.bench import Bench, Window
 from benchmarks.fidelity.cases import draw_case
 
-CASES_A_SCENE = 4
+CASES_PER_SCENE = 4
 LEAST = 1e-3
-# Seeds of no case that is measured.
+# No measured case has these seeds.
 FIRST_SEED = 1_000_000
 
 
 @torch.no_grad()
 def column_weights(bench: Bench) -> torch.Tensor:
-    """Weights [L, W] over the columns of [K | V], heads in order, from a few windows of other seeds.
+    """Weights [L, W] of the columns of [K | V], heads in order, from a few windows of other seeds.
 
-    K: root mean square of the queries that questions ask with, over pairs of dimensions, which RoPE mixes, times how
-    far values differ behind the output projection. V: norm of the output projection of a dimension.
+    K: root mean square of the queries of questions, over the pairs of dimensions that RoPE mixes, times the spread of
+    the values after the output projection. V: norm of the output projection of a dimension.
     """
     text: Any = bench.engine.family.model.model.language_model
     shape = bench.engine.family.decoder.kv_shape
@@ -33,7 +32,7 @@ def column_weights(bench: Bench) -> torch.Tensor:
     spread = torch.zeros(shape.num_layers)
     count = 0
     for scene in bench.ground.scenes:
-        for seed in range(FIRST_SEED, FIRST_SEED + CASES_A_SCENE):
+        for seed in range(FIRST_SEED, FIRST_SEED + CASES_PER_SCENE):
             case = draw_case(bench.ground, scene, 3, seed, reorders=True)
             window = bench.window([bench.chunk(picture) for picture in case.window])
             window.compute(range(3))
@@ -46,15 +45,15 @@ def column_weights(bench: Bench) -> torch.Tensor:
     pairs = (squares / count).unflatten(2, (2, -1)).mean(2, keepdim=True).expand(-1, -1, 2, -1).flatten(2).sqrt()
     reach = spread[:, None, None] / count * passed.mean(dim=(1, 2), keepdim=True) / shape.keys.dim**0.5
     weights = torch.stack([pairs * reach, passed], dim=1).flatten(1)
-    # Dimensions that no query looks at count for little, but a weight is divided by.
+    # Components are divided by the weights, so none may be zero.
     return weights.clamp_min(LEAST * float(weights.mean()))
 
 
 def _query_squares(text: Any, window: Window, question: Any, shape: Any) -> torch.Tensor:
-    """Mean squares of a question's queries before RoPE, by key head: [L, H, D]."""
-    seen: list[torch.Tensor] = []
+    """Mean squares [L, H, D] of the queries of a question, before RoPE, by key head."""
+    queries: list[torch.Tensor] = []
     hooks = [
-        layer.self_attn.q_proj.register_forward_hook(lambda _module, _given, out: seen.append(out[0]))
+        layer.self_attn.q_proj.register_forward_hook(lambda _module, _inputs, out: queries.append(out[0]))
         for layer in text.layers
     ]
     try:
@@ -62,9 +61,5 @@ def _query_squares(text: Any, window: Window, question: Any, shape: Any) -> torc
     finally:
         for hook in hooks:
             hook.remove()
-    return _by_key_head(seen, shape)
-
-
-def _by_key_head(seen: Sequence[torch.Tensor], shape: Any) -> torch.Tensor:
-    queries = torch.stack(list(seen)).unflatten(2, (shape.keys.num, -1, shape.keys.dim))
-    return queries.square().mean(dim=(1, 3))
+    by_head = torch.stack(queries).unflatten(2, (shape.keys.num, -1, shape.keys.dim))
+    return by_head.square().mean(dim=(1, 3))

@@ -1,4 +1,4 @@
-"""The table and the plot of a run."""
+"""Tables and plot of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = {
     "even_25pct": "the same rank in every layer, 25 %",
     "even_12pct": "the same rank in every layer, 12 %",
     "even_6pct": "the same rank in every layer, 6 %",
-    "ideal_25pct": "patch fitted in this very window, 25 %",
+    "ideal_25pct": "patch fitted in this window, 25 %",
     "orbit": "orbit patch, 25 %",
     "recompute_15pct": "15 % of tokens recomputed",
     "recompute_5pct": "5 % of tokens recomputed",
@@ -39,7 +39,7 @@ COLOURS = ("#b8bec6", "#d9b38c", "#e3a34f", "#7fb3c8", "#1f6f8b", "#30363d")
 
 
 def as_markdown(cells: Cells) -> str:
-    """Accuracy by task, one table per event, with the mean divergence from the full prefill."""
+    """One table per event: accuracy by task, and means over the tasks of KL, bytes and recomputed tokens."""
     return "\n\n".join(_table(event, rows) for event, rows in cells.items())
 
 
@@ -61,9 +61,9 @@ def _table(event: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def backbones_as_markdown(reports: Mapping[str, Report]) -> str:
-    """What is kept of a full prefill when every chunk is recalled, and accuracy by task, one table per event.
+    """Share of a full prefill that is kept when every chunk is recalled, and one table per event of accuracy by task.
 
-    reports: by backbone and seed; figures are means over the seeds.
+    reports: by "backbone-seed". Figures are means over the seeds.
     """
     by_backbone: defaultdict[str, list[Report]] = defaultdict(list)
     for name, report in reports.items():
@@ -73,7 +73,7 @@ def backbones_as_markdown(reports: Mapping[str, Report]) -> str:
 
 
 def _kept(by_backbone: Mapping[str, Sequence[Report]]) -> str:
-    head = f"| of full, binding tasks | attention | parameters | {' | '.join(LABELS[name] for name in KEPT)} |"
+    head = f"| share of full, binding tasks | attention | parameters | {' | '.join(LABELS[name] for name in KEPT)} |"
     lines = [head, "|" + " --- |" * (len(KEPT) + 3)]
     for name, runs in by_backbone.items():
         rows = [run["cells"]["recall_all"] for run in runs]
@@ -105,7 +105,7 @@ def _accuracies(event: str, by_backbone: Mapping[str, Sequence[Report]]) -> str:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Accuracy by task after recall, KL by rank, and where the lost conditioning sits."""
+    """Plot accuracy by task after recall, KL by rank, and the lost conditioning by layer."""
     figure = Figure(figsize=(12.8, 9.0), layout="constrained")
     top, bottom = figure.subfigures(2, 1)
     axes = top.subplots()
@@ -130,7 +130,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         right.plot(range(len(norms)), norms, marker="o", label=event)
     right.set(xlabel="layer", ylabel="norm relative to the KV")
     right.set_xticks(range(len(next(iter(report["norms"].values())))))
-    right.set_title("Where the lost conditioning sits", loc="left", color=INK)
+    right.set_title("Lost conditioning by layer", loc="left", color=INK)
     for part in (axes, left, right):
         part.spines[["top", "right"]].set_visible(False)
         part.tick_params(colors=INK)

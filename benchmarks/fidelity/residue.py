@@ -1,4 +1,4 @@
-"""What a chunk lost, taken apart into components."""
+"""The lost conditioning of a chunk, decomposed into components."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kamera_agent.runtime.patch import flatten, rounded
 
 
 class Residue(NamedTuple):
-    """Canonical KV, and the decomposition of (conditioned - canonical), the lost conditioning.
+    """Canonical KV, and the decomposition of the lost conditioning, (conditioned - canonical).
 
-    left [L, T, n], basis [L, n, W]: the residue is their product, strongest component first, of strength [L, n].
-    norms [L]: the residue's norm relative to that of the conditioned KV. basis_bytes: share of the basis that this
-    patch has to pay for.
+    left [L, T, n], basis [L, n, W]: their product is the residue, with the strongest component first.
+    strength [L, n]: norms of the components. norms [L]: norm of the residue relative to that of the conditioned KV.
+    basis_bytes: share of the basis that counts for this patch.
     """
 
     canonical: KV
@@ -40,12 +40,12 @@ class Residue(NamedTuple):
 
 
 def decompose(conditioned: KV, canonical: KV, weights: torch.Tensor | None = None) -> Residue:
-    """Full decomposition of the lost conditioning, per layer. weights [L, W]: what an error in a column counts."""
+    """Full decomposition of the lost conditioning by layer. weights [L, W]: weights of errors by column."""
     target = flatten(conditioned)
     residue = target - flatten(canonical)
     scale = torch.ones(len(residue), residue.shape[2]) if weights is None else weights
     scaled = residue * scale[:, None]
-    # Through the Gram matrix: ten times faster than a full SVD of so many small matrices.
+    # From the Gram matrix: ten times faster than a full SVD of many small matrices.
     _, u = torch.linalg.eigh((scaled @ scaled.mT).double())
     u = u.flip(-1).float()
     basis = u.mT @ scaled
@@ -54,7 +54,7 @@ def decompose(conditioned: KV, canonical: KV, weights: torch.Tensor | None = Non
 
 
 def share_basis(conditioned: KV, other: KV, canonical: KV) -> Residue:
-    """The residue of a chunk in a basis that serves another conditioning of it, too; each pays half of it."""
+    """The residue of a chunk in a basis shared with another conditioning of it. Each counts half of the basis."""
     target = flatten(conditioned)
     residue, second = (flatten(kv) - flatten(canonical) for kv in (conditioned, other))
     both = torch.cat([residue, second], dim=1)
@@ -65,14 +65,14 @@ def share_basis(conditioned: KV, other: KV, canonical: KV) -> Residue:
 
 
 def energy_ranks(residue: Residue, share: float = 0.9) -> torch.Tensor:
-    """Per layer [L], how many components hold this share of the energy."""
+    """Number of components [L] by layer that hold this share of the energy."""
     energies = residue.strength.square()
     held = energies.cumsum(1) / energies.sum(1, keepdim=True).clamp_min(1e-30)
     return (held < share).sum(1).float() + 1
 
 
 def patched(residue: Residue, ranks: Sequence[int], *, int8: bool = False) -> KV:
-    """Canonical KV and the strongest components of what was lost, so many per layer. int8: factors rounded to it."""
+    """Canonical KV plus the strongest components of the residue. ranks: by layer. int8: round the factors to int8."""
     kv = []
     for layer, rank in enumerate(ranks):
         factors = Factors(residue.left[layer, :, :rank], residue.basis[layer, :rank])

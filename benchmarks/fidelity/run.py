@@ -1,4 +1,4 @@
-"""Answers of every method in every case."""
+"""Answers of every method in a case."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from kamera_agent.telemetry.drift import divergence
 
 
 class Answer(NamedTuple):
-    """One answer. kl: of the next-token distribution to that of the full prefill, in nats.
+    """One answer. agrees: whether it is that of the full prefill.
 
-    bytes_share: patch bytes over KV bytes. recomputed: tokens computed again over tokens of the reused chunks.
+    kl: divergence of the next-token distribution from that of the full prefill, in nats. bytes_share: patch bytes
+    over KV bytes. recomputed: share of the tokens of reused chunks that are computed again.
     """
 
     right: bool
@@ -32,9 +33,10 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A question of a case: the answers by method, "full" among them.
+    """A question of a case, with its answers by method. "full" is one of them.
 
-    norms: per layer, of the lost conditioning relative to the KV. energy_ranks: components that hold 90 % of it.
+    norms: norm of the lost conditioning relative to the KV, by layer. energy_ranks: components that hold 90 % of its
+    energy, by layer.
     """
 
     task: Asked
@@ -45,9 +47,9 @@ class Result:
 
 
 class Subject(NamedTuple):
-    """A model on its bench, and the methods it is measured with, by name.
+    """A model on its bench, and the methods to measure, by name.
 
-    weights [L, W]: of the columns, for weighted patches; None where no method is one.
+    weights [L, W]: weights of the columns, for weighted patches. None if no method is weighted.
     """
 
     bench: Bench
@@ -56,7 +58,7 @@ class Subject(NamedTuple):
 
 
 def run_case(subject: Subject, scene: str, event: str, seed: int) -> list[Result]:
-    """The questions of one case, answered in every way."""
+    """The questions of one case, answered with every method."""
     bench, methods, weights = subject
     case = EVENTS[event].case(bench.ground, scene, seed)
     places, full, reused, conditioned, other = EVENTS[event].happen(bench, case, seed)
@@ -78,7 +80,7 @@ def run_case(subject: Subject, scene: str, event: str, seed: int) -> list[Result
             variants[name] = _shipped(method, seen[method.seen], canonical)
         else:
             variants[name] = _patched(method, residues[method.basis])
-    # Another order may have another answer: "now" is the last shot of the window.
+    # The answer can depend on the order: "now" is the last shot of the window.
     asked = {question.text: question.answer for question in bench.ground.ask([case.window[place] for place in places])}
     norms = torch.stack([residue.norms for residue in ideal.values()]).mean(0).tolist()
     ranks = torch.stack([energy_ranks(residue) for residue in ideal.values()]).mean(0).tolist()
@@ -95,7 +97,7 @@ def run_case(subject: Subject, scene: str, event: str, seed: int) -> list[Result
 
 
 class Variant(NamedTuple):
-    """KV of the reused chunks by index, patch bytes over KV bytes, and the share of tokens computed again."""
+    """KV of the reused chunks by index; bytes_share and recomputed as in Answer."""
 
     kv: dict[int, KV]
     bytes_share: float
@@ -118,7 +120,7 @@ def _shipped(method: Auto, seen: Mapping[int, KV], canonical: Mapping[int, KV]) 
 
 
 def _recomputed(bench: Bench, full: Window, method: Recompute, ideal: Mapping[int, Residue]) -> Variant:
-    """Canonical KV with some tokens of all reused chunks computed again, in one pass over what stands before them."""
+    """Canonical KV with some tokens of all reused chunks computed again in one pass, over everything before them."""
     window = bench.window(full.chunks)
     for index in range(len(full.chunks)):
         window.put(index, ideal[index].canonical if index in ideal else full.read(index))

@@ -1,4 +1,4 @@
-"""From answers to cells, and from cells to the summary that others read."""
+"""Cells from answers, and the summary of the cells."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _figures(pairs: list[tuple[Answer, Answer]]) -> dict[str, Any]:
 
 
 def by_layer(results: Iterable[Result], figure: Literal["norms", "energy_ranks"]) -> dict[str, list[float]]:
-    """Per event, the mean of a figure of the lost conditioning, by layer."""
+    """Means of a figure of the lost conditioning, by event and layer."""
     rows: defaultdict[str, list[list[float]]] = defaultdict(list)
     for result in results:
         rows[result.event].append(getattr(result, figure))
@@ -56,9 +56,10 @@ def by_layer(results: Iterable[Result], figure: Literal["norms", "energy_ranks"]
 
 
 def ranks(row: Mapping[str, Mapping[str, Mapping[str, float]]], energies: Sequence[float]) -> dict[str, float | None]:
-    """What 90 % of the energy takes, mean over layers, and the least rank that answers as the full prefill does.
+    """Two ranks of an event. energy: components that hold 90 % of the energy, as a mean over layers.
 
-    As: in SAME of the cases, mean over the binding tasks.
+    functional: the smallest rank that agrees with the full prefill in a share of SAME of the cases, as a mean over the
+    binding tasks; None if no rank does.
     """
     agreement = {
         rank: mean(cell["agreement"] for task, cell in row[f"rank_{rank}"].items() if task in BINDING) for rank in RANKS
@@ -70,7 +71,7 @@ def ranks(row: Mapping[str, Mapping[str, Mapping[str, float]]], energies: Sequen
 
 
 def summarise(cells: Cells) -> dict[str, Any]:
-    """The figures that others read: accuracies after recall, and how much is kept of a full prefill."""
+    """The main figures: accuracy after recall, and the share of a full prefill that is kept."""
     recall = cells[RECALL]
     tasks = [task for task in TASKS if task in recall["full"]]
     summary: dict[str, Any] = {

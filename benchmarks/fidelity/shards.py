@@ -1,4 +1,4 @@
-"""Cases in processes of their own: what a worker runs, in a module that it can import."""
+"""The work of a worker process, in a module that it can import."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Job = tuple[str, str, str, int, int]
 
 @cache
 def subject_for(model: str) -> Subject:
-    """What this process measures: the checkpoint in a folder, or a trained backbone there."""
+    """The model in a folder: a checkpoint, or a trained backbone."""
     if is_backbone(Path(model)):
         return Subject(StemBench(Engine(load_backbone(Path(model)), ENCODER_BYTES), GROUND), PLAIN_METHODS, None)
     bench = Bench(Engine(family_for(*load(model, device="cpu")), ENCODER_BYTES))

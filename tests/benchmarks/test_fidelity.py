@@ -1,5 +1,8 @@
 """The fidelity harness on a handful of cases: against plain Hugging Face, and against figures worked out by hand."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ from benchmarks.fidelity.bench import Bench
 from benchmarks.fidelity.cases import POCKET_GROUND, draw_case
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.methods import METHODS, Patch, Recompute
+from benchmarks.fidelity.report import as_markdown, backbones_as_markdown
 from benchmarks.fidelity.residue import decompose, energy_ranks, patched, share_basis
 from benchmarks.fidelity.run import Answer, Result, Subject, run_case
 from benchmarks.fidelity.score import make_cells, summarise
@@ -136,6 +140,15 @@ def test_tokens_to_recompute() -> None:
     residue = decompose((canonical[0], LayerKV(moved, values), canonical[2]), canonical)
     assert Recompute(first=4).tokens(residue) == [0, 1, 2, 3]
     assert Recompute(share=0.34).tokens(residue) == [2, 5]
+
+
+def test_the_tables_in_the_documents_are_those_of_the_results() -> None:
+    root = Path(__file__).parents[2]
+    results, docs = root / "benchmarks" / "results", root / "docs"
+    one = json.loads((results / "2026-11-25-cpu-fidelity.json").read_text())
+    many = json.loads((results / "2026-11-25-cpu-fidelity-backbones.json").read_text())
+    assert (docs / "fidelity_tables.md").read_text() == as_markdown(one["cells"]) + "\n"
+    assert (docs / "fidelity_backbones.md").read_text() == backbones_as_markdown(many) + "\n"
 
 
 def answers(**right: bool) -> dict[str, Answer]:

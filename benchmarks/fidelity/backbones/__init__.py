@@ -1,1 +1,1 @@
-"""Small models of six backbones that learn the pocket's tasks on small screens."""
+"""Small models of six backbones, trained on the tasks of the pocket model with small screens."""

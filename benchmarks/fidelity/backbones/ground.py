@@ -1,4 +1,4 @@
-"""What the backbones learn: the pocket's tasks about screens, with fewer words, in one look, asked in stems."""
+"""The cases of the backbones: tasks about screens with fewer words, in one look, with stems for questions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kamera_agent.pocket.world import Size
 
 TASKS: tuple[Task, ...] = ("read", "find", "diff", "join2", "join3")
 
-# A question is its stem and its subject, and the answer follows at once: half of the tokens, and the word that is
-# asked about stands where the answer begins. In whole sentences learning takes several times as long.
+# A question is a stem and its subject, and the answer follows at once. This halves the tokens, and the subject is
+# next to the answer. With whole sentences, training takes several times as long.
 STEMS = {
     "What does the {} cost?": "cost",
     "Who owns the {}?": "owner",
@@ -32,12 +32,12 @@ STEMS = {
 
 
 def ask_in_stems(window: Sequence[Picture]) -> list[Question]:
-    """Every question of TASKS that the window answers without doubt."""
+    """Every question of TASKS that has exactly one answer in the window."""
     return [replace(question, text=_stem(question)) for question in ask(window) if question.task in TASKS]
 
 
 def _stem(question: Question) -> str:
-    """What is asked, with a space before each word, as within a text."""
+    """The stem and subject of a question, with a space before each word, as within a text."""
     if not question.subject:
         return f" {STEMS[question.text]}"
     return f" {STEMS[question.text.replace(f' {question.subject}', ' {}')]} {question.subject}"
@@ -57,7 +57,7 @@ GROUND = Ground(
 
 
 class StemBench(Bench):
-    """A bench on which a question is nothing but its text."""
+    """A bench whose questions have no chat turns around them."""
 
     def ask(self, text: str) -> TextRun:
         return TextRun(self.engine.family.tokens.encode(text))

@@ -1,4 +1,4 @@
-"""What is trained: models of real classes with the real processors. One entry for each backbone."""
+"""The trained models: real classes with the real processors, one entry per backbone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kamera_agent.pocket.screen import CELL
 
 Options = Mapping[str, Any]
 
-# Every picture is a square: some towers know no other.
+# Pictures are squares, because some towers accept nothing else.
 COLUMNS = 4
 SIDE = COLUMNS * CELL
 SQUARE = {"height": SIDE, "width": SIDE}
@@ -36,7 +36,7 @@ MLA = MHA | {
     "qk_nope_head_dim": 32,
     "v_head_dim": 32,
     "head_dim": 16,
-    # Experts would need more steps than there are.
+    # All layers are dense: experts would need more training steps.
     "first_k_dense_replace": 5,
 }
 MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [6, 5, 5]}
@@ -49,7 +49,7 @@ TOWER = {
     "image_size": SIDE,
     "patch_size": CELL,
 }
-# Four patches are merged to one token.
+# Four patches become one token.
 MERGING = {
     "hidden_size": 128,
     "intermediate_size": 256,
@@ -59,13 +59,13 @@ MERGING = {
     "initializer_range": 0.08,
     "patch_size": CELL // 2,
 }
-# LLaVA takes what its last layer but one makes.
+# LLaVA uses the output of the last layer but one.
 CLIP = TOWER | {"num_hidden_layers": 3}
 CLIP_PIXELS = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE, "patch_size": CELL}
 
 
 class Backbone(NamedTuple):
-    """A small model of the matrix, and what its text model, vision tower and image processor have instead."""
+    """A small model of the matrix, and options that replace those of text model, vision tower and image processor."""
 
     small: Callable[[torch.dtype], tuple[Any, Any]]
     text: Options
@@ -96,28 +96,28 @@ BACKBONES = {
 
 
 def build(name: str, seed: int) -> tuple[Any, Any]:
-    """A model with seeded random weights, and its processor. The global generator is left as it was found."""
+    """A model with seeded random weights, and its processor. The state of the global generator is restored."""
     small, text, vision, pixels = BACKBONES[name]
     model, processor = small(torch.float32)
-    facts = model.config.to_dict()
-    facts["text_config"] = _resized(facts["text_config"], {**TEXT, **text})
-    facts["vision_config"] = _resized(facts["vision_config"], vision)
-    # A word has one code, whether it is read or said.
-    facts["tie_word_embeddings"] = facts["text_config"]["tie_word_embeddings"] = True
-    if "image_seq_length" in facts:
-        facts["image_seq_length"] = COLUMNS**2
+    settings = model.config.to_dict()
+    settings["text_config"] = _resized(settings["text_config"], {**TEXT, **text})
+    settings["vision_config"] = _resized(settings["vision_config"], vision)
+    # A word has the same code as input and as output.
+    settings["tie_word_embeddings"] = settings["text_config"]["tie_word_embeddings"] = True
+    if "image_seq_length" in settings:
+        settings["image_seq_length"] = COLUMNS**2
     counts = {"num_image_tokens": COLUMNS**2, "image_seq_length": COLUMNS**2}
     for part in (processor, processor.image_processor):
         for option, value in {**pixels, **counts}.items():
             if hasattr(part, option):
                 setattr(part, option, value)
-    config = type(model.config)(**facts)
+    config = type(model.config)(**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return type(model)._from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval(), processor
 
 
-def _resized(facts: Options, options: Options) -> dict[str, Any]:
-    """A configuration's facts with others, without those that follow from them."""
+def _resized(settings: Options, options: Options) -> dict[str, Any]:
+    """A configuration with other options, without the entries that are derived from them."""
     derived = ("layer_types", "mlp_layer_types")
-    return {name: value for name, value in facts.items() if name not in derived} | options
+    return {name: value for name, value in settings.items() if name not in derived} | options

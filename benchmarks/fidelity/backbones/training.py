@@ -1,4 +1,4 @@
-"""A backbone's training: its tower learns to say symbols, its decoder to answer from them."""
+"""Training of a backbone: its tower learns to write symbols, its decoder to answer from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NUM_EXAM_WINDOWS = 96
 
 
 class Effort(NamedTuple):
-    """How many pictures a tower learns from, and how many steps it and the decoder take."""
+    """Pictures for the tower, and training steps of tower and decoder."""
 
     pictures: int = 600
     read_steps: int = 450
@@ -43,10 +43,10 @@ EFFORT = Effort()
 
 
 def train(folder: Path, name: str, seed: int, effort: Effort = EFFORT) -> None:
-    """Train a backbone into a folder, or go on where a training of the same effort stopped.
+    """Train a backbone into a folder. Resumes an interrupted training of the same effort.
 
-    Beside the weights lies a card with its grades: how far the tower is off, relative to what it is to say, and what
-    the decoder scores on symbols, by task.
+    The folder gets the weights and a card with grades: the relative error of the tower, and the accuracy of the decoder
+    over symbols, by task.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model, processor = build(name, seed)
@@ -96,7 +96,7 @@ def _learn_tasks(family: Family, symbols: Symbols, folder: Path, seed: int, num_
 
 
 def train_all(folder: Path) -> dict[str, Path]:
-    """Folders of all backbones and seeds, by name, on all cores. Trains what is not there yet."""
+    """Folders of all backbones and seeds, by name. Trains those that are missing, on all cores."""
     folders = {f"{name}-{seed}": folder / f"{name}-{seed}" for name in BACKBONES for seed in SEEDS}
     jobs = [(path, *name.rsplit("-", 1)) for name, path in folders.items() if not is_backbone(path)]
     for _ in on_all_cores(_train, jobs, "training"):
@@ -110,7 +110,7 @@ def _train(job: tuple[Path, str, str]) -> None:
 
 
 def is_backbone(folder: Path) -> bool:
-    """Whether a backbone was trained into a folder, to the end."""
+    """Whether the training of a backbone into a folder is complete."""
     return (folder / CARD).is_file()
 
 
