@@ -1,4 +1,4 @@
-"""Records of a store that is made by hand."""
+"""Records for stores made by hand."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def page(name: str, namespace: str = "default") -> Record:
 
 
 def patch(chunk: bytes, ranks: tuple[int, int], error: float) -> Record:
-    """A patch of a chunk that stood behind another."""
+    """A patch of a chunk, fitted after one other chunk."""
     key = Key.of(kind="patch", chunk=chunk.hex(), antecedents=["ab" * 32], rank=str(max(ranks)))
     layers = [(torch.zeros(12, rank), torch.zeros(rank, 32)) for rank in ranks]
     return Record.of(key, chunk, "patch", layers, {"ranks": ranks, "error": error, "chunks": ["ab" * 32]})

@@ -1,4 +1,4 @@
-"""A store with two chunks in it, and the command line."""
+"""A store of two chunks, and the command line."""
 
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +13,7 @@ from kamera_agent.store.lmdb_store import LmdbStore
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A store: a page with two patches, and a page of another namespace with none."""
+    """A store of two pages: one with two patches, and one of another namespace without any."""
     first, second = page("first"), page("second", namespace="team")
     chunk = first.header.chunk
     with closing(LmdbStore(tmp_path / "store")) as store:
@@ -23,5 +23,5 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_kamera() -> RunKamera:
-    """Run `kamera` with these arguments."""
+    """Runs `kamera` with the given arguments."""
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -1,4 +1,4 @@
-"""The demo, whole: what it plays, answers, prints and writes. No timings."""
+"""The whole demo: its turns, answers, output and files, without timings."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from kamera_agent.store.lmdb_store import LmdbStore
 
 
 class Played(NamedTuple):
-    """What a run left behind."""
+    """The results of a run."""
 
     report: dict[str, Any]
     printed: str
@@ -36,7 +36,7 @@ class Played(NamedTuple):
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """One run over a store that holds a chunk of somebody else."""
+    """One run over a store that already holds another chunk."""
     folder, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
     with closing(LmdbStore(folder / "store")) as store:
         store.put_many([page("somebody else's")])
@@ -58,7 +58,7 @@ def test_it_shows_every_origin(played: Played) -> None:
 
 
 def test_each_turn_computes_only_what_is_new(played: Played) -> None:
-    """A chunk is computed at the turn that sees it, and at no other."""
+    """A chunk is computed only in the turn that sees it."""
     for turn, planned in zip(played.turns, TRACE, strict=True):
         computed = [chunk["name"] for chunk in turn["chunks"] if chunk["origin"] == "computed"]
         assert computed == ([planned.window[-1]] if planned.action == "see" else [])
@@ -138,7 +138,7 @@ def test_a_process_that_fails_is_one_clean_line(tmp_path: Path) -> None:
 
 
 def test_blind_reuse_gets_binding_questions_wrong(played: Played) -> None:
-    """Kamera answers as a full prefill does in 14 turns of 16 at least; blind reuse misses what binds two chunks."""
+    """Kamera answers as a full prefill does in at least 14 of 16 turns; blind reuse misses relations of two chunks."""
     answers = [turn["answers"] for turn in played.turns]
     assert sum(answer["kamera"] == answer["full"] for answer in answers) >= 14
     wrong = [

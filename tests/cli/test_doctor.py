@@ -1,4 +1,4 @@
-"""kamera doctor, on the pocket model, on one without eyes, and on none."""
+"""kamera doctor, on the pocket model, on a text model, and without a model."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_doctor_measures_the_pocket_model(run_kamera: RunKamera) -> None:
 
 
 def test_doctor_on_latent_attention_without_eyes(run_kamera: RunKamera, tmp_path: Path) -> None:
-    """2 bytes of 24 + 8 numbers in each of four layers, against 4 heads of 16 + 8 and 16."""
+    """Per token, 2 bytes for each of 24 + 8 numbers in four layers; expanded, 4 heads of 16 + 8 and 16 numbers."""
     model, processor = text_only("deepseek_v3", torch.bfloat16)
     model.save_pretrained(tmp_path)
     processor.tokenizer.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""kamera stats, ls and verify, over a store that was made by hand."""
+"""kamera stats, ls and verify, on a store made by hand."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_verify_names_what_is_damaged(folder: Path, run_kamera: RunKamera) -> No
 
 
 def damage(path: Path, values: bytes) -> None:
-    """Flip a bit in the first place in a file that holds these bytes."""
+    """Flip a bit in the first occurrence of these bytes in a file."""
     content = bytearray(path.read_bytes())
     content[content.index(values)] ^= 1
     path.write_bytes(content)

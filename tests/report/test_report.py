@@ -40,7 +40,7 @@ def record(conversation: str, *rows: PlanRow, reply: int = 3, drift: Drift | Non
 
 
 FIRST = record("a", row("anchor", 3, "computed"), row("image1", 100, "computed"), row("text1", 7, "computed"))
-# image1 has gone; the spans after it moved.
+# image1 is gone; the spans after it are moved.
 SECOND = record(
     "a",
     row("anchor", 3, "kept"),
@@ -49,12 +49,12 @@ SECOND = record(
     row("image2", 50, "computed", 13),
 )
 OTHER = record("b", row("anchor", 3, "computed"), row("<script>", 5, "computed"))
-# Nothing has gone; a question is added.
+# Nothing is gone; a question is added.
 THIRD = record("a", *(row(r.id, r.num_tokens, "kept") for r in SECOND.rows), row("text2", 4, "computed"), reply=1)
-# As THIRD, and its drift was measured.
+# As THIRD, with its drift.
 FOURTH = record("a", *(row(r.id, r.num_tokens, "kept") for r in THIRD.rows), drift=Drift(0.001234, agrees=False))
 
-# A line of the first traces, which counted less, with a field that is not known here.
+# A line of the first version of traces, which had fewer figures, with an unknown field.
 OLD_LINE = (
     '{"time":"2026-11-24T12:00:00.000+00:00","model":"pocket","conversation":"a","rows":[{"id":"image1",'
     '"kind":"image","num_tokens":100,"position":3,"moved_from":103,"origin":"recalled","exact":false,'
@@ -71,7 +71,7 @@ def test_the_account_by_hand() -> None:
     assert [(turn.conversation, turn.number) for turn in turns] == [("a", 1), ("a", 2), ("b", 1), ("a", 3)]
     assert [turn.full for turn in turns] == [110, 63, 8, 67]
     assert [turn.computed for turn in turns] == [110, 50, 8, 4]
-    # The prefix of the second is the anchor alone; the third begins with all that was there.
+    # The second shares only the anchor with the first; the third begins with the whole second.
     assert [turn.prefix for turn in turns] == [110, 60, 8, 4]
 
 
@@ -86,7 +86,7 @@ def test_a_trace_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_names_in_the_file(tmp_path: Path) -> None:
-    """Traces are read by other programs, so these names are as fixed as those of the package."""
+    """Other programs read traces, so these names are as fixed as those of the package."""
     trace = Trace(tmp_path / "trace.jsonl")
     trace.write(FOURTH)
     (line,) = trace.path.read_text("utf-8").splitlines()
@@ -160,7 +160,7 @@ def test_kamera_report_writes_the_page(tmp_path: Path) -> None:
     assert failed.stderr.startswith("kamera: ")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium, and there is none")
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_click_on_a_turn_shows_its_plan(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     path = tmp_path / "page.html"
@@ -189,7 +189,7 @@ def test_a_click_on_a_turn_shows_its_plan(tmp_path: Path) -> None:
         assert page.locator(".plan p").inner_text() == (
             "Drift from a full prefill: KL 0.0012 nats, another likeliest first token."
         )
-        # Nothing sticks out of the page.
+        # Nothing is wider than the page.
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
         browser.close()
     assert complaints == []

@@ -25,7 +25,7 @@ OPEN: dict[str, Callable[[Path, int], Store]] = {
 
 
 def maker(kind: str, folder: Path) -> Iterator[MakeStore]:
-    """Opens stores of one kind, each over a folder of its own, and closes them at the end."""
+    """Opens stores of one kind, each over its own folder, and closes them at the end."""
     opened: list[Store] = []
 
     def make(cap_bytes: int = 64 * MIB) -> Store:
@@ -55,7 +55,7 @@ def store(make_store: MakeStore) -> Store:
 
 @pytest.fixture
 def forkserver() -> ForkServerContext:
-    """Starts processes that have the store imported. There is one server a process, and its first user sets it up."""
+    """Starts processes with the store already imported. A process has one server, and its first user sets it up."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kamera_agent.store.lmdb_store"])
     return context

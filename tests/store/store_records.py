@@ -1,4 +1,4 @@
-"""Records whose bytes are known, and how to compare them."""
+"""Records of known bytes, and their comparison."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def same(left: Record, right: Record) -> bool:
 
 
 def versioned_record(name: str, version: int) -> Record:
-    """A record that says in its attributes which of its versions it is, so that whoever reads it can tell."""
+    """A record with its version in its attributes, so that a reader can check it."""
     shapes = [(version % 7 + 1, 512), (3, 1 + version % 5, 256)]
     return make_record(name, shapes, torch.bfloat16, seed=version, attributes={"version": version})
 
 
 def genuine(name: str, record: Record) -> bool:
-    """Whether a versioned record is, bit for bit, the version it says it is."""
+    """Whether a versioned record equals, bit for bit, the version in its attributes."""
     return same(record, versioned_record(name, record.header.attributes["version"]))

@@ -1,4 +1,4 @@
-"""Bytes that `encode` did not write are refused, whatever is wrong with them."""
+"""Bytes that `encode` did not write are refused, whatever the damage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sealed(body: bytes) -> bytes:
 
 
 def edited(edit: Callable[[dict[str, Any]], Any]) -> bytes:
-    """A header with something changed, under a checksum that matches."""
+    """A header with a change, under a matching checksum."""
     fields = json.loads(BLOB[16:])
     edit(fields)
     return sealed(json.dumps(fields).encode())

@@ -1,4 +1,4 @@
-"""The contract of store/base.py, held against every store."""
+"""Every store against the contract in store/base.py."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TestHeaders:
 
 
 class Reference:
-    """What an LRU store holds, by brute force: all records, least recently used first."""
+    """The content of an LRU store by brute force: all records, least recently used first."""
 
     def __init__(self, cap_bytes: int) -> None:
         self.cap_bytes = cap_bytes
@@ -285,7 +285,7 @@ class TestClose:
 
 
 def test_threads_read_and_write_at_once(make_store: MakeStore) -> None:
-    """Six threads over 12 keys: every record served is one that was put under its key."""
+    """Six threads use 12 keys: every record that the store serves was put under its key."""
     store, errors = make_store(80 * KIB), []
     versions = {
         make_key(f"r{i}").digest: [record_of_bytes(f"r{i}", 4096 * (1 + i % 4), seed) for seed in range(3)]

@@ -1,4 +1,4 @@
-"""A process killed while it writes leaves every record whole or absent."""
+"""After a process is killed while it writes, every record is whole or absent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = [f"r{i}" for i in range(60)]
 
 
 def write_for_ever(folder: Path, seed: int, ready: Connection) -> None:
-    """Put, replace, delete and evict until the end comes."""
+    """Put, replace, delete and evict until the process is killed."""
     rng, store = random.Random(seed), LmdbStore(folder, CAP_BYTES, queue_bytes=200_000)
     ready.send(None)
     while True:
@@ -30,7 +30,7 @@ def write_for_ever(folder: Path, seed: int, ready: Connection) -> None:
 
 
 def test_kill_during_writes_50_times(tmp_path: Path, forkserver: ForkServerContext) -> None:
-    """1. A child writes; 2. it is killed after a random while; 3. every record left is one that was put."""
+    """1. A child writes. 2. It is killed after a random time. 3. Every record left is one that was put."""
     rng, num_seen = random.Random(0), 0
     for seed in range(NUM_KILLS):
         ready, child_end = forkserver.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""A flipped bit in the bytes of a record is never served: a miss, quarantined, counted, healed by a put."""
+"""A record with a flipped bit is never served: it is a miss, quarantined and counted, and a put heals it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def header_ranges(data: bytes) -> Iterator[range]:
-    """Where headers lie: a checksum of 16 bytes, then JSON that opens with the magic word."""
+    """The places of headers: a checksum of 16 bytes, then JSON that begins with the magic word."""
     for match in re.finditer(rb'\{"magic":"kamera-record"', data):
         end = json.JSONDecoder().raw_decode(data[match.start() :].decode("latin-1"))[1]
         yield range(match.start() - 16, match.start() + end)
 
 
 def value_ranges(data: bytes, record: Record) -> Iterator[range]:
-    """Where the values of a record lie: a layer's tensors, back to back."""
+    """The places of a record's values: the tensors of a layer, back to back."""
     for tensors in record.layers:
         value = b"".join(raw for _, _, raw in bits(Record(record.header, (tensors,))))
         yield from (range(m.start(), m.end()) for m in re.finditer(re.escape(value), data))
@@ -61,7 +61,7 @@ def test_the_places_are_found(pristine: bytes) -> None:
 
 
 def test_500_flipped_bits(pristine: bytes, tmp_path: Path) -> None:
-    """1. Flip one random bit of a record in a copy of the file. 2. Open it and read all. 3. Heal it."""
+    """1. Flip one random bit of a record in a copy of the file. 2. Open it and read every record. 3. Heal it."""
     rng, where, num_misses = random.Random(0), places(pristine), 0
     (tmp_path / "lock.mdb").touch()
     for _ in range(NUM_FLIPS):

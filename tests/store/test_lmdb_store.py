@@ -1,4 +1,4 @@
-"""The disk tier by itself: restarts, folders that cannot be opened, and a disk that fails later."""
+"""The disk tier alone: restarts, folders that cannot be opened, and disks that fail later."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TestFolder:
         [(1000 * MIB, 100 * MIB), (10**15, 20 * 1024 * MIB)],
         ids=["tenth", "limit"],
     )
-    def test_the_default_cap_is_a_tenth_of_the_free_disk_and_is_said(
+    def test_the_default_cap_is_a_tenth_of_the_free_disk_and_is_logged(
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -164,7 +164,7 @@ def test_a_spoiled_folder_can_be_used_again_once_emptied(tmp_path: Path) -> None
 
 
 def write_beyond_file_limit(folder: Path) -> None:
-    """Exit code 0 when a disk that takes no more costs writes, and nothing else."""
+    """Exit with code 0 when a full disk costs writes and nothing else."""
     store, early = LmdbStore(folder, 64 * MIB), record_of_bytes("early", 50 * KIB)
     store.put_many([early])
     store.flush()
@@ -236,7 +236,7 @@ class TestFailingDisk:
         store.close()
 
     def test_a_full_map_evicts_and_tries_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The map is smaller than the cap, as when old readers keep replaced pages from being used again."""
+        """The map is smaller than the cap, as when old readers keep the writer from reusing replaced pages."""
         monkeypatch.setattr(sharing, "map_bytes", lambda cap_bytes: 2 * MIB)
         store = LmdbStore(tmp_path, 64 * MIB)
         for i in range(60):

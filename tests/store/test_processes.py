@@ -23,7 +23,7 @@ NAMES = [f"r{i}" for i in range(50)]
 
 
 def operate(folder: Path, seed: int, seconds: float) -> None:
-    """Random operations; every record served must be genuine. Ends with exit code 1 where one is not."""
+    """Run random operations. Exit with code 1 when the store serves a record that is not genuine."""
     rng, store, end = random.Random(seed), LmdbStore(folder, CAP_BYTES), time.monotonic() + seconds
 
     def put() -> None:
@@ -53,7 +53,7 @@ def operate(folder: Path, seed: int, seconds: float) -> None:
 
 
 def test_two_processes_share_a_folder(tmp_path: Path, forkserver: ForkServerContext) -> None:
-    """1. Two processes put, get, delete, evict, check and reopen. 2. A full scan agrees with the books."""
+    """1. Two processes put, get, delete, evict, check and reopen. 2. A full scan agrees with the totals."""
     children = [forkserver.Process(target=operate, args=(tmp_path, seed, SHARED_SECONDS)) for seed in range(2)]
     for child in children:
         child.start()
@@ -151,7 +151,7 @@ def serves(folder: Path) -> bool:
     return same(found[make_key("r").digest], make_record("r"))
 
 
-# Later Pythons warn of forks beside threads, which is what this test is about.
+# Later Pythons warn of a fork beside threads, which this test needs.
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_after_a_fork_the_child_opens_its_own(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path, CAP_BYTES)

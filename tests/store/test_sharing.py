@@ -1,4 +1,4 @@
-"""Opening and closing folders: a folder waits for itself alone, and nothing is left of an opening that failed."""
+"""Opening and closing folders: no folder waits for another, and a failed opening leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECORD = make_record("r")
 
 
 class Slow:
-    """Holds up an Environment method for one folder until may_go is set. entered is set when the first call comes."""
+    """Holds up a method of Environment for one folder until may_go is set. entered: set by the first call."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str, folder: Path) -> None:
         self.entered, self.may_go = threading.Event(), threading.Event()
@@ -50,7 +50,7 @@ def ends(thread: threading.Thread) -> bool:
 
 
 def close_slowly(monkeypatch: pytest.MonkeyPatch, folder: Path) -> tuple[Slow, threading.Thread]:
-    """A store of one record over the folder, which closes in a thread, held up while its queue drains."""
+    """Close a store of one record in a thread, which is held up while the queue drains."""
     drain = Slow(monkeypatch, "write", folder)
     store = LmdbStore(folder, CAP_BYTES)
     store.put_many([RECORD])
@@ -125,7 +125,7 @@ def test_nothing_is_left_of_an_opening_that_failed(tmp_path: Path, monkeypatch: 
     (tmp_path / "file").touch()
     with pytest.raises(StoreUnavailableError):
         LmdbStore(tmp_path / "file", CAP_BYTES)
-    # Another cap is no conflict: nobody has the folder open.
+    # Another cap is not a conflict, because the folder is not open.
     LmdbStore(tmp_path, 2 * CAP_BYTES).close()
 
 
@@ -143,7 +143,7 @@ def test_an_interrupted_close_is_finished_by_the_next_open(tmp_path: Path, monke
         assert same(again.get_many([RECORD.header.key])[RECORD.header.key.digest], RECORD)
 
 
-# Later Pythons warn of forks beside threads, which is what this test is about.
+# Later Pythons warn of a fork beside threads, which this test needs.
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_forked_during_a_drain_opens_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drain, closing = close_slowly(monkeypatch, tmp_path)

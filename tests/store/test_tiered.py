@@ -1,4 +1,4 @@
-"""What two tiers do together."""
+"""Two tiers as one store."""
 
 from __future__ import annotations
 

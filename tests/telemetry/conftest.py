@@ -1,4 +1,4 @@
-"""A reply whose every figure is known, and a model to ask."""
+"""A reply of known figures, and a Kamera."""
 
 from collections.abc import Iterator
 

@@ -34,11 +34,11 @@ def ask(*screens: np.ndarray) -> HumanMessage:
 
 
 def test_drift_is_the_kl_to_a_full_prefill(tmp_path: Path) -> None:
-    """The screenshot that others were compared with leaves; what moves still knows of it, a full prefill does not.
+    """A screenshot leaves that others were compared with. Moved spans still know of it; a full prefill does not.
 
-    1. ChatKamera answers before and after; the second answer's drift goes into the trace.
-    2. A plain window of another Kamera does the same and tells its logits; Hugging Face computes all anew.
-    3. Both over the tokens that may be drawn: the same KL, and the same verdict on the likeliest token.
+    1. ChatKamera answers before and after. The drift of the second answer is in the trace.
+    2. A plain window of another Kamera does the same and gives its logits. Hugging Face computes the window anew.
+    3. Over the tokens that may be drawn, both give the same KL and agree or disagree on the likeliest token.
     """
     screens = [draw_screen(screen) for screen in World(np.random.default_rng(1)).tell("changes", 3)]
     trace = Trace(tmp_path / "trace.jsonl", drift_every=2)
@@ -63,7 +63,7 @@ def test_drift_is_the_kl_to_a_full_prefill(tmp_path: Path) -> None:
     p, q = theirs[drawable].softmax(-1), ours[drawable].softmax(-1)
     surprise = (p / q).log()
     kl = (p * surprise).sum().item()
-    # Logits are the same within 1e-4, as in the tests of the window: each p and q within a factor of exp(2e-4).
+    # Logits are equal within 1e-4, as in the tests of the window, so each p and q is within a factor of exp(2e-4).
     assert measured.drift is not None
     assert measured.drift.kl == pytest.approx(kl, abs=4e-4 + 2e-4 * (p * surprise.abs()).sum().item())
     assert kl > 0.1
@@ -71,7 +71,7 @@ def test_drift_is_the_kl_to_a_full_prefill(tmp_path: Path) -> None:
 
 
 class OnlyOne:
-    """Allows token 1 only, and counts what it is asked."""
+    """Allows only token 1, and records the accepted tokens."""
 
     def __init__(self) -> None:
         self.accepted: list[int] = []
@@ -84,7 +84,7 @@ class OnlyOne:
 
 
 def test_a_witness_changes_nothing() -> None:
-    """Only the first logits count, before the constraint; the constraint itself works as it does alone."""
+    """Only the first logits count, before the constraint. The constraint works as it does alone."""
     first, later = torch.tensor([0.0, 1.0, 2.0, float("-inf")]), torch.tensor([9.0, 0.0, 0.0, 0.0])
     inner = OnlyOne()
     witness = Witness(torch.tensor([0.0, 1.0, 2.0, 50.0]), inner)
@@ -116,7 +116,7 @@ def test_a_bad_rhythm(tmp_path: Path) -> None:
 
 
 def test_telemetry_is_imported_without_torch() -> None:
-    """The types of a record bring it; they are imported when a record is made or read."""
+    """Only the types of a record need it, and they are imported when a record is made or read."""
     modules = ", ".join(f"kamera_agent.telemetry.{name}" for name in ("drift", "metrics", "spans", "trace"))
     code = f"import sys, {modules}\nsys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -97,7 +97,7 @@ def test_models_are_told_apart(reply: Reply) -> None:
 
 
 def test_a_scrape_tells_the_state_of_living_kameras(kamera: Kamera) -> None:
-    """Against stats(), taken at the same moment; two Kameras of one name are added up, and one that closed is left."""
+    """Against stats(), taken at the same time. Two Kameras of one name are added up, without one that is closed."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.watch(kamera, "m")
@@ -131,7 +131,7 @@ def test_a_kamera_that_is_gone_is_not_held() -> None:
 
 
 class TestCounters:
-    """Counters never shrink, and count every figure once, whatever becomes of the Kameras."""
+    """Counters never shrink, and count everything once, whether Kameras live, close or share a store."""
 
     def misses(self, registry: CollectorRegistry, model_name: str = "m") -> float | None:
         return value(registry, "kamera_store_misses_total", model_name)
@@ -187,7 +187,7 @@ class TestCounters:
         metrics.watch(second, "n")
         miss(first, 3)
         store.put_many([record(5000)])
-        # Whoever was watched first stands for the store while it lives.
+        # The Kamera that was watched first reports the store while it is open.
         for model_name, capacity, num_misses, written in (("m", 10**6, 3, 5000), ("n", 0, 0, 0)):
             assert value(registry, "kamera_store_capacity_bytes", model_name) == capacity
             assert self.misses(registry, model_name) == num_misses
@@ -201,7 +201,7 @@ class TestCounters:
         assert (self.misses(registry, "m"), self.misses(registry, "n")) == (3, 1)
 
     def test_kameras_over_one_folder_count_it_once(self, model: Any, tmp_path: Path) -> None:
-        """Hits and misses are each store's own; sizes and writes are the folder's, before and after a close."""
+        """Hits and misses belong to each store; sizes and writes belong to the folder, before and after a close."""
         registry = CollectorRegistry()
         metrics = Metrics(registry)
         first, second = (Kamera(model, build_processor(), tmp_path, disk_bytes=10**6) for _ in range(2))
@@ -227,15 +227,14 @@ class TestCounters:
 
 
 def test_a_chat_model_counts_its_answers(kamera: Kamera) -> None:
-    """What Prometheus reads is what usage_metadata says."""
+    """Prometheus reads the figures of usage_metadata."""
     registry = CollectorRegistry()
     model = ChatKamera(kamera=kamera, max_tokens=3, metrics=Metrics(registry))
     name = model.model_name
     messages = [model.invoke("Look.", conversation="a"), [*model.stream("Look.", conversation="a")][-1]]
     usages = [message.usage_metadata for message in messages]
     computed = sum(usage["input_token_details"]["cache_creation"] for usage in usages)
-    told = value(registry, "kamera_prompt_tokens_total", name, origin="computed")
-    assert told == computed
+    assert value(registry, "kamera_prompt_tokens_total", name, origin="computed") == computed
     assert value(registry, "kamera_time_to_first_token_seconds_count", name) == 2
     assert value(registry, "kamera_windows", name) == kamera.stats().num_windows
 

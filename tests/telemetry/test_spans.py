@@ -18,7 +18,7 @@ from kamera_agent.window.reply import Reply
 
 @pytest.fixture(scope="module")
 def collected() -> InMemorySpanExporter:
-    """The one provider that a process may have."""
+    """The exporter of the only provider that a process may have."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -71,7 +71,7 @@ def test_the_attributes_of_a_reply(spans: InMemorySpanExporter, reply: Reply) ->
 
 
 def test_answers_of_a_chat_model(spans: InMemorySpanExporter, kamera: Kamera) -> None:
-    """Under the caller's span; a stream that is left has a span without a reply."""
+    """Each is a child of the caller's span. A stream that is left early has a span without a reply."""
     model = ChatKamera(kamera=kamera, max_tokens=8)
     with trace.get_tracer("caller").start_as_current_span("step") as step:
         message = model.invoke("Where is anna?", conversation="a")
