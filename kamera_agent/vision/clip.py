@@ -66,17 +66,17 @@ class Clip(Closing):
             shown_s = self._shown_s(num_frames)
             time_s = self._next_time(time_s, shown_s) if num_frames else max(shown_s, 0.0)
             num_frames += 1
-            yield time_s
+            yield round(time_s, 6)
         if num_frames == 0:
             raise VideoError(f"{self._path!r} holds no frames")
 
     def _next_time(self, time_s: float, shown_s: float) -> float:
-        if shown_s > time_s:
+        if shown_s > round(time_s, 6):
             return shown_s
         if self._frame_s == 0.0:
             hint = "decode it yourself and pass frames with timestamps"
             raise VideoError(f"{self._path!r} has neither timestamps nor a frame rate; {hint}")
-        return round(time_s + self._frame_s, 6)
+        return time_s + self._frame_s
 
     def _shown_s(self, number: int) -> float:
         """When the current frame is shown: its stamp, corrected if that is a decode time. number: from 0.

@@ -216,6 +216,11 @@ def test_frame_rate_stands_in_for_a_broken_clock(
     assert capture.released
 
 
+def test_a_missing_clock_does_not_drift(broken: Callable[[FakeCapture], Path]) -> None:
+    times, _ = read(broken(FakeCapture([0.0] * 3000, fps=29.97)))
+    assert times == pytest.approx([number / 29.97 for number in range(3000)], abs=1e-6)
+
+
 class Pyramid(FakeCapture):
     """A clip of decode times, 40 ms apart, whose B-frames other B-frames refer to; the decoder's delay is 2 frames."""
 
