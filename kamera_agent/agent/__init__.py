@@ -1,4 +1,4 @@
-"""Under an agent: a LangChain chat model over a Kamera, and the window that a screen agent looks through."""
+"""LangChain and LangGraph over a Kamera: a chat model, a middleware for screenshots, and wrap() for graphs."""
 
 from kamera_agent.agent.chat_model import ChatKamera
 from kamera_agent.agent.middleware import ScreenWindow

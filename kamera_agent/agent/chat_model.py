@@ -37,43 +37,44 @@ OPTIONS = (*SAMPLING, "max_tokens", "conversation", "response_format")
 
 
 class ChatKamera(BaseChatModel, Closing):
-    """Messages in, a message out; what did not change since the last call is not computed again.
+    """A chat model that computes only those parts of a conversation that have changed since its last call.
 
-    An agent may edit its message list as it likes: drop screenshots, bring them back, put a stub in their place. Every
-    conversation has a live window, found by the thread_id of the run's config or by `conversation=`; without either,
-    all calls share one.
+    An agent may edit its message list freely: drop screenshots, bring them back, or put stubs in their place. Every
+    conversation has a live window, found by the thread_id of the run's config or by `conversation=`. Calls with neither
+    share one window.
 
-    model: a hub id, a folder or "pocket"; where neither it nor kamera is given, the environment variable KAMERA_MODEL.
-    model_kwargs: what else Kamera.from_pretrained takes. The model is loaded with the first answer, or by open(): a
-    chat model is often made while modules are imported, or before a fork. Chat models of the same model share one
-    Kamera; close() gives it back, and the last one closes it. kamera: one that is there already; it stays its owner's.
-    A call may name another model (`model=`), which is loaded with the same options and has conversations of its own.
+    model: a hub id, a folder or "pocket". Without model and kamera, the environment variable KAMERA_MODEL names it.
+    model_kwargs: other arguments of Kamera.from_pretrained. The model is loaded by the first answer or by open(),
+    because a chat model is often made while modules are imported, or before a fork. Chat models of the same model share
+    one Kamera; close() gives it back, and the last one closes it. kamera: a Kamera to use instead; its owner closes it.
+    A call may name another model (`model=`), which is loaded with the same options and has its own conversations.
 
-    The reply's usage_metadata tells under cache_read what was kept, moved or recalled, and under cache_creation what
-    was computed; response_metadata["kamera"] tells more.
+    usage_metadata of a reply counts kept, moved and recalled tokens under cache_read, and computed tokens under
+    cache_creation. response_metadata["kamera"] has the origins one by one, and the timings.
 
-    trace: gets one record an answer. metrics: counts answers, and tells the state of the Kamera. max_string:
-    characters of a string in a forced call or in JSON where the schema sets no bound; small models may not know where
-    to end. max_conversations, max_bytes: bounds on live windows; what goes can be recalled from the store.
+    max_string: characters of a string in a forced call or in JSON where the schema sets no bound; small models may not
+    stop. max_conversations, max_bytes: bounds on live windows; the chunks of a window that goes can be recalled.
+    metrics: counts answers and reports the state of the Kamera. trace: gets one record per answer.
     """
 
     # Older versions of pydantic warn of model_kwargs unless protected_namespaces is empty.
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
 
-    kamera: Kamera | None = Field(default=None, exclude=True, repr=False)
-    model: str | None = None
-    model_kwargs: dict[str, Any] = Field(default={})
+    # Frozen fields are handed to the chat when the model is made; a later assignment would have no effect.
+    kamera: Kamera | None = Field(default=None, exclude=True, repr=False, frozen=True)
+    model: str | None = Field(default=None, frozen=True)
+    model_kwargs: dict[str, Any] = Field(default={}, frozen=True)
+    max_string: int | None = Field(default=None, frozen=True)
+    max_conversations: int = Field(default=8, frozen=True)
+    max_bytes: int = Field(default=8 << 30, frozen=True)
+    metrics: Metrics | None = Field(default=None, exclude=True, repr=False, frozen=True)
+    trace: Trace | None = Field(default=None, exclude=True, repr=False, frozen=True)
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
     stop: list[str] | None = None
-    max_string: int | None = None
-    max_conversations: int = 8
-    max_bytes: int = 8 << 30
-    metrics: Metrics | None = Field(default=None, exclude=True, repr=False)
-    trace: Trace | None = Field(default=None, exclude=True, repr=False)
 
     _chat: Chat = PrivateAttr()
 
@@ -132,7 +133,7 @@ class ChatKamera(BaseChatModel, Closing):
         return super().to_json() if self.model_name else self.to_json_not_implemented()
 
     def count_image_tokens(self, image: bytes) -> int:
-        """Tokens that an encoded image takes. Raises ImageError."""
+        """Tokens of an encoded image in a window. Raises ImageError."""
         kamera = self.open()
         return len(kamera.family.image_chunk(decode_image(image), kamera.settings.namespace).token_ids)
 
@@ -143,10 +144,10 @@ class ChatKamera(BaseChatModel, Closing):
         tool_choice: str | dict[str, Any] | bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model with tools to call.
+        """Bind tools that the model may call.
 
-        tool_choice: "auto" leaves it to the model; "any", "required" or True make it call one, a name makes it call
-        that one, through constrained decoding; "none" shows it no tools.
+        tool_choice: "auto" leaves it to the model. "any", "required" or True force a call, and a name forces a call of
+        that tool, through constrained decoding. "none" hides the tools.
         """
         described = [convert_to_openai_tool(tool) for tool in tools]
         return self.bind(tools=described, tool_choice=read_choice(tool_choice), **kwargs)
@@ -160,27 +161,28 @@ class ChatKamera(BaseChatModel, Closing):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """The model with replies of a schema: a pydantic class, a TypedDict, a JSON schema or a tool in OpenAI's form.
+        """Bind a schema that every reply follows, and parse the replies.
 
-        Whatever the method, the reply is held to the schema token by token; strict changes nothing.
-
-        method: "function_calling" has the model call a tool of that schema. "json_schema" and "json_mode" have it
-        write JSON; the schema is not shown to it, so the prompt should tell what is wanted. "json_mode" without a
-        schema gives any JSON object.
-        include_raw: a dict with "raw", "parsed" and "parsing_error" instead of what was parsed.
-        A reply that max_tokens cuts is read as LangChain reads it: no call (None), or the JSON as far as it goes.
-        Raises InputError for another method, and for no schema where one is needed.
+        schema: a pydantic class, a TypedDict, a JSON schema or a tool in OpenAI's form. With every method, decoding is
+        constrained to it; strict changes nothing.
+        method: with "function_calling" the model calls a tool of that schema. With "json_schema" and "json_mode" it
+        writes JSON without having seen the schema, so describe it in the prompt. "json_mode" without a schema gives any
+        JSON object.
+        include_raw: return a dict with "raw", "parsed" and "parsing_error" instead of the parsed reply.
+        A reply that max_tokens cuts off is parsed as LangChain does: None for a call, the complete part of JSON.
+        Raises InputError for an unknown method, and for a missing schema where one is needed.
         """
         if method not in get_args(Method):
             raise InputError(f"method is {method!r}; use one of {', '.join(get_args(Method))}.")
         if kwargs:
-            raise InputError(f"Unknown options {sorted(kwargs)}; bind what goes with every call to the chat model.")
+            raise InputError(f"Unknown options {sorted(kwargs)}; bind options of a call to the chat model.")
         if schema is None and method != "json_mode":
             raise InputError(f"method={method!r} needs a schema; give one, or use method='json_mode'.")
         if schema is not None and method == "function_calling":
             return super().with_structured_output(titled(schema), include_raw=include_raw)
-        told = {"kwargs": {"method": method}, "schema": schema}
-        bound = self.bind(response_format=make_format(schema), ls_structured_output_format=told)
+        # LangSmith shows this entry.
+        shown = {"kwargs": {"method": method}, "schema": schema}
+        bound = self.bind(response_format=make_format(schema), ls_structured_output_format=shown)
         return read_with(bound, schema, include_raw=include_raw)
 
     def _generate(

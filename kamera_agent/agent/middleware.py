@@ -1,4 +1,4 @@
-"""A create_agent middleware that decides which screenshots the model sees."""
+"""A middleware for create_agent that decides which screenshots the model sees."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ DEFAULT_FOLDER = os.path.join(DEFAULT_STORE, "pixels")
 
 Update = dict[str, Any] | None
 Answer = ModelResponse[Any]
-Told = ToolMessage | Command[Any]
+ToolResult = ToolMessage | Command[Any]
 
 
 class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
-    """Keeps a few screenshots in the model's sight and gives the agent a tool to look back at the others.
+    """Shows the model a few screenshots and gives the agent a tool, look_back, for the others.
 
-    The state of the agent holds ids; the pixels lie in a folder, by content. A screenshot that shows what the one
-    before it showed is referred to, not sent again. One that the agent looks back at is shown in its old place, where
-    its KV can be recalled, until the next screenshot is there.
+    The state of the agent holds ids; the pixels are in a folder. A screenshot equal to the one before it is not sent
+    again; a text refers to the first. look_back shows a screenshot in its old place, where its KV can be recalled,
+    until the next screenshot comes.
 
-    policy: KeepLast, Interval or Budget; keep_last is short for the first. pinned: steps that are always shown.
-    stub: what stands in the place of a screenshot, with {step}. folder, folder_bytes: where the pixels lie, and how
-    many bytes they may take; those not shown for longest go first. count_tokens: tokens of an encoded image, for
-    Budget; a ChatKamera counts them itself.
+    policy: KeepLast, Interval or Budget; keep_last=n is short for KeepLast(n). pinned: steps that are always shown.
+    stub: the text in place of a screenshot, with {step}. folder, folder_bytes: the folder of the pixels and its bound;
+    the least recently shown pixels go first. count_tokens: counts the tokens of an encoded image, for Budget; a
+    ChatKamera counts them itself.
     """
 
     def __init__(
@@ -74,38 +74,41 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         self.tools: Sequence[BaseTool] = [look_back_tool(self._stowage)]
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
-        """Put ids in the place of the pixels that the caller sent."""
+        """Put ids in place of the pixels that the caller sent."""
         stowed = [*map(self._stowage.stow, state["messages"])]
         changed = [new for new, old in zip(stowed, state["messages"], strict=True) if new is not old]
         return {"messages": changed} if changed else None
 
     async def abefore_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
-        """The same."""
+        """As before_agent, in a thread."""
         return await asyncio.to_thread(self.before_agent, state, runtime)
 
-    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Told]) -> Told:
-        """Put ids in the place of the pixels that a tool brought."""
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
+        """Put ids in place of the pixels that a tool returned."""
         return self._stow(handler(request))
 
     async def awrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Told]]
-    ) -> Told:
-        """The same."""
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolResult]]
+    ) -> ToolResult:
+        """As wrap_tool_call; files are written in a thread."""
         return await asyncio.to_thread(self._stow, await handler(request))
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Answer]) -> Answer:
-        """Show the model what the policy keeps."""
+        """Show the model the screenshots that the policy keeps."""
         return handler(request.override(messages=self.edit(request.messages, request.model)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Answer]]
     ) -> Answer:
-        """The same."""
+        """As wrap_model_call; files are read in a thread."""
         messages = await asyncio.to_thread(self.edit, request.messages, request.model)
         return await handler(request.override(messages=messages))
 
     def edit(self, messages: Sequence[M], model: BaseChatModel | None = None) -> list[M]:
-        """Messages as the model gets to see them. What is not stowed yet is."""
+        """The messages as the model sees them. Pixels among them are put into the folder.
+
+        model: counts tokens for a Budget. Raises SettingError for a Budget without token counts.
+        """
         stowed = [*map(self._stowage.stow, messages)]
         screens = list_screens(stowed)
         twins = _twins(screens)
@@ -120,7 +123,7 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         return show(stowed, screens, kept, self._stowage.folder, stub)
 
     def _sizes(self, screens: Sequence[Screen], model: BaseChatModel | None) -> list[int]:
-        """Tokens of screenshots; only a budget needs to know them."""
+        """Tokens of each screenshot; zeros where the policy does not need them."""
         if not isinstance(self._policy, Budget):
             return [0] * len(screens)
         count = model.count_image_tokens if isinstance(model, ChatKamera) else self._count_tokens
@@ -137,17 +140,17 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
             sizes.append(size)
         return sizes
 
-    def _stow(self, told: Told) -> Told:
-        if isinstance(told, ToolMessage):
-            return self._stowage.stow(told)
-        if isinstance(told.update, dict) and "messages" in told.update:
-            messages = [*map(self._stowage.stow, told.update["messages"])]
-            return replace(told, update={**told.update, "messages": messages})
-        return told
+    def _stow(self, result: ToolResult) -> ToolResult:
+        if isinstance(result, ToolMessage):
+            return self._stowage.stow(result)
+        if isinstance(result.update, dict) and "messages" in result.update:
+            messages = [*map(self._stowage.stow, result.update["messages"])]
+            return replace(result, update={**result.update, "messages": messages})
+        return result
 
 
 def _twins(screens: Sequence[Screen]) -> dict[int, int]:
-    """Steps that show what the step before them showed -> the first step that showed it."""
+    """For each step equal to the step before it, the first step of that run of equal screenshots."""
     twins: dict[int, int] = {}
     for before, screen in pairwise(screens):
         if before.image_id == screen.image_id:

@@ -1,4 +1,4 @@
-"""A folder of screenshots by their content, so that an agent's state can hold ids."""
+"""A folder of screenshots, named by their content. With it the state of an agent holds ids."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ OWNER_ONLY = 0o700
 
 
 class PixelFolder:
-    """Encoded images by the BLAKE3 digest of their bytes. Safe for several processes; the same image is kept once.
+    """Encoded images by the BLAKE3 digest of their bytes. Equal images are kept once. Safe for several processes.
 
-    max_bytes: what all of them may take. Those that were not put or read for longest go first.
+    max_bytes: bound of all images together. The least recently used images go first.
     """
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int) -> None:
@@ -27,18 +27,18 @@ class PixelFolder:
         self._max_bytes = max_bytes
 
     def put(self, data: bytes) -> str:
-        """Keep an encoded image; returns its id."""
+        """Keep an encoded image and return its id."""
         digest = blake3(data).hexdigest()
         if not self.touch(PREFIX + digest):
             self._make_room(len(data))
-            # Renamed into place: whoever reads sees all of it or nothing.
+            # Renamed into place, so a reader sees the whole image or none.
             with tempfile.NamedTemporaryFile(dir=self._path, delete=False) as draft:
                 draft.write(data)
             os.replace(draft.name, self._path / digest)
         return PREFIX + digest
 
     def touch(self, image_id: str) -> bool:
-        """Count an image as used now; returns whether it is there."""
+        """Mark an image as used now. Returns whether the folder has it."""
         try:
             os.utime(self._path / image_id.removeprefix(PREFIX))
         except FileNotFoundError:
@@ -46,10 +46,10 @@ class PixelFolder:
         return True
 
     def get(self, image_id: str) -> bytes:
-        """The bytes of an image. Raises ImageError where it is gone or damaged."""
+        """The bytes of an image. Raises ImageError for an image that is gone or damaged."""
         digest = image_id.removeprefix(PREFIX)
         if not digest.isalnum():
-            raise ImageError(f"{image_id!r} is no image id.")
+            raise ImageError(f"{image_id!r} is not an image id; use one that put() returned.")
         try:
             data = (self._path / digest).read_bytes()
             os.utime(self._path / digest)
@@ -60,7 +60,7 @@ class PixelFolder:
         return data
 
     def _make_room(self, num_bytes: int) -> None:
-        """Another process may clear the same folder: what is gone is gone."""
+        """Delete the least recently used images. Another process may be deleting the same ones."""
         ages: list[tuple[float, int, Path]] = []
         for place in self._path.iterdir():
             with suppress(FileNotFoundError):

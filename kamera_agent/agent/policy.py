@@ -1,4 +1,4 @@
-"""Which screenshots an agent keeps in sight, as plain data."""
+"""Policies: which screenshots the model sees, as plain data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kamera_agent.errors import SettingError
 
 @dataclass(frozen=True, slots=True)
 class KeepLast:
-    """The newest so many."""
+    """The newest `count` screenshots."""
 
     count: int
 
@@ -19,13 +19,13 @@ class KeepLast:
         _at_least("count", self.count, 0)
 
     def first(self, sizes: Sequence[int]) -> int:
-        """Index of the first screenshot that stays, for their sizes in tokens, oldest first."""
+        """Index of the first screenshot that stays. sizes: tokens of each, oldest first."""
         return max(len(sizes) - self.count, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The newest `keep`, the older ones leaving `drop` at a time: fewer breaks for a prefix cache, a longer prompt."""
+    """The newest `keep`; older ones leave `drop` at a time. A prefix cache breaks less often, the prompt is longer."""
 
     keep: int
     drop: int
@@ -42,7 +42,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The newest whose tokens fit together. The newest of all always stays."""
+    """The newest screenshots whose tokens fit into `tokens` together. The newest one always stays."""
 
     tokens: int
 

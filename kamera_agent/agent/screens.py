@@ -1,4 +1,4 @@
-"""The screenshots of a message list: where they are, what came with them, and how a model gets to see them."""
+"""The screenshots of a message list: found, replaced by ids, and shown to the model or replaced by stubs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kamera_agent.agent.messages import pixels_of
 from kamera_agent.agent.pixels import PREFIX, PixelFolder
 
 CAPTION = 80
-# What the tool is called, and its messages; their artifact holds the steps.
+# The name of the tool and of its messages. The artifact of a message holds the steps.
 LOOK_BACK = "look_back"
 
 Block = dict[str, Any]
@@ -25,9 +25,10 @@ M = TypeVar("M", bound=BaseMessage)
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """A screenshot. step: counted from 1 over all of them. place: of its message, and of its block there.
+    """A screenshot.
 
-    caption: the beginning of the text beside it.
+    step: its number among all screenshots, from 1. place: the indices of its message and of its block there.
+    caption: the first line of the text beside it, cut to CAPTION characters.
     """
 
     step: int
@@ -79,7 +80,7 @@ class Stowage:
 
 
 def list_screens(messages: Sequence[BaseMessage]) -> list[Screen]:
-    """All stowed screenshots in order."""
+    """All screenshots in order, once their pixels are stowed."""
     screens: list[Screen] = []
     for number, message in enumerate(messages):
         for index, block in _stowed(message):
@@ -89,11 +90,14 @@ def list_screens(messages: Sequence[BaseMessage]) -> list[Screen]:
 
 
 def looked_back(messages: Sequence[BaseMessage], screens: Sequence[Screen]) -> set[int]:
-    """Steps that look_back was asked for since the newest screenshot was asked for."""
+    """The steps that look_back was asked for since the reply that led to the newest screenshot."""
     newest = screens[-1].place[0] if screens else 0
     asked = max((place for place in range(newest) if isinstance(messages[place], AIMessage)), default=0)
-    told = [message for message in messages[asked:] if isinstance(message, ToolMessage) and message.name == LOOK_BACK]
-    return {step for message in told for step in message.artifact or ()}
+    # From that reply on, not from the screenshot: it may have asked for both at once, in either order.
+    answers = [
+        message for message in messages[asked:] if isinstance(message, ToolMessage) and message.name == LOOK_BACK
+    ]
+    return {step for message in answers for step in message.artifact or ()}
 
 
 def show(
@@ -103,7 +107,7 @@ def show(
     folder: PixelFolder,
     stub: Callable[[Screen], str],
 ) -> list[M]:
-    """Messages as a model gets to see them: pixels for the steps that are shown, stubs for the others."""
+    """The messages as the model sees them: pixels for the steps in `shown`, stubs for the others."""
     by_place = {screen.place: screen for screen in screens}
     edited = []
     for number, message in enumerate(messages):

@@ -1,4 +1,4 @@
-"""Puts a ChatKamera and a ScreenWindow under a graph that is compiled already."""
+"""Puts a ChatKamera and a ScreenWindow under a compiled graph."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def wrap(
     *,
     nodes: Collection[str] | None = None,
 ) -> Graph:
-    """The same graph over a Kamera: whatever chat model its nodes call, the Kamera answers.
+    """Return a copy of a graph in which the Kamera answers for every chat model that a node calls.
 
-    graph: what create_agent or StateGraph.compile gave; it is not changed. kamera: a ChatKamera brings its own limits
-    and trace. window: which screenshots the model sees; the newest three by default. The agent's state is its own and
-    goes on holding pixels. nodes: only these are put over the Kamera; all of them by default.
+    graph: from create_agent or StateGraph.compile; it is not changed. kamera: a ChatKamera brings its own limits and
+    trace. window: chooses the screenshots that the model sees; the newest three by default. The agent's state keeps
+    holding pixels. nodes: the nodes that the Kamera answers for; all by default.
 
-    Where a ToolNode runs the tools, look_back is one of them; models that tools call are left to them. A model that is
-    no LangChain chat model is not seen.
-    Raises InputError for what is no compiled graph, and for a node that it does not have.
+    A ToolNode runs look_back beside its own tools, and models that these call answer themselves. Models that are not
+    LangChain chat models are not affected.
+    Raises InputError for a graph that is not compiled, and for nodes that it does not have.
     """
     if not isinstance(graph, CompiledStateGraph):
         raise InputError(f"wrap takes a compiled graph, not a {type(graph).__name__}; call .compile() first.")
@@ -64,7 +64,7 @@ def wrap(
 
 
 class WindowedChat(BaseChatModel):
-    """A ChatKamera that sees what a ScreenWindow shows it, and takes calls that were bound to another model."""
+    """A ChatKamera behind a ScreenWindow. It takes options that were bound to another model."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -97,7 +97,7 @@ class WindowedChat(BaseChatModel):
         return self.chat._stream(shown, stop, run_manager, **self._options(kwargs))
 
     def _options(self, bound: Mapping[str, Any]) -> dict[str, Any]:
-        """What was bound to another model, as ChatKamera takes it, without what only that model's provider knows."""
+        """The options bound to another model that ChatKamera knows; options of that model's provider are left out."""
         options = {name: value for name, value in bound.items() if name in OPTIONS}
         tools = [convert_to_openai_tool(tool) for tool in bound.get("tools") or ()]
         if tools and self.offers_look_back and LOOK_BACK not in (tool["function"]["name"] for tool in tools):
@@ -106,7 +106,7 @@ class WindowedChat(BaseChatModel):
 
 
 class Routed(Runnable[Any, Any]):
-    """A node whose chat models are answered for by one model."""
+    """A node in which one model answers for all chat models."""
 
     def __init__(self, bound: Runnable[Any, Any], model: BaseChatModel) -> None:
         self._bound, self._model = bound, model

@@ -1,1 +1,1 @@
-"""Conversations as a chat protocol has them, for every front end: windows, transcripts, tool calls, grammars."""
+"""Conversations for every front end: messages, transcripts, tool calls, grammars, live windows."""

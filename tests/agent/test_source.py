@@ -16,8 +16,9 @@ from caller.weights import CHECKPOINT
 from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumpd, dumps, loads
 from langchain_core.messages import HumanMessage
+from pydantic import ValidationError
 
-from kamera_agent import InputError, Kamera, ModelError, SettingError, StoreClosedError
+from kamera_agent import InputError, Kamera, ModelError, SettingError, StoreClosedError, Trace
 from kamera_agent.agent import ChatKamera
 from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.pocket.weights import WEIGHTS
@@ -171,8 +172,12 @@ def test_the_environment_names_a_model(kamera: Kamera, monkeypatch: pytest.Monke
     ("given", "error", "says"),
     [
         ({}, InputError, "Give model=.* or kamera=, or set KAMERA_MODEL"),
-        ({"model": ""}, InputError, "There is no model"),
-        ({"model": "some/model", "kamera": ...}, InputError, "model='some/model', too; leave one of them out"),
+        ({"model": ""}, InputError, "No model was given"),
+        (
+            {"model": "some/model", "kamera": ...},
+            InputError,
+            "Both kamera= and model='some/model' were given",
+        ),
         ({"model_kwargs": {"rank": 8}, "kamera": ...}, InputError, "model_kwargs=.*leave one of them out"),
         ({"model": "pocket", "model_kwargs": {"heat": 1}}, SettingError, r"\['heat'\]; use \['store'"),
         ({"model": "pocket", "model_kwargs": {"fidelity": "some"}}, SettingError, "fidelity is 'some'; use one of"),
@@ -181,6 +186,13 @@ def test_the_environment_names_a_model(kamera: Kamera, monkeypatch: pytest.Monke
 def test_bad_input(kamera: Kamera, given: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         ChatKamera(**{name: kamera if value is ... else value for name, value in given.items()})
+
+
+def test_what_is_handed_on_when_a_model_is_made_cannot_be_set_later(tmp_path: Path) -> None:
+    with pocket() as model:
+        for name, value in (("trace", Trace(tmp_path / "trace")), ("max_conversations", 2), ("model", "other")):
+            with pytest.raises(ValidationError, match="frozen"):
+                setattr(model, name, value)
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
