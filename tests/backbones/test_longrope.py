@@ -75,12 +75,13 @@ def test_what_was_lost_is_counted(make: MakeKamera) -> None:
     assert window.generate(QUESTION, max_new_tokens=1).usage.tokens_switched == there
     first.flush()
     keys = {header.key for header in first.store.headers()}
-    other = make(store=first.store).window()
+    second = make(store=first.store)
+    other = second.window()
     images = [other.add_image(image) for image in (A, B, C)]
     usage = other.generate(QUESTION, max_new_tokens=1).usage
     in_store = sum(span.num_tokens for span in other.spans if span.id in images[:2])
     assert (usage.tokens_switched, usage.tokens_recalled, usage.bytes_read) == (in_store, 0, 0)
-    other._library.flush()
+    second.flush()
     assert {header.key for header in first.store.headers()} == keys, "KV of a long window was remembered"
 
 
