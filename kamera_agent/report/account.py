@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kamera_agent.telemetry.record import AnswerRecord
+from kamera_agent.telemetry.record import AnswerRecord
 
 
 @dataclass(frozen=True, slots=True)

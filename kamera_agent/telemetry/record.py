@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from PIL import Image
 from pydantic import BeforeValidator, TypeAdapter
@@ -16,7 +16,9 @@ from pydantic import BeforeValidator, TypeAdapter
 from kamera_agent.telemetry.drift import Drift
 from kamera_agent.window.plan import PlanRow
 from kamera_agent.window.reply import FinishReason, Reply, Timings, Usage
-from kamera_agent.window.window import Window
+
+if TYPE_CHECKING:
+    from kamera_agent.window.window import Window
 
 # Pixels of a thumbnail's longer side.
 THUMBNAIL_SIDE = 160

@@ -7,14 +7,11 @@ import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from kamera_agent.errors import InputError, SettingError
-
-if TYPE_CHECKING:
-    from kamera_agent.telemetry.record import AnswerRecord
+from kamera_agent.telemetry.record import RECORDS, AnswerRecord
 
 
 class Trace:
@@ -57,9 +54,6 @@ def read_trace(path: str | os.PathLike[str]) -> list[AnswerRecord]:
     A last line that is cut off, because its process died, is left out. Raises InputError for a file that cannot be
     read or is not a trace.
     """
-    # Imported here because the types of a record bring torch, which takes seconds.
-    from kamera_agent.telemetry.record import RECORDS
-
     try:
         lines = Path(path).expanduser().read_text("utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:

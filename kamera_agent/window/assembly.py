@@ -16,7 +16,8 @@ from kamera_agent.runtime.engine import Engine, Placed
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.layout import Item
 from kamera_agent.window.library import Library, Loaded
-from kamera_agent.window.planner import Regime, Resident, Step, link, plan_steps
+from kamera_agent.window.planner import Regime, Resident, Step, link, make_plan, plan_steps
+from kamera_agent.window.reply import Timings, Usage
 
 # Slots that a turn reserves for its reply at once, so that decoding does not copy the pool for every token.
 DECODE_BLOCK = 64
@@ -248,3 +249,30 @@ def _num_tokens(items: Sequence[Item]) -> int:
 
 def _num_positions(items: Sequence[Item]) -> int:
     return sum(item.run.extent for item in items)
+
+
+def make_usage(assembled: Assembled, num_generated: int, bytes_written: int) -> Usage:
+    """The account of a turn."""
+    plan = make_plan(assembled.steps)
+    num_visual = sum(isinstance(step.item.run, Chunk) and step.item.run.has_pixels for step in assembled.steps)
+    return Usage(
+        tokens_computed=plan.num_tokens("computed"),
+        tokens_kept=plan.num_tokens("kept"),
+        tokens_moved=plan.num_tokens("moved"),
+        tokens_recalled=plan.num_tokens("recalled"),
+        tokens_blind=plan.num_tokens("blind"),
+        tokens_switched=sum(
+            len(step.item.run.token_ids) for step in assembled.steps if step.switched and step.origin == "computed"
+        ),
+        tokens_generated=num_generated,
+        encoder_calls=assembled.encoder_calls,
+        encoder_avoided=num_visual - assembled.encoder_calls,
+        bytes_read=assembled.bytes_read,
+        bytes_written=bytes_written,
+    )
+
+
+def make_timings(assembled: Assembled, first_token_ms: float, decode_ms: float, settle_ms: float) -> Timings:
+    """The timings of a turn."""
+    parts = assembled.plan_ms, assembled.rebuild_ms, assembled.prefill_ms
+    return Timings(*parts, first_token_ms, decode_ms, settle_ms)

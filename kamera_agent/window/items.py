@@ -11,7 +11,8 @@ from kamera_agent.runtime.families.base import Family
 from kamera_agent.vision.frames import stack_frames
 from kamera_agent.vision.image import Pixels, decode_image
 from kamera_agent.window.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
-from kamera_agent.window.layout import Item, Kind
+from kamera_agent.window.layout import Item
+from kamera_agent.window.plan import Kind
 
 
 class Items:

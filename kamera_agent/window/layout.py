@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.runtime.families.base import Family
-
-Kind = Literal["anchor", "turn", "text", "reply", "image", "frames", "document"]
+from kamera_agent.window.plan import Kind
 
 # What an item takes besides its pixels, roughly: tokens, offsets, key material.
 ITEM_BYTES = 4096

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -22,10 +22,10 @@ from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device, ten
 from kamera_agent.runtime.kernels.reference import expanded
 from kamera_agent.runtime.patch import Patch, fit
 from kamera_agent.store.base import Store
+from kamera_agent.window.plan import Grade
 
 logger = logging.getLogger("kamera_agent.library")
 
-Grade = Literal["ordered", "orbit", "survivor"]
 GRADES: tuple[Grade, ...] = ("ordered", "orbit", "survivor")
 # Answers go first, but an answer that nobody reads to its end must not stop the worker for good.
 PATIENCE_S = 5.0

@@ -8,9 +8,8 @@ from typing import Any, Literal, get_args
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
-from kamera_agent.window.layout import Kind
-from kamera_agent.window.library import Grade
-
+Kind = Literal["anchor", "turn", "text", "reply", "image", "frames", "document"]
+Grade = Literal["ordered", "orbit", "survivor"]
 Origin = Literal["computed", "kept", "moved", "recalled", "blind"]
 
 

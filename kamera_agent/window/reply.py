@@ -6,12 +6,9 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from kamera_agent.chunk import Chunk
 from kamera_agent.closing import Closing
 from kamera_agent.errors import WindowError
-from kamera_agent.window.assembly import Assembled
 from kamera_agent.window.plan import Plan
-from kamera_agent.window.planner import make_plan
 
 FinishReason = Literal["stop", "length"]
 
@@ -115,30 +112,3 @@ def _read(pieces: Generator[str, None, Reply], replies: list[Reply]) -> Generato
     forgot would block the window until the garbage collector runs.
     """
     replies.append((yield from pieces))
-
-
-def make_usage(assembled: Assembled, num_generated: int, bytes_written: int) -> Usage:
-    """The account of a turn."""
-    plan = make_plan(assembled.steps)
-    num_visual = sum(isinstance(step.item.run, Chunk) and step.item.run.has_pixels for step in assembled.steps)
-    return Usage(
-        tokens_computed=plan.num_tokens("computed"),
-        tokens_kept=plan.num_tokens("kept"),
-        tokens_moved=plan.num_tokens("moved"),
-        tokens_recalled=plan.num_tokens("recalled"),
-        tokens_blind=plan.num_tokens("blind"),
-        tokens_switched=sum(
-            len(step.item.run.token_ids) for step in assembled.steps if step.switched and step.origin == "computed"
-        ),
-        tokens_generated=num_generated,
-        encoder_calls=assembled.encoder_calls,
-        encoder_avoided=num_visual - assembled.encoder_calls,
-        bytes_read=assembled.bytes_read,
-        bytes_written=bytes_written,
-    )
-
-
-def make_timings(assembled: Assembled, first_token_ms: float, decode_ms: float, settle_ms: float) -> Timings:
-    """The timings of a turn."""
-    parts = assembled.plan_ms, assembled.rebuild_ms, assembled.prefill_ms
-    return Timings(*parts, first_token_ms, decode_ms, settle_ms)

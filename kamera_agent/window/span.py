@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kamera_agent.chunk import Chunk
-from kamera_agent.window.layout import Item, Kind
-from kamera_agent.window.plan import Origin
+from kamera_agent.window.layout import Item
+from kamera_agent.window.plan import Kind, Origin
 from kamera_agent.window.planner import Resident
 
 

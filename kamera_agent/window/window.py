@@ -14,14 +14,14 @@ from kamera_agent.config import Settings
 from kamera_agent.errors import SettingError, WindowError
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.vision.image import Pixels
-from kamera_agent.window.assembly import Assembled, Assembly
+from kamera_agent.window.assembly import Assembled, Assembly, make_timings, make_usage
 from kamera_agent.window.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import Item, lay_out
 from kamera_agent.window.library import Library
 from kamera_agent.window.plan import Plan
 from kamera_agent.window.planner import make_plan
-from kamera_agent.window.reply import Reply, ReplyStream, make_timings, make_usage
+from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.sampler import Constraint, Sampler, Sampling, SamplingOptions
 from kamera_agent.window.span import Span, make_span
 from kamera_agent.window.streamer import Streamer

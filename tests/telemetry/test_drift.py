@@ -116,7 +116,6 @@ def test_a_bad_rhythm(tmp_path: Path) -> None:
 
 
 def test_telemetry_is_imported_without_torch() -> None:
-    """Only the types of a record need it, and they are imported when a record is made or read."""
-    modules = ", ".join(f"kamera_agent.telemetry.{name}" for name in ("drift", "metrics", "spans", "trace"))
+    modules = ", ".join(f"kamera_agent.telemetry.{name}" for name in ("drift", "metrics", "record", "spans", "trace"))
     code = f"import sys, {modules}\nsys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
