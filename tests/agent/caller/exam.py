@@ -1,4 +1,4 @@
-"""How well a caller does on lessons that it never had, asked as an agent asks: through ChatKamera."""
+"""An exam for callers: new lessons, asked through ChatKamera as an agent asks."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ MAX_TOKENS = 160
 
 
 def take_exam(kamera: Kamera, course: Course, num_lessons: int, seed: int) -> tuple[Counter[str], Counter[str]]:
-    """Replies that were right, word for word, and all, by kind: call, forced call, refusal, answer.
+    """Numbers of replies that are right word for word, and of all replies, by kind: call, forced call, refusal, answer.
 
-    Before every reply stands what should have been said so far. A call is asked for twice: of the model's own accord,
-    and forced.
+    The messages before a reply are those of the lesson. A call is asked for twice: once free, once forced.
     """
     model = ChatKamera(kamera=kamera, max_tokens=MAX_TOKENS)
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     for number in range(num_lessons):
         lesson = Teacher(np.random.default_rng((seed, number)), course).lesson()
-        for kind, heard, expected in _questions(lesson):
+        for kind, history, expected in _questions(lesson):
             choice = "any" if kind == "forced call" else "auto"
-            said = model.bind_tools(lesson.tools, tool_choice=choice, conversation=str(number)).invoke(heard)
+            reply = model.bind_tools(lesson.tools, tool_choice=choice, conversation=str(number)).invoke(history)
             asked[kind] += 1
-            right[kind] += _plain(said) == _plain(expected)
+            right[kind] += _plain(reply) == _plain(expected)
     return right, asked
 
 
@@ -40,12 +39,12 @@ def _questions(lesson: Lesson) -> Iterator[tuple[str, Sequence[BaseMessage], AIM
     for index, message in enumerate(lesson.messages):
         if not isinstance(message, AIMessage):
             continue
-        heard = lesson.messages[:index]
+        history = lesson.messages[:index]
         if message.tool_calls:
-            yield "call", heard, message
-            yield "forced call", heard, message
+            yield "call", history, message
+            yield "forced call", history, message
         else:
-            yield "refusal" if message.text == NO_TOOL else "answer", heard, message
+            yield "refusal" if message.text == NO_TOOL else "answer", history, message
 
 
 def _plain(message: AIMessage) -> str:

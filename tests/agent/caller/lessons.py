@@ -1,8 +1,8 @@
-"""Conversations with tools that nobody has: random names, random words, random values.
+"""Lessons: conversations with made-up tools, of random names, words and values.
 
-What can be learned from them is the form of a call and where its parts stand in the prompt. A message with a word of a
-tool's name in it asks for a call of that tool, and its values are the arguments, in order. Where there are several
-tools, it is the first word. A tool's result is passed on.
+They teach the format of a call, and the places of its parts in the prompt. A message with a word of the name of a tool
+asks for a call of that tool, and its values are the arguments, in order. With several tools, the word is the first one
+of the name. The result of a tool is passed on.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
 
-from .sayings import MENTION, VALUE, asked, call_of, mark, said
+from .sayings import MENTION, VALUE, call_of, mark, model_message, user_message
 from .speech import Speech, Value
 
 NO_TOOL = "I see no tool for this."
-# The line break keeps what follows in the tokens that it has in the result.
+# After a line break, the result has the same tokens as in the tool's message.
 ANSWER = "The answer:\n"
 PREPOSITIONS = ("in", "of", "at", "for", "to", "from", "on", "by", "with")
 
 
 class Course(NamedTuple):
-    """What conversations look like: tools, questions, and words of a tool's description, all at most."""
+    """The size of conversations: the most tools, questions, and words in the description of a tool."""
 
     tools: int
     rounds: int
@@ -31,14 +31,14 @@ class Course(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """A conversation in which every reply is right. tools: as OpenAI describes them."""
+    """A conversation with right replies. tools: in the format of OpenAI."""
 
     messages: list[BaseMessage]
     tools: list[dict[str, Any]]
 
 
 class Tool(NamedTuple):
-    """A tool that nobody has. kinds: JSON type of every argument."""
+    """A made-up tool. kinds: JSON types of its arguments."""
 
     words: list[str]
     description: str
@@ -57,7 +57,7 @@ class Tool(NamedTuple):
 
 
 class Teacher:
-    """Makes up lessons."""
+    """Makes lessons."""
 
     def __init__(self, rng: np.random.Generator, course: Course) -> None:
         self._rng = rng
@@ -77,13 +77,18 @@ class Teacher:
         values = {name: self._speech.value(kind) for name, kind in tool.kinds.items()}
         if self._speech.chance(0.25):
             idle = [*values.values()] if self._speech.chance(0.5) else []
-            return [self._request(None, idle, tools), said(NO_TOOL)]
+            return [self._request(None, idle, tools), model_message(NO_TOOL)]
         question = self._request(tool, [*values.values()], tools)
-        call = said(call_of(tool.name, values))
+        call = model_message(call_of(tool.name, values))
         if self._speech.chance(0.4):
             return [question, call]
         result = self._result()
-        return [question, call, ToolMessage(result, tool_call_id=call.tool_calls[0]["id"]), said(ANSWER + result)]
+        return [
+            question,
+            call,
+            ToolMessage(result, tool_call_id=call.tool_calls[0]["id"]),
+            model_message(ANSWER + result),
+        ]
 
     def _result(self) -> str:
         if self._speech.chance(0.7):
@@ -100,7 +105,7 @@ class Teacher:
         return Tool(words, description, {name: self._speech.pick(("string", "string", "integer")) for name in names})
 
     def _request(self, tool: Tool | None, values: list[Value], tools: list[Tool]) -> HumanMessage:
-        """What a user says: a tool, if any, and values, among words that are in no tool's name."""
+        """A message of the user: a tool, if any, and values, among words that are not in the name of a tool."""
         speech, known = self._speech, {word for tool in tools for word in tool.words}
         if tool and speech.chance(0.4):
             inside = [self._quoted(value) if isinstance(value, str) else mark(VALUE, value) for value in values]
@@ -114,12 +119,12 @@ class Teacher:
                 parts.append(f"({mark(VALUE, value)})" if in_brackets else self._quoted(value))
             if at_end:
                 parts += [speech.pick(PREPOSITIONS), mark(VALUE, values[-1])]
-                return asked(" ".join(filter(None, parts)) + speech.pick(("?", ".", "")))
+                return user_message(" ".join(filter(None, parts)) + speech.pick(("?", ".", "")))
         text = " ".join(filter(None, parts)) + speech.pick(("", "?", ".", f" {speech.filler(4, known)}."))
-        return asked(f"{text} {speech.filler(4, known).capitalize()}." if speech.chance(0.4) else text)
+        return user_message(f"{text} {speech.filler(4, known).capitalize()}." if speech.chance(0.4) else text)
 
     def _mention(self, tool: Tool, tools: list[Tool]) -> str:
-        """The tool's name or a word of it; the first one where there are several tools to tell apart."""
+        """The name of the tool or a word of it; with several tools, the name or its first word."""
         words = tool.words if len(tools) == 1 else tool.words[:1]
         return mark(MENTION, self._speech.pick((tool.name, *words)))
 

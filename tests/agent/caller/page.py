@@ -1,4 +1,4 @@
-"""A lesson as tokens: what the model says in it, and where it is to look for that."""
+"""A lesson as tokens: those of the replies, and the tokens that they repeat."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from .lessons import ANSWER, Lesson
 from .sayings import MENTION, VALUE
 
 NOWHERE, ANCHOR = -1, 0
-RESPONSE, NAME = "<tool_response>\n", '"name":"'
+NAME = '"name":"'
 
 
 class Page(NamedTuple):
-    """Per token: its id, whether the model says it, and two indices of tokens, or NOWHERE.
+    """A lesson, by token.
 
-    sources: the token that it repeats. subjects: for the first token of a reply, and of a tool's name, the word that
-    tells the tool; the first token of all where there is none.
+    is_reply: whether the model generates the token. sources: index of the token that it repeats, or NOWHERE.
+    subjects: for the first token of a reply and of the name of a tool, index of the word that mentions the tool, or
+    ANCHOR if there is none; otherwise NOWHERE.
     """
 
     token_ids: list[int]
-    said: list[bool]
+    is_reply: list[bool]
     sources: list[int]
     subjects: list[int]
 
 
 class Link(NamedTuple):
-    """Bytes of a reply that repeat what stands elsewhere. Both offsets are those of the whole page."""
+    """Bytes of a reply that repeat others. start, source: offsets of both in the page."""
 
     start: int
     source: int
@@ -45,19 +46,18 @@ class Link(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A message, and the offset of its text in bytes."""
+    """A message, and the offset of its text in the page, in bytes."""
 
     message: BaseMessage
     start: int
 
 
 def make_page(family: Family, lesson: Lesson) -> Page:
-    """The tokens that ChatKamera's window would hold, up to the end of the last reply."""
+    """The tokens of the window of a ChatKamera, up to the end of the last reply."""
     transcript = transcribe(family, [read_message(message) for message in lesson.messages], lesson.tools)
     items = Items(family, Settings(), transcript.system)
-    pieces = lay_out([*items.live, *map(items.make, transcript.contents)], family)
-    token_ids, said = _tokens(family, pieces)
-    # A character of a piece is a byte of the text, in the alphabet that the tokenizer writes bytes with.
+    token_ids, is_reply = _tokens(family, lay_out([*items.live, *map(items.make, transcript.contents)], family))
+    # In the byte alphabet of the tokenizer, a character of a token is a byte of the text.
     ends = [*accumulate(len(piece) for piece in family.processors.tokenizer.convert_ids_to_tokens(token_ids))]
     text = family.processors.tokenizer.decode(token_ids).encode()
     sources, subjects = [NOWHERE] * len(token_ids), [NOWHERE] * len(token_ids)
@@ -69,22 +69,23 @@ def make_page(family: Family, lesson: Lesson) -> Page:
                 sources[index] = bisect_right(ends, link.source + start - link.start)
         for start, subject in _subjects(text, asked, reply).items():
             subjects[bisect_right(ends, start)] = bisect_right(ends, subject)
-    return Page(token_ids, said, sources, subjects)
+    return Page(token_ids, is_reply, sources, subjects)
 
 
-def _tokens(family: Family, pieces: list[Item]) -> tuple[list[int], list[bool]]:
+def _tokens(family: Family, items: list[Item]) -> tuple[list[int], list[bool]]:
     token_ids: list[int] = []
-    said: list[bool] = []
+    is_reply: list[bool] = []
     speaking = False
-    for piece in pieces:
-        run = piece.run.token_ids
-        if piece.kind == "turn":
-            said += [speaking, *[False] * (len(run) - 1)]
+    for item in items:
+        run = item.run.token_ids
+        if item.kind == "turn":
+            # The model ends its own turn with the first token of the markup.
+            is_reply += [speaking, *[False] * (len(run) - 1)]
         else:
-            speaking = piece.role == "assistant"
-            said += [speaking] * len(run)
+            speaking = item.role == "assistant"
+            is_reply += [speaking] * len(run)
         token_ids += run
-    return [*token_ids, *family.chat.turn("assistant", "user")[:1]], [*said, True]
+    return [*token_ids, *family.chat.turn("assistant", "user")[:1]], [*is_reply, True]
 
 
 def _exchanges(text: bytes, lesson: Lesson) -> Iterator[tuple[Turn, Turn]]:
@@ -100,7 +101,7 @@ def _exchanges(text: bytes, lesson: Lesson) -> Iterator[tuple[Turn, Turn]]:
 
 
 def _links(text: bytes, asked: Turn, reply: Turn) -> Iterator[Link]:
-    """What a reply repeats: names of a tool and its arguments in the system turn, and values or a result."""
+    """Links of a reply to the names of a tool and its arguments in the system turn, and to values or a result."""
     if isinstance(asked.message, ToolMessage):
         yield Link(reply.start + len(ANSWER), asked.start, len(asked.message.text.encode()))
     for call in reply.message.tool_calls:
@@ -118,7 +119,7 @@ def _links(text: bytes, asked: Turn, reply: Turn) -> Iterator[Link]:
 
 
 def _subjects(text: bytes, asked: Turn, reply: Turn) -> Mapping[int, int]:
-    """Where a reply begins: the last byte of what tells the tool. Where the tool's name begins: its first byte."""
+    """From the start of a reply to the last byte of a mention, and from the name in a call to its first byte."""
     if isinstance(asked.message, ToolMessage):
         return {}
     if not reply.message.tool_calls:
@@ -129,5 +130,5 @@ def _subjects(text: bytes, asked: Turn, reply: Turn) -> Mapping[int, int]:
 
 
 def _offset(turn: Turn, index: int) -> int:
-    """Offset in bytes of a character of a message."""
+    """Offset in the page of a character of a message, in bytes."""
     return turn.start + len(turn.message.text[:index].encode())

@@ -1,4 +1,4 @@
-"""The decoder in training: what it says next, and where two of its heads look for it."""
+"""The decoder in training: its next tokens, and the gazes of two of its heads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SOURCE_WEIGHT = 0.5
 
 
 class Batch(NamedTuple):
-    """Pages of about the same length. All [pages, tokens]; said and indices as in Page, moved to the token before."""
+    """Pages of about the same length, all [pages, tokens]. is_reply and the indices are shifted to the token before."""
 
     token_ids: torch.Tensor
-    said: torch.Tensor
+    is_reply: torch.Tensor
     sources: torch.Tensor
     subjects: torch.Tensor
 
@@ -37,21 +37,21 @@ class Batch(NamedTuple):
         for row, page in enumerate(pages):
             size = len(page.token_ids)
             batch.token_ids[row, :size] = torch.tensor(page.token_ids)
-            for place, told in zip(batch[1:], page[1:], strict=True):
-                place[row, : size - 1] = torch.tensor(told[1:])
+            for target, values in zip(batch[1:], page[1:], strict=True):
+                target[row, : size - 1] = torch.tensor(values[1:])
         return batch
 
 
 class Eye:
-    """The first head of a group of an attention layer, and where it looks."""
+    """The gaze of the first head of a group of an attention layer."""
 
     def __init__(self, attention: Any, group: int) -> None:
         self._attention = attention
         self._rows = [head_rows(attention, head) for head in (group * attention.num_key_value_groups, group)]
-        attention.register_forward_pre_hook(self._see, with_kwargs=True)
+        attention.register_forward_pre_hook(self._record, with_kwargs=True)
 
     def loss(self, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross entropy of its attention in the last pass. targets [pages, tokens]: indices, or NOWHERE."""
+        """Mean cross-entropy of its attention in the last pass. targets [pages, tokens]: indices, or NOWHERE."""
         pages, places = (targets != NOWHERE).nonzero(as_tuple=True)
         cos, sin = (turn[0] if turn.dim() == 4 else turn for turn in self._turns)
         projections = self._attention.q_proj, self._attention.k_proj
@@ -62,13 +62,13 @@ class Eye:
         scores = scores.masked_fill(ahead, float("-inf"))
         return F.cross_entropy(scores, targets[pages, places], reduction="sum") / max(len(pages), 1)
 
-    def _see(self, _: nn.Module, __: tuple[Any, ...], seen: dict[str, Any]) -> None:
-        self._states = seen["hidden_states"]
-        self._turns = seen["position_embeddings"]
+    def _record(self, _: nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        self._states = inputs["hidden_states"]
+        self._turns = inputs["position_embeddings"]
 
 
 class Pupil:
-    """A model whose decoder learns pages."""
+    """A model whose decoder is trained on pages."""
 
     def __init__(self, model: Any) -> None:
         self.text: nn.Module = model.model.language_model
@@ -77,19 +77,19 @@ class Pupil:
         self._source = Eye(self.text.layers[-1].self_attn, group=0)
 
     def loss(self, batch: Batch, subject_weight: float) -> torch.Tensor:
-        """Cross entropy of what is said, and of where two heads look."""
-        said = F.cross_entropy(*self.answers(batch))
+        """Cross-entropy of the replies, plus that of the gazes of two heads."""
+        replies = F.cross_entropy(*self.answers(batch))
         looks = SOURCE_WEIGHT * self._source.loss(batch.sources) + subject_weight * self._subject.loss(batch.subjects)
-        return said + looks
+        return replies + looks
 
     def answers(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores [said, vocab] of what is said, and the token ids [said] that are right."""
+        """Scores [N, vocab] of the tokens of replies, and the right token ids [N]."""
         positions = torch.arange(batch.token_ids.shape[1]).expand(3, len(batch.token_ids), -1)
         states = self.text(
             inputs_embeds=self.text.embed_tokens(batch.token_ids),
             position_ids=positions,
-            # No mask is a causal one; what a page is filled up with lies behind it.
+            # None is a causal mask. The padding of a page comes after its tokens, so they do not see it.
             attention_mask={"full_attention": None},
             use_cache=False,
         ).last_hidden_state
-        return self._head(states[batch.said]), batch.token_ids.roll(-1, 1)[batch.said]
+        return self._head(states[batch.is_reply]), batch.token_ids.roll(-1, 1)[batch.is_reply]

@@ -1,4 +1,4 @@
-"""What is said in a lesson: by the user, with notes of where its parts stand, and by the model, token for token."""
+"""Messages of a lesson: those of the user with the places of their parts, those of the model token for token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kamera_agent.turns.tool_calls import CLOSING, OPENING, parse_reply
 
 from .speech import Value
 
-# Around values and around what tells the tool, while a message is made up; no text holds them.
+# Marks around values and around the mention of a tool, while a message is made. No other text has them.
 VALUE, MENTION = "\ue000", "\ue001"
 
 
@@ -24,12 +24,12 @@ def call_of(name: str, values: Mapping[str, Value]) -> str:
 
 
 def mark(kind: str, part: Value) -> str:
-    """A value or a mention, marked."""
+    """A marked value or mention."""
     return f"{kind}{part}{kind}"
 
 
-def asked(marked: str) -> HumanMessage:
-    """A user's message, without its marks. What they told is noted beside it, for the training alone."""
+def user_message(marked: str) -> HumanMessage:
+    """A message of the user without its marks. Their places are kept beside it, for the training alone."""
     text = ""
     spans: dict[str, list[tuple[int, int]]] = {VALUE: [], MENTION: []}
     kinds = [None, *re.findall(f"[{VALUE}{MENTION}]", marked)]
@@ -40,8 +40,8 @@ def asked(marked: str) -> HumanMessage:
     return HumanMessage(text, additional_kwargs=spans)
 
 
-def said(text: str) -> AIMessage:
-    """A message of the model, token for token."""
+def model_message(text: str) -> AIMessage:
+    """A message of the model, with its text token for token."""
     parsed = parse_reply(text)
     calls = [
         {"name": call.name, "args": dict(call.arguments), "id": f"call_{number}"}

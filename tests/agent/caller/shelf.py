@@ -1,4 +1,4 @@
-"""Pages sorted into batches of about the same length."""
+"""Batches of pages of about the same length."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .lessons import Course, Teacher
 from .page import Page, make_page
 from .pupil import Batch
 
-# Tokens of a batch, and batches that are filled at once.
+# Tokens per batch, and batches that are filled at a time.
 BATCH_TOKENS, NUM_BATCHES = 3000, 8
 
 
 class Shelf:
-    """Gives out batches of new lessons."""
+    """A source of batches of new lessons."""
 
     def __init__(self, family: Family, rng: np.random.Generator) -> None:
         self._family = family
@@ -25,7 +25,7 @@ class Shelf:
         self._batches: list[list[Page]] = []
 
     def take(self, course: Course) -> Batch:
-        """The next batch. A new course begins when the batches at hand are used up."""
+        """The next batch. A new course begins when the present batches are used up."""
         if not self._batches:
             self._batches = [*_cut(self._fill(course))]
             self._rng.shuffle(self._batches)

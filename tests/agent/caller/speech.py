@@ -1,4 +1,4 @@
-"""Words that nobody says, and values that nobody means."""
+"""Made-up words and values."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SCRIPTS = (
     (0xAC00, 0xD7A3),
     (0x1F600, 0x1F64F),
 )
-# What LangChain's tests say. No lesson does.
+# Words and characters of LangChain's tests. No lesson has them.
 HELD_OUT_WORDS = {"magic", "function", "weather", "location", "input", "unicode", "customer", "san", "francisco"}
 HELD_OUT_CHARACTERS = set("你好啊集团こんにちは株式会社")
 
 
 class Speech:
-    """Makes up words and values."""
+    """Makes words and values."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -55,11 +55,11 @@ class Speech:
         return "".join(character for character in drawn if character not in HELD_OUT_CHARACTERS) or "ü"
 
     def sentence(self, size: int) -> str:
-        """So many words, the first of them capitalised."""
+        """A sentence of size words, the first of them capitalised."""
         return " ".join(self._word() for _ in range(size)).capitalize()
 
     def filler(self, most: int, known: set[str]) -> str:
-        """Words that are not known ones, often none."""
+        """Up to most words that are not in known, often none."""
         words = [self._word() for _ in range(self._rng.integers(most + 1))]
         return " ".join(word for word in words if word not in known)
 
@@ -70,7 +70,7 @@ class Speech:
         return word if word not in HELD_OUT_WORDS else self._word()
 
     def identifiers(self, most: int) -> list[str]:
-        """Words that a name may be made of, one at least."""
+        """One to most words for a name."""
         words = [self._word() for _ in range(1 + self._rng.integers(most))]
         return [word for word in words if word.isalpha() and word.islower()] or self.identifiers(most)
 
@@ -82,5 +82,5 @@ class Speech:
         return choices[self._rng.integers(len(choices))]
 
     def chance(self, share: float) -> bool:
-        """True in so large a share of cases."""
+        """True with the probability share."""
         return bool(self._rng.random() < share)

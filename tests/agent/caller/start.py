@@ -1,7 +1,7 @@
-"""What the decoder starts with: heads that look back, heads that find the same words, and heads that repeat.
+"""Initial weights of the decoder: heads that look back, heads that find the same words, and heads that repeat.
 
-A start only: training moves it on. Tokens have one code; what a head of the first layer carries to a token from an
-earlier one lies in a subspace of its own.
+Training changes all of them. A token has one code; a head of the first layer writes the code of an earlier token into a
+subspace of its own.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import torch
 
 from training.frame import head_rows, orthonormal
 
-# Tokens before a token that it knows of after the first layer.
+# Distances of the earlier tokens that a token knows after the first layer.
 LOOK_BACK = (1, 2, 3)
-# How sharply the first heads look back and the second ones compare; how loud either says what it found.
+# Scales of the scores of the first heads, which look back, and of the second ones, which compare; scales of their
+# output.
 NEARNESS, SHARPNESS = 7.75, 2.0
 CARRIED, REPEATED = 0.25, 1.5
-# Length of embeddings within the code's subspace and outside of it; share of the usual say of everything else.
+# Length of embeddings within the subspace of the code and outside of it; scale of the output of all other weights.
 CODE, FAINT, QUIET = 2.8, 0.45, 0.2
 
 
@@ -47,7 +48,7 @@ def prime(text: Any) -> None:
 
 
 def _look_back(attention: Any, frequencies: torch.Tensor) -> None:
-    """Heads that look at the token so many places before, by the faster half of the frequencies."""
+    """Let heads look LOOK_BACK tokens back, with the faster half of the frequencies."""
     size, fast = attention.head_dim, len(frequencies) // 2
     for group in range(_groups(attention)):
         attention.k_proj.bias[group * size : group * size + fast] = NEARNESS
@@ -58,9 +59,10 @@ def _look_back(attention: Any, frequencies: torch.Tensor) -> None:
 
 
 def _compare(attention: Any, group: int, known: tuple[torch.Tensor, ...]) -> None:
-    """Let a group's first head find the token behind the same words: what a query holds at one place lies at the next.
+    """Let the first head of a group find the token after the same words.
 
-    A match must not depend on the distance: it uses the slower half of the frequencies.
+    Query and key read neighbouring places: the token of the query is compared with the token before the key, and so on.
+    A match must not depend on the distance, so it uses the slower half of the frequencies.
     """
     size = attention.head_dim
     slow = [dim for dim in range(size) if dim % (size // 2) >= size // 4]
@@ -74,7 +76,7 @@ def _compare(attention: Any, group: int, known: tuple[torch.Tensor, ...]) -> Non
 
 
 def _repeat(attention: Any, group: int, code: torch.Tensor) -> None:
-    """Let a group's first head say the token that it looks at."""
+    """Let the first head of a group write the code of the token that it looks at."""
     attention.v_proj.weight[head_rows(attention, group)] = code
     attention.o_proj.weight[:, head_rows(attention, group * attention.num_key_value_groups)] = REPEATED * code.mT
 

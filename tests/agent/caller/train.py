@@ -22,7 +22,7 @@ from .shelf import Shelf
 from .start import prime
 from .weights import open_caller
 
-# Half a million parameters. The tower is as small as may be and is not trained: the caller sees nothing.
+# Half a million parameters. The caller sees nothing, so its tower is minimal and is not trained.
 CALLER = Shape(
     hidden=128,
     intermediate=128,
@@ -41,9 +41,10 @@ CALLER = Shape(
 
 
 class Stage(NamedTuple):
-    """What is learned up to a share of the training, and how much of it is to find the word that tells the tool.
+    """The lessons up to a share of the training, and the weight of the loss for finding the mention of a tool.
 
-    That comes late: it rests on finding the same word again, and is in the way of learning to.
+    That loss comes late. Finding a mention depends on finding the same word again, which the loss makes harder to
+    learn.
     """
 
     until: float
@@ -66,9 +67,9 @@ def main(
     folder: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
     seed: Annotated[int, typer.Option(help="Seed of weights and lessons.")] = 0,
 ) -> None:
-    """Train the caller, write its checkpoint, and grade it on lessons that it never had."""
+    """Train the caller, write its checkpoint, and grade it on new lessons."""
     torch.set_num_threads(1)
-    # Weights that weigh next to nothing are as good as none, and slow.
+    # Denormal numbers have no effect on the result, but are slow.
     torch.set_flush_denormal(True)
     train(folder, seed)
     grade(folder)
@@ -94,7 +95,7 @@ def train(folder: Path, seed: int) -> None:
 
 
 def grade(folder: Path) -> None:
-    """Print the share of replies that are right word for word."""
+    """Print the shares of replies that are right word for word."""
     with open_caller(folder) as kamera:
         for tools in (1, 2):
             right, asked = take_exam(kamera, Course(tools, rounds=2, words=8), EXAM_LESSONS, EXAM_SEED + tools)

@@ -1,4 +1,4 @@
-"""The trained caller: where it lies, and how it is opened."""
+"""The trained caller: its folder, and a Kamera over it."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 
 
 def open_caller(folder: Path = CHECKPOINT) -> Kamera:
-    """A Kamera over a caller, in memory only. The file holds float16; it runs in float32, as on any CPU."""
+    """A Kamera over a caller, without a store. The checkpoint is in float16 and runs in float32."""
     return Kamera.from_pretrained(folder, store=None, dtype=torch.float32)
