@@ -35,9 +35,9 @@ STEPS = [
 
 
 def test_tokens_counted_by_hand() -> None:
-    """Prefix: the window of the fifth step begins with that of the third, and only its last screenshot is behind it.
+    """Prefix: the window of the fifth step begins with that of the third, and only its last screenshot comes after it.
 
-    Ours: there A comes back by its patch; in the sixth step A stays and is moved behind the others.
+    Ours: in the fifth step A comes back with its patch; in the sixth A stays and moves after the others.
     """
     processor = build_processor(TINY)
     measured = run(STEPS, build_model(TINY), processor)
@@ -56,13 +56,13 @@ def test_tokens_counted_by_hand() -> None:
         head + CHUNK + tail,
         *(n * CHUNK + tail for n in (1, 1, 1, 0, 0)),
     ]
-    # As long as nothing has left, ours is a prefix cache, too.
+    # Until a screenshot leaves, ours is a prefix cache.
     assert [figures["agree"] for figures in measured[:3]] == [1, 1, 1]
     assert max(figures["kl"] for figures in measured[:3]) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_prefix_cache_gives_what_a_full_prefill_gives() -> None:
-    """The baseline does the work that it is measured for."""
+    """The prefix cache does all the work that it is measured for."""
     model, processor = build_model(TINY), build_processor(TINY)
     bench = Bench(model, processor)
     for step in STEPS:

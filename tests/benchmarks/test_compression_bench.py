@@ -3,7 +3,7 @@ from kamera_agent import Kamera
 
 
 def test_int8_saves_bytes_and_full_rank_is_a_full_prefill() -> None:
-    """One case. A picture of the pocket model has more tokens than 32: "auto" with a small error budget stands in."""
+    """One case. A picture has more than 32 tokens, so "auto" with a small error budget replaces full rank."""
     with Kamera.pocket() as first:
         figures = {
             canonical: measure(

@@ -1,4 +1,4 @@
-"""The fidelity harness on a handful of cases: against plain Hugging Face, and against figures worked out by hand."""
+"""The fidelity benchmark on a few cases, against plain Hugging Face and against figures computed by hand."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_energy_ranks_by_hand() -> None:
 
 
 def test_a_shared_basis_serves_both_conditionings() -> None:
-    """Two residues of six rows: twelve components hold everything of either."""
+    """Two residues of six rows each: twelve components hold both."""
     residue = share_basis(kv(1), kv(3), kv(2))
     for (keys, values, *_), (others, more, *_) in zip(patched(residue, [12] * 3), kv(1), strict=True):
         torch.testing.assert_close(keys, others)
@@ -156,7 +156,7 @@ def answers(**right: bool) -> dict[str, Answer]:
 
 
 def test_figures_by_hand() -> None:
-    """Four cases: blind misses three, the patch repairs two of them."""
+    """Four cases. Blind misses three, and the patch repairs two of them."""
     hits = [(True, True), (False, True), (False, True), (False, False)]
     results = [
         Result("diff", "recall_all", answers(full=True, blind=blind, patch_12pct=patch), [0.5], [1.0])
@@ -177,16 +177,16 @@ def test_figures_by_hand() -> None:
 
 
 def test_the_summary_by_hand() -> None:
-    """Blind misses every second case of all tasks but read and find; orbit misses one diff of four."""
+    """Blind misses every second case of all tasks but read and find. Orbit misses one diff of four."""
     results = []
     for task in TASKS:
         for number in range(4):
             blind = task in ("read", "find") or number % 2 == 0
             orbit = (task, number) != ("diff", 0)
-            told = answers(
+            by_method = answers(
                 full=True, blind=blind, patch_12pct=number > 0, patch_25pct=True, ideal_25pct=True, orbit=orbit
             )
-            results.append(Result(task, "recall_all", told, [0.5], [1.0]))
+            results.append(Result(task, "recall_all", by_method, [0.5], [1.0]))
     summary = summarise(make_cells(results))
     assert summary["full"] == dict.fromkeys(TASKS, 1.0)
     assert summary["blind"]["binding_kept"] == 0.5

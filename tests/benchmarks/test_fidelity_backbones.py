@@ -1,4 +1,4 @@
-"""Backbones for the fidelity harness: each is built, trained a little, and read again; the bench is Hugging Face's."""
+"""Backbones of the fidelity benchmark: they are built, trained a little and loaded, and compared with Hugging Face."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 
 def test_the_full_prefill_is_hugging_faces(bench: Bench) -> None:
-    """A picture is as many tokens as it has cells; a window of them and a question gives the logits of one prefill."""
+    """A picture has one placeholder per cell. A window of pictures and a question gives the logits of one prefill."""
     case = draw_case(GROUND, "two_joins", 3, seed=1)
     chunks = [bench.chunk(picture) for picture in case.window]
     family, question = bench.engine.family, bench.ask(case.questions["join2"].text)
@@ -51,7 +51,7 @@ def test_a_case_plays(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", ["qwen3_vl", "llava-deepseek_v3"])
 def test_a_training_is_written_read_and_gone_on_with(tmp_path: Path, name: str) -> None:
-    """1. Two steps of each stage. 2. The folder is a backbone of other weights. 3. Taken up again, nothing changes."""
+    """1. Two steps of each stage. 2. The folder is a backbone with other weights. 3. Resuming changes nothing."""
     train(tmp_path, name, 1, LITTLE)
     assert is_backbone(tmp_path)
     assert not is_backbone(tmp_path / "nothing")
@@ -80,7 +80,7 @@ def test_stems_ask_what_sentences_ask(seed: int) -> None:
 
 
 def test_the_tables_by_hand() -> None:
-    """Two seeds of one backbone. Blind keeps nothing of diff, then a half of it; everything else is as full."""
+    """Two seeds of one backbone. Blind keeps nothing of diff in one and half in the other; the rest equals full."""
 
     def report(blind: float) -> dict[str, object]:
         methods = ("full", "patch_25pct", "patch_12pct", "patch_6pct", "recompute_15pct", "blind", "orbit")

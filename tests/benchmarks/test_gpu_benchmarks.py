@@ -1,4 +1,4 @@
-"""The harness of the GPU benchmarks, at a size that a CPU takes."""
+"""The GPU benchmarks at a size for a CPU."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from kamera_agent.pocket.model import build_model, build_processor
 
 
 def test_window() -> None:
-    """Every event is measured, and computes no more than the new screenshot, the question and the turns' markup."""
+    """Every event is measured. It computes only the new screenshot, the question and the markup of the turns."""
     scene = Scene(num_screens=3, screen=(112, 168), num_frames=4, frame=(56, 84))
     result = measure(build_model(TINY), build_processor(TINY), scene, num_rounds=1)
     assert tuple(result) == EVENTS
@@ -25,7 +25,7 @@ def test_window() -> None:
     assert all(figures["ours_ms"] > 0 < figures["full_ms"] for figures in result.values())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_window_says_what_it_needs() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu_window", "--json"], capture_output=True, text=True, check=False
@@ -36,7 +36,7 @@ def test_window_says_what_it_needs() -> None:
 
 
 def test_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cell for every operation; bytes counted are those of K, V, factors and tables, each moved once."""
+    """A cell for every operation. The bytes are those of K, V, factors and tables, each moved once."""
     monkeypatch.setattr(kernels, "TOKENS", (8, 16, 24))
     measured = list(cells(measure_cpu, {"tiny": Shape(2, (2, 8), (1, 16))}, (8, 16), rounds=1))
     assert [cell.get("rank") for cell in measured] == [*RANKS, *RANKS]

@@ -1,4 +1,4 @@
-"""The embedded default: it loads offline, reads screens, and is an ordinary checkpoint."""
+"""The pocket model loads offline, reads screens, and is a plain checkpoint."""
 
 import json
 import socket
@@ -66,11 +66,11 @@ def test_it_is_small() -> None:
 
 def test_its_weights_are_safetensors_and_finite() -> None:
     with safe_open(WEIGHTS / "model.safetensors", framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118  # the file is no mapping
+        for name in file.keys():  # noqa: SIM118  # the file is not a mapping
             assert bool(file.get_tensor(name).isfinite().all())
 
 
-def test_the_card_tells_what_was_measured() -> None:
+def test_the_card_has_the_measured_figures() -> None:
     card = (WEIGHTS / "README.md").read_text()
     report = json.loads((WEIGHTS / "accuracy.json").read_text())
     for look, row in report["accuracy"].items():

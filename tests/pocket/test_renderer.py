@@ -1,4 +1,4 @@
-"""Pictures are drawn from data: the same data, the same pixels, in any process."""
+"""The same data gives the same pixels, in every process."""
 
 import hashlib
 import subprocess
@@ -31,13 +31,13 @@ def test_two_processes_draw_the_same() -> None:
         for picture in World(np.random.default_rng(5)).window(story, 4):
             pixels = draw_screen(picture) if isinstance(picture, Screen) else draw_shot(picture)
             digest.update(pixels.tobytes())
-    told = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout
-    assert told.strip() == digest.hexdigest()
+    output = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == digest.hexdigest()
 
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_screens_are_real_size(look: str) -> None:
-    """48 cells or more, 8 cards or more, all of them below the bar and apart."""
+    """48 cells or more, and 8 cards or more, below the bar and in different cells."""
     world = World(np.random.default_rng(1), looks=LOOKS[look])
     for _ in range(20):
         for screen in world.window("links", 3):
@@ -50,7 +50,7 @@ def test_screens_are_real_size(look: str) -> None:
 
 
 def test_pictures_look_as_they_are_asked_to() -> None:
-    """Sizes, quality and jitter as given; by default texts are up to 3 pixels off."""
+    """Sizes, quality and jitter are those of the looks. By default, texts have an offset of up to 3 pixels."""
     plain = Looks(label_sizes=(9,), value_sizes=(10,), jpeg_qualities=(33,), jitter=0)
     source = World(np.random.default_rng(3), looks=plain)
     for screen in source.window("links", 3):
@@ -66,7 +66,7 @@ def test_pictures_look_as_they_are_asked_to() -> None:
 
 
 def test_a_card_leaves_what_is_far_from_it_alone() -> None:
-    """JPEG smears colours over the edge of a cell, not further."""
+    """JPEG blurs colours over the edge of a cell, but no further than the next cell."""
     screen = next(p for p in World(np.random.default_rng(2)).window("links", 3) if isinstance(p, Screen))
     fewer = Screen(
         screen.kind, screen.title, screen.title_shift, screen.columns, screen.rows, screen.cards[1:], screen.style

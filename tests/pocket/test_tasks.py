@@ -1,4 +1,4 @@
-"""Questions and their answers, held against a reading of the pictures that knows no more than their cells."""
+"""Questions and answers, compared with a second solver that reads the cells of the pictures."""
 
 from collections import Counter
 
@@ -69,7 +69,7 @@ def test_answers_are_right_and_the_only_ones(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_an_answer_needs_no_other_pictures_than_it_says(seed: int) -> None:
-    """A window of those alone gives the same answer."""
+    """A window of the needed pictures alone gives the same answer."""
     world = World(np.random.default_rng(seed))
     for story in STORIES:
         window = world.window(story, 4)

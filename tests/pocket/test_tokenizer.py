@@ -1,4 +1,4 @@
-"""The tokenizer: whole words for what the model knows, bytes for everything else."""
+"""The tokenizer: whole words for the vocabulary, bytes for everything else."""
 
 import json
 
@@ -22,7 +22,7 @@ def test_every_text_comes_back(text: str) -> None:
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
-@pytest.mark.parametrize("before", ["", " "], ids=["at the start", "behind a space"])
+@pytest.mark.parametrize("before", ["", " "], ids=["at the start", "after a space"])
 def test_a_word_is_one_token(before: str) -> None:
     tokenizer = build_tokenizer()
     for word in WORDS:

@@ -1,4 +1,4 @@
-"""Batches of training, against plain Hugging Face over the tokens that each question sees."""
+"""Training batches, compared with plain Hugging Face over the tokens that each question sees."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from training.gallery import chunk_of
 
 @torch.no_grad()
 def test_every_question_is_answered_as_if_it_stood_alone_or_in_its_row() -> None:
-    """Two windows of two screens, all their questions: positions, masks and features in one go."""
+    """Positions, masks and features at once, for all questions about two windows of two screens."""
     family = family_for(*load(str(WEIGHTS), device="cpu"))
     world = World(np.random.default_rng(5))
     windows = [world.window("links", 2), world.window("changes", 2)]
@@ -47,7 +47,7 @@ def test_every_question_is_answered_as_if_it_stood_alone_or_in_its_row() -> None
         expected = family.model(**inputs, use_cache=False).logits[0, -1]
         logits = family.model.lm_head(output.last_hidden_state[row, place])
         torch.testing.assert_close(logits, expected, atol=2e-3, rtol=1e-3)
-    # Both kinds were there: questions that see those before them, and questions that do not.
+    # The batch has questions of both kinds: those that see earlier questions, and those that do not.
     assert len({alone for _, alone in blocks}) == 2
 
 

@@ -1,4 +1,4 @@
-"""Where training shows heads to look, worked out by hand for one window of cards."""
+"""The targets of gazes, worked out by hand for windows of a few cards."""
 
 from kamera_agent.pocket.screen import Card, Screen, Shift
 from kamera_agent.pocket.style import LOOKS, Style
@@ -35,7 +35,7 @@ def see(*window: Screen) -> list[Sight]:
 
 
 def looks(*window: Screen) -> dict[Gaze, dict[int, list[int]]]:
-    return {gaze: dict(found) for gaze, found in look_around(window, see(*window)).items()}
+    return {gaze: dict(targets) for gaze, targets in look_around(window, see(*window)).items()}
 
 
 def test_a_card_looks_for_its_label_in_earlier_screens_of_its_kind() -> None:
@@ -54,12 +54,12 @@ def test_a_card_looks_one_and_two_joins_on() -> None:
     gazes = looks(KEYS, ROOMS, OWNERS)
     assert gazes["target"][place(2, 4)] == [place(1, 4)]
     assert gazes["end"][place(2, 4)] == [place(0, 4)]
-    # Ben has no room here.
+    # Ben has no room in this window.
     assert gazes["target"][place(2, 5)] == gazes["end"][place(2, 5)] == [SINK]
 
 
 def test_a_card_looks_one_and_two_joins_back_in_any_order() -> None:
-    """Rooms stand before the owners, so the key of the attic finds anna there and her lamp at the owners."""
+    """Rooms, owners, keys: the key of the attic leads back to anna in the rooms, and to her lamp in the owners."""
     gazes = looks(ROOMS, OWNERS, KEYS)
     assert gazes["source"][place(2, 4)] == [place(0, 4)]
     assert gazes["root"][place(2, 4)] == [place(1, 4)]

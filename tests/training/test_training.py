@@ -1,4 +1,4 @@
-"""Training: it learns, goes on where it stopped, and trains what Hugging Face runs."""
+"""The training learns, can be resumed, and trains the model that Hugging Face runs."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -43,21 +43,21 @@ Exam = list[tuple[Screen, Question]]
 
 
 def panels(count: int, seed: int, *, held_out: bool) -> Exam:
-    """Panels of one tile, each with what it is asked. held_out: of pairs that training never shows, and only those."""
+    """Panels of one tile, each with a question. held_out: only pairs that training never shows, or none of them."""
     source = World(np.random.default_rng(seed), ONE_TILE, replace(ONE_LOOK, held_out_pairs=held_out))
     drawn: Exam = []
     while len(drawn) < count:
         (panel,) = source.window("links", 1)
         assert isinstance(panel, Screen)
         (question,) = (question for question in ask([panel]) if question.task == "read")
-        # A label may have no pair that is held out; then it comes with another one.
+        # A label without held-out pairs comes with another one.
         if is_held_out(question.subject, question.answer) == held_out:
             drawn.append((panel, question))
     return drawn
 
 
 def share_right(kamera: Kamera, exam: Exam) -> float:
-    """Share of right answers, panel by panel as a user asks."""
+    """Share of right answers, in a window of its own for each panel."""
     right = 0
     for panel, question in exam:
         window = kamera.window()
@@ -67,7 +67,7 @@ def share_right(kamera: Kamera, exam: Exam) -> float:
 
 
 def share_guessed(exam: Exam) -> float:
-    """Share of right answers of one who knows how often training answers a question how, and does not look."""
+    """Share of right answers of a guesser that knows the most frequent answer to each question in training."""
     answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for _, question in panels(4000, seed=98, held_out=False):
         answers[question.text][question.answer] += 1
@@ -76,10 +76,10 @@ def share_guessed(exam: Exam) -> float:
 
 @pytest.mark.timeout(180)
 def test_a_minute_of_training_reads_one_tile_panels(tmp_path: Path) -> None:
-    """Drawing, reading, tasks, checkpoint; then Kamera answers about pairs that training shows, and others.
+    """1. Draw, learn to read, learn tasks, write a checkpoint. 2. Kamera answers about trained and held-out pairs.
 
-    A guess among the eight values of a kind is right once in eight times. What was learned by heart, picture by
-    picture, helps in the first exam only: without the reading stage the second one goes wrong.
+    A guess among the eight values of a kind is right in one case of eight. Memorised pictures help in the first exam
+    only: without the reading stage, the second one fails.
     """
     exams = [panels(NUM_ASKED, seed=99, held_out=held_out) for held_out in (False, True)]
     train(SMOKE, tmp_path / "trained", seed=0)
@@ -118,7 +118,7 @@ def test_whitened_patches_are_white() -> None:
 
 
 class Line(nn.Module):
-    """y = w x: all that the loop needs to be seen at work."""
+    """The smallest module with a weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def run_study(path: Path, line: Line, stop: int | None) -> list[float]:
     return losses
 
 
-def test_a_stopped_training_goes_on_as_it_would_have(tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, parts = Line(), Line()
     losses = run_study(tmp_path / "whole.safetensors", whole, None)
     with pytest.raises(KeyboardInterrupt):

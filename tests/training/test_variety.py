@@ -1,4 +1,4 @@
-"""Cells in other looks: what may change, and what may not."""
+"""Cells in other looks: what changes and what does not."""
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ def test_the_same_generator_gives_the_same_looks() -> None:
 
 
 def test_colours_that_mean_something_stay() -> None:
-    """Grey cells have no colour to lose; coloured ones keep their mean, give or take a warp and some grain."""
+    """The mean colour of cells whose colours matter hardly changes (a warp, some grain); that of the others does."""
     plain = torch.stack([torch.full((3, CELL, CELL), 128.0), torch.zeros(3, CELL, CELL)])
     plain[1, 0] = 200.0
     many = plain.repeat(200, 1, 1, 1)
