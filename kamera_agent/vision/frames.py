@@ -66,7 +66,7 @@ def stack_frames(frames: Frames | Pixels | Iterable[ImageSource], timestamps: It
     """
     if isinstance(frames, Frames):
         return frames if timestamps is None else Frames(frames.pixels, _seconds(timestamps))
-    pixels = _copy_array(frames) if isinstance(frames, np.ndarray) else join_pixels(_decode_all(frames))
+    pixels = _copy_array(frames) if isinstance(frames, np.ndarray) else _decode_all(frames)
     if timestamps is None:
         timestamps = [i / DEFAULT_FPS for i in range(len(pixels))]
     return Frames(pixels, _seconds(timestamps))
@@ -86,11 +86,12 @@ def _copy_array(array: npt.NDArray[np.generic]) -> Pixels:
     return np.array(array, dtype=np.uint8, order="C", subok=False)
 
 
-def _decode_all(frames: Iterable[ImageSource]) -> list[Pixels]:
+def _decode_all(frames: Iterable[ImageSource]) -> Pixels:
     if isinstance(frames, ONE_PICTURE) or not isinstance(frames, Iterable):
         hint = "pass a list of pictures, or read a clip with sample_fps"
         raise VideoError(f"frames is a single {type(frames).__name__}; {hint}")
-    return [_decode_frame(i, frame) for i, frame in enumerate(frames)]
+    sources = list(frames)
+    return join_pixels((_decode_frame(i, source) for i, source in enumerate(sources)), len(sources))
 
 
 def _decode_frame(i: int, frame: ImageSource) -> Pixels:
@@ -100,16 +101,23 @@ def _decode_frame(i: int, frame: ImageSource) -> Pixels:
         raise VideoError(f"frame {i}: {error}") from error
 
 
-def join_pixels(frames: Sequence[Pixels]) -> Pixels:
-    """Copy frames [H, W, 3] into one array [N, H, W, 3]. Raises VideoError if there are none, or their sizes differ."""
-    if not frames:
-        raise VideoError("there are no frames; pass at least one")
+def join_pixels(frames: Iterable[Pixels], num_frames: int) -> Pixels:
+    """Copy N frames [H, W, 3] into one array [N, H, W, 3]. An iterator need not hold them all at once.
+
+    Raises VideoError if there are none, or their sizes differ.
+    """
+    pixels: Pixels | None = None
     for i, frame in enumerate(frames):
-        if frame.shape != frames[0].shape:
-            height, width, first_height, first_width = *frame.shape[:2], *frames[0].shape[:2]
+        if pixels is None:
+            pixels = np.empty((num_frames, *frame.shape), np.uint8)
+        (height, width), (first_height, first_width) = frame.shape[:2], pixels.shape[1:3]
+        if (height, width) != (first_height, first_width):
             sizes = f"{width}x{height}, but frame 0 is {first_width}x{first_height}"
             raise VideoError(f"frame {i} is {sizes}; resize all frames to one size")
-    return np.stack(frames)
+        pixels[i] = frame
+    if pixels is None:
+        raise VideoError("there are no frames; pass at least one")
+    return pixels
 
 
 def pad_to_multiple(pixels: Pixels, temporal_patch: int) -> Pixels:

@@ -93,4 +93,4 @@ def _keep(clip: Clip, times: Generator[float, None, None], max_frames: int) -> F
             timestamps.append(time_s)
             if len(pixels) == max_frames:
                 break
-    return Frames(join_pixels(pixels), tuple(timestamps))
+    return Frames(join_pixels(pixels, len(pixels)), tuple(timestamps))

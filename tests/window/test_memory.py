@@ -1,6 +1,8 @@
 """What a long-lived window holds: pool bytes, and every counter that could creep."""
 
 import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,13 +83,15 @@ def test_span_dropped_beyond_the_bound_cannot_be_recalled(make: MakeKamera) -> N
     assert torch.isfinite(window.logits()).all()
 
 
-def test_adding_a_clip_takes_no_more_than_a_copy_and_a_half(make: MakeKamera) -> None:
+@pytest.mark.parametrize("form", [np.asarray, list], ids=["array", "list"])
+def test_adding_a_clip_takes_no_more_than_a_copy_and_a_half(make: MakeKamera, form: Callable[..., Any]) -> None:
     """The window keeps one copy of the frames, of 1 byte per value; patches have 4, and are only made to be encoded.
 
     Half a copy is left for the key, the positions, and the patches of the one frame that the grid is learned from.
     """
     window = make().window()
-    frames = np.zeros((64, 528, 720, 3), np.uint8)
+    pixels = np.zeros((64, 528, 720, 3), np.uint8)
+    frames = form(pixels)
     tracemalloc.start()
     try:
         window.add_frames(frames)
@@ -95,4 +99,4 @@ def test_adding_a_clip_takes_no_more_than_a_copy_and_a_half(make: MakeKamera) ->
     finally:
         tracemalloc.stop()
     assert window.spans[-1].num_tokens > 0
-    assert peak <= 1.5 * frames.nbytes
+    assert peak <= 1.5 * pixels.nbytes
