@@ -71,8 +71,8 @@ class Live(NamedTuple):
 class Chat(Closing):
     """Answers requests over one model, with a live window per conversation.
 
-    The Kamera is its owner's, or is borrowed by the name of its model when it is first needed.
-    Safe for use from several threads.
+    The Kamera belongs to its owner, or is borrowed by the name of its model when it is first needed. Safe for use from
+    several threads.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Chat(Closing):
             return self._live
 
     def close(self) -> None:
-        """Let the windows go and give back what was borrowed. Idempotent. A Kamera of its owner stays open."""
+        """Release the windows and give back borrowed Kameras. Idempotent. A Kamera of its owner stays open."""
         with self._lock:
             self._closed = True
         for other in self._others.values():
@@ -151,6 +151,7 @@ class Chat(Closing):
         ):
             window.sync(transcript.contents, transcript.system)
             witness = None
+            # Now, because the answer becomes a part of the window.
             if self._trace and self._trace.drift_is_due():
                 witness = constraint = Witness(window.reference_logits(), constraint)
             with window.stream(

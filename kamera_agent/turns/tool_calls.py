@@ -52,17 +52,17 @@ def stream_content(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _content(text: str) -> str:
-    """A reply without its calls. Blanks before the first text and after the last one go with a call that is there."""
+    """The reply without its calls. A reply with a call loses the blanks at its end, and those after an initial call."""
     start, call, _ = text.partition(OPENING)
     if not call:
         return text
     content = CALL.sub("", text).rstrip()
-    # Blanks before a text are sent before it is known whether a call follows, so they stay there with or without one.
+    # Blanks before an initial text stay: a stream has sent them before it can know that a call follows.
     return content if start.strip() else content.lstrip()
 
 
 def _certain_content(text: str) -> str:
-    """The part of the content that no continuation of the text changes: blanks at its end may go with a call."""
+    """The part of the content that no continuation of the text changes. A call may follow and take the last blanks."""
     return _content(text[: len(text) - opening_of(OPENING, text)]).rstrip()
 
 

@@ -70,12 +70,12 @@ class _Placeholders:
 
     def add(self, part: str | bytes) -> str:
         self._parts.append(part)
-        return f"held{self._nonce}n{len(self._parts) - 1}n"
+        return f"part{self._nonce}n{len(self._parts) - 1}n"
 
     def put_back(self, rendered: str) -> Iterator[str | bytes]:
         """The texts and images of a rendered text, in order; neighbouring texts are joined."""
         text = ""
-        for index, piece in enumerate(re.split(rf"held{self._nonce}n(\d+)n", rendered)):
+        for index, piece in enumerate(re.split(rf"part{self._nonce}n(\d+)n", rendered)):
             part = self._parts[int(piece)] if index % 2 else piece
             if isinstance(part, str):
                 text += part
@@ -114,7 +114,7 @@ def _assistant_for_template(message: Message, placeholders: _Placeholders) -> di
 
 
 def _hide_text(text: str, placeholders: _Placeholders) -> str:
-    # The thinking tags stay visible: templates cut earlier thinking out of the history by them.
+    # The thinking tags stay visible, because templates use them to cut earlier thinking out of the history.
     pieces = re.split("(</?think>)", text)
     return "".join(piece if piece in THINKING else placeholders.add(piece) for piece in pieces if piece)
 

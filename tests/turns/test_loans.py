@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kamera_agent import Kamera, ModelError
+from kamera_agent.turns.chat import Chat, Limits
 from kamera_agent.turns.loans import Loan
 
 TIMEOUT = 20
@@ -17,6 +19,7 @@ class Loaded:
     """Stands for a Kamera."""
 
     closed = False
+    family = SimpleNamespace(processors=SimpleNamespace(tokenizer=None))
 
     def close(self) -> None:
         self.closed = True
@@ -61,6 +64,17 @@ def test_while_one_model_loads_others_are_taken_and_given_back(loading: Loading)
         loading.go_on.set()
         assert slow.result(TIMEOUT).kamera is not there.kamera
     assert loading.names == ["there", "slow", "new"]
+
+
+def test_while_a_chat_loads_its_model_it_answers_over_others(loading: Loading) -> None:
+    with ThreadPoolExecutor() as pool, Chat(None, "slow", {}, Limits(1, 1, None)) as chat:
+        slow = pool.submit(chat.open)
+        assert loading.started.wait(TIMEOUT)
+        other = pool.submit(lambda: chat.over("other").open()).result(TIMEOUT)
+        assert not slow.done()
+        loading.go_on.set()
+        assert slow.result(TIMEOUT).kamera is not other.kamera
+    assert other.kamera.closed  # type: ignore[attr-defined]
 
 
 def test_all_who_want_a_model_that_loads_wait_for_it(loading: Loading) -> None:
