@@ -25,7 +25,7 @@ from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.chat import Chat, Limits, Request
 from kamera_agent.turns.grammar import read_format
 from kamera_agent.turns.source import choose_source, written_down
-from kamera_agent.turns.tool_calls import read_choice, stream_content
+from kamera_agent.turns.tool_calls import read_choice
 from kamera_agent.vision.image import decode_image
 from kamera_agent.window.sampler import SamplingOptions
 
@@ -194,9 +194,10 @@ class ChatKamera(BaseChatModel, Closing):
         model: str | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        chat = self._chat.over(model)
-        with chat.answer(self._request(messages, stop, run_manager, **kwargs)) as stream:
-            message = make_message(stream.finish(), chat.model_name)
+        chat, request = self._chat.over(model), self._request(messages, stop, run_manager, **kwargs)
+        with chat.answer(request) as stream:
+            reply = stream.finish()
+        message = make_message(reply, request.parse(reply.text), chat.model_name)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -208,11 +209,12 @@ class ChatKamera(BaseChatModel, Closing):
         model: str | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        chat = self._chat.over(model)
-        with chat.answer(self._request(messages, stop, run_manager, **kwargs)) as stream:
-            for piece in stream_content(stream):
+        chat, request = self._chat.over(model), self._request(messages, stop, run_manager, **kwargs)
+        with chat.answer(request) as stream:
+            for piece in request.content(stream):
                 yield _report(AIMessageChunk(content=piece), run_manager)
-            message = make_message(stream.reply, chat.model_name)
+            reply = stream.reply
+        message = make_message(reply, request.parse(reply.text), chat.model_name)
         yield _report(last_chunk(message), run_manager)
 
     def _request(

@@ -24,7 +24,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 
 from kamera_agent.errors import InputError
 from kamera_agent.turns.message import Message, ToolCall
-from kamera_agent.turns.tool_calls import parse_reply
+from kamera_agent.turns.tool_calls import ParsedReply
 from kamera_agent.window.plan import Origin
 from kamera_agent.window.reply import Reply
 
@@ -91,9 +91,9 @@ def pixels_of(block: Mapping[str, Any]) -> bytes:
         raise InputError(f"The base64 data of an image cannot be decoded: {error}.") from error
 
 
-def make_message(reply: Reply, model_name: str) -> AIMessage:
+def make_message(reply: Reply, parsed: ParsedReply, model_name: str) -> AIMessage:
     """The message of a reply: content, calls, usage, and the origins and timings of the answer."""
-    parsed, usage = parse_reply(reply.text), reply.usage
+    usage = reply.usage
     origins = {name: getattr(usage, f"tokens_{name}") for name in get_args(Origin)}
     total = sum(origins.values())
     details = {"origins": origins, "timings": asdict(reply.timings)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from kamera_agent.turns.grammar import Grammars, Schema
 from kamera_agent.turns.loans import Loan
 from kamera_agent.turns.message import Message
 from kamera_agent.turns.source import Options, name_of, options_of
+from kamera_agent.turns.tool_calls import ParsedReply, parse_reply, stream_content
 from kamera_agent.turns.transcript import transcribe
 from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.sampler import Constraint, SamplingOptions
@@ -45,6 +46,14 @@ class Request:
     max_tokens: int = 256
     stop: Sequence[str] = ()
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+
+    def parse(self, text: str) -> ParsedReply:
+        """Take the reply to this request apart. JSON has no calls, whatever is in its strings."""
+        return parse_reply(text) if self.schema is None else ParsedReply(text, [], [])
+
+    def content(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The content of the reply, piece by piece while it is generated: joined, that of parse()."""
+        return stream_content(pieces) if self.schema is None else iter(pieces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,14 @@ def test_text_around_a_call_is_streamed(model: ChatKamera, every: int) -> None:
     assert [call["args"] for call in whole.tool_calls] == [{"b": "</c>"}]
 
 
+def test_json_may_hold_what_looks_like_a_call(kamera: Kamera) -> None:
+    reply = f"So: {CALL}on."
+    model = ChatKamera(kamera=kamera, max_tokens=200).bind(response_format={"enum": [reply]}, conversation="json")
+    whole = model.invoke("Look.")
+    assert json.loads(whole.text) == json.loads(total(model.stream("Look.")).text) == reply
+    assert whole.tool_calls == whole.invalid_tool_calls == []
+
+
 def invoked(model: Any, messages: list[Any]) -> AIMessage:
     return model.invoke(messages)
 
