@@ -14,8 +14,8 @@ from kamera_agent.closing import Closing
 class StoreStats:
     """Counters since the store was opened, and its sizes now.
 
-    hits, misses, bytes_read: the store's own. All other figures are those of its medium, and so the same for every
-    store of this process over that medium.
+    hits, misses and bytes_read belong to the store. All other figures belong to its medium, so they are the same for
+    every store over that medium in this process.
     """
 
     num_records: int = 0
@@ -49,7 +49,7 @@ class Store(Closing):
 
     @property
     def medium(self) -> object:
-        """The object that stores over the same records share, such as the writer of a folder; else the store."""
+        """The owner of the records: an object that all stores over the same records in this process share."""
         return self
 
     @abstractmethod

@@ -29,7 +29,7 @@ TOTAL_BYTES = b"bytes"
 
 
 class Transaction(Protocol):
-    """The calls that are made here on an LMDB transaction. The buffers it returns are valid until it ends."""
+    """The calls that the store makes on an LMDB transaction. Returned buffers are valid until it ends."""
 
     def get(self, key: bytes, default: None = None, db: Any = None) -> memoryview | None: ...
     def put(self, key: bytes, value: Any, *, db: Any = None) -> bool: ...
@@ -88,7 +88,7 @@ class Tables:
         return [key[DIGEST_BYTES:] for key in self._keys(txn, self.chunks, chunk)]
 
     def num_records(self, txn: Transaction) -> int:
-        """Number of records held."""
+        """Number of stored records."""
         return int(txn.stat(self.entries)["entries"])
 
     def held_bytes(self, txn: Transaction) -> int:
@@ -146,7 +146,7 @@ class Tables:
         txn.put(digest, entry._replace(tick=tick).pack(), db=self.entries)
 
     def evict(self, txn: Transaction, max_bytes: int) -> int:
-        """Remove the least recently used records until at most max_bytes are held. Returns their number."""
+        """Remove the least recently used records until at most max_bytes are left. Returns their number."""
         num_evicted = 0
         while self.held_bytes(txn) > max_bytes and (cursor := txn.cursor(self.uses)).first():
             self.remove(txn, bytes(cursor.key()[_TICK.size :]))
