@@ -36,6 +36,7 @@ def study(
     path: file of the state. loss_of: returns the loss of a step from the share of the stage that is done and from a
         generator that depends on seed and step alone, so a resumed stage equals an uninterrupted one.
     report: called with the number of steps done and the loss of the last one.
+    Raises ValueError if path is the state of other modules.
     """
     schedule = Schedule(modules.values(), peak_rate)
     first = _load(path, modules, schedule.optimizer) if path.exists() else 0
@@ -62,8 +63,12 @@ def _load(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.O
             for parameter in group["params"]:
                 shapes = {"exp_avg": parameter, "exp_avg_sq": parameter, "step": torch.tensor(0.0)}
                 optimizer.state[parameter] = {name: torch.empty_like(like) for name, like in shapes.items()}
-        for name, tensor in _tensors(modules, optimizer).items():
-            tensor.copy_(file.get_tensor(name))
+        tensors = _tensors(modules, optimizer)
+        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # the file is not a mapping
+        if {name: tensor.shape for name, tensor in saved.items()} != {name: t.shape for name, t in tensors.items()}:
+            raise ValueError(f"{path} is the state of another model. Delete it, or train into another folder.")
+        for name, tensor in tensors.items():
+            tensor.copy_(saved[name])
         step: int = json.loads(file.metadata()["step"])
         return step
 

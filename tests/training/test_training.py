@@ -120,9 +120,9 @@ def test_whitened_patches_are_white() -> None:
 class Line(nn.Module):
     """The smallest module with a weight."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 3) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(3))
+        self.weight = nn.Parameter(torch.zeros(width))
 
 
 def run_study(path: Path, line: Line, stop: int | None) -> list[float]:
@@ -149,3 +149,12 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     again = Line()
     assert run_study(tmp_path / "whole.safetensors", again, None) == []
     assert torch.equal(again.weight, whole.weight)
+
+
+@pytest.mark.parametrize("other", [{"line": Line(3)}, {"curve": Line(1)}], ids=["another size", "another name"])
+def test_the_state_of_another_model_is_refused(tmp_path: Path, other: dict[str, Line]) -> None:
+    """A weight of one number would be broadcast to three."""
+    path, line = tmp_path / "line.safetensors", Line(1)
+    study(path, {"line": line}, lambda done, rng: line.weight.sum(), peak_rate=1.0, num_steps=1, seed=0)
+    with pytest.raises(ValueError, match="is the state of another model"):
+        study(path, other, lambda done, rng: torch.zeros(()), peak_rate=1.0, num_steps=1, seed=0)
