@@ -186,7 +186,7 @@ def _stack(sequences: Sequence[_Sequence]) -> Batch:
         features[row, :end] = torch.tensor(sequence.features)
         blocks[row, :end] = torch.tensor(sequence.blocks)
         positions[:, row, :end] = torch.cat(sequence.positions, dim=1)
-    # Block 0 is the window, which everyone sees. A block below 0 is a question that is asked alone: only its own tokens
+    # Block 0 is the window, which every question sees. A block below 0 is a question asked alone: only its own tokens
     # see it. A block above 0 is a question in a row: the later ones see it.
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     query, key = blocks[:, :, None], blocks[:, None, :]
