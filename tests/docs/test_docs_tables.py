@@ -20,6 +20,7 @@ from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import Trace
 
 DOCS = Path(__file__).parents[2] / "docs"
+PACKAGE = Path(kamera_agent.__file__).parent
 REQUIRED = "required"
 
 
@@ -135,3 +136,27 @@ def public_members() -> Iterable[tuple[str, Any]]:
 def test_every_backbone() -> None:
     """The table is what `python -m benchmarks.backbones.table` prints."""
     assert support_table() in (DOCS / "backbones.md").read_text("utf-8")
+
+
+def test_design_has_the_floors_of_the_house_plan() -> None:
+    plan = re.search(r"^ROOMS = (\{.*?^\})", (DOCS.parent / "tests/test_floors.py").read_text("utf-8"), re.M | re.S)
+    assert plan
+    rooms = ast.literal_eval(plan[1])
+    rows = tables("design.md", "Floors")[0]
+    documented = {
+        room: int(floor) for floor, cell in rows for room in re.findall(r"`([\w./]+)`", cell) if room in rooms
+    }
+    assert documented == {room: floor for room, floor in rooms.items() if room != "__init__.py"}
+
+
+def test_design_names_files_and_words_of_the_code() -> None:
+    """A room or a file by its path from the package, or from the room before it in the table; a name as a word."""
+    sources = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
+    known = {f"/{path}" for path in sources} | {"/tests/test_floors.py"}
+    known |= {f"/{folder.relative_to(PACKAGE)}/" for folder in PACKAGE.rglob("*") if folder.is_dir()} | {"/training/"}
+    words = set(re.findall(r"\w+", " ".join(sources.values())))
+    names = re.findall(r"`([\w./]+)`", (DOCS / "design.md").read_text("utf-8"))
+    paths = [name for name in names if name.endswith((".py", "/"))]
+    assert len(paths) > 50
+    assert [path for path in paths if not any(place.endswith(f"/{path}") for place in known)] == []
+    assert [name for name in names if name not in paths and not words >= set(name.split("."))] == []
