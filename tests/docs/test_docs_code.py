@@ -1,4 +1,4 @@
-"""Examples of the documents: all compile, what they import is there, and what says that it runs does."""
+"""Code blocks of the documents: all compile and import names that exist; those marked to run do run."""
 
 import ast
 import contextlib
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 BLOCK = re.compile(r"^```python(?: title=\"(?P<title>[^\"]*)\")?\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 RUNS = "Runs as written, offline"
-PRINTS = re.compile(r"print\(.*\)  # (?P<told>.+)")
+PRINTS = re.compile(r"print\(.*\)  # (?P<output>.+)")
 
 
 class Block(NamedTuple):
@@ -27,8 +27,8 @@ class Block(NamedTuple):
 def blocks(page: Path) -> list[Block]:
     text = page.read_text("utf-8")
     return [
-        Block(page, text[: found.start()].count("\n") + 2, found["title"] or "", found["code"])
-        for found in BLOCK.finditer(text)
+        Block(page, text[: match.start()].count("\n") + 2, match["title"] or "", match["code"])
+        for match in BLOCK.finditer(text)
     ]
 
 
@@ -44,7 +44,7 @@ def test_every_block_is_found() -> None:
 
 
 @pytest.mark.parametrize("block", ALL, ids=name)
-def test_it_compiles_and_imports_what_is_there(block: Block) -> None:
+def test_a_block_compiles_and_its_imports_exist(block: Block) -> None:
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     compile(block.code, name(block), "exec", flags=flags)
     for node in ast.walk(ast.parse(block.code)):
@@ -56,8 +56,8 @@ def test_it_compiles_and_imports_what_is_there(block: Block) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if RUNS in page.read_text("utf-8")], ids=lambda page: page.name
 )
-def test_it_runs_and_prints_what_it_says(page: Path) -> None:
-    """Blocks of a page share their names; what a print is said to print comes out, in order."""
+def test_the_blocks_of_a_page_run_and_print_their_comments(page: Path) -> None:
+    """The blocks of a page share their names. The comment after a print is its output; outputs come in order."""
     running = [block for block in blocks(page) if block.title == RUNS]
     names: dict[str, object] = {}
     printed = io.StringIO()
@@ -65,7 +65,7 @@ def test_it_runs_and_prints_what_it_says(page: Path) -> None:
         for block in running:
             exec(compile(block.code, name(block), "exec"), names)
     names["kamera"].close()  # type: ignore[attr-defined]
-    told = [found["told"] for block in running for found in PRINTS.finditer(block.code)]
+    outputs = [match["output"] for block in running for match in PRINTS.finditer(block.code)]
     lines = iter(printed.getvalue().splitlines())
-    assert told
-    assert [expected for expected in told if expected not in lines] == []
+    assert outputs
+    assert [output for output in outputs if output not in lines] == []

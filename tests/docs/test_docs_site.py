@@ -1,4 +1,4 @@
-"""The site: it builds strictly, and a page asks for nothing from elsewhere."""
+"""The site builds strictly, and its pages load nothing from other servers."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("mkdocs", reason="needs the extra docs")
 
 ROOT = Path(__file__).parents[2]
-# What a browser loads of its own accord; links are followed by readers only.
+# Everything that a browser loads without a click; only readers follow links.
 LOADED = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=\"?(?:https?:)?//[^\s\">]+|<link\b[^>]*\brel=\"?(?:stylesheet|preconnect|preload|icon)\b[^>]*\bhref=\"?(?:https?:)?//"
 )
@@ -25,17 +25,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_page_is_there(site: Path) -> None:
+def test_every_page_is_built(site: Path) -> None:
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= {path.stem for path in site.glob("*.html")}
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     loads = {path.name: LOADED.findall(path.read_text("utf-8")) for path in site.rglob("*.html")}
-    assert {name: found for name, found in loads.items() if found} == {}
+    assert {name: urls for name, urls in loads.items() if urls} == {}
 
 
-def test_links_out_of_the_folder_lead_to_what_came_along(site: Path) -> None:
-    """The README's figures, and through the README the result that they come from."""
+def test_links_out_of_the_folder_lead_to_copied_files(site: Path) -> None:
+    """The figures of the README, and from there the result file of those figures."""
     (readme,) = set(re.findall(r'href="([^"]*)#figures"', (site / "benchmarks.html").read_text("utf-8")))
     page = site / readme
     assert 'id="figures"' in page.read_text("utf-8")

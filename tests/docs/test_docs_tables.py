@@ -1,4 +1,4 @@
-"""Tables of the documents against the code: every option with its default, every metric, every error."""
+"""Tables of the documents against the code: every option with its default, every metric, every error, every floor."""
 
 import ast
 import inspect
@@ -25,11 +25,11 @@ REQUIRED = "required"
 
 
 def tables(page: str, heading: str) -> list[list[list[str]]]:
-    """Rows of cells of the tables below a heading, their heads left out."""
+    """Rows of cells of the tables below a heading, without the head rows."""
     text = (DOCS / page).read_text("utf-8")
-    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE)
-    assert found, f"{page} has no heading {heading!r}"
-    parts = re.findall(r"(?:^\|.*\n)+", found[1], re.MULTILINE)
+    section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert section, f"{page} has no heading {heading!r}"
+    parts = re.findall(r"(?:^\|.*\n)+", section[1], re.MULTILINE)
     return [[[cell.strip() for cell in line[1:-1].split("|")] for line in part.splitlines()[2:]] for part in parts]
 
 
@@ -40,7 +40,7 @@ def code(cell: str) -> str:
 
 
 def documented(page: str, heading: str) -> dict[str, Any]:
-    """Default by option."""
+    """Defaults by option, from the table below a heading."""
     return {
         code(option): REQUIRED if default == REQUIRED else ast.literal_eval(code(default))
         for option, default, _ in tables(page, heading)[0]
@@ -81,11 +81,11 @@ def test_options_and_their_defaults(heading: str, expected: dict[str, Any]) -> N
 
 
 def test_policies_and_their_options() -> None:
-    told = {
+    policies = {
         code(policy): re.findall(r"`(\w+)`", options)
         for policy, options, _ in tables("configuration.md", "ScreenWindow")[1]
     }
-    assert told == {kind.__name__: [field.name for field in fields(kind)] for kind in (KeepLast, Interval, Budget)}
+    assert policies == {kind.__name__: [field.name for field in fields(kind)] for kind in (KeepLast, Interval, Budget)}
 
 
 def test_every_metric() -> None:
@@ -96,18 +96,18 @@ def test_every_metric() -> None:
         for family in registry.collect()
     }
     rows = [row for heading in ("Answers", "State") for row in tables("metrics.md", heading)[0]]
-    assert {code(name): (kind, told) for name, kind, _, told, _ in rows} == exposed
+    assert {code(name): (kind, meaning) for name, kind, _, meaning, _ in rows} == exposed
 
 
 def test_labels_of_metrics(reply_metrics: dict[str, set[str]]) -> None:
     rows = [row for heading in ("Answers", "State") for row in tables("metrics.md", heading)[0]]
-    told = {code(name): set(re.findall(r"`(\w+)`", labels)) for name, _, labels, _, _ in rows}
-    assert {name: told[name] for name in reply_metrics} == reply_metrics
+    labels_by_name = {code(name): set(re.findall(r"`(\w+)`", labels)) for name, _, labels, _, _ in rows}
+    assert {name: labels_by_name[name] for name in reply_metrics} == reply_metrics
 
 
 @pytest.fixture
 def reply_metrics() -> dict[str, set[str]]:
-    """Labels beside model_name of every metric that an answer feeds."""
+    """Labels, besides model_name, of every metric that an answer feeds."""
     metrics = Metrics(CollectorRegistry())
     collectors = [
         *metrics._times.values(),
@@ -124,9 +124,9 @@ def reply_metrics() -> dict[str, set[str]]:
 
 def test_every_error() -> None:
     public = {name for name, value in public_members() if isinstance(value, type) and issubclass(value, KameraError)}
-    told = [code(error) for error, _, _ in tables("troubleshooting.md", "Errors by name")[0]]
-    assert set(told) == public - {"KameraError"}
-    assert len(told) == len(set(told))
+    names = [code(error) for error, _, _ in tables("troubleshooting.md", "Errors by name")[0]]
+    assert set(names) == public - {"KameraError"}
+    assert len(names) == len(set(names))
 
 
 def public_members() -> Iterable[tuple[str, Any]]:
@@ -134,7 +134,7 @@ def public_members() -> Iterable[tuple[str, Any]]:
 
 
 def test_every_backbone() -> None:
-    """The table is what `python -m benchmarks.backbones.table` prints."""
+    """The page has the table that `python -m benchmarks.backbones.table` prints."""
     assert support_table() in (DOCS / "backbones.md").read_text("utf-8")
 
 
