@@ -81,10 +81,12 @@ class _Work(NamedTuple):
 def _read(input: Any) -> _Work:
     """Read an input in any form that ToolNode takes. An input without look_back calls may be read as one without calls.
 
-    The forms are a list of tool calls, one tool call with its state, a list of messages, and a state.
+    The forms are a list of tool calls and one tool call with its state, both from a Send, a list of messages, and a
+    state.
     """
     match input:
         case [*_, {"type": "tool_call"}]:
+            # The state is not in the input. ToolNode reads it from the graph, and so does the second one.
             return _Work(input, list, MESSAGES)
         case {"__type": "tool_call_with_context", "tool_call": call, "state": state}:
             key = None if isinstance(state, list) else _messages_key(state)

@@ -71,7 +71,8 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         self._count_tokens = count_tokens
         self._counts: dict[str, int] = {}
         self._counts_by_kamera: WeakKeyDictionary[Kamera, dict[str, int]] = WeakKeyDictionary()
-        self.tools: Sequence[BaseTool] = [look_back_tool(self._stowage)]
+        self.look_back = look_back_tool(self._stowage)
+        self.tools: Sequence[BaseTool] = [self.look_back]
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> Update:
         """Put ids in place of the pixels that the caller sent."""
@@ -112,6 +113,7 @@ class ScreenWindow(AgentMiddleware[AgentState[Any], Any, Any]):
         stowed = [*map(self._stowage.stow, messages)]
         screens = list_screens(stowed)
         twins = _twins(screens)
+        # A repeated screen costs one line of text, so the policy does not count it.
         single = [screen for screen in screens if screen.step not in twins]
         newest = single[self._policy.first(self._sizes(single, model)) :]
         kept = {screen.step for screen in newest} | self._pinned | looked_back(stowed, screens)

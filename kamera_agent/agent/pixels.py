@@ -48,6 +48,7 @@ class PixelFolder:
     def get(self, image_id: str) -> bytes:
         """The bytes of an image. Raises ImageError for an image that is gone or damaged."""
         digest = image_id.removeprefix(PREFIX)
+        # Ids come from the messages of the caller: none may lead out of the folder.
         if not digest.isalnum():
             raise ImageError(f"{image_id!r} is not an image id; use one that put() returned.")
         try:

@@ -51,13 +51,13 @@ def wrap(
     window = window or ScreenWindow()
     chat = kamera if isinstance(kamera, ChatKamera) else ChatKamera(kamera=kamera)
     tool_nodes = {name: node.bound for name, node in graph.nodes.items() if isinstance(node.bound, ToolNode)}
-    [look_back] = window.tools
     model = WindowedChat(chat=chat, window=window, offers_look_back=bool(tool_nodes))
     wrapped: dict[str, Any] = dict(graph.nodes)
     for name, node in graph.nodes.items():
+        # Not routed: models that tools call answer themselves.
         if name in tool_nodes:
             if LOOK_BACK not in tool_nodes[name].tools_by_name:
-                wrapped[name] = node.copy({"bound": WithLookBack(tool_nodes[name], look_back)})
+                wrapped[name] = node.copy({"bound": WithLookBack(tool_nodes[name], window.look_back)})
         elif nodes is None or name in nodes:
             wrapped[name] = node.copy({"bound": Routed(node.bound, model)})
     return graph.copy({"nodes": wrapped})
@@ -98,10 +98,11 @@ class WindowedChat(BaseChatModel):
 
     def _options(self, bound: Mapping[str, Any]) -> dict[str, Any]:
         """The options bound to another model that ChatKamera knows; options of that model's provider are left out."""
+        # A bound model= names the other provider's model. It must not reach ChatKamera, which would load it.
         options = {name: value for name, value in bound.items() if name in OPTIONS}
         tools = [convert_to_openai_tool(tool) for tool in bound.get("tools") or ()]
         if tools and self.offers_look_back and LOOK_BACK not in (tool["function"]["name"] for tool in tools):
-            tools += [convert_to_openai_tool(tool) for tool in self.window.tools]
+            tools.append(convert_to_openai_tool(self.window.look_back))
         return options | {"tools": tools, "tool_choice": read_choice(bound.get("tool_choice"))}
 
 

@@ -55,6 +55,7 @@ class Conversations:
 
     def _evict(self) -> None:
         while len(self._live) > 1 and (len(self._live) > self._max_windows or self._num_bytes() > self._max_bytes):
+            # A window in use is never let go, even beyond the bounds; its own end comes by here again.
             idle = next((key for key, conversation in self._live.items() if conversation.num_users == 0), None)
             if idle is None:
                 return

@@ -69,6 +69,7 @@ def _checked(options: Mapping[str, Any]) -> Options:
 
 
 def _plain(value: Any) -> Any:
+    # One spelling each, for options are compared between chats of one model, and serialized.
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
     return os.fspath(value) if isinstance(value, os.PathLike) else value

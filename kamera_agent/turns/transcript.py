@@ -28,7 +28,7 @@ class Transcript(NamedTuple):
 
 
 def transcribe(family: Family, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Transcript:
-    """The window contents for these messages. tools: in OpenAI's form.
+    """Return the system prompt and the window contents for these messages. tools: in OpenAI's form.
 
     Raises InputError for no messages, for an image in a system message, and for tools that the chat template has no
     place for.
@@ -52,6 +52,7 @@ def transcribe(family: Family, messages: Sequence[Message], tools: Sequence[Mapp
 def _turn_contents(role: str, parts: Sequence[str | bytes]) -> list[Content]:
     contents: list[Content] = []
     for part in parts:
+        # Two messages of one role in a row stay two turns, and the parts of one message one turn.
         new_turn = not contents
         if isinstance(part, bytes):
             contents.append(ImageContent(part, role, new_turn))

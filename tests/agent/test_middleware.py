@@ -307,7 +307,7 @@ def test_pixels_by_content(tmp_path: Path) -> None:
         folder.get(image_id)
     with pytest.raises(ImageError, match="send it again"):
         folder.get(PREFIX + "0" * 64)
-    with pytest.raises(ImageError, match="no image id"):
+    with pytest.raises(ImageError, match="is not an image id"):
         folder.get(PREFIX + "../secret")
 
 
