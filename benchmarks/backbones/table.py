@@ -24,8 +24,9 @@ def _rows() -> Iterator[str]:
         for model_type in family.model_types:
             tested = [row for row in MATRIX if row.name.partition("-")[0] == model_type]
             ways = [f"{row.attention}{_over(row.name.partition('-')[2])}" for row in tested]
-            documents = ["documents"] if not family.has_eyes and model_type in OPTIONS else []
-            yield f"| `{model_type}` | {backbones} | {', '.join(ways + documents) or 'same family only'} |"
+            yield f"| `{model_type}` | {backbones} | {', '.join(ways) or 'same family only'} |"
+    types = ", ".join(f"`{model_type}`" for model_type in OPTIONS)
+    yield f"| [all others](#text-models) | causal text models of the usual parts | documents over {types} |"
 
 
 def _over(text_model: str) -> str:

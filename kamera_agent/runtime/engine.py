@@ -13,11 +13,13 @@ from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.runtime.capture import capture_keys
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.families.text_only import TextOnly
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.slots import Index, Slots
 from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 from kamera_agent.runtime.masks import make_masks
 from kamera_agent.runtime.rope import self_test
+from kamera_agent.runtime.scatter import scatter_test
 from kamera_agent.runtime.slot_cache import SlotCache
 
 
@@ -54,6 +56,8 @@ class Engine:
         self._idle = threading.Condition()
         self._num_answers = 0
         self.rope_errors = self_test(family, self.forward_at)
+        if isinstance(family, TextOnly):
+            scatter_test(family, self.forward_at)
 
     @contextmanager
     def answering(self) -> Iterator[None]:

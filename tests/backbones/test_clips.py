@@ -88,7 +88,7 @@ def test_reference_of_clips_of_several_lengths(make: MakeKamera) -> None:
     window = make().window()
     fill(window, [CLIP, SHORT])
     assert window.logits(QUESTION).isfinite().all()
-    with pytest.raises(InputError, match="Clips of 5, 2 frames"):
+    with pytest.raises(InputError, match="clips of 5, 2 frames"):
         window.reference_logits(QUESTION)
 
 

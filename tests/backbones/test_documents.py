@@ -7,6 +7,7 @@ import pytest
 import torch
 from models import MakeKamera, max_error, screenshot
 
+from benchmarks.backbones.keys import keys_of_model
 from benchmarks.backbones.zoo.llava import llava
 from benchmarks.backbones.zoo.text_only import OPTIONS, text_only
 from kamera_agent import InputError, Kamera, Window
@@ -64,6 +65,35 @@ def test_recalled_at_full_rank(loaded: tuple[Any, Any], make: MakeKamera) -> Non
     logits = window.logits(QUESTION)
     assert {span.origin for span in window.spans if span.kind == "document"} == {"recalled"}
     assert max_error(full_prefill(loaded, DOCUMENTS), logits) <= 1e-3
+
+
+@pytest.mark.parametrize("shift", [1, -17, 1234])
+@torch.no_grad()
+def test_relocated_keys_are_the_models_own(make: MakeKamera, shift: int) -> None:
+    kamera = make()
+    chunk = kamera.family.document_chunk(DOCUMENTS[1], "default")
+    embeds, num_tokens, positions = kamera._engine.embed(chunk), len(chunk.token_ids), chunk.offsets + 20
+    pool = kamera._engine.new_pool()
+    slots = pool.allocate(num_tokens)
+    pool.place(slots, 0)
+    kamera._engine.forward_at(pool, slots, embeds, positions)
+    pool.relocate(slots, *kamera.family.decoder.rope_tables(positions + shift))
+    for layer, expected in enumerate(keys_of_model(kamera, chunk, embeds, positions + shift)):
+        assert float((pool.keys[layer, :, :num_tokens] - expected).norm() / expected.norm()) <= 1e-4, f"layer {layer}"
+
+
+def test_moved_away_and_back(loaded: tuple[Any, Any], make: MakeKamera) -> None:
+    """The KV of a full prefill, turned twice."""
+    kamera = make()
+    window, (first, second, _) = read_all(kamera)
+    window.logits(QUESTION)
+    kamera.flush()
+    window.drop(first)
+    window.logits(QUESTION)
+    window.recall(first, at=second)
+    logits, reference = window.logits(QUESTION), full_prefill(loaded, DOCUMENTS)
+    assert {span.origin for span in window.spans if span.kind == "document"} == {"recalled", "moved"}
+    assert max_error(reference, logits) <= 1e-5 * float(reference.abs().max())
 
 
 def test_edits_in_exact(loaded: tuple[Any, Any], make: MakeKamera) -> None:

@@ -64,6 +64,16 @@ def test_thinker_of_a_whole(tmp_path: Path) -> None:
         assert max_error(reference, window.logits(QUESTION)) <= 1e-4
 
 
+@pytest.mark.parametrize("model_type", ["gemma2", "gpt_oss", "deepseek_v3"])
+def test_text_models(model_type: str, tmp_path: Path) -> None:
+    """gpt_oss has no sdpa."""
+    model, processor = text_only(model_type, torch.float32)
+    for part in (model, processor.tokenizer):
+        part.save_pretrained(tmp_path)
+    with Kamera(model, processor) as expected, Kamera.from_pretrained(tmp_path, store=None, device="cpu") as kamera:
+        assert max_error(expected.window().logits(QUESTION), kamera.window().logits(QUESTION)) <= 1e-4
+
+
 def test_a_tokenizer_is_enough_without_eyes() -> None:
     model, processor = text_only("llama", torch.float32)
     with Kamera(model, processor) as whole, Kamera(model, processor.tokenizer) as kamera:

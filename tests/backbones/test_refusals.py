@@ -28,16 +28,17 @@ from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.parts import MAX_POSITIONS
 from benchmarks.backbones.zoo.pixtral import mistral3_ministral3
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni
-from kamera_agent import InputError, Kamera, UnsupportedModelError, WindowTooLongError
+from benchmarks.backbones.zoo.text_only import text_only
+from kamera_agent import ConventionError, InputError, Kamera, UnsupportedModelError, WindowTooLongError
 
 # Model type -> what its refusal says.
 UNSERVED = {
     "qwen3_5": "'linear_attention': a recurrent state",
     "qwen3_next": "'linear_attention': a recurrent state",
     "nemotron_h": "'linear_attention': a recurrent state",
-    "lfm2_vl": "'conv': a convolution's state",
-    "deepseek_v32": "_attention': an index with keys of its own",
-    "mistral_large4": "_attention': an index with keys of its own",
+    "lfm2_vl": "'conv': the state of a convolution",
+    "deepseek_v32": "_attention': an index with its own keys",
+    "mistral_large4": "_attention': an index with its own keys",
     "llama4": "'chunked_attention': chunks of attention that begin at absolute positions",
     "paligemma": "prefix-LM",
     "gemma3n": "take the KV of earlier ones",
@@ -53,6 +54,58 @@ def test_before_the_weights_are_read(model_type: str, tmp_path: Path) -> None:
     AutoConfig.for_model(model_type, **options).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match=UNSERVED[model_type]):
         Kamera.from_pretrained(str(tmp_path), store=None)
+
+
+# Model type -> options, and what its refusal says.
+UNSERVED_TEXT: dict[str, tuple[dict[str, Any], str]] = {
+    "bart": ({}, "is_encoder_decoder is True: the decoder attends to the output of an encoder"),
+    "bert": ({"add_cross_attention": True, "is_decoder": True}, "add_cross_attention is True"),
+    "doge": ({}, r"attention of layer 0 of DogeModel has unknown parts: \['A', 'dt_proj'\]"),
+    "gemma3_text": ({"use_bidirectional_attention": True}, "every token sees what follows it"),
+    "gemma3n_text": ({}, "num_kv_shared_layers is 15: the last layers take the KV of earlier ones"),
+    "gpt2": ({}, "GPT2LMHeadModel has no `model`"),
+    "llama4_text": ({}, "chunks of attention that begin at absolute positions"),
+    "olmo": ({"clip_qkv": 8.0}, "clip_qkv is 8.0: keys are clipped"),
+    "opt": ({}, "OPTModel has no layers and no rotary_emb"),
+    "persimmon": ({}, "Layer 0 of PersimmonModel has no self_attn with a k_proj"),
+    "qwen3_next": ({}, "'linear_attention': a recurrent state"),
+    "t5": ({}, "is_encoder_decoder is True"),
+    "vit": ({}, "supported are causal text models and aya_vision"),
+}
+
+
+@pytest.mark.parametrize("model_type", [name for name in UNSERVED_TEXT if name in CONFIG_MAPPING])
+def test_text_models_before_the_weights_are_read(model_type: str, tmp_path: Path) -> None:
+    options, reason = UNSERVED_TEXT[model_type]
+    AutoConfig.for_model(model_type, **options).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=reason):
+        Kamera.from_pretrained(str(tmp_path), store=None)
+
+
+class Mixing(torch.nn.Module):
+    """Adds to each token what is before it in the same forward pass."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden + hidden.cumsum(dim=1)
+
+
+def test_text_models_that_only_their_weights_show() -> None:
+    """Attention that sees what follows, a layer that mixes tokens, keys that are normalised after RoPE."""
+    model, processor = text_only("llama", torch.float32)
+    for layer in model.model.layers:
+        layer.self_attn.is_causal = False
+    with pytest.raises(UnsupportedModelError, match="computed out of place differ from those of a plain forward pass"):
+        Kamera(model, processor)
+    model, processor = text_only("llama", torch.float32)
+    model.model.layers[1].mlp = Mixing()
+    with pytest.raises(UnsupportedModelError, match="computed out of place differ from those of a plain forward pass"):
+        Kamera(model, processor)
+    model, processor = text_only("nanochat", torch.float32)
+    with pytest.raises(ConventionError, match="Layer 0 does not turn its keys"):
+        Kamera(model, processor)
+    model, processor = text_only("mimo_v2_flash", torch.float32)
+    with pytest.raises(UnsupportedModelError, match="cache keys and values of 2 shapes"):
+        Kamera(model, processor)
 
 
 def test_unserved_text_model_inside(tmp_path: Path) -> None:
@@ -74,14 +127,14 @@ def test_offloaded(parts: str) -> None:
     """Parameters that are not where the others are, as accelerate leaves them."""
     model, processor = llava(torch.float32)
     (model.model.language_model.layers[-1] if parts == "some" else model).to("meta")
-    with pytest.raises(UnsupportedModelError, match=r"lies on .*meta; its layers must be on one device"):
+    with pytest.raises(UnsupportedModelError, match=r"is on .*meta; its layers must be on one device"):
         Kamera(model, processor)
 
 
 def test_mapped_to_several_devices() -> None:
     model, processor = llava(torch.float32)
     model.hf_device_map = {"model.vision_tower": 0, "model.language_model": 1}
-    with pytest.raises(UnsupportedModelError, match="lies on 0, 1, cpu"):
+    with pytest.raises(UnsupportedModelError, match="is on 0, 1, cpu"):
         Kamera(model, processor)
     model.hf_device_map = {"": "cpu"}
     Kamera(model, processor).close()
@@ -154,7 +207,7 @@ def test_what_speaks() -> None:
     config = Qwen2_5OmniConfig(thinker_config=thinker.config.to_dict(), enable_audio_output=False)
     with torch.device("meta"):
         model = Qwen2_5OmniForConditionalGeneration(config)
-    with pytest.raises(UnsupportedModelError, match="what it writes is served here; pass model"):
+    with pytest.raises(UnsupportedModelError, match="only its text is served; pass model"):
         Kamera(model, processor)
 
 

@@ -127,7 +127,8 @@ def build(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
     """A model with seeded random weights. The state of the global generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        return model_class._from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
+        attention = "sdpa" if model_class._supports_sdpa else "eager"
+        return model_class._from_config(config, dtype=dtype, attn_implementation=attention).eval()
 
 
 def without_video(processor_class: Any, **overrides: Any) -> Any:
@@ -146,6 +147,15 @@ def fill_zeros(model: Any, *names: str) -> Any:
         if name.rpartition(".")[2] in names:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.data.copy_(INITIALIZER_RANGE * noise)
+    return model
+
+
+def shake_vectors(model: Any) -> Any:
+    """The model, with noise on its vectors: norms begin as ones, biases as zeros, and would hide a mistake."""
+    generator = torch.Generator().manual_seed(SEED)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.data.add_(INITIALIZER_RANGE * torch.randn(parameter.shape, generator=generator))
     return model
 
 

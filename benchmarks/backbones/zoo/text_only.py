@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-from benchmarks.backbones.zoo.parts import LATENT, TextProcessor, build, template, text_config, tokenizer
+from benchmarks.backbones.zoo.parts import LATENT, TextProcessor, build, shake_vectors, template, text_config, tokenizer
 
 TEMPLATE = template(
     opens={"system": "", "user": "USER:\n", "assistant": "ASSISTANT:\n"},
@@ -15,12 +15,36 @@ TEMPLATE = template(
     image="",
     start="<s>",
 )
-OPTIONS: dict[str, dict[str, Any]] = {"llama": {}, "qwen3": {}, "phi3": {}, "deepseek_v3": LATENT}
+# Fewer tokens than a document has.
+WINDOW = {"sliding_window": 5}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "llama": WINDOW,  # which it ignores
+    "qwen3": {},
+    "phi3": {},
+    "deepseek_v3": LATENT | WINDOW,  # which it ignores, too
+    "cohere": {},
+    "cohere2": WINDOW,
+    "exaone4": WINDOW | {"sliding_window_pattern": 2},
+    "gemma2": WINDOW,
+    "gemma3_text": WINDOW | {"sliding_window_pattern": 2},
+    "glm4": {},
+    "gpt_oss": WINDOW | EXPERTS,
+    "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.5, "residual_multiplier": 0.7},
+    "mixtral": WINDOW | EXPERTS,
+    "olmo2": {},
+    "olmo3": WINDOW | {"layer_types": ["sliding_attention", "full_attention"] * 2},
+    "phi": {"qk_layernorm": True},
+    "smollm3": {"no_rope_layers": [1, 0, 1, 0]},
+    "stablelm": {"qk_layernorm": True},
+    "starcoder2": WINDOW,
+}
 
 
 def text_only(model_type: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """A text model of this type and its tokenizer."""
     words = tokenizer(["<s>", "</s>"], bos="<s>", eos="</s>")
     words.chat_template = TEMPLATE
-    config = AutoConfig.for_model(**text_config(words, model_type, **OPTIONS[model_type]))
-    return build(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, dtype), TextProcessor(words)
+    config = AutoConfig.for_model(**text_config(words, model_type, **OPTIONS.get(model_type, {})))
+    model = build(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, dtype)
+    return shake_vectors(model), TextProcessor(words)

@@ -1,11 +1,11 @@
-"""The registry of backbones, and the way from a model id to a family."""
+"""The registry of backbones, and loading a family by model id."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.aya_vision import AyaVision
@@ -69,10 +69,10 @@ def family_for(model: Any, processor: Any) -> Family:
     Raises UnsupportedModelError for a model that no family knows or that cannot be served exactly, ModelError for a
     processor without a part that the model needs.
     """
-    config = getattr(model, "config", None)
-    if config is not None:
-        check_config(config)
-    family = find_family(getattr(config, "model_type", type(model).__name__))
+    if (config := getattr(model, "config", None)) is None:
+        raise UnsupportedModelError(f"{type(model).__name__} has no config, so no family serves it.")
+    check_config(config)
+    family = find_family(config)
     needed = ("tokenizer", "image_processor") if family.has_eyes else ("tokenizer",)
     processors = take_parts(processor, *needed)
     model.eval()
@@ -82,13 +82,18 @@ def family_for(model: Any, processor: Any) -> Family:
     return served
 
 
-def find_family(model_type: str) -> type[Family]:
-    """The family class of a `config.model_type`. Raises UnsupportedModelError."""
+def find_family(config: Any) -> type[Family]:
+    """The family class of a model's configuration. Raises UnsupportedModelError."""
     for family in FAMILIES:
-        if model_type in family.model_types:
+        if config.model_type in family.model_types:
             return family
+    kind = type(config)
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return TextOnly
     known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
-    raise UnsupportedModelError(f"No family serves the model type {model_type!r}; supported are {known}.")
+    raise UnsupportedModelError(
+        f"No family serves the model type {config.model_type!r}; supported are causal text models and {known}."
+    )
 
 
 def load(
@@ -103,11 +108,10 @@ def load(
     try:
         config = AutoConfig.from_pretrained(model_id, revision=revision)
         check_config(config)
-        family = find_family(config.model_type)
+        family = find_family(config)
+        options = family.load_options(config)
         processor = family.load_processor(model_id, revision)
-        model: Any = family.auto_model.from_pretrained(
-            model_id, revision=revision, dtype=dtype, attn_implementation="sdpa"
-        )
+        model: Any = family.auto_model.from_pretrained(model_id, revision=revision, dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"Cannot load {model_id!r}: {error}") from error
     return Checkpoint(model.to(target), processor)

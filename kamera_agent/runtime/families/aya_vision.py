@@ -1,4 +1,4 @@
-"""Aya Vision: named tiles before a text model that turns keys in its sliding layers only."""
+"""Aya Vision: named tiles; its text model turns keys in the sliding layers only."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import InputError, UnsupportedModelError
 from kamera_agent.runtime.families.chat import Chat
 from kamera_agent.runtime.families.chunks import NO_PIXELS, make_chunk
-from kamera_agent.runtime.families.decoder import decoder_of
+from kamera_agent.runtime.families.decoder import Decoder, decoder_of
 from kamera_agent.runtime.families.identity import Identity
 from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.runtime.families.template import Template
@@ -29,7 +29,7 @@ class Family(ABC):
 
     model_types: the Hugging Face `config.model_type` values it serves.
     auto_model: the class that loads its checkpoints.
-    tokens: its tokenizer. decoder: its text model.
+    tokens: its tokenizer. text_model: the Hugging Face module of its text model.
     """
 
     model_types: ClassVar[tuple[str, ...]]
@@ -42,12 +42,20 @@ class Family(ABC):
         self.model = model
         self.processors = processors
         self.tokens = Tokens(processors.tokenizer)
-        self.decoder = decoder_of(self.find_decoder())
+        self.text_model = self.find_decoder()
 
     @classmethod
     def load_processor(cls, model_id: str, revision: str | None) -> Any:
         """The processor of a checkpoint."""
         return AutoProcessor.from_pretrained(model_id, revision=revision)
+
+    @classmethod
+    def load_options(cls, config: Any) -> dict[str, Any]:
+        """Options of from_pretrained for a model of this configuration.
+
+        Raises UnsupportedModelError where the configuration shows that the model cannot be served.
+        """
+        return {"attn_implementation": "sdpa"}
 
     def find_decoder(self) -> Any:
         """The text model inside the model. Raises UnsupportedModelError for a wrapper around it."""
@@ -58,6 +66,11 @@ class Family(ABC):
             f"{type(self.model).__name__} is a wrapper; pass the model itself, with adapters loaded by "
             "model.load_adapter() or merged."
         )
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The text model's keys, tables and forward pass. Raises UnsupportedModelError."""
+        return decoder_of(self.text_model)
 
     @cached_property
     def chat(self) -> Chat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from inspect import signature
 from typing import Any, ClassVar
@@ -15,33 +16,35 @@ from kamera_agent.runtime.kernels.reference import Pairs
 from kamera_agent.runtime.kv_pool import Heads, KVShape
 from kamera_agent.runtime.slot_cache import SlotCache, cache_argument
 
+# Dummy tokens that show how a model works: a number that is rarely one of heads, and their first position.
+NUM_DUMMIES, START = 7, 3
 FULL, SLIDING = "full_attention", "sliding_attention"
-RECURRENT = "a recurrent state that no chunk can bring back"
-INDEXED = "an index with keys of its own, which no chunk keeps, picks what a query sees"
-# Why a layer of another kind cannot be rebuilt from chunks. Some kinds had other names before transformers 5.24.
+RECURRENT = "a recurrent state that no chunk can restore"
+INDEXED = "an index with its own keys, which no chunk keeps, selects what a query sees"
+# Why a layer of another kind cannot be rebuilt from chunks. Before transformers 5.24 some kinds had other names.
 REASONS = {
     "linear_attention": RECURRENT,
     "mamba": RECURRENT,
     "hybrid": RECURRENT,
-    "conv": "a convolution's state that no chunk can bring back",
-    "chunked_attention": "chunks of attention that begin at absolute positions, which a moved span would leave",
+    "conv": "the state of a convolution, which no chunk can restore",
+    "chunked_attention": "chunks of attention that begin at absolute positions; a moved span would leave its chunk",
     "indexed_attention": INDEXED,
     "deepseek_sparse_attention": INDEXED,
 }
 
 
 class Decoder:
-    """A decoder whose attention keeps a K and a V per key/value head: GQA and MHA.
+    """A decoder that keeps one K and one V per key/value head: GQA and MHA.
 
-    module: the Hugging Face text model, with `layers`, `rotary_emb`, `embed_tokens` and `config`.
-    pairs: which components of a key RoPE turns together; the self-test at load proves it.
-    keys_by_head: whether the module that key_modules names returns keys as [1, H, Q, D] instead of [1, Q, H, D].
-    both_ways_kinds: kinds of layers in which the tokens that Family.both_ways names see each other.
-    Raises UnsupportedModelError for layers that no chunk can rebuild.
+    module: the Hugging Face text model, with `layers`, `rotary_emb`, input embeddings and `config`.
+    pairs: the components of a key that RoPE turns together; the self-test at load proves it.
+    keys_by_head: whether key modules return [1, H, Q, D] instead of [1, Q, H, D].
+    both_ways_kinds: kinds of layers in which the tokens that Family.both_ways marks see each other.
+    Raises UnsupportedModelError for layers that cannot be rebuilt from chunks.
     """
 
-    pairs: ClassVar[Pairs] = "half"
-    keys_by_head: ClassVar[bool] = False
+    pairs: Pairs = "half"
+    keys_by_head: bool = False
     both_ways_kinds: ClassVar[tuple[str, ...]] = (FULL, SLIDING)
 
     def __init__(self, module: Any) -> None:
@@ -54,13 +57,43 @@ class Decoder:
     def kinds(self) -> tuple[str, ...]:
         """Kind of attention per layer."""
         num_layers = int(self.config.num_hidden_layers)
+        if listed := getattr(self.config, "layer_types", None):
+            return tuple(listed)[:num_layers]
         window = getattr(self.config, "sliding_window", None)
-        default = SLIDING if window and getattr(self.config, "use_sliding_window", True) else FULL
-        return tuple(getattr(self.config, "layer_types", None) or [default] * num_layers)[:num_layers]
+        slides = window and getattr(self.config, "use_sliding_window", True) and self._slides()
+        return (SLIDING if slides else FULL,) * num_layers
+
+    @torch.no_grad()
+    def _slides(self) -> bool:
+        """Whether a sliding window changes what the model computes: many types have the setting and ignore it."""
+        outputs = []
+        for window in (NUM_DUMMIES // 2, NUM_DUMMIES + 1):
+            # A shallow copy shares the layers; only the configuration, which masks are made by, is its own.
+            module, config = copy(self.module), copy(self.config)
+            module.config, config.sliding_window = config, window
+            outputs.append(self.run_dummies(module, use_cache=False))
+        return not torch.equal(*outputs)
+
+    def run_dummies(self, module: Any, **options: Any) -> torch.Tensor:
+        """Output [1, T, hidden] of the text model, or of a copy of it, for dummy tokens from position START on.
+
+        Raises UnsupportedModelError where it needs more than that.
+        """
+        table = module.get_input_embeddings()
+        token_ids = torch.arange(table.num_embeddings - NUM_DUMMIES, table.num_embeddings, device=self.device)
+        positions = torch.arange(START, START + NUM_DUMMIES, device=self.device)
+        try:
+            output = module(inputs_embeds=table(token_ids)[None], position_ids=positions[None], **options)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise UnsupportedModelError(
+                f"{type(module).__name__} does not run on embeddings, positions and a cache alone: {error!r}."
+            ) from error
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
 
     @property
     def window_tokens(self) -> int:
-        """Tokens that a sliding layer sees, the present one among them."""
+        """Number of tokens that a query of a sliding layer sees, including its own."""
         return int(self.config.sliding_window)
 
     @cached_property
@@ -78,7 +111,7 @@ class Decoder:
 
     @property
     def expanded_bytes(self) -> int:
-        """Bytes of one token's K and V in every head that attention works with."""
+        """Bytes of the K and V of one token in all heads that attention computes with."""
         return self.kv_shape.token_bytes
 
     @cached_property
@@ -88,7 +121,7 @@ class Decoder:
         return [getattr(attention, "k_norm", None) or attention.k_proj for attention in attentions]
 
     def keys_of(self, output: torch.Tensor) -> torch.Tensor:
-        """Keys before RoPE [H, Q, D] in what a key module returned."""
+        """Keys before RoPE [H, Q, D], from the output of a key module."""
         heads = output[0] if output.dim() == 4 else output[0].unflatten(-1, self.kv_shape.keys)
         return heads if self.keys_by_head else heads.transpose(0, 1)
 
@@ -102,27 +135,34 @@ class Decoder:
     def frequencies(self) -> dict[str, torch.Tensor]:
         """The rotary frequencies of a short window, by name."""
         if self.switch is not None:
-            # The embedding keeps those of its last forward pass.
+            # The embedding still has the frequencies of its last forward pass.
             self.rope_tables(torch.zeros(1, 1))
         return dict(self.rotary.named_buffers())
 
     @cached_property
     def max_positions(self) -> int:
-        """Tokens and positions that a window may hold: as far as KV means the same wherever it lies."""
-        rope = getattr(self.config, "rope_parameters", None) or {}
-        if rope.get("rope_type") == "dynamic" or rope.get("llama_4_scaling_beta"):
-            # Beyond the original length frequencies change with every token, or queries grow with their position.
-            return int(rope.get("original_max_position_embeddings") or self.config.max_position_embeddings)
-        return int(self.config.max_position_embeddings)
+        """Tokens and positions that a window may have while KV does not depend on where it was computed."""
+        most = int(self.config.max_position_embeddings)
+        # Beyond the original length, frequencies change with every token, or queries grow with their positions.
+        bounded = [
+            rope for rope in self._ropes if rope.get("rope_type") == "dynamic" or rope.get("llama_4_scaling_beta")
+        ]
+        return min((int(rope.get("original_max_position_embeddings") or most) for rope in bounded), default=most)
 
     @cached_property
     def switch(self) -> int | None:
-        """Positions a window may have before RoPE changes the frequencies of all its tokens (longrope); None: never."""
+        """Positions of a window above which RoPE changes the frequencies of all its tokens (longrope); None: never."""
+        long = (rope for rope in self._ropes if rope.get("rope_type") == "longrope")
+        return next((int(rope["original_max_position_embeddings"]) for rope in long), None)
+
+    @property
+    def _ropes(self) -> Sequence[Mapping[str, Any]]:
+        """Settings of RoPE: one for all layers, or one for each kind of layer."""
         rope = getattr(self.config, "rope_parameters", None) or {}
-        return int(rope["original_max_position_embeddings"]) if rope.get("rope_type") == "longrope" else None
+        return [rope] if "rope_type" in rope else [by_kind for by_kind in rope.values() if isinstance(by_kind, Mapping)]
 
     def is_long(self, num_positions: int) -> bool:
-        """Whether a window of so many positions is beyond the switch."""
+        """Whether a window with this number of positions is beyond the switch."""
         return self.switch is not None and num_positions > self.switch
 
     @cached_property
@@ -132,14 +172,14 @@ class Decoder:
     def rope_tables(self, positions: torch.Tensor, num_positions: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """The model's own cos and sin [1 or L, T, R] in the KV dtype, for positions [A, T].
 
-        num_positions: of the window, which decide the frequencies where they switch.
+        num_positions: positions of the whole window; a RoPE that switches its frequencies needs it.
         """
         like = torch.empty(0, dtype=self.kv_shape.dtype, device=self.device)
         # M-RoPE takes [3, 1, T], everything else [1, T].
         where = positions.to(self.device)
         where = where[:, None] if len(where) > 1 else where
         if self.switch is not None:
-            # The largest position of a forward pass decides: the window's last one comes along.
+            # The largest position of a forward pass decides, so the last one of the window is added.
             last = where.new_full((*where.shape[:-1], 1), max(num_positions - 1, 0))
             cos, sin = self._tables(like, torch.cat([where, last], dim=-1))
             return cos[:, :-1], sin[:, :-1]
@@ -168,7 +208,7 @@ class Decoder:
     ) -> torch.Tensor:
         """Decoder output [Q, hidden] for embeds [Q, hidden], positions [A, Q] and, per kind, masks [1, 1, Q, S].
 
-        No masks: queries and first slots are one and the same, in order.
+        Without masks, the queries are the tokens of the first slots, in order.
         """
         where = positions.to(self.device)
         mask = masks if masks is None or len(masks) > 1 else next(iter(masks.values()))
@@ -188,7 +228,7 @@ class Decoder:
 
 
 class FusedDecoder(Decoder):
-    """One projection for queries, keys and values, in this order."""
+    """A decoder with one projection for queries, keys and values, in this order."""
 
     @cached_property
     def key_modules(self) -> Sequence[nn.Module]:
@@ -201,19 +241,19 @@ class FusedDecoder(Decoder):
 
 
 class HeadFirstDecoder(Decoder):
-    """Keys are normalised head by head after they were split into heads."""
+    """A decoder that normalises keys after they were split into heads."""
 
     keys_by_head = True
 
 
 class InterleavedDecoder(Decoder):
-    """RoPE turns neighbouring components."""
+    """A decoder whose RoPE turns neighbouring components."""
 
     pairs = "interleaved"
 
 
 class SlidingRotaryDecoder(InterleavedDecoder):
-    """RoPE in the sliding layers only, as in Cohere 2; a full layer's keys have no position."""
+    """A decoder with RoPE in its sliding layers only, as Cohere 2; keys of full layers have no position."""
 
     def _tables(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         cos, sin = super()._tables(like, where)
@@ -222,10 +262,10 @@ class SlidingRotaryDecoder(InterleavedDecoder):
 
 
 class LatentDecoder(Decoder):
-    """Multi-head latent attention (MLA, arXiv 2405.04434): K and V of all heads come out of one latent.
+    """A decoder with multi-head latent attention (MLA, arXiv 2405.04434): one latent gives K and V of all heads.
 
-    The KV kept is the latent: as values c_KV [1, T, kv_lora_rank], which has no position, and as keys k_pe
-    [1, T, qk_rope_head_dim], the only part that RoPE turns.
+    The pool keeps the latent: c_KV [1, T, kv_lora_rank], which has no position, as values; k_pe [1, T,
+    qk_rope_head_dim], the only part that RoPE turns, as keys.
     """
 
     attention = "MLA"
@@ -251,13 +291,13 @@ class LatentDecoder(Decoder):
     def keys_of(self, output: torch.Tensor) -> torch.Tensor:
         keys = super().keys_of(output[..., self.config.kv_lora_rank :])
         if getattr(self.config, "rope_interleave", False):
-            # The model reads neighbouring pairs and writes halves: the master is laid out as it is written.
+            # The model reads neighbouring pairs and writes halves; masters have the order that it writes.
             keys = keys.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
         return keys
 
 
 class ComplexLatentDecoder(LatentDecoder):
-    """MLA whose rotary embedding returns complex numbers, one for each neighbouring pair."""
+    """MLA with a rotary embedding that returns complex numbers, one per neighbouring pair."""
 
     pairs = "interleaved"
 
@@ -266,7 +306,7 @@ class ComplexLatentDecoder(LatentDecoder):
         return turns.real.to(like.dtype), turns.imag.to(like.dtype)
 
 
-# By `config.model_type` of the text model; every other one is a plain Decoder.
+# By `config.model_type` of the text model. Inside a model with eyes, every other type is a plain Decoder.
 DECODERS: dict[str, type[Decoder]] = {
     "cohere2": SlidingRotaryDecoder,
     "deepseek_v2": ComplexLatentDecoder,
@@ -287,10 +327,10 @@ def decoder_of(module: Any) -> Decoder:
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Raise UnsupportedModelError for a kind of layer that no chunk can rebuild, naming the first."""
+    """Raise UnsupportedModelError, naming the first layer, for a kind that cannot be rebuilt from chunks."""
     for layer, kind in enumerate(kinds):
         if kind not in (FULL, SLIDING):
-            reason = REASONS.get(kind, "an attention that is not rebuilt from chunks yet")
+            reason = REASONS.get(kind, "an attention that cannot be rebuilt from chunks yet")
             raise UnsupportedModelError(
                 f"Layer {layer} is of kind {kind!r}: {reason}. Use a model whose layers are {FULL} or {SLIDING}."
             )

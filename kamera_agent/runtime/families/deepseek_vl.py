@@ -1,4 +1,4 @@
-"""DeepSeek-VL: a fixed number of tokens for each image, MHA."""
+"""DeepSeek-VL: a fixed number of tokens per image, MHA."""
 
 from __future__ import annotations
 

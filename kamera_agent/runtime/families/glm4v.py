@@ -12,8 +12,8 @@ from kamera_agent.runtime.families.patches import Grid
 class Glm4V(MRope):
     """GLM-4.1V, 4.5V, 4.6V and GLM-OCR (arXiv 2507.01006).
 
-    Half of a head turns: in neighbouring pairs in dense models, in halves in those of experts. The frames of a clip are
-    images with a second behind each.
+    RoPE turns half of each head, in neighbouring pairs in dense models and in halves in models with experts. The frames
+    of a clip are images, each followed by its time in seconds.
     """
 
     model_types = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
@@ -30,6 +30,6 @@ class Glm4V(MRope):
         return (config.video_start_token_id, *chain(*steps), config.video_end_token_id)
 
     def _second(self, time: float) -> str:
-        # Checkpoints of one type differ in this; what tells them apart is their processor.
+        # Checkpoints of one model type differ in this; only their processors show which is which.
         exact = type(self.processors.image_processor).__name__.startswith("Glm46V")
         return f"{time:.1f} seconds" if exact else str(int(time))

@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: tiles named by row and column, and a view of the whole."""
+"""Idefics3 and SmolVLM: tiles named by row and column, and a view of the whole image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kamera_agent.runtime.families.image_text import ImageText, WrittenByRule, s
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
-# The rule of its processor, whose class cannot be loaded without torchvision.
+# The functions of its processor; the class itself cannot be loaded without torchvision.
 RULE: Any = processing_smolvlm
 
 
@@ -31,7 +31,7 @@ class Idefics3(ImageText):
 class SmolVLM(WrittenByRule):
     """SmolVLM and SmolVLM2 (arXiv 2504.05299).
 
-    A frame of a clip is a view of the whole, behind the second that it was seen at.
+    A frame of a clip is one view of the whole image, after its time.
     """
 
     model_types = ("smolvlm",)
@@ -57,7 +57,7 @@ class SmolVLM(WrittenByRule):
 
     def write_frames(self, frames: Frames) -> tuple[int, ...]:
         if RULE.num2words is None:
-            raise ModelError("SmolVLM says the number of frames in words; pip install num2words.")
+            raise ModelError("SmolVLM writes the number of frames in words: pip install num2words.")
         seconds = [int(time) for time in frames.timestamps]
         count, duration = RULE.num2words(len(seconds)), str(timedelta(seconds=seconds[-1]))
         lines = [
@@ -69,7 +69,7 @@ class SmolVLM(WrittenByRule):
 
     def pixel_inputs(self, chunks: Sequence[Chunk]) -> dict[str, Any]:
         views = [self.image_inputs(stills(chunk), **self._options(chunk)) for chunk in chunks]
-        # All views are squares of one size: [1, views, ...].
+        # All views are squares of one size, so they can be joined: [1, views, ...].
         return {name: torch.cat([view[name] for view in views], dim=1) for name in views[0]}
 
     def _options(self, chunk: Chunk) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Backbones whose processor writes an image as a run of tokens, at positions one behind the other."""
+"""Backbones whose processor writes an image as a run of tokens, at consecutive positions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from kamera_agent.vision.image import Pixels
 
 
 class ImageText(Family):
-    """What LLaVA began (arXiv 2304.08485): encoder outputs in the place of placeholders, plain RoPE.
+    """The design of LLaVA (arXiv 2304.08485): encoder outputs replace placeholders, with plain RoPE.
 
-    A chunk's tokens are what the model's own processor writes for its pixels. Frames of a clip are written as images
-    in a row.
+    The tokens of a chunk are those that the model's own processor writes for its pixels. Frames of a clip are written
+    as images in a row.
     """
 
     # Configurations call it image_token_id, older ones image_token_index.
@@ -33,23 +33,23 @@ class ImageText(Family):
 
     @cached_property
     def image_token_id(self) -> int:
-        """The token that stands for one row of encoder output."""
+        """The placeholder of one row of encoder output."""
         config = self.model.config
         return int(next(getattr(config, name) for name in self.token_names if hasattr(config, name)))
 
     @property
     def image_token(self) -> str:
-        """What the processor takes in a prompt for an image."""
+        """The token of an image in a prompt for the processor."""
         return str(self.processors.whole.image_token)
 
     @cached_property
     def image_text(self) -> str:
-        """What a prompt says in the place of an image: the token, and what the chat template puts around it."""
+        """The text of an image in a prompt: the token, and what the chat template puts around it."""
         return self.chat.template.image_text(self.image_token)
 
     @property
     def image_options(self) -> Mapping[str, Any]:
-        """What the whole processor tells its image processor."""
+        """Options that the whole processor passes to its image processor."""
         return {}
 
     @cached_property
@@ -72,7 +72,7 @@ class ImageText(Family):
         return {}
 
     def _written(self, height: int, width: int) -> tuple[int, ...]:
-        """Tokens of an image of this size. The processor is asked once for each size."""
+        """Tokens of an image of this size. The processor runs once per size."""
         if (height, width) not in self._writings:
             blank = np.zeros((height, width, 3), np.uint8)
             self._writings[height, width] = self.write(blank)
@@ -80,8 +80,8 @@ class ImageText(Family):
 
     def write(self, pixels: Pixels) -> tuple[int, ...]:
         """Tokens that the processor writes for an image, markers and placeholders."""
-        said = {"text": [self.image_text], "images": [pixels]}
-        batch = self.processors.whole(**said, add_special_tokens=False, return_tensors="pt")
+        prompt = {"text": [self.image_text], "images": [pixels]}
+        batch = self.processors.whole(**prompt, add_special_tokens=False, return_tensors="pt")
         return tuple(batch["input_ids"][0].tolist())
 
     def write_frames(self, frames: Frames) -> tuple[int, ...]:
@@ -93,22 +93,22 @@ class ImageText(Family):
         expected = sum(token in self.placeholder_ids for token in chunk.token_ids)
         if len(features) != expected:
             raise UnsupportedModelError(
-                f"{type(self.model).__name__} made {len(features)} rows of an image for which its processor wrote "
-                f"{expected} tokens. Use the checkpoint's own processor."
+                f"{type(self.model).__name__} encoded an image in {len(features)} rows, and its processor wrote "
+                f"{expected} placeholders for them. Use the checkpoint's own processor."
             )
         return features.to(self.decoder.kv_shape.dtype)
 
     def encoder_outputs(self, chunk: Chunk) -> Any:
-        """What the encoder makes of a chunk's pixels: a tensor, or one for each image."""
+        """Encoder outputs for a chunk's pixels: one tensor, or one per image."""
         encoder = self.model.model.get_image_features
         return encoder(**accepted(encoder, self.pixel_inputs([chunk])), return_dict=True).pooler_output
 
     def pixel_inputs(self, chunks: Sequence[Chunk]) -> dict[str, Any]:
-        """What a forward pass of the model takes for the pixels of these chunks, one or more."""
+        """Inputs of a forward pass of the model for the pixels of one or more chunks."""
         return self.image_inputs([still for chunk in chunks for still in stills(chunk)])
 
     def image_inputs(self, images: Sequence[Pixels], **options: Any) -> dict[str, Any]:
-        """What the image processor makes of images, on the model's device, floats in its dtype."""
+        """Outputs of the image processor, on the model's device, with floats in its dtype."""
         options = {**self.image_options, **options}
         batch = self.processors.image_processor(images=list(images), return_tensors="pt", **options)
         return {name: self._moved(value) for name, value in batch.items()}
@@ -128,7 +128,7 @@ class ImageText(Family):
         return logits
 
     def reference_inputs(self, token_ids: torch.Tensor) -> dict[str, Any]:
-        """What a plain forward pass of the model takes beside token ids [1, T] and pixels."""
+        """Inputs of a plain forward pass of the model besides token ids [1, T] and pixels."""
         return {}
 
     @cached_property
@@ -138,16 +138,16 @@ class ImageText(Family):
 
 
 class WrittenByRule(ImageText):
-    """The same without the whole processor, which cannot be loaded without torchvision though images need none.
+    """An ImageText that works without the whole processor, which may need torchvision although images do not.
 
-    Subclasses write by its rule.
+    Subclasses write what that processor would write.
     """
 
     @classmethod
     def load_processor(cls, model_id: str, revision: str | None) -> Any:
         try:
             return super().load_processor(model_id, revision)
-        except (ImportError, ValueError):  # Either is how a missing torchvision is reported.
+        except (ImportError, ValueError):  # transformers reports a missing torchvision in either way.
             return load_parts(model_id, revision)
 
     @property
@@ -156,18 +156,18 @@ class WrittenByRule(ImageText):
 
     @abstractmethod
     def expand(self, pixels: Pixels) -> str:
-        """What stands in the place of the image token, for an image."""
+        """The text that replaces the image token, for an image."""
 
     def write(self, pixels: Pixels) -> tuple[int, ...]:
         return self.fill(self.expand(pixels))
 
     def fill(self, text: str) -> tuple[int, ...]:
-        """Tokens of what a prompt says in the place of an image, with this text for its token."""
+        """Tokens of the text of an image, with this text in the place of its token."""
         return self.tokens.markup(self.image_text.replace(self.image_token, text))
 
 
 def rows_of(outputs: Any) -> torch.Tensor:
-    """Encoder outputs of images as rows [n, features]; models return one tensor, or one for each image or tile."""
+    """Encoder outputs of images as rows [n, features]; models return one tensor, or one per image or tile."""
     if isinstance(outputs, torch.Tensor):
         return outputs.flatten(0, -2)
     return torch.cat([rows_of(part) for part in outputs])
@@ -183,6 +183,6 @@ def _in_a_row(num_tokens: int) -> torch.Tensor:
 
 
 def accepted(function: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the inputs, those that a function names."""
+    """The inputs that a function has parameters for."""
     names = signature(function).parameters
     return {name: value for name, value in inputs.items() if name in names}

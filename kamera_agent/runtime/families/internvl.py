@@ -1,4 +1,4 @@
-"""InternVL: square tiles and a thumbnail, each of the same number of tokens."""
+"""InternVL: square tiles and a thumbnail, all with the same number of tokens."""
 
 from __future__ import annotations
 

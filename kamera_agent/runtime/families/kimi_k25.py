@@ -20,7 +20,7 @@ from kamera_agent.vision.image import Pixels
 class KimiK25(WrittenByRule):
     """Kimi K2.5 and later.
 
-    The encoder pools a few frames of a clip into one, behind the time of the first.
+    The encoder pools a few frames of a clip into one, which follows the time of the first.
     """
 
     model_types = ("kimi_k25",)
@@ -36,12 +36,12 @@ class KimiK25(WrittenByRule):
 
     @property
     def _per_group(self) -> int:
-        """Frames that become one."""
+        """Number of frames that are pooled into one."""
         return int(self.model.config.vision_config.pos_emb_time)
 
     @property
     def _clip_options(self) -> Mapping[str, Any]:
-        """Where frames are resized otherwise than images."""
+        """Options of the image processor for frames, which are resized in another way than images."""
         video = self.processors.video_processor
         return {"max_patches": video.max_patches, "size": video.size} if video else {}
 
@@ -49,26 +49,26 @@ class KimiK25(WrittenByRule):
         return self.image_token * self._num_tokens(self.image_inputs([pixels]))
 
     def _num_tokens(self, inputs: Mapping[str, Any]) -> int:
-        """Tokens of the first of these images, or of the first of these frames."""
+        """Number of tokens of the first of these images or frames."""
         _, height, width = inputs["image_grid_thw"][0].tolist()
         return int(height * width // math.prod(self.model.config.vision_config.merge_kernel_size))
 
     def write_frames(self, frames: Frames) -> tuple[int, ...]:
         num_tokens = self._num_tokens(self.image_inputs([frames.pixels[0]], **self._clip_options))
         pooled = (self.model.config.video_token_id,) * num_tokens
-        opened = [
+        openings = [
             self.tokens.markup(f"{_clock(seconds)}<|media_begin|>video<|media_content|>")
             for seconds in frames.timestamps[:: self._per_group]
         ]
-        closed = self.tokens.markup("<|media_end|>")
-        return tuple(token for opening in opened for token in (*opening, *pooled, *closed))
+        closing = self.tokens.markup("<|media_end|>")
+        return tuple(token for opening in openings for token in (*opening, *pooled, *closing))
 
     def encoder_outputs(self, chunk: Chunk) -> Any:
         if chunk.kind == "image":
             return super().encoder_outputs(chunk)
         patches, grids = self._clip_inputs(chunk)
         model = self.model.model
-        # Not by get_video_features: before transformers 5.24 that cannot take apart what it pooled.
+        # Not by get_video_features: before transformers 5.24 it cannot split its own output.
         groups = zip(patches.split(grids.prod(1).tolist()), grids.split(1), strict=True)
         return [model.mm_projector(model.vision_tower(*group, return_dict=True).pooler_output) for group in groups]
 
@@ -88,5 +88,5 @@ class KimiK25(WrittenByRule):
 
 
 def _clock(seconds: float) -> str:
-    """A moment of a clip as the processor writes it, cut to milliseconds."""
+    """A time of a clip as the processor writes it, truncated to milliseconds."""
     return f"{time.strftime('%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}"

@@ -1,4 +1,4 @@
-"""LLaVA 1.5 and NeXT: a vision tower before whatever text model, MHA or GQA or MLA."""
+"""LLaVA 1.5 and NeXT: a vision tower before any text model with MHA, GQA or MLA."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kamera_agent.vision.image import Pixels
 class Llava(LineByLine):
     """LLaVA 1.5 and NeXT (arXiv 2304.08485, 2310.03744), and Pixtral (arXiv 2410.07073).
 
-    Row-newline tokens of NeXT are among what its processor writes. A Pixtral tower has a processor of its own.
+    The processor of NeXT writes a newline token after each row. A Pixtral tower has a processor of its own.
     """
 
     model_types = ("llava", "llava_next")

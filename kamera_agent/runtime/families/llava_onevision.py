@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: tiles with a newline behind each row, clips at a quarter of the tokens."""
+"""LLaVA-OneVision: tiles with a newline after each row, and clips with a quarter of the tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kamera_agent.vision.image import Pixels
 class LlavaOnevision(WrittenByRule):
     """LLaVA-OneVision (arXiv 2408.03326).
 
-    Every image is written as if it were the only one: a base view and tiles. Frames have no tiles.
+    Every image is written as if it were the only one of its prompt: a base view and tiles. Frames have no tiles.
     """
 
     model_types = ("llava_onevision",)
@@ -30,13 +30,13 @@ class LlavaOnevision(WrittenByRule):
 
     @property
     def _side(self) -> int:
-        """Patches along the side of a tile."""
+        """Number of patches along the side of a tile."""
         vision = self.model.config.vision_config
         return int(vision.image_size // vision.patch_size)
 
     def expand(self, pixels: Pixels) -> str:
         inputs = self.image_inputs([pixels])
-        # The model itself says how many rows it packs tiles of this many patches to.
+        # The model's own packing gives the number of rows for tiles of this many patches.
         tiles = torch.zeros(inputs["pixel_values"].shape[1], self._side**2, 1)
         aspect_ratio = self.model.config.vision_aspect_ratio
         rows, _ = self.model.model.pack_image_features([tiles], inputs["image_sizes"], torch.zeros(1), aspect_ratio)
@@ -49,7 +49,7 @@ class LlavaOnevision(WrittenByRule):
     def encoder_outputs(self, chunk: Chunk) -> Any:
         if chunk.kind == "image":
             return super().encoder_outputs(chunk)
-        # By place: transformers 5.24 calls the argument otherwise. Before, it left out the newline behind a clip here.
+        # Positional, because transformers 5.24 renamed the argument. Earlier versions omit the newline after a clip.
         frames = self.pixel_inputs([chunk])["pixel_values_videos"]
         rows: torch.Tensor = self.model.model.get_video_features(frames, return_dict=True).pooler_output[0]
         num_frame_rows = len(frames[0]) * math.ceil(self._side / 2) ** 2
@@ -62,14 +62,14 @@ class LlavaOnevision(WrittenByRule):
             if len({len(clip) for clip in clips}) > 1:
                 lengths = ", ".join(str(len(clip)) for clip in clips)
                 raise InputError(
-                    f"Clips of {lengths} frames: a plain forward pass of this model takes clips of one length only. "
-                    "The window itself can hold them."
+                    f"The window has clips of {lengths} frames, and a plain forward pass of this model takes clips of "
+                    "one length only. Answers over the window are not affected."
                 )
             inputs["pixel_values_videos"] = torch.stack(clips)
         return inputs
 
     def _base_views(self, chunk: Chunk) -> torch.Tensor:
-        """Frames [N, C, H, W] as the video processor resizes them: the base views of images."""
+        """Frames [N, C, H, W] as the video processor resizes them, which is as the base views of images."""
         size = self.model.config.vision_config.image_size
         views: torch.Tensor = self.image_inputs(list(chunk.pixels), image_grid_pinpoints=[[size, size]])["pixel_values"]
         return views[:, 0]

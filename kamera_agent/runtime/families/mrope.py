@@ -24,9 +24,9 @@ PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
 class Raster(NamedTuple):
-    """What positions follow from.
+    """The facts that positions follow from.
 
-    grid: patches before merging (time, height, width). seconds: between two steps of its time, None for an image.
+    grid: patches before merging (time, height, width). seconds: time between two steps of the grid; None for an image.
     """
 
     kind: ChunkKind
@@ -35,14 +35,14 @@ class Raster(NamedTuple):
 
 
 class MRope(Family):
-    """What Qwen2-VL began (arXiv 2409.12191) and many took over.
+    """The design of Qwen2-VL (arXiv 2409.12191), which many models share.
 
-    A chunk is a marker, a placeholder for every few patches, and a marker. Its positions are what the model's own
-    get_rope_index gives the chunk alone: each axis moves by the same where the chunk moves.
+    A chunk is a mark, one placeholder per group of patches, and a mark. Its positions are those that the model's own
+    get_rope_index gives the chunk alone: when a chunk moves, all axes move by the same number.
     """
 
     num_axes = 3
-    # Whether the frames of a clip are written and encoded as images, instead of with placeholders of their own.
+    # Whether the frames of a clip are written and encoded as images, instead of with their own placeholders.
     clips_are_images: ClassVar[bool] = False
 
     def __init__(self, model: Any, processors: Processors) -> None:
@@ -53,7 +53,7 @@ class MRope(Family):
     def load_processor(cls, model_id: str, revision: str | None) -> Any:
         if is_torchvision_available():
             return super().load_processor(model_id, revision)
-        # The video processor needs torchvision, and the whole one needs the video processor; images do without.
+        # The whole processor needs the video processor, which needs torchvision; images need neither.
         return load_parts(model_id, revision)
 
     @cached_property
@@ -67,7 +67,7 @@ class MRope(Family):
 
     @property
     def rope_index(self) -> Callable[..., Any]:
-        """The model's own rule for positions."""
+        """The model's own function for positions."""
         rule: Callable[..., Any] = self.model.model.get_rope_index
         return rule
 
@@ -101,7 +101,7 @@ class MRope(Family):
         return (opens, *[pad] * (math.prod(grid) // self._patchifier.pads_per_group), closes)
 
     def clip(self, grid: Grid, times: Sequence[Sequence[float]]) -> tuple[int, ...]:
-        """Tokens of a clip. times: seconds of the frames behind each step of the grid's time."""
+        """Tokens of a clip. times: per step of the grid's time, the seconds of its frames."""
         return self.framed(self.model.config.video_token_id, grid)
 
     def _offsets(self, token_ids: Sequence[int], raster: Raster) -> torch.Tensor:
@@ -112,7 +112,7 @@ class MRope(Family):
         return offsets
 
     def _position_inputs(self, token_ids: Sequence[int], rasters: Sequence[Raster]) -> dict[str, torch.Tensor]:
-        """What models take for positions, under every name that one of them has for it."""
+        """Inputs for positions, under every name that one of the models has for them."""
         kinds = {self.model.config.image_token_id: IMAGE, self.model.config.video_token_id: VIDEO}
         inputs = {"mm_token_type_ids": torch.tensor([[kinds.get(token, 0) for token in token_ids]])}
         for sense in PIXELS:
@@ -139,7 +139,7 @@ class MRope(Family):
         return self.features(encoder(patches, grids, return_dict=True)).to(self.decoder.kv_shape.dtype)
 
     def features(self, outputs: Any) -> torch.Tensor:
-        """Rows [num_placeholders, features] of what the model's encoder returned."""
+        """Rows [num_placeholders, features], from the outputs of the model's encoder."""
         return rows_of(outputs.pooler_output)
 
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:

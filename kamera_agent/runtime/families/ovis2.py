@@ -1,4 +1,4 @@
-"""Ovis2: a table of visual words, and markers around tiles that are embedded by it, too."""
+"""Ovis2: a table of visual words, which also embeds the markers around tiles."""
 
 from __future__ import annotations
 

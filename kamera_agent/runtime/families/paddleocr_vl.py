@@ -9,7 +9,7 @@ from kamera_agent.runtime.families.patches import Grid
 
 
 class PaddleOcrVL(MRope):
-    """PaddleOCR-VL (arXiv 2510.14528). It knows no clips: their frames are written as images in a row."""
+    """PaddleOCR-VL (arXiv 2510.14528). It has no format for clips, so frames are written as images in a row."""
 
     model_types = ("paddleocr_vl",)
     clips_are_images = True

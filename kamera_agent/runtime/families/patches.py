@@ -1,4 +1,4 @@
-"""From pixels to the patches that a vision tower of the Qwen line takes."""
+"""From pixels to the patches that a vision tower of the Qwen family takes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Grid = tuple[int, int, int]
 
 
 class Patchifier:
-    """Asks the processors for patches and for their grid.
+    """Gets patches and their grid from the processors.
 
-    Pixels are those of an image [H, W, 3] or of a frame group [N, H, W, 3]. Frames go through the video processor where
+    Pixels are those of an image [H, W, 3] or of a frame group [N, H, W, 3]. Frames go through the video processor if
     there is one, else through the image processor.
     """
 
@@ -29,16 +29,16 @@ class Patchifier:
 
     @property
     def frames_per_group(self) -> int:
-        """Frames that become one step of the temporal grid."""
+        """Number of frames in one step of the temporal grid."""
         return int((self._video or self._image).temporal_patch_size)
 
     @property
     def pads_per_group(self) -> int:
-        """Patches that become one placeholder."""
+        """Number of patches per placeholder."""
         return int(self._image.merge_size) ** 2
 
     def grid(self, pixels: Pixels) -> Grid:
-        """Patches (time, height, width) of an image or frame group. The processor is asked once for each size.
+        """Patches (time, height, width) of an image or frame group. The processor runs once per size.
 
         Raises ImageError for a size that it does not take.
         """
@@ -83,8 +83,8 @@ class Patchifier:
     def _group_stills(self, pixels: Pixels) -> torch.Tensor:
         """Video patches from the image processor.
 
-        It repeats a still along the temporal patch: one copy of each frame is taken, and neighbouring frames
-        are put together.
+        That one repeats a still along the temporal patch: one copy of each frame is taken, and neighbouring frames
+        are joined.
         """
         per_group, area = self.frames_per_group, self._image.patch_size**2
         values: torch.Tensor = self._stills(list(pad_to_multiple(pixels, per_group)))["pixel_values"]
@@ -94,5 +94,5 @@ class Patchifier:
         return stills[:, :, :, :, 0].permute(0, 2, 3, 1, 4).reshape(-1, 3 * per_group * area)
 
     def _stills(self, images: list[Pixels]) -> Any:
-        # Told where the colours are: three rows of pixels look like three colours.
+        # The processor guesses the axis of the colours, and three rows of pixels look like three colours.
         return self._image(images=images, input_data_format="channels_last", return_tensors="pt")

@@ -1,4 +1,4 @@
-"""Phi-4-multimodal: tiles under a mask, a vision adapter, longrope."""
+"""Phi-4-multimodal: masked tiles, a vision adapter, longrope."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ ADAPTER, ADAPTER_FOLDER = "vision", "vision-lora"
 
 
 class WithVisionAdapter:
-    """Loads the model, and turns its vision adapter on where the checkpoint has one beside the weights."""
+    """Loads the model, and activates its vision adapter if the checkpoint has one beside the weights."""
 
     @staticmethod
     def from_pretrained(model_id: str, revision: str | None = None, **options: Any) -> Any:
         model: Any = AutoModelForCausalLM.from_pretrained(model_id, revision=revision, **options)
         if has_file(model_id, f"{ADAPTER_FOLDER}/adapter_config.json", revision):
-            # Before transformers 5.24 a subfolder is looked for on the hub only.
+            # Before transformers 5.24, a subfolder is searched for on the hub only.
             if (folder := Path(model_id, ADAPTER_FOLDER)).is_dir():
                 model.load_adapter(str(folder), adapter_name=ADAPTER)
             else:
-                there = {"subfolder": ADAPTER_FOLDER, "revision": revision}
-                model.load_adapter(model_id, adapter_name=ADAPTER, adapter_kwargs=there)
+                place = {"subfolder": ADAPTER_FOLDER, "revision": revision}
+                model.load_adapter(model_id, adapter_name=ADAPTER, adapter_kwargs=place)
             model.set_adapter(ADAPTER)
         return model
 
 
 class Phi4Multimodal(WrittenByRule):
-    """Phi-4-multimodal, its eyes (arXiv 2503.01743)."""
+    """Phi-4-multimodal for images (arXiv 2503.01743)."""
 
     model_types = ("phi4_multimodal",)
     auto_model = WithVisionAdapter
@@ -60,6 +60,6 @@ class Phi4Multimodal(WrittenByRule):
         encoder = self.model.model.embed_tokens_extend.image_embed
         token_ids = torch.tensor([chunk.token_ids], device=self.model.device)
         token_ids = token_ids[token_ids == self.image_token_id][None]
-        # It writes over embeddings; of those nothing is left.
-        nothing = torch.zeros(*token_ids.shape, self.decoder.config.hidden_size, device=self.model.device)
-        return encoder(token_ids, nothing, **accepted(encoder.forward, self.pixel_inputs([chunk])))
+        # The encoder overwrites embeddings, and every one of these is a placeholder.
+        embeds = torch.zeros(*token_ids.shape, self.decoder.config.hidden_size, device=self.model.device)
+        return encoder(token_ids, embeds, **accepted(encoder.forward, self.pixel_inputs([chunk])))

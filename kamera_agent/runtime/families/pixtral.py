@@ -1,4 +1,4 @@
-"""Images of any size, written line by line: the Pixtral tower (arXiv 2410.07073)."""
+"""The Pixtral tower (arXiv 2410.07073): images of any size, written line by line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ BREAK, END = "[IMG_BREAK]", "[IMG_END]"
 
 
 class LineByLine(WrittenByRule):
-    """A token for each patch, or square of patches, and one behind each line."""
+    """Writes one token per patch, or per square of patches, and one after each line."""
 
     @property
     def side(self) -> int:
-        """Pixels along the side of what one token stands for."""
+        """Number of pixels along the side of the square of one token."""
         config = self.model.config
         return int(config.vision_config.patch_size * getattr(config, "spatial_merge_size", 1))
 

@@ -1,4 +1,4 @@
-"""Qwen2.5-Omni: the thinker, which sees and writes."""
+"""Qwen2.5-Omni: its thinker, which reads images and writes text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kamera_agent.runtime.families.mrope import MRope
 
 
 class Qwen25Omni(MRope):
-    """The thinker of Qwen2.5-Omni, which sees and writes (arXiv 2503.20215).
+    """The thinker of Qwen2.5-Omni, which reads images and writes text (arXiv 2503.20215).
 
-    A checkpoint of the whole, of type qwen2_5_omni, is loaded without what speaks. What hears is loaded and not used.
+    From a checkpoint of the whole model (qwen2_5_omni) only the thinker is loaded. Its audio encoder is not used.
     """
 
     model_types = ("qwen2_5_omni", "qwen2_5_omni_thinker")
@@ -24,9 +24,9 @@ class Qwen25Omni(MRope):
     def find_decoder(self) -> Any:
         if hasattr(self.model, "thinker"):
             raise UnsupportedModelError(
-                f"{type(self.model).__name__} speaks, and only what it writes is served here; pass model.thinker."
+                f"{type(self.model).__name__} also speaks, and only its text is served; pass model.thinker."
             )
-        # Before transformers 5.24 the text model was not wrapped.
+        # Before transformers 5.24, the text model has no wrapper.
         return getattr(self.model.model, "language_model", self.model.model)
 
     @cached_property

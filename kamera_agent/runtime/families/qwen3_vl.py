@@ -1,4 +1,4 @@
-"""Qwen3-VL: deepstack, and seconds written between the frames of a clip."""
+"""Qwen3-VL: deepstack, and times between the frames of a clip."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from kamera_agent.runtime.families.patches import Grid
 
 
 class Qwen3VL(MRope):
-    """Qwen3-VL, dense and of experts (arXiv 2511.21631).
+    """Qwen3-VL, dense and with experts (arXiv 2511.21631).
 
-    Features of several layers of the encoder are added behind the first layers of the decoder (deepstack, arXiv
-    2406.04334). So the decoder inputs of a token are as wide as its embedding and those levels together: [T, hidden *
-    (1 + levels)], zeros where there are no pixels.
+    Features of several layers of the encoder are added to the outputs of the first layers of the decoder (deepstack,
+    arXiv 2406.04334). So the decoder inputs of a token are its embedding and those levels, [T, hidden * (1 + levels)],
+    with zeros for text.
     """
 
     model_types = ("qwen3_vl", "qwen3_vl_moe")
 
     @property
     def num_levels(self) -> int:
-        """Layers of the decoder that deepstack adds to."""
+        """Number of decoder layers that deepstack adds to."""
         return len(self.model.config.vision_config.deepstack_visual_indexes)
 
     def clip(self, grid: Grid, times: Sequence[Sequence[float]]) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ class Qwen3VL(MRope):
 
     def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         first, *levels = embeds.split(self.decoder.config.hidden_size, dim=2)
-        # Adding zero to a token without pixels changes nothing.
+        # The levels of text are zeros, so adding them everywhere changes nothing.
         everywhere = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         return first, {
             "visual_pos_masks": everywhere,

@@ -1,4 +1,4 @@
-"""What cannot be served exactly, and why; told before the weights are read where the configuration alone tells."""
+"""What cannot be served exactly, and why; refused before the weights are read if the configuration shows it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,38 @@ from typing import Any
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.decoder import check_kinds
 
-UNEVEN = "full layers have longer heads than sliding ones, and one shape of KV is kept for all. Use Gemma 3."
-# Model types whose configuration does not show it in the kinds of its layers.
+UNEVEN = "full layers have longer heads than sliding ones, and one shape of KV is kept for all layers. Use Gemma 3."
+# By model type, where the configuration does not show it.
 REASONS = {
-    "paligemma": "tokens of the prompt see what follows them (prefix-LM): what stands behind a chunk changes its KV. "
+    "paligemma": "tokens of the prompt see what follows them (prefix-LM), so content after a chunk changes its KV. "
     "Use a model that is causal over text.",
     "gemma3n": "the last layers take the KV of earlier ones. Use Gemma 3.",
     "gemma4": UNEVEN,
     "gemma4_unified": UNEVEN,
 }
+# Settings of a text model under which it cannot be served, and why.
+CROSS = "the decoder attends to the output of an encoder, which no chunk keeps. Use a decoder-only model."
+SETTINGS = {
+    "is_encoder_decoder": CROSS,
+    "add_cross_attention": CROSS,
+    "use_bidirectional_attention": "every token sees what follows it, so no chunk can be computed before the whole "
+    "window is known. Use a checkpoint that generates text.",
+    "num_kv_shared_layers": "the last layers take the KV of earlier ones. Use a model whose layers all have their own.",
+    "clip_qkv": "keys are clipped on their way to RoPE, where they are not seen. Use a model that does not clip them.",
+}
 ATTENTION_WITH_MASK = ("sdpa", "eager")
 
 
 def check_config(config: Any) -> None:
-    """Raise UnsupportedModelError for a configuration of a model that cannot be served whatever its weights."""
+    """Raise UnsupportedModelError for a model that cannot be served, as far as its configuration shows."""
     if reason := REASONS.get(config.model_type):
         raise UnsupportedModelError(f"{config.model_type}: {reason}")
-    check_kinds(getattr(config.get_text_config(), "layer_types", None) or ())
+    text = config.get_text_config()
+    for name, reason in SETTINGS.items():
+        # "vision" is said of images, and checked where they are.
+        if (value := getattr(text, name, None)) and value != "vision":
+            raise UnsupportedModelError(f"{name} is {value!r}: {reason}")
+    check_kinds(getattr(text, "layer_types", None) or ())
 
 
 def check_model(model: Any) -> None:
@@ -32,7 +47,7 @@ def check_model(model: Any) -> None:
     _check_devices(model)
     if getattr(model.generation_config, "cache_implementation", None) == "quantized":
         raise UnsupportedModelError(
-            "generation_config.cache_implementation is 'quantized', which is not how KV is kept here; set it to None. "
+            "generation_config.cache_implementation is 'quantized', and the pool does not quantize KV; set it to None. "
             "canonical='int8' stores chunks in 8 bits."
         )
 
@@ -42,17 +57,17 @@ def _check_devices(model: Any) -> None:
     devices = {str(parameter.device) for parameter in model.parameters()}
     if len(mapped) > 1 or len(devices) > 1 or devices == {"meta"}:
         raise UnsupportedModelError(
-            f"The model lies on {', '.join(sorted(mapped | devices))}; its layers must be on one device. "
-            "Load it without device_map, or on a machine that it fits."
+            f"The model is on {', '.join(sorted(mapped | devices))}; its layers must be on one device. Load it without "
+            "device_map, or on a machine that it fits."
         )
     if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
         raise UnsupportedModelError("The model is split over devices (tensor parallel); load it without tp_plan.")
 
 
 def take_masks(model: Any) -> None:
-    """Switch a model to sdpa, with a warning, where its kind of attention takes no 4-D mask.
+    """Switch a model to sdpa, with a warning, if its attention takes no 4-D mask.
 
-    Raises UnsupportedModelError where it has no sdpa.
+    Raises UnsupportedModelError if it has no sdpa.
     """
     attention = model.config.get_text_config()._attn_implementation
     if attention in ATTENTION_WITH_MASK:

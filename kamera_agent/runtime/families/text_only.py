@@ -1,8 +1,9 @@
-"""Decoders without eyes: a chunk is a document."""
+"""Text models: a chunk is a document."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NoReturn
 
 import torch
@@ -11,24 +12,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import InputError
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.families.decoder import DECODERS, Decoder
+from kamera_agent.runtime.families.learned import LearnedDecoder, check_parts, text_model_of
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
 
 class TextOnly(Family):
-    """Text models: Llama, Qwen, Mistral, Phi, DeepSeek."""
+    """Causal text models.
 
-    model_types = (
-        "llama",
-        "qwen2",
-        "qwen3",
-        "qwen3_moe",
-        "mistral",
-        "ministral",
-        "phi3",
-        "deepseek_v2",
-        "deepseek_v3",
-    )
+    Every type is served whose layers are made of the usual parts; how it makes its keys is learned from it.
+    """
+
+    # None is listed: find_family asks whether a type is one of a causal text model.
+    model_types = ()
     auto_model = AutoModelForCausalLM
     has_eyes = False
     placeholder_ids = frozenset()
@@ -37,8 +34,21 @@ class TextOnly(Family):
     def load_processor(cls, model_id: str, revision: str | None) -> Any:
         return AutoTokenizer.from_pretrained(model_id, revision=revision)
 
+    @classmethod
+    def load_options(cls, config: Any) -> dict[str, Any]:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config)
+        if config.model_type not in DECODERS:
+            check_parts(text_model_of(model))
+        return {"attn_implementation": "sdpa" if model._supports_sdpa else "eager"}
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        listed = DECODERS.get(self.text_model.config.model_type)
+        return listed(self.text_model) if listed else LearnedDecoder(self.text_model)
+
     def find_decoder(self) -> Any:
-        return self.model.model
+        return text_model_of(self.model)
 
     def image_chunk(self, pixels: Pixels, namespace: str) -> NoReturn:
         raise self._blind("image")
@@ -46,13 +56,24 @@ class TextOnly(Family):
     def frames_chunk(self, frames: Frames, namespace: str) -> NoReturn:
         raise self._blind("clip")
 
-    def _blind(self, what: str) -> InputError:
-        return InputError(f"{type(self.model).__name__} reads text only and cannot see an {what}; use add_document.")
+    def _blind(self, kind: str) -> InputError:
+        return InputError(f"{type(self.model).__name__} reads text only and cannot see an {kind}; use add_document.")
 
     def encode(self, chunk: Chunk) -> NoReturn:
         raise self._blind(chunk.kind)
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        config, logits = self.decoder.config, super().logits(hidden)
+        # What the heads of Cohere, Granite and Gemma do after their last layer.
+        logits = logits * (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return cap * torch.tanh(logits / cap) if cap else logits
+
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
-        token_ids = torch.tensor([[token for run in runs for token in run.token_ids]], device=self.model.device)
-        logits: torch.Tensor = self.model(input_ids=token_ids, use_cache=False).logits[0, -1].float()
+        return self.plain_logits([token for run in runs for token in run.token_ids])[-1].float()
+
+    def plain_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """Logits [T, vocab] after each of the tokens, by a plain Hugging Face forward pass."""
+        inputs = torch.tensor([token_ids], device=self.model.device)
+        logits: torch.Tensor = self.model(input_ids=inputs, use_cache=False).logits[0]
         return logits
