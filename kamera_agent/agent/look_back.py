@@ -86,7 +86,7 @@ def _read(input: Any) -> _Work:
     """
     match input:
         case [*_, {"type": "tool_call"}]:
-            # The state is not in the input. ToolNode reads it from the graph, and so does the second one.
+            # The state is not in the input: both nodes read it from the graph. Its key is that of create_agent.
             return _Work(input, list, MESSAGES)
         case {"__type": "tool_call_with_context", "tool_call": call, "state": state}:
             key = None if isinstance(state, list) else _messages_key(state)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 
@@ -73,6 +73,7 @@ def model() -> ChatKamera:
     return ChatKamera(model="never/loaded")
 
 
+@settings(deadline=None)
 @given(text=st.lists(st.sampled_from(WORDS)).map("".join), cuts=st.lists(st.integers(0, 200)))
 def test_a_stream_is_its_message(model: ChatKamera, text: str, cuts: list[int]) -> None:
     check(model, text, cuts)

@@ -4,7 +4,7 @@ from itertools import zip_longest
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kamera_agent.turns.tool_calls import CLOSING, OPENING, parse_reply, stream_content
@@ -51,6 +51,7 @@ def test_what_may_be_a_call_is_held_back(pieces: list[str], content: list[str]) 
 WORDS = st.sampled_from(["So:", "3 < 4", "<", "<tool_", "</tool_", "tool_call>", " ", "\n\n", OPENING, CLOSING, "{}"])
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(st.lists(WORDS | st.text(f"{OPENING}{CLOSING} \n"), max_size=4).map("".join)))
 def test_a_stream_is_the_content(pieces: list[str]) -> None:
     content = parse_reply("".join(pieces)).content
@@ -58,6 +59,7 @@ def test_a_stream_is_the_content(pieces: list[str]) -> None:
     assert "".join(stream_content("".join(pieces))) == content
 
 
+@settings(deadline=None)
 @given(words=st.lists(st.text(alphabet="ab", min_size=1), min_size=1), calls=st.lists(st.integers(), min_size=1))
 def test_no_text_is_lost(words: list[str], calls: list[int]) -> None:
     """Words and calls in turn: the content has every word, and every call is read."""
