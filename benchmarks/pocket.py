@@ -77,12 +77,12 @@ def main() -> None:
         print(json.dumps({"conditions": conditions, "accuracy": accuracy}))
     else:
         for look, row in accuracy.items():
-            print(look, *(f"{task} {row[task]:.3f}" for task in TASKS))
+            print(look, *(f"{task} {row[task]:.3f}" for task in TASKS if task in row))
 
 
 @torch.no_grad()
 def examine(family: Family, look: str, num_windows: int, browser: str | None) -> dict[str, Any]:
-    """Accuracy and number of questions, by task."""
+    """Accuracy and number of questions, by task. Few windows may have no question of a task."""
     rng = np.random.default_rng(SEED)
     windows = draw_windows(num_windows, EXAM, rng, LOOKS[look])
     pictures = [picture for window in windows for picture in window]
@@ -93,7 +93,7 @@ def examine(family: Family, look: str, num_windows: int, browser: str | None) ->
     for first in range(BATCH, num_windows, BATCH):
         hits, questions = decoder.grade(lessons.batch(windows[first : first + BATCH], rng), table)
         right, asked = right + hits, asked + questions
-    return {**{task: right[task] / asked[task] for task in TASKS}, "questions": dict(asked)}
+    return {**{task: right[task] / asked[task] for task in TASKS if asked[task]}, "questions": dict(asked)}
 
 
 def browse(pictures: Sequence[Picture], browser: str) -> list[Pixels]:

@@ -82,7 +82,7 @@ def _kept(by_backbone: Mapping[str, Sequence[Report]]) -> str:
                 cell["accuracy"] / row["full"][task]["accuracy"]
                 for row in rows
                 for task, cell in row[method].items()
-                if task in BINDING
+                if task in BINDING and row["full"][task]["accuracy"]
             )
             for method in KEPT
         ]

@@ -78,10 +78,19 @@ def summarise(cells: Cells) -> dict[str, Any]:
         method: {task: recall[method][task]["accuracy"] for task in tasks} for method in SUMMARISED
     }
     full, blind = summary["full"], summary["blind"]
-    blind["binding_kept"] = mean(blind[task] / full[task] for task in BINDING if task in full)
+    # Nothing of a task can be kept that the full prefill never answers; with few cases, there are such tasks.
+    kept = [blind[task] / full[task] for task in BINDING if full.get(task)]
+    blind["binding_kept"] = mean(kept) if kept else None
     for method in ("patch_12pct", "patch_25pct"):
         summary[method]["worst_kept"] = min(
-            _kept(cells[event], method, task) for event in JUDGED if event in cells for task in tasks
+            (
+                cells[event][method][task]["accuracy"] / cells[event]["full"][task]["accuracy"]
+                for event in JUDGED
+                if event in cells
+                for task in tasks
+                if cells[event]["full"][task]["accuracy"]
+            ),
+            default=None,
         )
     summary["orbit"]["minus_exact_points"] = min(
         100 * (row["orbit"][task]["accuracy"] - row["ideal_25pct"][task]["accuracy"])
@@ -90,7 +99,3 @@ def summarise(cells: Cells) -> dict[str, Any]:
         for task in tasks
     )
     return summary
-
-
-def _kept(row: Mapping[str, Mapping[str, Mapping[str, float]]], method: str, task: str) -> float:
-    return row[method][task]["accuracy"] / row["full"][task]["accuracy"]

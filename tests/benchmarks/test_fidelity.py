@@ -195,6 +195,30 @@ def test_the_summary_by_hand() -> None:
     assert summary["orbit"]["minus_exact_points"] == -25.0
 
 
+def test_a_task_that_a_full_prefill_never_answers_keeps_no_share() -> None:
+    """One case per task. Full answers all but count, blind only diff."""
+    results = [
+        Result(
+            task,
+            "recall_all",
+            answers(
+                full=task != "count",
+                blind=task == "diff",
+                patch_12pct=True,
+                patch_25pct=True,
+                ideal_25pct=True,
+                orbit=True,
+            ),
+            [0.5],
+            [1.0],
+        )
+        for task in TASKS
+    ]
+    summary = summarise(make_cells(results))
+    assert summary["blind"]["binding_kept"] == 0.25
+    assert summary["patch_12pct"]["worst_kept"] == 1.0
+
+
 def test_a_question_about_now_is_a_task_of_its_own_where_shots_change_places() -> None:
     for seed in range(6):
         track = draw_case(POCKET_GROUND, "moves", 3, seed, reorders=True).questions["track"]
