@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from kamera_agent.errors import SettingError
@@ -12,8 +14,25 @@ Rank = int | Literal["auto"] | None
 Canonical = Literal["full", "int8"]
 
 DEFAULT_RANK = 32
-DEFAULT_STORE = "~/.cache/kamera"
+# Paths may begin with this name, which locate() replaces. So no default holds a value of the environment.
+HOME = "$KAMERA_HOME"
+DEFAULT_STORE = HOME
 MIB = 1 << 20
+
+
+def locate(path: str | os.PathLike[str]) -> Path:
+    """A path whose leading ~ or $KAMERA_HOME is replaced, by the environment at the time of the call."""
+    first, *rest = Path(path).parts or (".",)
+    return Path(_home(), *rest) if first == HOME else Path(path).expanduser()
+
+
+def _home() -> Path:
+    """The folder of stores and pixels: KAMERA_HOME, else XDG_CACHE_HOME/kamera, else ~/.cache/kamera."""
+    if home := os.environ.get("KAMERA_HOME"):
+        return Path(home).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification has relative paths ignored.
+    return (cache if cache.is_absolute() else Path("~/.cache").expanduser()) / "kamera"
 
 
 @dataclass(frozen=True, slots=True)

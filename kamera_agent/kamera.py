@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -174,4 +173,4 @@ def _open(store: Store | str | os.PathLike[str] | None, settings: Settings) -> S
     memory = MemoryStore(settings.memory_bytes)
     if store is None:
         return memory
-    return TieredStore(memory, LmdbStore(Path(store).expanduser(), settings.disk_bytes))
+    return TieredStore(memory, LmdbStore(store, settings.disk_bytes))

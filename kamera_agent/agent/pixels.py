@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from kamera_agent.config import locate
 from kamera_agent.errors import ImageError
 
 PREFIX = "kamera:"
@@ -22,7 +23,7 @@ class PixelFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int) -> None:
-        self._path = Path(path).expanduser()
+        self._path = locate(path)
         self._path.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
         self._max_bytes = max_bytes
 

@@ -1,13 +1,22 @@
-"""The `kamera` command. Each subcommand imports its own modules when it runs, so that the others start fast."""
+"""The `kamera` command. A subcommand checks its arguments, then imports its own modules, which may take seconds."""
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from kamera_agent.cli.arguments import (
+    check_extra,
+    check_model,
+    check_store,
+    existing_store,
+    output_file,
+    output_folder,
+)
 from kamera_agent.config import DEFAULT_STORE
 from kamera_agent.errors import KameraError
 
@@ -25,14 +34,29 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Screenshots and video frames as position-free chunks of KV.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 StoreFolder = Annotated[Path, typer.Argument(metavar="[STORE]", help="Folder of the store.")]
+NewStore = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kamera {version('kamera-agent')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Screenshots and video frames as position-free chunks of KV."""
 
 
 @app.command()
@@ -43,24 +67,39 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for demo.png and demo.json.")] = Path(),
 ) -> None:
     """Play an agent for 16 turns and compare it with a full prefill and a prefix cache."""
+    check_extra("matplotlib", "examples")
+    folder, files = check_store(store), output_folder(out)
     from kamera_agent.cli.demo.run import run_demo
 
-    run_demo(store.expanduser(), out.expanduser())
+    run_demo(folder, files)
 
 
 @app.command()
 def ask(
-    media: Annotated[list[str], typer.Argument(metavar="MEDIA... QUESTION", help="Images, clips, then the question.")],
+    media: Annotated[
+        list[str],
+        typer.Argument(metavar="MEDIA... QUESTION", help="Images, clips and folders of frames, then the question."),
+    ],
     model: Annotated[str, typer.Option(help="Hub id or folder of a model; the pocket model by default.")] = "pocket",
     keep_last: Annotated[
-        int | None, typer.Option(help="Keep only so many images and groups of frames, the last ones.")
+        int | None, typer.Option(min=0, help="Keep only so many images and groups of frames, the last ones.")
     ] = None,
-    store: Annotated[Path, typer.Option(help="Folder of the store.")] = Path(DEFAULT_STORE),
+    fps: Annotated[
+        float,
+        typer.Option(help="Frames per second: those kept of a clip, and the rate of the images of a folder."),
+    ] = 2.0,
+    store: NewStore = Path(DEFAULT_STORE),
 ) -> None:
-    """Ask about images and clips. Chunks that the store holds are recalled, not computed again."""
+    """Ask about images and clips. Chunks that the store holds are recalled, not computed again.
+
+    The images of a folder are frames of one clip, in the order of their names, the first at 0 seconds.
+    """
+    check_model(model)
+    folder = check_store(store)
     from kamera_agent.cli.ask import ask as answer
 
-    answer([Path(path) for path in media[:-1]], media[-1], model, keep_last, store)
+    paths = [Path(path).expanduser() for path in media[:-1]]
+    answer(paths, media[-1], model=model, keep_last=keep_last, fps=fps, store=folder)
 
 
 @app.command()
@@ -73,8 +112,9 @@ def report(
     from kamera_agent.report.page import make_page
     from kamera_agent.telemetry.trace import read_trace
 
-    out.write_text(make_page(account(read_trace(trace)), trace.name), "utf-8")
-    typer.echo(out)
+    page = output_file(out)
+    page.write_text(make_page(account(read_trace(trace)), trace.name), "utf-8")
+    typer.echo(page)
 
 
 @app.command()
@@ -83,6 +123,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Load a model and show its family, the size of its KV, and its error against plain Hugging Face."""
+    check_model(model)
     from kamera_agent.cli.doctor import show_diagnosis
 
     show_diagnosis(model, as_json)
@@ -91,22 +132,25 @@ def doctor(
 @app.command()
 def stats(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> None:
     """Show the number and size of the records in a store, by kind."""
+    folder = existing_store(store)
     from kamera_agent.cli.stats import show_stats
 
-    show_stats(store, as_json)
+    show_stats(folder, as_json)
 
 
 @app.command("ls")
 def list_chunks(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> None:
     """List the chunks in a store with their patches."""
+    folder = existing_store(store)
     from kamera_agent.cli.listing import show_chunks
 
-    show_chunks(store, as_json)
+    show_chunks(folder, as_json)
 
 
 @app.command()
 def verify(store: StoreFolder = Path(DEFAULT_STORE)) -> None:
     """Read and check every record in a store. Damaged records are removed, and the exit code is then 1."""
+    folder = existing_store(store)
     from kamera_agent.cli.verify import verify_store
 
-    verify_store(store)
+    verify_store(folder)

@@ -1,29 +1,42 @@
-"""`kamera ask`: a question about images and clips."""
+"""`kamera ask`: a question about images and clips. Torch is imported after they have been read."""
 
 from __future__ import annotations
 
+import math
 import mimetypes
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from kamera_agent import FramesContent, ImageContent, Kamera, SettingError, Window
-from kamera_agent.vision.frames import Frames
+from kamera_agent.errors import InputError, SettingError
+from kamera_agent.vision.frames import Frames, stack_frames
 from kamera_agent.vision.image import decode_image
 from kamera_agent.vision.sampling import sample_fps
-from kamera_agent.window.content import Content
+from kamera_agent.window.content import Content, FramesContent, ImageContent
+
+if TYPE_CHECKING:
+    from kamera_agent.window.window import Window
 
 # Frames of a clip per chunk: Qwen models join two frames into one time step.
 GROUP = 2
 
 
-def ask(paths: Sequence[Path], question: str, model: str, keep_last: int | None, store: Path) -> None:
-    """Print the answer as it comes, then its cost. Raises KameraError."""
+def ask(paths: Sequence[Path], question: str, *, model: str, keep_last: int | None, fps: float, store: Path) -> None:
+    """Print the answer as it comes, then its cost. Raises KameraError.
+
+    fps: frames of a clip that are kept per second, and the rate of frames that come as a folder.
+    """
     if not paths:
         raise SettingError("No image or clip was given; name one before the question.")
-    # Read before the model is loaded: a wrong path should not cost minutes.
-    contents = [content for path in paths for content in _read(path)]
+    if not (math.isfinite(fps) and fps > 0):
+        raise SettingError(f"--fps is {fps}; use a number above 0.")
+    contents = [content for path in paths for content in _read(path, fps)]
+    # Imported, and loaded, last: a wrong path should not cost seconds or minutes.
+    from kamera_agent.kamera import Kamera
+
     with Kamera.from_pretrained(model, store=store) as kamera:
         window = kamera.window()
         window.sync(contents)
@@ -32,13 +45,32 @@ def ask(paths: Sequence[Path], question: str, model: str, keep_last: int | None,
         _print_answer(window, question)
 
 
-def _read(path: Path) -> Iterator[Content]:
-    kind, _ = mimetypes.guess_type(path)
-    if kind and kind.startswith("video/"):
-        for group in _groups(sample_fps(path)):
-            yield FramesContent(group)
+def _read(path: Path, fps: float) -> Iterator[Content]:
+    if path.is_dir():
+        yield from map(FramesContent, _groups(_read_folder(path, fps)))
+    elif _kind(path.name) == "video":
+        yield from map(FramesContent, _groups(sample_fps(path, fps)))
     else:
         yield ImageContent(decode_image(path))
+
+
+def _read_folder(folder: Path, fps: float) -> Frames:
+    """The images of a folder as frames, in the order of their names, 1 / fps seconds apart."""
+    names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=_name_order)
+    images = [folder / name for name in names if _kind(name) == "image"]
+    if not images:
+        raise InputError(f"The folder {folder} holds no images; pass images, clips, or a folder of frames.")
+    return stack_frames(images, [number / fps for number in range(len(images))])
+
+
+def _kind(name: str) -> str:
+    """The kind of a file by its name, such as image or video."""
+    return (mimetypes.guess_type(name)[0] or "").partition("/")[0]
+
+
+def _name_order(name: str) -> list[str | int]:
+    """Sorts frame_9 before frame_10. Texts and numbers alternate, so they are never compared with each other."""
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _groups(frames: Frames) -> Iterator[Frames]:

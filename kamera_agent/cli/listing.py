@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kamera_agent.chunk import Header
 from kamera_agent.cli.console import format_bytes, make_console
-from kamera_agent.cli.folder import existing_store
+from kamera_agent.store.lmdb_store import LmdbStore
 
 SHORT_DIGEST = 12
 
@@ -45,8 +45,8 @@ class StoredChunk:
 
 
 def show_chunks(path: Path, as_json: bool) -> None:
-    """Print the chunks in a store. Raises StoreUnavailableError."""
-    with existing_store(path) as store:
+    """Print the chunks in a store."""
+    with LmdbStore(path) as store:
         chunks = gather(store.headers())
     if as_json:
         typer.echo(json.dumps([asdict(chunk) for chunk in chunks], indent=2))

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kamera_agent.chunk import Header, RecordKind
 from kamera_agent.cli.console import format_bytes, make_console
-from kamera_agent.cli.folder import existing_store
+from kamera_agent.store.lmdb_store import LmdbStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ class Holding:
 
 
 def show_stats(path: Path, as_json: bool) -> None:
-    """Print the holdings of a store. Raises StoreUnavailableError."""
-    with existing_store(path) as store:
+    """Print the holdings of a store."""
+    with LmdbStore(path) as store:
         stats, holdings = store.stats(), count(store.headers())
     if as_json:
         sizes = {"num_records": stats.num_records, "num_bytes": stats.num_bytes, "cap_bytes": stats.cap_bytes}
         kinds = {kind: asdict(holding) for kind, holding in holdings.items()}
-        typer.echo(json.dumps({"store": str(path.expanduser()), **sizes, "kinds": kinds}, indent=2))
+        typer.echo(json.dumps({"store": str(path), **sizes, "kinds": kinds}, indent=2))
         return
     table = Table("kind")
     table.add_column("records", justify="right")
@@ -42,7 +42,7 @@ def show_stats(path: Path, as_json: bool) -> None:
     table.add_row("all", str(stats.num_records), format_bytes(stats.num_bytes))
     table.add_row("cap", "", format_bytes(stats.cap_bytes))
     console = make_console()
-    console.print(path.expanduser(), soft_wrap=True)
+    console.print(path, soft_wrap=True)
     console.print(table)
 
 

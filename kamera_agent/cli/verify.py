@@ -8,12 +8,12 @@ import typer
 from rich.console import Console
 
 from kamera_agent.cli.console import format_bytes
-from kamera_agent.cli.folder import existing_store
+from kamera_agent.store.lmdb_store import LmdbStore
 
 
 def verify_store(path: Path) -> None:
-    """Check a store and print its problems. Raises StoreUnavailableError, and typer.Exit(1) after problems."""
-    with existing_store(path) as store:
+    """Check a store and print its problems. Raises typer.Exit(1) after problems."""
+    with LmdbStore(path) as store:
         stats = store.stats()
         activity = f"Reading {stats.num_records} records, {format_bytes(stats.num_bytes)}"
         with Console(stderr=True).status(activity):

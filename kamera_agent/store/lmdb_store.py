@@ -8,10 +8,9 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 
 from kamera_agent.chunk import Header, Key, Record
-from kamera_agent.config import MIB
+from kamera_agent.config import MIB, locate
 from kamera_agent.errors import StoreClosedError, StoreUnavailableError
 from kamera_agent.store.base import CheckReport, Store, StoreStats
 from kamera_agent.store.capacity import record_bytes, require_bytes
@@ -41,11 +40,16 @@ class LmdbStore(Store):
     StoreUnavailableError when the folder cannot be opened.
     """
 
-    def __init__(self, path: str | Path, cap_bytes: int | None = None, queue_bytes: int = DEFAULT_QUEUE_BYTES) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        cap_bytes: int | None = None,
+        queue_bytes: int = DEFAULT_QUEUE_BYTES,
+    ) -> None:
         if cap_bytes is not None:
             require_bytes("cap_bytes", cap_bytes)
         require_bytes("queue_bytes", queue_bytes)
-        self._path = Path(path).expanduser().resolve()
+        self._path = locate(path).resolve()
         self._pid = os.getpid()
         self._counters = Counters()
         self._writer = lend_writer(self._path, cap_bytes, queue_bytes)

@@ -9,7 +9,7 @@ from cli_records import RunKamera
 from PIL import Image
 
 from kamera_agent import Kamera
-from kamera_agent.pocket.renderer import draw_screen
+from kamera_agent.pocket.renderer import draw_screen, draw_shot
 from kamera_agent.pocket.world import World
 
 QUESTION = "Where is anna?"
@@ -65,3 +65,28 @@ def test_bad_questions_end_as_one_line(tmp_path: Path, run_kamera: RunKamera) ->
         assert done.exit_code == 1
         assert done.stderr.startswith("kamera: ")
         assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_of_images_is_a_clip(tmp_path: Path, run_kamera: RunKamera) -> None:
+    """In the order of their names, 9 before 10, and with the timestamps of the rate. Other files are left out."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    shots = [draw_shot(shot)[0] for shot in World(np.random.default_rng(5)).tell("moves", 4)]
+    for number, shot in zip((8, 9, 10, 11), shots, strict=True):
+        Image.fromarray(shot).save(folder / f"frame_{number}.png")
+    (folder / "notes.txt").write_text("not a frame")
+    question = "Where is the star now?"
+    done = run_kamera("ask", folder, question, "--fps", 4, "--store", tmp_path / "store")
+    assert done.exit_code == 0, done.stderr
+    with Kamera.pocket() as kamera:
+        window = kamera.window()
+        window.add_frames(shots[:2], [0, 0.25])
+        window.add_frames(shots[2:], [0.5, 0.75])
+        reply = window.generate(question)
+    assert done.stdout.strip() == reply.text
+    # The chunks, timestamps included, are those of the store.
+    with Kamera.pocket(tmp_path / "store") as kamera:
+        window = kamera.window()
+        window.add_frames(shots[:2], [0, 0.25])
+        window.add_frames(shots[2:], [0.5, 0.75])
+        assert window.generate(question).usage.tokens_recalled > 0

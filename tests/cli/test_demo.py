@@ -40,6 +40,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     folder, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
     with closing(LmdbStore(folder / "store")) as store:
         store.put_many([page("somebody else's")])
+    (folder / "out").mkdir()
     with redirect_stdout(printed):
         run_demo(folder / "store", folder / "out")
     report = json.loads((folder / "out" / "demo.json").read_text())
@@ -162,7 +163,7 @@ def test_files_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path
 def test_a_missing_matplotlib_is_named_before_any_work(
     tmp_path: Path, run_kamera: RunKamera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kamera_agent.cli.demo.run.find_spec", lambda name: None)
+    monkeypatch.setattr("kamera_agent.cli.arguments.find_spec", lambda name: None)
     done = run_kamera("demo", "--store", tmp_path / "store", "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert "pip install 'kamera-agent[examples]'" in done.stderr

@@ -1,6 +1,7 @@
 """kamera stats, ls and verify, on a store made by hand."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,8 @@ def test_help_names_every_command(run_kamera: RunKamera) -> None:
     done = run_kamera("--help")
     assert done.exit_code == 0
     assert all(command in done.stdout for command in ["demo", *COMMANDS])
+
+
+def test_the_version_is_that_of_the_package(run_kamera: RunKamera) -> None:
+    done = run_kamera("--version")
+    assert (done.exit_code, done.stdout) == (0, f"kamera {version('kamera-agent')}\n")

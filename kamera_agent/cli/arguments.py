@@ -1,0 +1,64 @@
+"""Checks of a command's arguments. No torch is imported here, so a wrong argument is answered at once."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from kamera_agent.config import locate
+from kamera_agent.errors import InputError, KameraError, ModelError, StoreUnavailableError
+from kamera_agent.pocket.weights import POCKET
+
+# LMDB makes this file when a folder is first opened as a store.
+DATABASE = "data.mdb"
+
+
+def check_store(path: Path) -> Path:
+    """The folder of a store that may be made. Raises StoreUnavailableError for a file."""
+    folder = locate(path)
+    if folder.exists() and not folder.is_dir():
+        raise StoreUnavailableError(f"{folder} is a file; pass the folder of a store.")
+    return folder
+
+
+def existing_store(path: Path) -> Path:
+    """The folder of a store. Raises StoreUnavailableError when there is none, and creates nothing."""
+    folder = check_store(path)
+    if not (folder / DATABASE).is_file():
+        raise StoreUnavailableError(f"{folder} holds no store; pass a folder that a Kamera was opened with.")
+    return folder
+
+
+def output_folder(path: Path) -> Path:
+    """A folder for files, as an absolute path. Makes it. Raises InputError when it cannot be written to."""
+    folder = path.expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise InputError(f"Nothing can be written to the folder {folder}; pass another --out.")
+    return folder
+
+
+def output_file(path: Path) -> Path:
+    """A file that can be written, as an absolute path. Makes its folder. Raises InputError."""
+    file = output_folder(path.parent) / path.name
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; pass the name of a file as --out.")
+    return file
+
+
+def check_extra(package: str, extra: str) -> None:
+    """Raise KameraError if a package is missing that only an extra of this package brings."""
+    if find_spec(package) is None:
+        raise KameraError(f"This needs {package}: pip install 'kamera-agent[{extra}]'.")
+
+
+def check_model(model: str) -> None:
+    """Raise ModelError for a path that does not exist. Whether the hub has a model is found out by loading it."""
+    is_hub_id = model.count("/") <= 1 and not model.startswith((".", "/", "~"))
+    if model != POCKET and not is_hub_id and not os.path.isdir(model):
+        raise ModelError(f"Cannot load {model!r}: there is no such folder. Pass a hub id, a folder or {POCKET!r}.")
