@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from kamera_agent.errors import ImageError
 
@@ -20,6 +21,9 @@ ImageSource: TypeAlias = "Image.Image | Pixels | str | os.PathLike[str] | bytes 
 
 # Raster formats only: Pillow passes PostScript to an external interpreter.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+# Levels of 8 bits between two levels of a PNG's grey, by Pillow's raw mode.
+GREY_STEPS = {"L;2": 85, "L;4": 17}
 
 ARRAY_FORMS = "uint8 [H, W, 3] RGB, [H, W, 4] RGBA, [H, W, 1] or [H, W] grey"
 
@@ -86,7 +90,26 @@ def _decode_pil(image: Image.Image, name: str) -> Pixels:
         # Pillow itself only warns below twice its limit, and does not check an image that the caller opened.
         if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-        return _flatten(_to_eight_bit(ImageOps.exif_transpose(image)))
+        transparent = _transparent_colour(image)
+        upright = ImageOps.exif_transpose(image)
+        if transparent is not None:
+            upright.info["transparency"] = transparent
+        return _flatten(_to_eight_bit(upright))
+
+
+def _transparent_colour(image: Image.Image) -> Any:
+    """The colour that a PNG declares transparent, as its pixels have it here; None where there is none, or many.
+
+    Pillow brings the pixels of every bit depth to 8 bits, but leaves this colour as the file states it.
+    """
+    colour = image.info.get("transparency")
+    # A loaded image no longer has the raw mode, which names the depth.
+    rawmode = image.tile[0][3] if isinstance(image, PngImageFile) and image.tile else ""
+    if isinstance(colour, int) and rawmode in GREY_STEPS:
+        return colour * GREY_STEPS[rawmode]
+    if isinstance(colour, tuple) and (rawmode == "RGB;16B" or max(colour) > 255):
+        return tuple(value >> 8 for value in colour)
+    return colour
 
 
 def _flatten(image: Image.Image) -> Pixels:
@@ -101,8 +124,13 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
         raise ImageError(f"image of mode {image.mode} has no fixed white; scale it to 0..255 and convert it to L")
     if image.mode.startswith("I;16"):
         # Pillow's convert() clips these modes instead of scaling them, while it reduces 16-bit RGB to the high byte.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image
+        grey = np.asarray(image)
+        high = (grey >> 8).astype(np.uint8)
+        if (transparent := image.info.get("transparency")) is None:
+            return Image.fromarray(high)
+        return Image.fromarray(np.dstack([high, np.where(grey == transparent, 0, 255).astype(np.uint8)]))
+    # Premultiplied grey converts to grey with alpha only.
+    return image.convert("LA") if image.mode == "La" else image
 
 
 @contextmanager

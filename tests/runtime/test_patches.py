@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kamera_agent.errors import ImageError
+from kamera_agent.errors import VideoError
 from kamera_agent.pocket.model import build_processor
 from kamera_agent.runtime.families.patches import Patchifier
 from kamera_agent.runtime.families.processors import Processors
@@ -53,5 +53,5 @@ def test_a_video_processor_computes_the_grid_without_frames() -> None:
     pixels = np.zeros((6, 28, 28, 3), np.uint8)
     assert patches.grid(pixels) == (3, 2, 4)
     assert video.devices == ["meta"]
-    with pytest.raises(ImageError, match="too few frames"):
+    with pytest.raises(VideoError, match="too few frames"):
         patches.grid(pixels[:1])

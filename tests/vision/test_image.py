@@ -1,13 +1,14 @@
 """decode_image: every accepted form gives the pixels a person would see."""
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from pictures import encode, noise
+from pictures import encode, noise, write_png
 from PIL import Image
 
 from kamera_agent.vision.image import Pixels, decode_image
@@ -113,6 +114,29 @@ def test_transparent_colour_of_an_rgb_png_is_white() -> None:
     image.putpixel((1, 0), (1, 2, 3))
     pixels = decode_image(encode(image, "PNG", transparency=(9, 8, 7)))
     np.testing.assert_array_equal(pixels, [[[255, 255, 255], [1, 2, 3]]])
+
+
+# Two pixels each, of which the first has the transparent colour.
+TRANSPARENT = {
+    "grey of 1 bit": (write_png(b"\x40", 2, 1, 0, struct.pack(">H", 0)), [255, 255, 255]),
+    "grey of 2 bits": (write_png(b"\x60", 2, 2, 0, struct.pack(">H", 1)), [170, 170, 170]),
+    "grey of 4 bits": (write_png(b"\x59", 2, 4, 0, struct.pack(">H", 5)), [153, 153, 153]),
+    "grey of 8 bits": (write_png(b"\x05\x09", 2, 8, 0, struct.pack(">H", 5)), [9, 9, 9]),
+    "grey of 16 bits": (write_png(struct.pack(">2H", 0x510, 0x511), 2, 16, 0, struct.pack(">H", 0x510)), [5, 5, 5]),
+    "RGB of 8 bits": (write_png(bytes([1, 2, 3, 4, 5, 6]), 2, 8, 2, struct.pack(">3H", 1, 2, 3)), [4, 5, 6]),
+    "RGB of 16 bits": (
+        write_png(struct.pack(">6H", 0x901, 2, 3, 0x1FF, 0, 0), 2, 16, 2, struct.pack(">3H", 0x901, 2, 3)),
+        [1, 0, 0],
+    ),
+    "grey with alpha of 16 bits": (write_png(struct.pack(">4H", 0x710, 0, 0x710, 0x8000), 2, 16, 4), [131, 131, 131]),
+}
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["bytes", "PIL image"])
+@pytest.mark.parametrize(("data", "other"), TRANSPARENT.values(), ids=TRANSPARENT)
+def test_transparent_colour_of_any_depth_is_white(data: bytes, other: list[int], opened: bool) -> None:
+    source = Image.open(io.BytesIO(data)) if opened else data
+    np.testing.assert_array_equal(decode_image(source), [[[255, 255, 255], other]])
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])

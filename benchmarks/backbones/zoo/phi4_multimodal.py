@@ -75,8 +75,10 @@ class PhiPixels(PilBackend):
         view = self.resize(white, SizeDict(height=TILE, width=TILE), self.resample)
         pixels = np.concatenate([view[None], _cut(white, rows, columns)])
         masks = np.concatenate([np.ones((1, TILE // PATCH, TILE // PATCH)), _cut(mask[None], rows, columns)[:, 0]])
-        normal = self.normalize(self.rescale(pixels, self.rescale_factor), self.image_mean[0], self.image_std[0])
-        return normal, masks, (rows * TILE, columns * TILE)
+        normal = [
+            self.normalize(self.rescale(tile, self.rescale_factor), self.image_mean, self.image_std) for tile in pixels
+        ]
+        return np.stack(normal), masks, (rows * TILE, columns * TILE)
 
 
 def _cut(image: np.ndarray, rows: int, columns: int) -> np.ndarray:

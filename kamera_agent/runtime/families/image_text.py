@@ -16,7 +16,7 @@ from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.chunks import make_chunk
 from kamera_agent.runtime.families.identity import Identity
-from kamera_agent.runtime.families.processors import load_parts
+from kamera_agent.runtime.families.processors import LAYOUT, load_parts, sizing
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
@@ -57,11 +57,13 @@ class ImageText(Family):
         return frozenset({self.image_token_id})
 
     def image_chunk(self, pixels: Pixels, namespace: str) -> Chunk:
-        token_ids = self._written(*pixels.shape[:2])
+        with sizing(self.processors.image_processor, pixels):
+            token_ids = self._written(*pixels.shape[:2])
         return make_chunk(self.identity, "image", pixels, namespace, token_ids, _in_a_row(len(token_ids)))
 
     def frames_chunk(self, frames: Frames, namespace: str) -> Chunk:
-        token_ids = self.write_frames(frames)
+        with sizing(self.processors.image_processor, frames.pixels):
+            token_ids = self.write_frames(frames)
         offsets = _in_a_row(len(token_ids))
         return make_chunk(
             self.identity, "frames", frames.pixels, namespace, token_ids, offsets, timestamps=frames.timestamps
@@ -81,7 +83,7 @@ class ImageText(Family):
     def write(self, pixels: Pixels) -> tuple[int, ...]:
         """Tokens that the processor writes for an image, markers and placeholders."""
         prompt = {"text": [self.image_text], "images": [pixels]}
-        batch = self.processors.whole(**prompt, add_special_tokens=False, return_tensors="pt")
+        batch = self.processors.whole(**prompt, **LAYOUT, add_special_tokens=False)
         return tuple(batch["input_ids"][0].tolist())
 
     def write_frames(self, frames: Frames) -> tuple[int, ...]:
@@ -109,8 +111,8 @@ class ImageText(Family):
 
     def image_inputs(self, images: Sequence[Pixels], **options: Any) -> dict[str, Any]:
         """Outputs of the image processor, on the model's device, with floats in its dtype."""
-        options = {**self.image_options, **options}
-        batch = self.processors.image_processor(images=list(images), return_tensors="pt", **options)
+        options = {**LAYOUT, **self.image_options, **options}
+        batch = self.processors.image_processor(images=list(images), **options)
         return {name: self._moved(value) for name, value in batch.items()}
 
     def _moved(self, value: Any) -> Any:

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from kamera_agent.errors import ImageError
-from kamera_agent.runtime.families.processors import Processors
+from kamera_agent.runtime.families.processors import LAYOUT, Processors, sizing
 from kamera_agent.vision.frames import pad_to_multiple
 from kamera_agent.vision.image import Pixels
 
@@ -40,15 +39,11 @@ class Patchifier:
     def grid(self, pixels: Pixels) -> Grid:
         """Patches (time, height, width) of an image or frame group. The processor runs once per size.
 
-        Raises ImageError for a size that it does not take.
+        Raises ImageError, or VideoError for frames, where the processor refuses their size.
         """
         if pixels.shape not in self._grids:
-            try:
+            with sizing(self._image if pixels.ndim == 3 else self._video or self._image, pixels):
                 self._grids[pixels.shape] = self._learn_grid(pixels)
-            except ValueError as error:
-                height, width = pixels.shape[-3:-1]
-                name = type(self._image).__name__
-                raise ImageError(f"{name} does not take an image of {width}x{height}: {error}. Crop it.") from error
         return self._grids[pixels.shape]
 
     def _learn_grid(self, pixels: Pixels) -> Grid:
@@ -94,5 +89,4 @@ class Patchifier:
         return stills[:, :, :, :, 0].permute(0, 2, 3, 1, 4).reshape(-1, 3 * per_group * area)
 
     def _stills(self, images: list[Pixels]) -> Any:
-        # The processor guesses the axis of the colours, and three rows of pixels look like three colours.
-        return self._image(images=images, input_data_format="channels_last", return_tensors="pt")
+        return self._image(images=images, **LAYOUT)

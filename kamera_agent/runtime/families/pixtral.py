@@ -33,3 +33,10 @@ class Mistral3(LineByLine):
     """Mistral Small 3.1 and later, Ministral 3."""
 
     model_types = ("mistral3",)
+
+    def expand(self, pixels: Pixels) -> str:
+        text = super().expand(pixels)
+        # Its encoder drops the axis of tokens where there is only one.
+        if text == self.image_token + END:
+            raise ValueError(f"the encoder needs more than {self.side} pixels in one direction")
+        return text

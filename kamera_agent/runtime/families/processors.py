@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -10,7 +12,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils.import_utils import is_torchvision_available
 
-from kamera_agent.errors import ModelError
+from kamera_agent.errors import ImageError, ModelError, VideoError
+from kamera_agent.vision.image import Pixels
+
+# Options of every call with images. Without the first, a processor takes three rows of pixels for three colours.
+LAYOUT: Final[Mapping[str, Any]] = {"input_data_format": "channels_last", "return_tensors": "pt"}
 
 
 class Processors(NamedTuple):
@@ -57,3 +63,17 @@ def require_torchvision(family: type) -> None:
     """Raise ModelError where torchvision is missing, for a family whose image processor cannot do without it."""
     if not is_torchvision_available():
         raise ModelError(f"The image processor of {family.__name__} needs torchvision: pip install torchvision.")
+
+
+@contextmanager
+def sizing(processor: Any, pixels: Pixels) -> Iterator[None]:
+    """Raise ImageError, or VideoError for frames, where a processor cannot use pixels [H, W, 3] or [N, H, W, 3]."""
+    try:
+        yield
+    # Processors check few sizes themselves: an edge that is scaled to nothing fails in whatever library meets it first.
+    except (ArithmeticError, RuntimeError, ValueError) as error:
+        height, width = pixels.shape[-3:-1]
+        name, kind = type(processor).__name__, "an image" if pixels.ndim == 3 else "frames"
+        hint = "crop, pad or resize it" if pixels.ndim == 3 else "crop, pad or resize them"
+        wrong = ImageError if pixels.ndim == 3 else VideoError
+        raise wrong(f"{name} cannot use {kind} of {width}x{height}: {error}; {hint}") from error
