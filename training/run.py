@@ -21,13 +21,13 @@ from training.frame import Frame, prime
 from training.gallery import Drawn, draw_all, sketch
 from training.reading import Reading
 from training.recipe import Recipe, Stage
-from training.start import hush, spell, word_ids
+from training.start import scale_layers, set_embeddings, word_ids
 from training.study import LossOf, Report, study
 from training.tower import Tower
 
 READ_RATE = 3e-3
 # Scale of the initial features. The tower would spend hundreds of steps on making larger ones smaller.
-FAINT = 0.05
+FEATURE_SCALE = 0.05
 SMOOTHING, LOG_EVERY = 50, 100
 EXAM_PICTURES, EXAM_WINDOWS = 200, 96
 
@@ -41,10 +41,10 @@ def train(recipe: Recipe, folder: Path, seed: int) -> None:
     family = family_for(model, processor)
     tower = Tower(model.model.visual, processor.image_processor)
     frame = Frame.make(model.config.text_config.hidden_size, seed)
-    spell(model, processor.tokenizer)
+    set_embeddings(model, processor.tokenizer)
     with torch.no_grad():
-        model.model.visual.merger.mlp[-1].weight.mul_(FAINT)
-    hush(model.model.language_model)
+        model.model.visual.merger.mlp[-1].weight.mul_(FEATURE_SCALE)
+    scale_layers(model.model.language_model)
     prime(model.model.language_model, frame)
     with _progress() as progress:
         gallery = _draw(recipe, recipe.gallery.count, np.random.default_rng((seed, 1)))

@@ -11,12 +11,12 @@ from kamera_agent.pocket.tokenizer import SPACE
 from kamera_agent.pocket.words import SHOWN, WORDS
 
 # Scale of the initial output of layers, and length of the embeddings of SHOWN.
-QUIET, EMBEDDING_NORM = 0.2, 2.0
+LAYER_SCALE, EMBEDDING_NORM = 0.2, 2.0
 
 
 @torch.no_grad()
-def spell(model: Any, tokenizer: Any) -> None:
-    """Make the embeddings of SHOWN orthogonal, and those of a word with and without a space before it equal."""
+def set_embeddings(model: Any, tokenizer: Any) -> None:
+    """Make the embeddings of SHOWN orthogonal, and those of a word with and without a space nearly equal."""
     embeddings = model.get_input_embeddings().weight
     noise = 0.1 * embeddings.std() * torch.randn_like(embeddings)
     axes = torch.linalg.qr(torch.randn(embeddings.shape[1], len(SHOWN)))[0]
@@ -26,11 +26,11 @@ def spell(model: Any, tokenizer: Any) -> None:
 
 
 @torch.no_grad()
-def hush(text: Any) -> None:
+def scale_layers(text: Any) -> None:
     """Scale down the output of all layers. The codes of words would not reach the upper layers otherwise."""
     for layer in text.layers:
-        layer.self_attn.o_proj.weight.mul_(QUIET)
-        layer.mlp.down_proj.weight.mul_(QUIET)
+        layer.self_attn.o_proj.weight.mul_(LAYER_SCALE)
+        layer.mlp.down_proj.weight.mul_(LAYER_SCALE)
 
 
 def word_ids(tokenizer: Any, words: Iterable[str]) -> torch.Tensor:

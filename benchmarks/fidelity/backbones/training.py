@@ -21,7 +21,7 @@ from kamera_agent.runtime.families.base import Family
 from training.decoding import Decoder, Lessons, draw_windows
 from training.gallery import sketch
 from training.recipe import Course
-from training.start import hush, spell, word_ids
+from training.start import scale_layers, set_embeddings, word_ids
 from training.study import study
 
 SEEDS = (1, 2)
@@ -52,8 +52,8 @@ def train(folder: Path, name: str, seed: int, effort: Effort = EFFORT) -> None:
     model, processor = build(name, seed)
     family = family_for(model, processor)
     torch.manual_seed(seed)
-    spell(model, processor.tokenizer)
-    hush(family.decoder.module)
+    set_embeddings(model, processor.tokenizer)
+    scale_layers(family.decoder.module)
     words = model.get_input_embeddings().weight.detach()[word_ids(processor.tokenizer, SHOWN)].clone()
     symbols = Symbols(words, 1 + getattr(family, "num_levels", 0), seed)
     pictures = sketch(
