@@ -129,9 +129,13 @@ def test_store_folder_that_is_a_file(models: dict[str, Any], processor: PocketPr
 
 
 def test_wrong_model_type(processor: PocketProcessor) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTModel
 
-    with pytest.raises(UnsupportedModelError, match=r"'gpt2'; supported are .*qwen2_5_vl, qwen2_vl"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"'vit'; supported are causal text models and .*qwen2_5_vl, qwen2_vl"
+    ):
+        Kamera(ViTModel(ViTConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1)), processor)
+    with pytest.raises(UnsupportedModelError, match="GPT2LMHeadModel has no `model`"):
         Kamera(GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2)), processor)
     with pytest.raises(UnsupportedModelError, match="str"):
         Kamera("a model id", processor)
