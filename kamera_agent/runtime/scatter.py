@@ -23,7 +23,7 @@ def scatter_test(family: TextOnly, forward: Forward) -> None:
     A layer that keeps a state, adds a bias by the place in the cache, or sees what follows fails here.
     """
     vocab = family.model.get_input_embeddings().num_embeddings
-    run = TextRun(tuple(range(vocab - NUM_TOKENS, vocab)))
+    run = TextRun(tuple(range(0, vocab, vocab // NUM_TOKENS))[:NUM_TOKENS])
     expected = family.plain_logits(run.token_ids).float()
     pool = KVPool(family.decoder.kv_shape)
     rest, first = pool.allocate(NUM_TOKENS - NUM_FIRST), pool.allocate(NUM_FIRST)

@@ -158,7 +158,7 @@ class Items:
 
     def _run(self, content: Content) -> Run:
         if isinstance(content, Content):
-            self._family.chat.check_role(content.role)
+            self._family.chat.format.check_role(content.role)
         if isinstance(content, TextContent):
             return self._text_run(content.text)
         if isinstance(content, ImageContent):

@@ -43,10 +43,6 @@ class Chat:
         # A window may begin with a system prompt or without one: the anchor is what both ways have in common.
         return tuple(one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(system, plain, strict=False)))
 
-    def check_role(self, role: str) -> None:
-        """Raise InputError, with the reason, for a role that the template does not write as one of its own."""
-        self.format.check_role(role)
-
     def turn(self, before: str | None, role: str, *, text_follows: bool = False) -> tuple[int, ...]:
         """Tokens that close a turn of the role `before` and open one of `role`; None for `before` follows the anchor.
 

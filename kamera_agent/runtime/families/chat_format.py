@@ -23,11 +23,11 @@ class ChatFormat:
 
     opening: before the text of a system turn. plain: before the first user text where there is no system prompt.
     default_system: the system prompt that the template writes by itself; empty where it writes none.
-    between: between the texts of a question and its answer. ends: after the last text of a user and of an assistant.
-    marks: between all other texts, asked for when they are needed.
+    between: between a system text, a question and its answer. ends: after the last text of a user and of an assistant.
+    marks: between all other texts, learned when they are needed.
 
-    The roles system, user and assistant may follow each other in any order: where the template refuses it, a turn is
-    opened as after the role that usually precedes it, and a system text that it has no place for is written as a user
+    The roles system, user and assistant may follow each other in any order. Where the template refuses an order, a turn
+    is opened as after the role that usually precedes it. A system text that it has no place for is written as a user
     text. Any other role is written as the template writes it, or refused.
     """
 
@@ -56,7 +56,7 @@ class ChatFormat:
         return cls(opening, plain, default, between | {("system", "user"): to_first}, ends, marks)
 
     def head(self, role: str) -> str | None:
-        """What precedes the text of a role that begins a conversation; None where the template lets none begin."""
+        """What precedes the text of a role that begins a conversation; None where the template refuses that."""
         if role in ("system", "user"):
             return self.opening if role == "system" else self.plain
         return self.marks.head(role)
@@ -73,7 +73,7 @@ class ChatFormat:
             return self._mark("assistant", role) or self._mark("user", role) or ""
         if role == "assistant":
             return self.between["user", "assistant"]
-        # After a role of its own the template may demand a reply: an empty one.
+        # After another role, such as a tool, the template may demand a reply; an empty one is written.
         reply = "" if before in ROLES else self.turn(before, "assistant")
         return reply + self.between["assistant", "user"]
 
@@ -98,7 +98,7 @@ class ChatFormat:
         end = next((end for end in ends if end is not None and rendered.endswith(end)), None)
         if head is None or end is None:
             raise UnsupportedModelError(
-                f"The chat template writes this conversation otherwise than {self.opening!r}, text, "
+                f"The chat template does not write this conversation as {self.opening!r}, text, "
                 f"{self.turn('user', 'assistant')!r}, text ...: {rendered[:200]!r}. Use windows instead of messages."
             )
         rest = rendered.removeprefix(head).removesuffix(end)
@@ -115,7 +115,7 @@ class ChatFormat:
             rest, role = rest[start - length :], other
 
     def _find_head(self, rendered: str, first: str) -> tuple[str | None, str]:
-        # Before a user text, the system may be told of tools.
+        # A template may write a system turn that describes the tools, even if no message has that role.
         roles = ("system",) if first == "system" else (first, "user", "system")
         heads = ((self.head(role), role) for role in roles)
         return next(
@@ -142,12 +142,12 @@ def turns_of(
 ) -> list[Turn]:
     """Role and text of every turn that a chat template makes of messages.
 
-    markers: the model's special tokens; a text that comes out with one in it is not a text.
+    markers: the model's special tokens. A text with one in it shows that the format missed a turn.
     Raises InputError for a role that the template drops, refuses or writes as another one, and where it has no place
     for tools; UnsupportedModelError where it writes turns that the format does not know.
     """
     for role in dict.fromkeys(message["role"] for message in messages):
-        # Some templates write results of tools after calls only, and the actual messages have those.
+        # Some templates accept a tool result after a call only. The messages have the calls; the probes have not.
         if role != "tool" or chat.marks.alias(role):
             chat.check_role(role)
     rendered = template.apply(messages, tools)

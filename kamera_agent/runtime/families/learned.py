@@ -1,4 +1,4 @@
-"""Text models of types that are not listed: how they make their keys is learned from what they do."""
+"""Text models alone: how they make their keys is learned from what they do, whatever their type."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from kamera_agent.runtime.kv_pool import Heads, KVShape
 from kamera_agent.runtime.slot_cache import cache_argument
 
 KEY_NORMS = ("k_norm", "k_layernorm")
-# The parts of an attention that work on a token alone, whatever the window is. With any other part, such as the index
-# of a sparse attention, long windows may follow rules that no short test shows.
+# The parts of an attention that treat every token alike, however long the window is. With any other part, such as the
+# index of a sparse attention, long windows may follow rules that no short test shows.
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "dense", "gate_proj", "g_proj")
 KNOWN_PARTS = {*PROJECTIONS, *KEY_NORMS, "q_norm", "q_layernorm", "attn_sub_norm", "sinks", "rotary_emb"}
 
 
 class Turning(NamedTuple):
-    """A way to turn keys: the components of a pair, and a table of them out of the rotary embedding's own."""
+    """A way to turn keys: the components of a pair, and how to make the table of the rotary embedding's output."""
 
     pairs: Pairs
     spread: Callable[[torch.Tensor], torch.Tensor]
@@ -41,7 +41,7 @@ TURNINGS = (
 
 
 class Observed(NamedTuple):
-    """Per layer, what the key module returned, and the keys and values [H, T, D] that the model cached."""
+    """Per layer, the output of the key module, and the keys and values [H, T, D] that the model cached."""
 
     raw: Sequence[torch.Tensor]
     keys: Sequence[torch.Tensor]
@@ -110,7 +110,7 @@ class LearnedDecoder(Decoder):
         return Heads(keys.shape[0], keys.shape[2]), Heads(values.shape[0], values.shape[2])
 
     def _error(self, turning: Turning, raw: Sequence[torch.Tensor], cached: Sequence[torch.Tensor]) -> float:
-        """How far keys that are turned in this way are from the model's own, relative and over all layers."""
+        """Relative error of keys turned in this way against the model's own, summed over the layers."""
         self._spread = turning.spread
         cos, sin = self.rope_tables(torch.arange(START, START + NUM_DUMMIES)[None])
         if cos.shape[-1] > self.kv_shape.keys.dim:

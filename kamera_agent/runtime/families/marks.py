@@ -1,4 +1,4 @@
-"""What a chat template writes between two texts, learned by asking it."""
+"""What a chat template writes between two texts, learned from renderings of short probes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kamera_agent.runtime.families.template import FIRST, SECOND, Template
 ROLES = ("system", "user", "assistant")
 ANSWER = "kameraanswer"
 ASKED = [("user", FIRST), ("assistant", ANSWER), ("user", SECOND)]
-# Templates refuse some roles at the beginning, and some after others.
+# What precedes a probe: templates refuse some roles at the beginning, and some after others.
 LEADS = ASKED[:0], ASKED[:1], ASKED[:2]
 # A template that writes a text as JSON changes these.
 BEFORE, AFTER = 'kamera"\nbefore', 'kamera"\nafter'
@@ -52,7 +52,7 @@ class Marks:
         return self._refusals[role]
 
     def alias(self, role: str) -> str | None:
-        """The one of ROLES as which another role is written; None where it has a form of its own."""
+        """The role of ROLES that another role is written as; None where it has its own form."""
         self.refusal(role)
         return self._aliases.get(role)
 
