@@ -13,7 +13,7 @@ import typer
 
 from kamera_agent.errors import InputError, SettingError
 from kamera_agent.vision.frames import Frames, stack_frames
-from kamera_agent.vision.image import decode_image
+from kamera_agent.vision.image import decode_image, is_image
 from kamera_agent.vision.sampling import sample_fps
 from kamera_agent.window.content import Content, FramesContent, ImageContent
 
@@ -48,10 +48,13 @@ def ask(paths: Sequence[Path], question: str, *, model: str, keep_last: int | No
 def _read(path: Path, fps: float) -> Iterator[Content]:
     if path.is_dir():
         yield from map(FramesContent, _groups(_read_folder(path, fps)))
-    elif _kind(path.name) == "video":
-        yield from map(FramesContent, _groups(sample_fps(path, fps)))
-    else:
+    elif not path.is_file():
+        raise InputError(f"There is no file at {path}; pass images, clips, or a folder of frames.")
+    # By content where the name leaves it open: `.ts` is a clip to a camera, and another kind of file to most systems.
+    elif _kind(path.name) == "image" or is_image(path):
         yield ImageContent(decode_image(path))
+    else:
+        yield from map(FramesContent, _groups(sample_fps(path, fps)))
 
 
 def _read_folder(folder: Path, fps: float) -> Frames:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from kamera_agent.closing import Closing
 from kamera_agent.errors import VideoError
-from kamera_agent.vision.image import Pixels
+from kamera_agent.vision.image import Pixels, short_path
 
 SKETCH_SIZE = (64, 36)
 
@@ -36,7 +36,7 @@ class Clip(Closing):
         self._path = os.fspath(path)
         # Checked first: FFmpeg also accepts a URL or a numbered pattern as a name.
         if not os.path.isfile(path):
-            raise VideoError(f"no video file at {self._path!r}; pass the path of a local file")
+            raise VideoError(f"no video file at {short_path(path)}; pass the path of a local file")
         self._capture = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise VideoError(f"{self._path!r} is not a video that OpenCV can read; check it or convert it to MP4")

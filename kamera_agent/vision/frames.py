@@ -54,12 +54,16 @@ def _check_timestamps(timestamps: Sequence[float]) -> None:
             )
 
 
-def stack_frames(frames: Frames | Pixels | Iterable[ImageSource], timestamps: Iterable[float] | None = None) -> Frames:
+def stack_frames(
+    frames: Frames | Pixels | Iterable[ImageSource],
+    timestamps: Iterable[float] | None = None,
+    fps: float = DEFAULT_FPS,
+) -> Frames:
     """Convert frames in any accepted form to Frames.
 
     frames: Frames; array [N, H, W, 3] uint8 RGB; or pictures that decode_image accepts, all of one size.
     timestamps: seconds, one per frame. None keeps the timestamps of Frames; other forms are spaced
-        1 / DEFAULT_FPS seconds apart, from 0.
+        1 / fps seconds apart, from 0.
 
     The result owns its memory, except that the pixels of Frames are not copied.
     Raises VideoError when a frame cannot be decoded, or the timestamps do not match the frames.
@@ -68,7 +72,7 @@ def stack_frames(frames: Frames | Pixels | Iterable[ImageSource], timestamps: It
         return frames if timestamps is None else Frames(frames.pixels, _seconds(timestamps))
     pixels = _copy_array(frames) if isinstance(frames, np.ndarray) else _decode_all(frames)
     if timestamps is None:
-        timestamps = [i / DEFAULT_FPS for i in range(len(pixels))]
+        timestamps = [i / fps for i in range(len(pixels))]
     return Frames(pixels, _seconds(timestamps))
 
 

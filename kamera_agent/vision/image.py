@@ -47,7 +47,7 @@ def decode_image(source: ImageSource) -> Pixels:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode_file(bytes(source), f"{len(source)} bytes")
     if isinstance(source, (str, os.PathLike)):
-        return _decode_file(_read(source), _short(source))
+        return _decode_file(_read(source), short_path(source))
     raise ImageError(f"cannot decode a {type(source).__name__} as an image; pass a PIL image, array, path or bytes")
 
 
@@ -69,13 +69,24 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(f"cannot read image file {_short(path)}: {reason}; pass a local path or the bytes") from error
+        raise ImageError(
+            f"cannot read image file {short_path(path)}: {reason}; pass a local path or the bytes"
+        ) from error
 
 
-def _short(path: str | os.PathLike[str]) -> str:
-    # A likely mistake is to pass a whole picture in base64, which would fill the screen.
+def short_path(path: str | os.PathLike[str]) -> str:
+    """A path in quotes, cut where it is too long for a message: a likely mistake is to pass a whole file in base64."""
     text = repr(os.fspath(path))
     return text if len(text) <= 200 else f"{text[:60]}...' ({len(text)} characters)"
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as an image in one of FORMATS does. False for a file that cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def _decode_file(data: bytes, name: str) -> Pixels:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 
 from kamera_agent.errors import SettingError
 from kamera_agent.vision.clip import Clip, sketch
-from kamera_agent.vision.frames import DEFAULT_FPS, Frames, join_pixels
+from kamera_agent.vision.frames import DEFAULT_FPS, Frames, join_pixels, stack_frames
+from kamera_agent.vision.image import Pixels
 from kamera_agent.vision.progress import with_progress
 
 MAX_FRAMES = 64
@@ -24,18 +26,38 @@ def sample_fps(path: str | os.PathLike[str], fps: float = DEFAULT_FPS, max_frame
     """Keep the first frame of every interval of 1/fps seconds.
 
     fps: frames to keep per second of the clip. Of a clip with a lower rate, all frames are kept.
-    max_frames: the most frames to keep. The rate is lowered for a longer clip, to cover it to its end.
-        If the container does not state a length, reading stops at max_frames.
+    max_frames: the most frames to keep. The rate is lowered for a longer clip, to cover it to its end. If the container
+        states no length, or too short a one, the rate is halved whenever that many frames are kept.
 
     Raises SettingError for an option outside its range, VideoError for a file that cannot be read.
     """
-    if not (math.isfinite(fps) and fps > 0):
-        raise SettingError(f"fps is {fps}; it must be above 0")
+    _check_fps(fps)
     _check_max_frames(max_frames)
     with Clip(path) as clip:
         if clip.duration_s > 0:
             fps = min(fps, max_frames / clip.duration_s)
-        return _keep(clip, _times_at(clip, fps), max_frames)
+        return _first_of_intervals(clip, fps, max_frames)
+
+
+def take_frames(source: Any, timestamps: Iterable[float] | None = None, fps: float | None = None) -> Frames:
+    """Frames of a clip at a path, by sample_fps, or frames in any form that stack_frames takes.
+
+    timestamps: seconds, one per frame, for frames without timestamps of their own.
+    fps: frames to keep per second of a clip, DEFAULT_FPS if None. Other frames it spaces 1/fps seconds apart, from 0.
+
+    Raises SettingError where fps is out of range or given beside timestamps, and VideoError as both functions do.
+    """
+    is_clip = isinstance(source, (str, os.PathLike))
+    if is_clip and timestamps is not None:
+        raise SettingError("A clip has timestamps of its own; leave timestamps out, and choose frames with fps.")
+    if fps is None:
+        return sample_fps(source) if is_clip else stack_frames(source, timestamps)
+    if timestamps is not None or isinstance(source, Frames):
+        raise SettingError(f"fps={fps} was given for frames with timestamps; leave one of the two out.")
+    if is_clip:
+        return sample_fps(source, fps)
+    _check_fps(fps)
+    return stack_frames(source, fps=fps)
 
 
 def sample_scenes(path: str | os.PathLike[str], threshold: float = 10.0, max_frames: int = MAX_FRAMES) -> Frames:
@@ -55,20 +77,33 @@ def sample_scenes(path: str | os.PathLike[str], threshold: float = 10.0, max_fra
         return _keep(clip, _times_of_change(clip, threshold), max_frames)
 
 
+def _check_fps(fps: float) -> None:
+    if not (math.isfinite(fps) and fps > 0):
+        raise SettingError(f"fps is {fps}; it must be above 0")
+
+
 def _check_max_frames(max_frames: int) -> None:
     if max_frames < 1:
         raise SettingError(f"max_frames is {max_frames}; it must be at least 1")
 
 
-def _times_at(clip: Clip, fps: float) -> Generator[float, None, None]:
-    start_s, last_interval = 0.0, -1
-    for time_s in _watched(clip):
-        if last_interval < 0:
-            start_s = time_s
-        interval = math.floor((time_s - start_s + ROUNDING_S) * fps)
-        if interval > last_interval:
-            last_interval = interval
-            yield time_s
+def _first_of_intervals(clip: Clip, fps: float, max_frames: int) -> Frames:
+    kept: dict[int, tuple[Pixels, float]] = {}
+    # The last frame may be just beyond a stated length. That is no reason to keep half as many.
+    most = max_frames + (clip.duration_s > 0)
+    start_s: float | None = None
+    with closing(_watched(clip)) as times:
+        for time_s in times:
+            start_s = time_s if start_s is None else start_s
+            interval = math.floor((time_s - start_s + ROUNDING_S) * fps)
+            while len(kept) == most and interval not in kept:
+                fps, interval = fps / 2, interval // 2
+                # Two intervals become one, of which the first frame is kept.
+                kept = {number // 2: kept[number] for number in sorted(kept, reverse=True)}
+            if interval not in kept:
+                kept[interval] = clip.pixels(), time_s
+    first = [kept[number] for number in sorted(kept)[:max_frames]]
+    return Frames(join_pixels((pixels for pixels, _ in first), len(first)), tuple(time_s for _, time_s in first))
 
 
 def _times_of_change(clip: Clip, threshold: float) -> Generator[float, None, None]:

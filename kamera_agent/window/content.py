@@ -31,12 +31,18 @@ class ImageContent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FramesContent:
-    """Video frames that form one chunk: a sequence of images or ndarray [N, H, W, 3]; one timestamp in seconds each."""
+    """Video frames that form one chunk: the path of a clip, Frames, a sequence of images or ndarray [N, H, W, 3].
+
+    timestamps: seconds, one per frame; not for a clip or Frames, which have their own.
+    fps: frames to keep per second of a clip, which is read again wherever the content is used; 2 by default. Other
+        frames it spaces 1/fps seconds apart. Not beside timestamps.
+    """
 
     frames: Any
     timestamps: Sequence[float] | None = None
     role: str = "user"
     new_turn: bool = False
+    fps: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

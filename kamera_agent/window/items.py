@@ -8,8 +8,8 @@ from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import InputError, UnknownSpanError, WindowError
 from kamera_agent.runtime.families.base import Family
-from kamera_agent.vision.frames import stack_frames
 from kamera_agent.vision.image import Pixels, decode_image
+from kamera_agent.vision.sampling import take_frames
 from kamera_agent.window.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.window.layout import Item
 from kamera_agent.window.plan import Kind
@@ -164,7 +164,7 @@ class Items:
         if isinstance(content, ImageContent):
             chunk = self._family.image_chunk(decode_image(content.image), self._settings.namespace)
         elif isinstance(content, FramesContent):
-            frames = stack_frames(content.frames, content.timestamps)
+            frames = take_frames(content.frames, content.timestamps, content.fps)
             chunk = self._family.frames_chunk(frames, self._settings.namespace)
         elif isinstance(content, DocumentContent):
             chunk = self._family.document_chunk(_checked(content.text), self._settings.namespace)

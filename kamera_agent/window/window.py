@@ -49,14 +49,19 @@ class Window:
         """
         return self._add(ImageContent(image, role))
 
-    def add_frames(self, frames: Any, timestamps: Sequence[float] | None = None, role: str = "user") -> str:
+    def add_frames(
+        self, frames: Any, timestamps: Sequence[float] | None = None, role: str = "user", *, fps: float | None = None
+    ) -> str:
         """Add video frames at the end as one chunk; returns its span id.
 
-        frames: Frames (see sample_fps), an ndarray [N, H, W, 3] uint8 RGB, or a sequence of images.
-        timestamps: seconds, one per frame, increasing; half a second apart by default.
-        Raises VideoError, or SettingError where the demanded rank is above the chunk's size.
+        frames: path of a clip, Frames (see sample_fps), an ndarray [N, H, W, 3] uint8 RGB, or a sequence of images.
+        timestamps: seconds, one per frame, increasing; for frames without timestamps of their own.
+        fps: frames to keep per second of a clip, 2 by default and at most 64 in all. Other frames it spaces 1/fps
+            seconds apart, half a second by default.
+        Raises VideoError, or SettingError for timestamps beside fps or a clip, and where the demanded rank is above the
+        chunk's size.
         """
-        return self._add(FramesContent(frames, timestamps, role))
+        return self._add(FramesContent(frames, timestamps, role, fps=fps))
 
     def add_text(self, text: str, role: str = "user") -> str:
         """Add a text at the end; returns its span id. Raises InputError for a text without tokens."""

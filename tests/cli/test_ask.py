@@ -59,8 +59,28 @@ def test_ask_reads_clips(tmp_path: Path, run_kamera: RunKamera) -> None:
     assert done.exit_code == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["clip.ts", "clip.mts", "clip"])
+def test_files_with_other_names_are_read_by_content(
+    tmp_path: Path, run_kamera: RunKamera, screens: list[Path], name: str
+) -> None:
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 4, (224, 168))
+    for level in range(8):
+        writer.write(np.full((168, 224, 3), 30 * level, dtype=np.uint8))
+    writer.release()
+    screen = screens[0].rename(tmp_path / "screen")
+    done = run_kamera("ask", screen, clip.rename(tmp_path / name), QUESTION, "--store", tmp_path / "store")
+    assert done.exit_code == 0, done.stderr
+    assert "tokens computed" in done.stderr
+
+
 def test_bad_questions_end_as_one_line(tmp_path: Path, run_kamera: RunKamera) -> None:
-    for arguments in (("Where?",), (tmp_path / "none.png", "Where?"), (tmp_path / "none.mp4", "Where?")):
+    for arguments in (
+        ("Where?",),
+        (tmp_path / "none.png", "Where?"),
+        (tmp_path / "none.mp4", "Where?"),
+        (__file__, "Where?"),
+    ):
         done = run_kamera("ask", *arguments, "--store", tmp_path / "store")
         assert done.exit_code == 1
         assert done.stderr.startswith("kamera: ")

@@ -1,6 +1,7 @@
 """Which frames of a clip are kept, and the seconds they carry."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,52 @@ def test_long_clip_is_thinned_over_its_whole_length(clip: Path) -> None:
     assert numbers(sample_fps(clip, fps=10, max_frames=6)) == [0, 5, 10, 15, 20, 25]
 
 
-def test_max_frames_holds_when_the_container_states_no_length(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def state_length(monkeypatch: pytest.MonkeyPatch, stated_s: float) -> None:
     opened = Clip.__init__
 
-    def open_without_length(self: Clip, path: Path) -> None:
+    def open_with_length(self: Clip, path: Path) -> None:
         opened(self, path)
-        self.duration_s = 0.0
+        self.duration_s = stated_s
 
-    monkeypatch.setattr(Clip, "__init__", open_without_length)
-    assert numbers(sample_fps(clip, fps=10, max_frames=3)) == [0, 1, 2]
+    monkeypatch.setattr(Clip, "__init__", open_with_length)
+
+
+@pytest.mark.parametrize("max_frames", [1, 2, 3, 7, 29, 30, 64])
+def test_clip_without_a_length_is_thinned_over_its_whole_length(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, max_frames: int
+) -> None:
+    """1. Take the first of the rates 10, 5, 2.5, ... that keeps few enough frames. 2. Read without the length."""
+    rates = (10 / 2**halvings for halvings in range(9))
+    expected = next(kept for rate in rates if len(kept := numbers(sample_fps(clip, rate))) <= max_frames)
+    state_length(monkeypatch, 0.0)
+    assert numbers(sample_fps(clip, fps=10, max_frames=max_frames)) == expected
+
+
+@pytest.mark.parametrize("max_frames", [1, 3, 7, 29])
+def test_clip_longer_than_stated_is_read_to_its_end(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, max_frames: int
+) -> None:
+    state_length(monkeypatch, 0.4)
+    kept = numbers(sample_fps(clip, fps=10, max_frames=max_frames))
+    step = max([1, *(after - before for before, after in pairwise(kept))])
+    assert len(kept) <= max_frames
+    assert len(kept) == 1 or 30 - kept[-1] <= 2 * step
+
+
+def test_recording_without_a_length_is_read_to_its_end(tmp_path: Path) -> None:
+    """A browser that records streams its file, and never goes back to write the length."""
+    path = write_clip(tmp_path / "recording.webm", (number % 256 for number in range(900)), codec="VP80")
+    complete = sample_fps(path)
+    data = path.read_bytes()
+    # The duration of the header becomes filler (Void) of the same size.
+    path.write_bytes(data.replace(b"\x44\x89\x88", b"\xec\x89\x88", 1))
+    with Clip(path) as clip:
+        assert clip.duration_s == 0
+    frames = sample_fps(path)
+    steps = {round(after - before, 3) for before, after in pairwise(frames.timestamps)}
+    assert steps == {2.0}
+    assert 90 - frames.timestamps[-1] <= 2.0
+    assert complete.timestamps[-1] <= frames.timestamps[-1] + 2.0
 
 
 def test_skipped_frames_are_not_copied_out(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
