@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -22,6 +23,7 @@ from kamera_agent.errors import InputError
 from kamera_agent.kamera import Kamera
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import Trace
+from kamera_agent.turns.background import Cancelled, aread, never, read
 from kamera_agent.turns.chat import Chat, Limits, Request
 from kamera_agent.turns.grammar import read_format
 from kamera_agent.turns.source import choose_source, written_down
@@ -29,6 +31,7 @@ from kamera_agent.turns.tool_calls import read_choice
 from kamera_agent.vision.image import decode_image
 from kamera_agent.window.sampler import SamplingOptions
 
+RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 Method = Literal["function_calling", "json_schema", "json_mode"]
 
 THREAD = "thread_id"
@@ -190,38 +193,89 @@ class ChatKamera(BaseChatModel, Closing):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        *,
-        model: str | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        chat, request = self._chat.over(model), self._request(messages, stop, run_manager, **kwargs)
-        with chat.answer(request) as stream:
-            reply = stream.finish()
-        message = make_message(reply, request.parse(reply.text), chat.model_name)
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        return self._result(messages, stop, run_manager, never, **kwargs)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        # A task that is cancelled does not stop a thread of an executor, where LangChain would run _generate().
+        work = aread(lambda cancelled: [self._result(messages, stop, run_manager, cancelled, **kwargs)])
+        [result] = [item async for item in work]
+        return result
 
     def _stream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        work = read(lambda cancelled: self._chunks(messages, stop, run_manager, cancelled, **kwargs))
+        with closing(work) as chunks:
+            for chunk in chunks:
+                if run_manager:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        work = aread(lambda cancelled: self._chunks(messages, stop, run_manager, cancelled, **kwargs))
+        async with aclosing(work) as chunks:
+            async for chunk in chunks:
+                if run_manager:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    def _result(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: RunManager,
+        cancelled: Cancelled,
+        *,
+        model: str | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        chat, request = self._chat.over(model), self._request(messages, stop, run_manager, **kwargs)
+        with chat.answer(request, cancelled) as stream:
+            reply = stream.finish()
+        message = make_message(reply, request.parse(reply.text), chat.model_name)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _chunks(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: RunManager,
+        cancelled: Cancelled,
         *,
         model: str | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         chat, request = self._chat.over(model), self._request(messages, stop, run_manager, **kwargs)
-        with chat.answer(request) as stream:
+        with chat.answer(request, cancelled) as stream:
             for piece in request.content(stream):
-                yield _report(AIMessageChunk(content=piece), run_manager)
+                yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
             reply = stream.reply
         message = make_message(reply, request.parse(reply.text), chat.model_name)
-        yield _report(last_chunk(message), run_manager)
+        yield ChatGenerationChunk(message=last_chunk(message))
 
     def _request(
         self,
         messages: Sequence[BaseMessage],
         stop: Sequence[str] | None,
-        run_manager: CallbackManagerForLLMRun | None,
+        run_manager: RunManager,
         *,
         tools: Sequence[dict[str, Any]] = (),
         tool_choice: str | None = None,
@@ -244,10 +298,3 @@ class ChatKamera(BaseChatModel, Closing):
             stop=stop or self.stop or (),
             sampling=cast(SamplingOptions, defaults | sampling),
         )
-
-
-def _report(message: AIMessageChunk, run_manager: CallbackManagerForLLMRun | None) -> ChatGenerationChunk:
-    chunk = ChatGenerationChunk(message=message)
-    if run_manager:
-        run_manager.on_llm_new_token(message.text, chunk=chunk)
-    return chunk

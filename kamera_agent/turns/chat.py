@@ -16,6 +16,7 @@ from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.record import make_record
 from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
+from kamera_agent.turns.background import Cancelled, Stoppable, never
 from kamera_agent.turns.conversations import Conversations
 from kamera_agent.turns.grammar import Grammars, Schema
 from kamera_agent.turns.loans import Loan
@@ -141,9 +142,10 @@ class Chat(Closing):
             return self._others[model]
 
     @contextmanager
-    def answer(self, request: Request) -> Iterator[ReplyStream]:
+    def answer(self, request: Request, cancelled: Cancelled = never) -> Iterator[ReplyStream]:
         """Answer a request as a stream of text, calls included. The conversation is busy until the context ends.
 
+        cancelled: looked at between tokens; where it returns True, the stream raises GeneratorExit.
         Raises InputError for a request that cannot be answered, and what open() and Window.sync raise.
         """
         live = self.open()
@@ -156,7 +158,7 @@ class Chat(Closing):
             constraint = live.grammars.json(request.schema)
         with (
             answer_span(self.model_name, request.conversation) as report,
-            live.conversations.hold(request.conversation) as window,
+            live.conversations.hold(request.conversation, cancelled) as window,
         ):
             window.sync(transcript.contents, transcript.system)
             witness = None
@@ -164,7 +166,10 @@ class Chat(Closing):
             if self._trace and self._trace.drift_is_due():
                 witness = constraint = Witness(window.reference_logits(), constraint)
             with window.stream(
-                max_new_tokens=request.max_tokens, stop=request.stop, constraint=constraint, **request.sampling
+                max_new_tokens=request.max_tokens,
+                stop=request.stop,
+                constraint=Stoppable(cancelled, constraint),
+                **request.sampling,
             ) as stream:
                 yield stream
             try:

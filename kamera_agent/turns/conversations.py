@@ -6,17 +6,32 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from time import sleep
+from weakref import ref
 
 from kamera_agent.kamera import Kamera
+from kamera_agent.turns.background import Cancelled, never
 from kamera_agent.window.window import Window
+
+# How often a caller that waits for a window looks again.
+POLL_S = 0.005
+
+
+class _Hold:
+    """Exists while somebody holds a window."""
 
 
 @dataclass(slots=True)
 class _Conversation:
+    """A live window. holder: a weak reference, so a caller that Ctrl-C interrupts anywhere holds it no longer."""
+
     window: Window
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    num_users: int = 0
+    holder: ref[_Hold] | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return self.holder is not None and self.holder() is not None
 
 
 class Conversations:
@@ -36,27 +51,39 @@ class Conversations:
         return len(self._live)
 
     @contextmanager
-    def hold(self, conversation_id: str) -> Iterator[Window]:
-        """Hold the window of a conversation, which is made if there is none. Others that want this one wait."""
+    def hold(self, conversation_id: str, cancelled: Cancelled = never) -> Iterator[Window]:
+        """Hold the window of a conversation, which is made if there is none. Others that want this one wait.
+
+        Raises GeneratorExit where the wait is cancelled.
+        """
+        hold = _Hold()
+        while (conversation := self._take(conversation_id, hold)) is None:
+            if cancelled():
+                raise GeneratorExit
+            sleep(POLL_S)
+        try:
+            yield conversation.window
+        finally:
+            conversation.holder = None
+            with self._lock:
+                self._evict()
+
+    def _take(self, conversation_id: str, hold: _Hold) -> _Conversation | None:
+        """The conversation, held from now on; None while it is held otherwise."""
         with self._lock:
             if conversation_id not in self._live:
                 self._live[conversation_id] = _Conversation(self._kamera.window())
             conversation = self._live[conversation_id]
             self._live.move_to_end(conversation_id)
-            conversation.num_users += 1
-        try:
-            # Outside the common lock: an answer takes long, and other conversations go on meanwhile.
-            with conversation.lock:
-                yield conversation.window
-        finally:
-            with self._lock:
-                conversation.num_users -= 1
-                self._evict()
+            if conversation.is_held:
+                return None
+            conversation.holder = ref(hold)
+            return conversation
 
     def _evict(self) -> None:
         while len(self._live) > 1 and (len(self._live) > self._max_windows or self._num_bytes() > self._max_bytes):
             # A window in use is never let go, even beyond the bounds; its own end comes by here again.
-            idle = next((key for key, conversation in self._live.items() if conversation.num_users == 0), None)
+            idle = next((key for key, conversation in self._live.items() if not conversation.is_held), None)
             if idle is None:
                 return
             del self._live[idle]

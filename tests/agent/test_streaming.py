@@ -44,7 +44,7 @@ def saying(text: str, cuts: list[int]) -> Any:
         return Reply(text, "reply1", "stop", usage, Timings(0, 0, 0, 0, 0), plan)
 
     @contextmanager
-    def answer(self: Chat, request: Any) -> Iterator[ReplyStream]:
+    def answer(self: Chat, *request: Any) -> Iterator[ReplyStream]:
         yield ReplyStream(generate())
 
     return answer
