@@ -45,7 +45,9 @@ OPTIONS = {
 }
 
 
-LATENT_TYPES = dict.fromkeys(("deepseek_v2", "deepseek_v3"), LATENT)
+LATENT_TYPES = dict.fromkeys(
+    ("axk1", "deepseek_v2", "deepseek_v3", "glm4_moe_lite", "minicpm3", "sarvam_mla", "youtu"), LATENT
+)
 # What the configurations of other kinds of models answer to them.
 NOT_BUILT = AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError, StrictDataclassError
 MAX_PARAMETERS = 50_000_000

@@ -67,7 +67,7 @@ UNSERVED_TEXT: dict[str, tuple[dict[str, Any], str]] = {
     "llama4_text": ({}, "chunks of attention that begin at absolute positions"),
     "olmo": ({"clip_qkv": 8.0}, "clip_qkv is 8.0: keys are clipped"),
     "opt": ({}, "OPTModel has no layers and no rotary_emb"),
-    "persimmon": ({}, "Layer 0 of PersimmonModel has no self_attn with a k_proj"),
+    "persimmon": ({}, "Layer 0 of PersimmonModel has no self_attn with a k_proj or kv_a_proj_with_mqa"),
     "qwen3_next": ({}, "'linear_attention': a recurrent state"),
     "t5": ({}, "is_encoder_decoder is True"),
     "vit": ({}, "supported are causal text models and aya_vision"),

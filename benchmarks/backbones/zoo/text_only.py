@@ -25,6 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "deepseek_v3": LATENT | WINDOW,  # which it ignores, too
     "cohere": {},
     "cohere2": WINDOW,
+    "glm4_moe_lite": LATENT,
     "exaone4": WINDOW | {"sliding_window_pattern": 2},
     "gemma2": WINDOW,
     "gemma3_text": WINDOW | {"sliding_window_pattern": 2},

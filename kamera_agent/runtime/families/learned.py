@@ -13,15 +13,10 @@ from transformers import DynamicCache
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.capture import capture_keys
 from kamera_agent.runtime.families.decoder import NUM_DUMMIES, START, Decoder
+from kamera_agent.runtime.families.text_parts import key_module
 from kamera_agent.runtime.kernels.reference import Pairs, rotate
 from kamera_agent.runtime.kv_pool import Heads, KVShape
 from kamera_agent.runtime.slot_cache import cache_argument
-
-KEY_NORMS = ("k_norm", "k_layernorm")
-# The parts of an attention that treat every token alike, however long the window is. With any other part, such as the
-# index of a sparse attention, long windows may follow rules that no short test shows.
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "dense", "gate_proj", "g_proj")
-KNOWN_PARTS = {*PROJECTIONS, *KEY_NORMS, "q_norm", "q_layernorm", "attn_sub_norm", "sinks", "rotary_emb"}
 
 
 class Turning(NamedTuple):
@@ -51,11 +46,10 @@ class Observed(NamedTuple):
 class LearnedDecoder(Decoder):
     """A decoder made of the usual parts, whose conventions are observed on dummy tokens.
 
-    Raises UnsupportedModelError for a part that is missing, and for a layer that does not cache keys of its own.
+    Raises UnsupportedModelError for a layer that does not cache keys of its own, or keys of another shape.
     """
 
     def __init__(self, module: Any) -> None:
-        check_parts(module)
         super().__init__(module)
         observed = self._observe()
         keys, values = self._heads_of(observed)
@@ -122,38 +116,3 @@ class LearnedDecoder(Decoder):
             rotate(keys, cos[turn], sin[turn], turned, turning.pairs)
             total += float((turned.float() - expected.float()).norm() / expected.float().norm())
         return total
-
-
-def text_model_of(model: Any) -> Any:
-    """The text model inside a causal language model. Raises UnsupportedModelError for another wrapper."""
-    module = getattr(model, "model", None)
-    if module is None:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has no `model`, where the layers and the rotary embedding of a text model are "
-            "expected. Use a decoder with RoPE."
-        )
-    return module
-
-
-def key_module(attention: nn.Module) -> nn.Module:
-    """The module of an attention whose output holds the keys before RoPE."""
-    norms = (getattr(attention, name, None) for name in KEY_NORMS)
-    module: nn.Module = next((norm for norm in norms if norm is not None), None) or attention.k_proj  # type: ignore[assignment]
-    return module
-
-
-def check_parts(module: Any) -> None:
-    """Raise UnsupportedModelError for a text model that is not made of the parts that are served. Reads no weights."""
-    name = type(module).__name__
-    missing = [part for part in ("layers", "rotary_emb") if not hasattr(module, part)]
-    if missing:
-        raise UnsupportedModelError(f"{name} has no {' and no '.join(missing)}. Use a decoder with RoPE.")
-    if module.config.num_hidden_layers != len(module.layers):
-        raise UnsupportedModelError(f"{name} runs {len(module.layers)} layers {module.config.num_hidden_layers} times.")
-    for number, layer in enumerate(module.layers):
-        attention: Any = getattr(layer, "self_attn", None)
-        if not hasattr(attention, "k_proj"):
-            raise UnsupportedModelError(f"Layer {number} of {name} has no self_attn with a k_proj.")
-        parts = {*dict(attention.named_children()), *dict(attention.named_parameters(recurse=False))}
-        if unknown := sorted(parts - KNOWN_PARTS):
-            raise UnsupportedModelError(f"The attention of layer {number} of {name} has unknown parts: {unknown}.")

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import InputError
 from kamera_agent.runtime.families.base import Family
-from kamera_agent.runtime.families.decoder import DECODERS, Decoder
-from kamera_agent.runtime.families.learned import LearnedDecoder, check_parts, text_model_of
+from kamera_agent.runtime.families.decoder import DECODERS, Decoder, LatentDecoder
+from kamera_agent.runtime.families.learned import LearnedDecoder
+from kamera_agent.runtime.families.text_parts import check_parts, is_latent, text_model_of
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
@@ -44,8 +45,10 @@ class TextOnly(Family):
 
     @cached_property
     def decoder(self) -> Decoder:
-        listed = DECODERS.get(self.text_model.config.model_type)
-        return listed(self.text_model) if listed else LearnedDecoder(self.text_model)
+        if listed := DECODERS.get(self.text_model.config.model_type):
+            return listed(self.text_model)
+        check_parts(self.text_model)
+        return LatentDecoder(self.text_model) if is_latent(self.text_model) else LearnedDecoder(self.text_model)
 
     def find_decoder(self) -> Any:
         return text_model_of(self.model)
