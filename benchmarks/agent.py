@@ -121,7 +121,7 @@ class Bench:
         """Figures of Kamera. The sync drops the question and the reply of the step before."""
         with watch(self.model) as first:
             edit_ms, _ = timed_ms(lambda: self.window.sync(map(ImageContent, pixels)))
-            reply = self.window.generate(question, max_new_tokens=1)
+            reply = self.window.generate(question, max_tokens=1)
         return {
             "ours_ms": edit_ms + reply.timings.first_token_ms,
             "ours_tokens": reply.usage.tokens_computed,

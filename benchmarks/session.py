@@ -54,7 +54,7 @@ class Session:
         The question and the reply are dropped afterwards, so the content of two turns differs in the pictures only.
         """
         edit_ms, _ = timed_ms(edit)
-        reply = self.window.generate(QUESTION, max_new_tokens=1)
+        reply = self.window.generate(QUESTION, max_tokens=1)
         for span in self.window.spans:
             if span.kind == "reply" or (span.kind == "text" and span.role == "user"):
                 self.window.drop(span.id)

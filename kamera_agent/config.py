@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from kamera_agent.errors import SettingError
+from kamera_agent.options import check_names, real, whole
 
 Fidelity = Literal["exact", "patched", "blind"]
 Rank = int | Literal["auto"] | None
@@ -18,6 +21,9 @@ DEFAULT_RANK = 32
 HOME = "$KAMERA_HOME"
 DEFAULT_STORE = HOME
 MIB = 1 << 20
+
+SHARES = ("error_budget", "byte_budget")
+SIZES = ("encoder_cache_bytes", "memory_bytes", "dropped_bytes", "disk_bytes")
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
@@ -67,8 +73,9 @@ class Settings:
     dropped_bytes: int = 256 * MIB
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not (self.rank in (None, "auto") or isinstance(self.rank, int)):
+        if not (self.rank in (None, "auto") or isinstance(self.rank, Real)):
             raise SettingError(f"rank is {self.rank!r}; use a positive integer, 'auto' or None.")
+        self._read_numbers()
         if isinstance(self.rank, int) and self.rank < 1:
             raise SettingError(f"rank is {self.rank}; use at least 1 (fidelity='blind' reuses without a patch).")
         if self.fidelity not in get_args(Fidelity):
@@ -77,13 +84,20 @@ class Settings:
             raise SettingError(f"canonical is {self.canonical!r}; use one of {', '.join(get_args(Canonical))}.")
         if not self.namespace:
             raise SettingError("namespace is empty; give it a name.")
-        for name in ("error_budget", "byte_budget"):
+        for name in SHARES:
             if not 0 < getattr(self, name) <= 1:
                 raise SettingError(f"{name} is {getattr(self, name)}; use a share above 0 and up to 1.")
-        for name in ("encoder_cache_bytes", "memory_bytes", "dropped_bytes", "disk_bytes"):
+        for name in SIZES:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise SettingError(f"{name} is {value}; use 0 or more bytes.")
+
+    def _read_numbers(self) -> None:
+        for names, read in ((SHARES, real), ((*SIZES, "rank"), whole)):
+            for name in names:
+                value = getattr(self, name)
+                if value not in (None, "auto"):
+                    object.__setattr__(self, name, read(name, value))
 
     def check_rank(self, num_tokens: int) -> None:
         """Raise SettingError if an integer rank is above num_tokens, the size of a chunk."""
@@ -92,3 +106,30 @@ class Settings:
                 f"rank {self.rank} is above the chunk's size of {num_tokens} tokens; "
                 "use a lower rank, rank='auto', or leave rank out."
             )
+
+
+class SettingOptions(TypedDict, total=False):
+    """The fields of Settings, as keyword arguments."""
+
+    rank: Rank
+    error_budget: float
+    byte_budget: float
+    canonical: Canonical
+    fidelity: Fidelity
+    namespace: str
+    encoder_cache_bytes: int
+    memory_bytes: int
+    disk_bytes: int | None
+    dropped_bytes: int
+
+
+SETTINGS = tuple(SettingOptions.__annotations__)
+
+
+def make_settings(options: Mapping[str, Any], owner: str) -> Settings:
+    """The settings of these options; None stands for the default. owner: what takes the options.
+
+    Raises SettingError.
+    """
+    check_names(options, SETTINGS, owner)
+    return Settings(**{name: value for name, value in options.items() if value is not None})

@@ -6,14 +6,13 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Self, Unpack
 
 import torch
 
 from kamera_agent.closing import Closing
-from kamera_agent.config import DEFAULT_STORE, Settings
-from kamera_agent.errors import SettingError
+from kamera_agent.config import DEFAULT_STORE, SettingOptions, Settings, make_settings
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
@@ -53,7 +52,11 @@ class Kamera(Closing):
     """
 
     def __init__(
-        self, model: Any, processor: Any, store: Store | str | os.PathLike[str] | None = None, **options: Any
+        self,
+        model: Any,
+        processor: Any,
+        store: Store | str | os.PathLike[str] | None = None,
+        **options: Unpack[SettingOptions],
     ) -> None:
         """Use a model and a processor that are loaded already; for a text model a tokenizer is enough.
 
@@ -61,7 +64,7 @@ class Kamera(Closing):
         options: fields of Settings (rank, fidelity, namespace, ...).
         Raises SettingError, StoreUnavailableError, ModelError, UnsupportedModelError or ConventionError.
         """
-        self.settings = _settings(options)
+        self.settings = make_settings(options, "Kamera")
         self._engine = Engine(family_for(model, processor), self.settings.encoder_cache_bytes)
         # Opened last: nothing after it can fail and leave it open.
         self.store = _open(store, self.settings)
@@ -79,7 +82,7 @@ class Kamera(Closing):
         device: str = "auto",
         dtype: str | torch.dtype = "auto",
         revision: str | None = None,
-        **options: Any,
+        **options: Unpack[SettingOptions],
     ) -> Self:
         """Load a checkpoint by hub id or folder; "pocket" is the small model that comes with this package.
 
@@ -88,7 +91,7 @@ class Kamera(Closing):
         """
         source = WEIGHTS if model_id == POCKET else model_id
         # Opened before the weights are read: a folder that cannot be opened should not cost minutes.
-        opened = _open(store, _settings(options))
+        opened = _open(store, make_settings(options, "Kamera"))
         try:
             checkpoint = load(os.fspath(source), device=device, dtype=dtype, revision=revision)
             kamera = cls(*checkpoint, opened, **options)
@@ -100,7 +103,7 @@ class Kamera(Closing):
         return kamera
 
     @classmethod
-    def pocket(cls, store: Store | str | os.PathLike[str] | None = None, **options: Any) -> Self:
+    def pocket(cls, store: Store | str | os.PathLike[str] | None = None, **options: Unpack[SettingOptions]) -> Self:
         """The small trained model that comes with this package: offline, in seconds, on any machine.
 
         It reads the screens and scenes that kamera_agent.pocket draws, and little else.
@@ -158,13 +161,6 @@ class Kamera(Closing):
             self._before_close.pop()(self)
         if self._owns_store:
             self.store.close()
-
-
-def _settings(options: dict[str, Any]) -> Settings:
-    known = [field.name for field in fields(Settings)]
-    if unknown := sorted(set(options) - set(known)):
-        raise SettingError(f"Unknown options {unknown}; Settings has {known}.")
-    return Settings(**options)
 
 
 def _open(store: Store | str | os.PathLike[str] | None, settings: Settings) -> Store:

@@ -47,9 +47,9 @@ class Meter:
         self._kamera, self._window = kamera, window
         self.turns: list[Turn] = []
 
-    def ask(self, event: str, question: str, max_new_tokens: int = 16) -> Turn:
+    def ask(self, event: str, question: str, max_tokens: int = 16) -> Turn:
         self._forget_talk()
-        reply = self._window.generate(question, max_new_tokens=max_new_tokens)
+        reply = self._window.generate(question, max_tokens=max_tokens)
         start = perf_counter()
         # The background work would slow down the next measurement.
         self._kamera.flush()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
+from reprlib import repr as short
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -14,21 +15,24 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from kamera_agent.agent.messages import last_chunk, make_message, read_message
 from kamera_agent.agent.structured import make_format, read_with, titled
 from kamera_agent.closing import Closing
-from kamera_agent.errors import InputError
+from kamera_agent.errors import InputError, SettingError
 from kamera_agent.kamera import Kamera
+from kamera_agent.options import whole
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, aread, never, read
 from kamera_agent.turns.chat import Chat, Limits, Request
 from kamera_agent.turns.grammar import read_format
-from kamera_agent.turns.source import choose_source, written_down
+from kamera_agent.turns.habits import drop_habits
+from kamera_agent.turns.source import check_place, choose_source, written_down
 from kamera_agent.turns.tool_calls import read_choice
 from kamera_agent.vision.image import decode_image
+from kamera_agent.window.options import MAX_TOKENS, read_options
 from kamera_agent.window.sampler import SamplingOptions
 
 RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
@@ -36,7 +40,10 @@ Method = Literal["function_calling", "json_schema", "json_mode"]
 
 THREAD = "thread_id"
 SAMPLING = ("temperature", "top_p", "top_k", "seed")
-OPTIONS = (*SAMPLING, "max_tokens", "conversation", "response_format")
+ANSWER = (*SAMPLING, "max_tokens", "stop")
+BOUNDS = ("max_string", "max_conversations", "max_bytes")
+# Options of one call. tools and tool_choice come from bind_tools.
+OPTIONS = (*SAMPLING, "max_tokens", "conversation", "response_format", "tools", "tool_choice")
 
 
 class ChatKamera(BaseChatModel, Closing):
@@ -77,7 +84,7 @@ class ChatKamera(BaseChatModel, Closing):
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
-    stop: list[str] | None = None
+    stop: str | list[str] | None = None
 
     _chat: Chat = PrivateAttr()
 
@@ -85,9 +92,14 @@ class ChatKamera(BaseChatModel, Closing):
     if not TYPE_CHECKING:
 
         def __init__(self, **fields: Any) -> None:
-            """Raises InputError for both a model and a Kamera, and for neither; SettingError for wrong model_kwargs."""
+            """Raises InputError for both a model and a Kamera, and for neither; SettingError for a wrong option."""
             # Not in a validator: pydantic would turn these errors into a ValidationError.
-            super().__init__(**choose_source(fields))
+            check_place(fields)
+            options = drop_habits(fields, type(self).model_fields, type(self).__name__)
+            try:
+                super().__init__(**choose_source(_read_numbers(options)))
+            except ValidationError as error:
+                raise SettingError(_first_problem(error)) from error
 
     def model_post_init(self, context: Any) -> None:
         """Make the chat. Nothing is loaded."""
@@ -177,8 +189,7 @@ class ChatKamera(BaseChatModel, Closing):
         """
         if method not in get_args(Method):
             raise InputError(f"method is {method!r}; use one of {', '.join(get_args(Method))}.")
-        if kwargs:
-            raise InputError(f"Unknown options {sorted(kwargs)}; bind options of a call to the chat model.")
+        drop_habits(kwargs, (), "with_structured_output")
         if schema is None and method != "json_mode":
             raise InputError(f"method={method!r} needs a schema; give one, or use method='json_mode'.")
         if schema is not None and method == "function_calling":
@@ -276,25 +287,35 @@ class ChatKamera(BaseChatModel, Closing):
         messages: Sequence[BaseMessage],
         stop: Sequence[str] | None,
         run_manager: RunManager,
-        *,
-        tools: Sequence[dict[str, Any]] = (),
-        tool_choice: str | None = None,
-        conversation: str | None = None,
-        response_format: Mapping[str, Any] | None = None,
-        max_tokens: int | None = None,
-        **sampling: Any,
+        **given: Any,
     ) -> Request:
-        if unknown := sorted(set(sampling) - set(SAMPLING)):
-            raise InputError(f"Unknown options {unknown}; use {['model', *OPTIONS]}.")
+        options = drop_habits(given, OPTIONS, "A call")
+        defaults = {name: getattr(self, name) for name in ANSWER}
+        called = {name: options[name] for name in ANSWER if options.get(name) is not None}
+        answer = read_options({**defaults, **called, **({"stop": stop} if stop else {})})
         thread = (run_manager.metadata or {}).get(THREAD) if run_manager else None
-        defaults = {name: getattr(self, name) for name in SAMPLING}
+        response_format = options.get("response_format")
         return Request(
             [read_message(message) for message in messages],
-            conversation=str(conversation or thread or ""),
-            tools=tools,
-            tool_choice=tool_choice,
+            conversation=str(options.get("conversation") or thread or ""),
+            tools=options.get("tools") or (),
+            tool_choice=options.get("tool_choice"),
             schema=read_format(response_format) if response_format else None,
-            max_tokens=self.max_tokens if max_tokens is None else max_tokens,
-            stop=stop or self.stop or (),
-            sampling=cast(SamplingOptions, defaults | sampling),
+            max_tokens=answer.get("max_tokens", MAX_TOKENS),
+            stop=answer.get("stop", ()),
+            sampling=cast(SamplingOptions, {name: answer[name] for name in SAMPLING if name in answer}),
         )
+
+
+def _read_numbers(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields without an answer option that is None, and with numbers of Python."""
+    answer = read_options({name: value for name, value in fields.items() if name in ANSWER})
+    others = {name: value for name, value in fields.items() if name not in ANSWER}
+    bounds = {name: whole(name, value) for name, value in others.items() if name in BOUNDS and value is not None}
+    return {**others, **bounds, **answer}
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    name = ".".join(map(str, problem["loc"]))
+    return f"{name} is {short(problem['input'])}: {problem['msg']}."

@@ -166,7 +166,7 @@ class Chat(Closing):
             if self._trace and self._trace.drift_is_due():
                 witness = constraint = Witness(window.reference_logits(), constraint)
             with window.stream(
-                max_new_tokens=request.max_tokens,
+                max_tokens=request.max_tokens,
                 stop=request.stop,
                 constraint=Stoppable(cancelled, constraint),
                 **request.sampling,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from reprlib import repr as short
 from typing import Any
 
 import torch
 
-from kamera_agent.config import Settings
+from kamera_agent.config import SETTINGS, Settings, make_settings
 from kamera_agent.errors import InputError, SettingError
 from kamera_agent.kamera import Kamera
+from kamera_agent.options import check_names
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.store.base import Store
 from kamera_agent.store.memory import MemoryStore
@@ -20,6 +22,12 @@ ENVIRONMENT = "KAMERA_MODEL"
 LOADING = ("store", "device", "dtype", "revision")
 
 Options = dict[str, Any]
+
+
+def check_place(given: Iterable[str]) -> None:
+    """Raise SettingError for options of loading that are given to a chat model itself."""
+    if misplaced := [name for name in given if name in (*LOADING, *SETTINGS)]:
+        raise SettingError(f"{misplaced[0]} is an option of loading; give model_kwargs={{{misplaced[0]!r}: ...}}.")
 
 
 def choose_source(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,13 +67,13 @@ def written_down(options: Options) -> Options:
     return {name: value for name, value in options.items() if not isinstance(value, Store)}
 
 
-def _checked(options: Mapping[str, Any]) -> Options:
+def _checked(options: Any) -> Options:
     """Return the options as plain data. Raises SettingError, before anything is loaded."""
-    settings = [field.name for field in fields(Settings)]
-    if unknown := sorted(set(options) - {*settings, *LOADING}):
-        raise SettingError(f"model_kwargs has unknown options {unknown}; use {[*LOADING, *settings]}.")
-    Settings(**{name: value for name, value in options.items() if name in settings})
-    return {name: _plain(value) for name, value in options.items()}
+    if not isinstance(options, Mapping):
+        raise SettingError(f"model_kwargs is {short(options)}; use a dict of options.")
+    check_names(options, (*LOADING, *SETTINGS), "model_kwargs")
+    settings = make_settings({name: value for name, value in options.items() if name in SETTINGS}, "model_kwargs")
+    return {name: getattr(settings, name) if name in SETTINGS else _plain(value) for name, value in options.items()}
 
 
 def _plain(value: Any) -> Any:

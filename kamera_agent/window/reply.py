@@ -62,7 +62,7 @@ class Reply:
     """An answer.
 
     span_id: id of the reply's span in the window; None for an empty reply.
-    finish_reason: "stop" at a stop token or stop word. "length" at max_new_tokens, at the end of the window, or where
+    finish_reason: "stop" at a stop token or stop word. "length" at max_tokens, at the end of the window, or where
         RoPE would switch its frequencies (longrope); the next answer continues beyond that.
     """
 

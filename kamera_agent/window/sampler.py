@@ -17,7 +17,7 @@ class Sampling:
     """How the next token is chosen.
 
     temperature: 0 is greedy. top_p: share of probability kept, above 0 and up to 1. top_k: tokens kept, 0 for all.
-    seed: makes a sampled reply repeatable; None draws a seed.
+    seed: makes a sampled reply repeatable, from -2**63 to 2**64 - 1; None draws a seed.
     """
 
     temperature: float = 0.0
@@ -32,14 +32,16 @@ class Sampling:
             raise SettingError(f"top_p is {self.top_p}; use a share above 0 and up to 1.")
         if self.top_k < 0:
             raise SettingError(f"top_k is {self.top_k}; use 0 (all) or more.")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            raise SettingError(f"seed is {self.seed}; use an integer of 64 bits.")
 
 
 class SamplingOptions(TypedDict, total=False):
-    """The fields of Sampling, as keyword arguments."""
+    """The fields of Sampling, as keyword arguments. None stands for the default."""
 
-    temperature: float
-    top_p: float
-    top_k: int
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
     seed: int | None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import torch
 
 from kamera_agent.config import Settings
-from kamera_agent.errors import SettingError, WindowError
+from kamera_agent.errors import WindowError
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.vision.image import Pixels
 from kamera_agent.window.assembly import Assembled, Assembly, make_timings, make_usage
@@ -19,10 +19,11 @@ from kamera_agent.window.content import Content, DocumentContent, FramesContent,
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import Item, lay_out
 from kamera_agent.window.library import Library
+from kamera_agent.window.options import AnswerOptions, read_terms
 from kamera_agent.window.plan import Plan
 from kamera_agent.window.planner import make_plan
 from kamera_agent.window.reply import Reply, ReplyStream
-from kamera_agent.window.sampler import Constraint, Sampler, Sampling, SamplingOptions
+from kamera_agent.window.sampler import Constraint, Sampler
 from kamera_agent.window.span import Span, make_span
 from kamera_agent.window.streamer import Streamer
 
@@ -120,36 +121,29 @@ class Window:
             items = self._items.live if spans is None else self._items.resolve(spans)
             return make_plan(self._assembly.plan(lay_out(items, self._family), answering=False))
 
-    def generate(
-        self, question: str | None = None, *, max_new_tokens: int = 256, **sampling: Unpack[SamplingOptions]
-    ) -> Reply:
+    def generate(self, question: str | None = None, **options: Unpack[AnswerOptions]) -> Reply:
         """Answer over the window. The question and the reply become spans of it.
 
         question: added as a user text; None answers the window as it is.
-        sampling: the fields of Sampling (temperature, top_p, top_k, seed); greedy by default.
+        options: max_tokens (256 by default), stop, temperature, top_p, top_k and seed; greedy by default.
         Raises InputError, SettingError and WindowTooLongError before any work.
         """
-        return self.stream(question, max_new_tokens=max_new_tokens, **sampling).finish()
+        return self.stream(question, **options).finish()
 
     def stream(
         self,
         question: str | None = None,
         *,
-        max_new_tokens: int = 256,
-        stop: Sequence[str] = (),
         constraint: Constraint | None = None,
-        **sampling: Unpack[SamplingOptions],
+        **options: Unpack[AnswerOptions],
     ) -> ReplyStream:
         """Like generate, but returns the text piece by piece, as it comes. The work begins with the first piece.
 
-        stop: words that end the reply and are not part of its text. constraint: limits the tokens of the reply.
+        constraint: limits the tokens of the reply.
         """
-        if max_new_tokens < 1:
-            raise SettingError(f"max_new_tokens is {max_new_tokens}; use 1 or more.")
-        sampler = Sampler(Sampling(**sampling), self._family.placeholder_ids, constraint)
-        if not all(stop):
-            raise SettingError(f"stop is {list(stop)}; a stop word has at least one character.")
-        return ReplyStream(self._stream(question, max_new_tokens, sampler, Streamer(self._family, stop)))
+        sampling, stop, max_tokens = read_terms(options)
+        sampler = Sampler(sampling, self._family.placeholder_ids, constraint)
+        return ReplyStream(self._stream(question, max_tokens, sampler, Streamer(self._family, stop)))
 
     def logits(self, question: str | None = None) -> torch.Tensor:
         """Next-token logits [vocab], float32, over the window and the question. The spans are unchanged."""
@@ -216,7 +210,7 @@ class Window:
             self._lock.release()
 
     def _stream(
-        self, question: str | None, max_new_tokens: int, sampler: Sampler, streamer: Streamer
+        self, question: str | None, max_tokens: int, sampler: Sampler, streamer: Streamer
     ) -> Generator[str, None, Reply]:
         with self._editing():
             start = perf_counter()
@@ -228,7 +222,7 @@ class Window:
                 token = sampler.draw(assembled.logits)
             first = perf_counter()
             try:
-                most = min(max_new_tokens, self._assembly.room(items))
+                most = min(max_tokens, self._assembly.room(items))
                 token = yield from self._decode(token, sampler, streamer, most)
             except GeneratorExit:
                 # The reader closed the stream. That is no failure: the question and the generated text stay.
@@ -251,12 +245,10 @@ class Window:
                 plan=make_plan(assembled.steps),
             )
 
-    def _decode(
-        self, token: int, sampler: Sampler, streamer: Streamer, max_new_tokens: int
-    ) -> Generator[str, None, int]:
+    def _decode(self, token: int, sampler: Sampler, streamer: Streamer, max_tokens: int) -> Generator[str, None, int]:
         """Feed token after token, yield their text, and return the token that was drawn but not fed."""
         with self._engine.answering():
-            while token not in self._family.chat.stop_ids and len(streamer.token_ids) < max_new_tokens:
+            while token not in self._family.chat.stop_ids and len(streamer.token_ids) < max_tokens:
                 if text := streamer.push(token):
                     yield text
                 logits = self._assembly.extend(token)

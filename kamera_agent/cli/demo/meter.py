@@ -112,7 +112,7 @@ class Meter:
                 kamera.flush()
             window = kamera.window()
             window.sync([TextContent(TASK), *(self._media[name] for name in turn.window)])
-            return window.generate(question, max_new_tokens=ANSWER_TOKENS).text
+            return window.generate(question, max_tokens=ANSWER_TOKENS).text
 
     def _full(self, reply: Reply) -> tuple[float, str, float]:
         """Milliseconds of a full prefill of the prompt, its first word, and the divergence of Kamera from it."""
@@ -136,7 +136,7 @@ def _answer(kamera: Kamera, window: Window, contents: Sequence[Content], questio
     start = perf_counter()
     window.sync(contents)
     edit_ms = 1e3 * (perf_counter() - start)
-    reply = window.generate(question, max_new_tokens=ANSWER_TOKENS)
+    reply = window.generate(question, max_tokens=ANSWER_TOKENS)
     start = perf_counter()
     kamera.flush()
     return Answer(reply, edit_ms + reply.timings.first_token_ms, 1e3 * (perf_counter() - start))
