@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
 from kamera_agent.chunk import Chunk, Run, TextRun
+from kamera_agent.progress import Progress
 from kamera_agent.runtime.capture import capture_keys
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
@@ -37,6 +38,10 @@ class Prefilled(NamedTuple):
 
     logits: torch.Tensor
     encoder_calls: int
+
+
+def _no_tick() -> None:
+    """Progress that nobody watches."""
 
 
 class Engine:
@@ -106,15 +111,19 @@ class Engine:
         self._place(pool, placed)
 
     @torch.no_grad()
-    def prefill(self, pool: KVPool, batch: Sequence[Placed]) -> Prefilled:
+    def prefill(self, pool: KVPool, batch: Sequence[Placed], progress: Progress | None = None) -> Prefilled:
         """Compute the runs of a batch in one forward pass, wherever in the window they are. KV goes to their slots.
 
-        Every other span must be in its place already.
+        Every other span must be in its place already. progress: advances by one per run and per layer.
         """
+        tick = progress.advance if progress else _no_tick
         with self._lock:
             calls_before = self.encoder.num_calls
-            embeds = torch.cat([self.embed(placed.run) for placed in batch])
-            logits = self.family.logits(self._forward(pool, batch, embeds)[-1])
+            rows = []
+            for placed in batch:
+                rows.append(self.embed(placed.run))
+                tick()
+            logits = self.family.logits(self._forward(pool, batch, torch.cat(rows), tick)[-1])
             return Prefilled(logits, self.encoder.num_calls - calls_before)
 
     @torch.no_grad()
@@ -148,24 +157,34 @@ class Engine:
     def _place(self, pool: KVPool, placed: Placed) -> None:
         pool.place(placed.slots, placed.order, self.family.both_ways(placed.run))
 
-    def _forward(self, pool: KVPool, batch: Sequence[Placed], embeds: torch.Tensor) -> torch.Tensor:
+    def _forward(
+        self, pool: KVPool, batch: Sequence[Placed], embeds: torch.Tensor, tick: Callable[[], None]
+    ) -> torch.Tensor:
         for placed in batch:
             self._place(pool, placed)
         positions = torch.cat([self.family.positions(placed.run, placed.position) for placed in batch], dim=1)
         slots = Slots(tuple(part for placed in batch for part in placed.slots.ranges))
-        return self.forward_at(pool, slots, embeds, positions)
+        return self.forward_at(pool, slots, embeds, positions, tick)
 
-    def forward_at(self, pool: KVPool, slots: Slots, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def forward_at(
+        self,
+        pool: KVPool,
+        slots: Slots,
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        tick: Callable[[], None] = _no_tick,
+    ) -> torch.Tensor:
         """Compute tokens whose places pool.place() has entered, and write their KV to their slots.
 
-        embeds: [Q, hidden]. positions: [A, Q]. Returns the decoder's output [Q, hidden]. Takes no lock: the caller
-        holds it, or has the model to itself.
+        embeds: [Q, hidden]. positions: [A, Q]. tick: called once per layer. Returns the decoder's output [Q, hidden].
+        Takes no lock: the caller holds it, or has the model to itself.
         """
         index = slots.index(pool.shape.device)
         decoder = self.family.decoder
 
         def keep_master(layer: int, output: torch.Tensor) -> None:
             pool.masters[layer][:, index] = decoder.keys_of(output)
+            tick()
 
         # The model's own causal attention takes half the time of attention with a mask, but relies on the slots' order.
         fresh = _is_plain_prefill(pool, index)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from kamera_agent.errors import SettingError
+from kamera_agent.progress import with_progress
 from kamera_agent.vision.clip import Clip, sketch
 from kamera_agent.vision.frames import DEFAULT_FPS, Frames, join_pixels, stack_frames
 from kamera_agent.vision.image import Pixels
-from kamera_agent.vision.progress import with_progress
 
 MAX_FRAMES = 64
 

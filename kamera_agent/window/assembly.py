@@ -12,6 +12,7 @@ import torch
 from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import WindowTooLongError
+from kamera_agent.progress import Progress
 from kamera_agent.runtime.engine import Engine, Placed
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.layout import Item
@@ -96,7 +97,9 @@ class Assembly:
             batch = self._rebuild(steps, loaded)
             self._long = self._is_long(items)
             rebuilt = perf_counter()
-            logits, encoder_calls = self._engine.prefill(self.pool, batch)
+            num_layers = self._engine.family.decoder.kv_shape.num_layers
+            with Progress("computing", len(batch) + num_layers) as progress:
+                logits, encoder_calls = self._engine.prefill(self.pool, batch, progress)
         except BaseException:
             self.clear()
             raise
