@@ -14,7 +14,8 @@ from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import InputError, UnsupportedModelError
 from kamera_agent.runtime.families.chat import Chat
 from kamera_agent.runtime.families.chunks import NO_PIXELS, make_chunk
-from kamera_agent.runtime.families.decoder import Decoder, decoder_of
+from kamera_agent.runtime.families.decoder import Decoder
+from kamera_agent.runtime.families.decoders import decoder_of
 from kamera_agent.runtime.families.identity import Identity
 from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.runtime.families.template import Template
@@ -42,7 +43,7 @@ class Family(ABC):
         self.model = model
         self.processors = processors
         self.tokens = Tokens(processors.tokenizer)
-        self.text_model = self.find_decoder()
+        self.text_model = self.find_text_model()
 
     @classmethod
     def load_processor(cls, model_id: str, revision: str | None) -> Any:
@@ -57,7 +58,7 @@ class Family(ABC):
         """
         return {"attn_implementation": "sdpa"}
 
-    def find_decoder(self) -> Any:
+    def find_text_model(self) -> Any:
         """The text model inside the model. Raises UnsupportedModelError for a wrapper around it."""
         inner = getattr(self.model, "model", None)
         if decoder := getattr(inner, "language_model", None):

@@ -40,12 +40,14 @@ class Decoder:
 
     module: the Hugging Face text model, with `layers`, `rotary_emb`, input embeddings and `config`.
     pairs: the components of a key that RoPE turns together; the self-test at load proves it.
+    turned: per layer, whether it turns its keys; empty where all do.
     keys_by_head: whether key modules return [1, H, Q, D] instead of [1, Q, H, D].
     both_ways_kinds: kinds of layers in which the tokens that Family.both_ways marks see each other.
     Raises UnsupportedModelError for layers that cannot be rebuilt from chunks.
     """
 
     pairs: Pairs = "half"
+    turned: Sequence[bool] = ()
     keys_by_head: bool = False
     both_ways_kinds: ClassVar[tuple[str, ...]] = (FULL, SLIDING)
 
@@ -191,6 +193,13 @@ class Decoder:
         return self._tables(like, where)
 
     def _tables(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = self._every_table(like, where)
+        if all(self.turned):
+            return cos, sin
+        turned = torch.tensor(self.turned, device=self.device)[:, None, None]
+        return cos.where(turned, 1), sin.where(turned, 0)
+
+    def _every_table(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not self._tables_by_kind:
             return self._table(like, where)
         tables = {kind: self._table(like, where, kind) for kind in set(self.kinds)}
@@ -230,105 +239,6 @@ class Decoder:
     @cached_property
     def _cache_argument(self) -> str:
         return cache_argument(self.module)
-
-
-class FusedDecoder(Decoder):
-    """A decoder with one projection for queries, keys and values, in this order."""
-
-    @cached_property
-    def key_modules(self) -> Sequence[nn.Module]:
-        return [layer.self_attn.qkv_proj for layer in self.module.layers]
-
-    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
-        num_heads, dim = self.kv_shape.keys
-        first = self.config.num_attention_heads * dim
-        return super().keys_of(output[..., first : first + num_heads * dim])
-
-
-class HeadFirstDecoder(Decoder):
-    """A decoder that normalises keys after they were split into heads."""
-
-    keys_by_head = True
-
-
-class InterleavedDecoder(Decoder):
-    """A decoder whose RoPE turns neighbouring components."""
-
-    pairs = "interleaved"
-
-
-class SlidingRotaryDecoder(InterleavedDecoder):
-    """A decoder with RoPE in its sliding layers only, as Cohere 2; keys of full layers have no position."""
-
-    def _tables(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cos, sin = super()._tables(like, where)
-        turning = torch.tensor([kind == SLIDING for kind in self.kinds], device=self.device)[:, None, None]
-        return cos.where(turning, 1), sin.where(turning, 0)
-
-
-class LatentDecoder(Decoder):
-    """A decoder with multi-head latent attention (MLA, arXiv 2405.04434): one latent gives K and V of all heads.
-
-    The pool keeps the latent: c_KV [1, T, kv_lora_rank], which has no position, as values; k_pe [1, T,
-    qk_rope_head_dim], the only part that RoPE turns, as keys.
-    """
-
-    attention = "MLA"
-
-    @property
-    def expanded_bytes(self) -> int:
-        config, shape = self.config, self.kv_shape
-        numbers = config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim
-        return int(shape.num_layers * config.num_attention_heads * numbers * shape.dtype.itemsize)
-
-    @cached_property
-    def kv_shape(self) -> KVShape:
-        config = self.config
-        keys, values = Heads(1, config.qk_rope_head_dim), Heads(1, config.kv_lora_rank)
-        return KVShape(
-            config.num_hidden_layers, keys, values, self.module.dtype, self.device, self.pairs, values_first=True
-        )
-
-    @cached_property
-    def key_modules(self) -> Sequence[nn.Module]:
-        return [layer.self_attn.kv_a_proj_with_mqa for layer in self.module.layers]
-
-    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
-        keys = super().keys_of(output[..., self.config.kv_lora_rank :])
-        if getattr(self.config, "rope_interleave", False):
-            # The model reads neighbouring pairs and writes halves; masters have the order that it writes.
-            keys = keys.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
-        return keys
-
-
-class ComplexLatentDecoder(LatentDecoder):
-    """MLA with a rotary embedding that returns complex numbers, one per neighbouring pair."""
-
-    pairs = "interleaved"
-
-    def _table(self, like: torch.Tensor, where: torch.Tensor, *kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-        turns = self.rotary(like, where, *kind).repeat_interleave(2, dim=-1)
-        return turns.real.to(like.dtype), turns.imag.to(like.dtype)
-
-
-# By `config.model_type` of the text model. Inside a model with eyes, every other type is a plain Decoder.
-DECODERS: dict[str, type[Decoder]] = {
-    "cohere2": SlidingRotaryDecoder,
-    "deepseek_v2": ComplexLatentDecoder,
-    "deepseek_v3": LatentDecoder,
-    "ernie4_5_vl_moe_text": InterleavedDecoder,
-    "gemma3_text": HeadFirstDecoder,
-    "glm4v_text": InterleavedDecoder,
-    "glm_ocr_text": InterleavedDecoder,
-    "phi3": FusedDecoder,
-    "phi4_multimodal": FusedDecoder,
-    "mistral4": LatentDecoder,
-}
-
-
-def decoder_of(module: Any) -> Decoder:
-    """The decoder of a text model. Raises UnsupportedModelError."""
-    return DECODERS.get(module.config.model_type, Decoder)(module)
 
 
 def check_kinds(kinds: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ class Idefics3(ImageText):
 
     model_types = ("idefics3",)
 
-    def find_decoder(self) -> Any:
+    def find_text_model(self) -> Any:
         return self.model.model.text_model
 
 
@@ -36,7 +36,7 @@ class SmolVLM(WrittenByRule):
 
     model_types = ("smolvlm",)
 
-    def find_decoder(self) -> Any:
+    def find_text_model(self) -> Any:
         return self.model.model.text_model
 
     def expand(self, pixels: Pixels) -> str:

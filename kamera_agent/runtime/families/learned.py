@@ -57,7 +57,7 @@ class LearnedDecoder(Decoder):
         # Some models normalise keys head by head, after they were split into heads.
         self.keys_by_head = observed.raw[0].dim() == 4 and observed.raw[0].shape[1] == keys.num
         raw = [self.keys_of(output) for output in observed.raw]
-        self._turned = [not torch.equal(*pair) for pair in zip(raw, observed.keys, strict=True)]
+        self.turned = [not torch.equal(*pair) for pair in zip(raw, observed.keys, strict=True)]
         self._spread = TURNINGS[0].spread
         turning = min(TURNINGS, key=lambda turning: self._error(turning, raw, observed.keys))
         self.pairs, self._spread = turning
@@ -67,12 +67,9 @@ class LearnedDecoder(Decoder):
     def key_modules(self) -> Sequence[nn.Module]:
         return [key_module(layer.self_attn) for layer in self.module.layers]
 
-    def _tables(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cos, sin = (self._spread(table) for table in super()._tables(like, where))
-        if all(self._turned):
-            return cos, sin
-        turning = torch.tensor(self._turned, device=self.device)[:, None, None]
-        return cos.where(turning, 1), sin.where(turning, 0)
+    def _every_table(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = super()._every_table(like, where)
+        return self._spread(cos), self._spread(sin)
 
     @torch.no_grad()
     def _observe(self) -> Observed:

@@ -46,7 +46,7 @@ class Phi4Multimodal(WrittenByRule):
         require_torchvision(cls)
         return super().load_processor(model_id, revision)
 
-    def find_decoder(self) -> Any:
+    def find_text_model(self) -> Any:
         return self.model.model
 
     @cached_property

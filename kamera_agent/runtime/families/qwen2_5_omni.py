@@ -21,7 +21,7 @@ class Qwen25Omni(MRope):
     model_types = ("qwen2_5_omni", "qwen2_5_omni_thinker")
     auto_model = Qwen2_5OmniThinkerForConditionalGeneration
 
-    def find_decoder(self) -> Any:
+    def find_text_model(self) -> Any:
         if hasattr(self.model, "thinker"):
             raise UnsupportedModelError(
                 f"{type(self.model).__name__} also speaks, and only its text is served; pass model.thinker."

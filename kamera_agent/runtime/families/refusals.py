@@ -36,7 +36,7 @@ def check_config(config: Any) -> None:
         raise UnsupportedModelError(f"{config.model_type}: {reason}")
     text = config.get_text_config()
     for name, reason in SETTINGS.items():
-        # "vision" is said of images, and checked where they are.
+        # The value "vision" is about images only.
         if (value := getattr(text, name, None)) and value != "vision":
             raise UnsupportedModelError(f"{name} is {value!r}: {reason}")
     check_kinds(getattr(text, "layer_types", None) or ())

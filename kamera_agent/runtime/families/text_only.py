@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kamera_agent.chunk import Chunk, Run
 from kamera_agent.errors import InputError
 from kamera_agent.runtime.families.base import Family
-from kamera_agent.runtime.families.decoder import DECODERS, Decoder, LatentDecoder
+from kamera_agent.runtime.families.decoder import Decoder
+from kamera_agent.runtime.families.decoders import DECODERS
+from kamera_agent.runtime.families.latent import LatentDecoder
 from kamera_agent.runtime.families.learned import LearnedDecoder
 from kamera_agent.runtime.families.text_parts import check_parts, is_latent, text_model_of
 from kamera_agent.vision.frames import Frames
@@ -50,7 +52,7 @@ class TextOnly(Family):
         check_parts(self.text_model)
         return LatentDecoder(self.text_model) if is_latent(self.text_model) else LearnedDecoder(self.text_model)
 
-    def find_decoder(self) -> Any:
+    def find_text_model(self) -> Any:
         return text_model_of(self.model)
 
     def image_chunk(self, pixels: Pixels, namespace: str) -> NoReturn:

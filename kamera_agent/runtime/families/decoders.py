@@ -1,0 +1,66 @@
+"""What differs between the decoders of text models, and which type has which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from kamera_agent.runtime.families.decoder import SLIDING, Decoder
+from kamera_agent.runtime.families.latent import ComplexLatentDecoder, LatentDecoder
+
+
+class FusedDecoder(Decoder):
+    """A decoder with one projection for queries, keys and values, in this order."""
+
+    @cached_property
+    def key_modules(self) -> Sequence[nn.Module]:
+        return [layer.self_attn.qkv_proj for layer in self.module.layers]
+
+    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
+        num_heads, dim = self.kv_shape.keys
+        first = self.config.num_attention_heads * dim
+        return super().keys_of(output[..., first : first + num_heads * dim])
+
+
+class HeadFirstDecoder(Decoder):
+    """A decoder that normalises keys after they were split into heads."""
+
+    keys_by_head = True
+
+
+class InterleavedDecoder(Decoder):
+    """A decoder whose RoPE turns neighbouring components."""
+
+    pairs = "interleaved"
+
+
+class SlidingRotaryDecoder(InterleavedDecoder):
+    """A decoder with RoPE in its sliding layers only, as Cohere 2; keys of full layers have no position."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self.turned = [kind == SLIDING for kind in self.kinds]
+
+
+# By `config.model_type` of the text model. Inside a model with eyes, every other type is a plain Decoder.
+DECODERS: dict[str, type[Decoder]] = {
+    "cohere2": SlidingRotaryDecoder,
+    "deepseek_v2": ComplexLatentDecoder,
+    "deepseek_v3": LatentDecoder,
+    "ernie4_5_vl_moe_text": InterleavedDecoder,
+    "gemma3_text": HeadFirstDecoder,
+    "glm4v_text": InterleavedDecoder,
+    "glm_ocr_text": InterleavedDecoder,
+    "phi3": FusedDecoder,
+    "phi4_multimodal": FusedDecoder,
+    "mistral4": LatentDecoder,
+}
+
+
+def decoder_of(module: Any) -> Decoder:
+    """The decoder of a text model. Raises UnsupportedModelError."""
+    return DECODERS.get(module.config.model_type, Decoder)(module)

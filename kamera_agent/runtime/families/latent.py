@@ -1,0 +1,57 @@
+"""Decoders with multi-head latent attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from kamera_agent.runtime.families.decoder import Decoder
+from kamera_agent.runtime.kv_pool import Heads, KVShape
+
+
+class LatentDecoder(Decoder):
+    """A decoder with multi-head latent attention (MLA, arXiv 2405.04434): one latent gives K and V of all heads.
+
+    The pool keeps the latent: c_KV [1, T, kv_lora_rank], which has no position, as values; k_pe [1, T,
+    qk_rope_head_dim], the only part that RoPE turns, as keys.
+    """
+
+    attention = "MLA"
+
+    @property
+    def expanded_bytes(self) -> int:
+        config, shape = self.config, self.kv_shape
+        numbers = config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim
+        return int(shape.num_layers * config.num_attention_heads * numbers * shape.dtype.itemsize)
+
+    @cached_property
+    def kv_shape(self) -> KVShape:
+        config = self.config
+        keys, values = Heads(1, config.qk_rope_head_dim), Heads(1, config.kv_lora_rank)
+        return KVShape(
+            config.num_hidden_layers, keys, values, self.module.dtype, self.device, self.pairs, values_first=True
+        )
+
+    @cached_property
+    def key_modules(self) -> Sequence[nn.Module]:
+        return [layer.self_attn.kv_a_proj_with_mqa for layer in self.module.layers]
+
+    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
+        keys = super().keys_of(output[..., self.config.kv_lora_rank :])
+        if getattr(self.config, "rope_interleave", False):
+            # The model reads neighbouring pairs and writes halves; masters have the order that it writes.
+            keys = keys.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+        return keys
+
+
+class ComplexLatentDecoder(LatentDecoder):
+    """MLA with a rotary embedding that returns complex numbers, one per neighbouring pair."""
+
+    pairs = "interleaved"
+
+    def _table(self, like: torch.Tensor, where: torch.Tensor, *kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+        turns = self.rotary(like, where, *kind).repeat_interleave(2, dim=-1)
+        return turns.real.to(like.dtype), turns.imag.to(like.dtype)
