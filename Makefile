@@ -6,13 +6,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-video test check bench fidelity train docs example-ui
+.PHONY: help setup demo example-video test torture check bench fidelity train docs example-ui
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
 	@echo "make demo    run the demo"
 	@echo "make example-video  run the notebook about a clip, into build/video_qa"
 	@echo "make test    run the tests"
+	@echo "make torture  interrupt and race the windows for minutes"
 	@echo "make check   lint, types, house plan"
 	@echo "make bench   print the benchmarks as JSON"
 	@echo "make fidelity  measure every way of reuse on the trained model"
@@ -47,6 +48,9 @@ example-video: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --dist loadfile
+
+torture: $(READY)
+	@$(BIN)/python -m pytest -n auto -m torture
 
 check: $(READY)
 	@$(BIN)/ruff check

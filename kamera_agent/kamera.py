@@ -122,7 +122,11 @@ class Kamera(Closing):
         return self._engine.rope_errors
 
     def window(self, system: str | None = None) -> Window:
-        """A new, empty window. system: the system prompt; None takes the default of the model's chat template."""
+        """A new, empty window. Raises StoreClosedError after close().
+
+        system: the system prompt; None takes the default of the model's chat template.
+        """
+        self._library.require_open()
         prompt = self._engine.family.chat.default_system if system is None else system
         window = Window(self._engine, self._library, self.settings, prompt)
         with self._windows_lock:

@@ -35,6 +35,7 @@ ROOMS = {
     "closing.py": 0,
     "config.py": 0,
     "errors.py": 0,
+    "forking.py": 0,
     "options.py": 0,
     "progress.py": 0,
 }

@@ -13,7 +13,6 @@ from kamera_agent.runtime.families.base import Family
 class Encoder:
     """The vision encoder of a family, and the cache of its outputs. The engine calls it under the engine's lock.
 
-    num_bytes: bytes of the cached outputs.
     num_calls, num_avoided: runs of the encoder, and runs that the cache saved, since construction.
     """
 
@@ -21,9 +20,13 @@ class Encoder:
         self._family = family
         self._cap_bytes = cap_bytes
         self._outputs: OrderedDict[bytes, torch.Tensor] = OrderedDict()
-        self.num_bytes = 0
         self.num_calls = 0
         self.num_avoided = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the cached outputs. May be read from any thread."""
+        return sum(output.nbytes for output in list(self._outputs.values()))
 
     def features(self, chunk: Chunk) -> torch.Tensor:
         """The encoder's output for a chunk: [num_placeholders, hidden]. The caller must not write to it."""
@@ -38,7 +41,5 @@ class Encoder:
 
     def _keep(self, digest: bytes, features: torch.Tensor) -> None:
         self._outputs[digest] = features
-        self.num_bytes += features.nbytes
         while self.num_bytes > self._cap_bytes:
-            _, oldest = self._outputs.popitem(last=False)
-            self.num_bytes -= oldest.nbytes
+            self._outputs.popitem(last=False)

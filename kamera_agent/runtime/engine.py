@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from time import monotonic, sleep
+from typing import Any, NamedTuple
+from weakref import finalize, ref
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from kamera_agent.chunk import Chunk, Run, TextRun
+from kamera_agent.forking import Forkable
 from kamera_agent.progress import Progress
-from kamera_agent.runtime.capture import capture_keys
+from kamera_agent.runtime.capture import Tap, remove
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.text_only import TextOnly
@@ -40,46 +43,49 @@ class Prefilled(NamedTuple):
     encoder_calls: int
 
 
+# How often a wait for answers looks again.
+POLL_S = 0.005
+
+
 def _no_tick() -> None:
     """Progress that nobody watches."""
 
 
-class Engine:
+class Engine(Forkable):
     """Runs one model over the pools of many windows.
 
+    answers: weak references to whatever computes an answer now; wait_idle() waits for it.
     rope_errors: per layer, the relative error of keys turned here against the model's own, from the self-test.
     Raises ConventionError at construction when the RoPE self-test fails.
     """
 
     def __init__(self, family: Family, encoder_cache_bytes: int) -> None:
+        super().__init__()
         self.family = family
         self.encoder = Encoder(family, encoder_cache_bytes)
-        # Guards what windows share: the model and its hooks, the state of its rotary embedding, the encoder's cache. It
-        # is held for one forward pass at a time, so that windows take turns. A pool needs no lock: it belongs to one
-        # window, and a window answers in one thread. This lock is the innermost: its holder takes no other lock.
-        self._lock = threading.Lock()
-        self._idle = threading.Condition()
-        self._num_answers = 0
+        self._tap = Tap()
+        hooks: list[RemovableHandle] = []
+        finalize(self, remove, hooks).atexit = False
+        self._tap.install(family.decoder.key_modules, hooks)
         self.rope_errors = self_test(family, self.forward_at)
         if isinstance(family, TextOnly):
             scatter_test(family, self.forward_at)
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """While open, an answer is being computed, and wait_idle() waits for it."""
-        with self._idle:
-            self._num_answers += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._num_answers -= 1
-                self._idle.notify_all()
+    def renew(self) -> None:
+        # Guards what windows share: the model and its hooks, the state of its rotary embedding, the encoder's cache. It
+        # is held for one forward pass at a time, so that windows take turns. A pool needs no lock: it belongs to one
+        # window, and a window answers in one thread. This lock is the innermost: its holder takes no other lock.
+        self._lock = threading.Lock()
+        self.answers: set[ref[Any]] = set()
 
     def wait_idle(self, timeout_s: float) -> None:
-        """Wait until no answer is being computed, for at most timeout_s seconds."""
-        with self._idle:
-            self._idle.wait_for(lambda: self._num_answers == 0, timeout_s)
+        """Wait until no answer is being computed, for at most timeout_s seconds, or until the program ends."""
+        # Looks again and again: an answer that Ctrl-C interrupts while it notifies a condition could keep it locked.
+        end = monotonic() + timeout_s
+        while any(answer() for answer in self.answers.copy()) and monotonic() < end:
+            if not threading.main_thread().is_alive():
+                return
+            sleep(POLL_S)
 
     def new_pool(self) -> KVPool:
         """An empty pool for one window."""
@@ -140,6 +146,7 @@ class Engine:
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
         with self._lock:
+            self._tap.current = None
             return self.family.reference_logits(runs)
 
     def embed(self, run: Run) -> torch.Tensor:
@@ -190,8 +197,11 @@ class Engine:
         fresh = _is_plain_prefill(pool, index)
         masks = None if fresh else make_masks(decoder, pool, index, decoder.kv_shape.dtype)
         cache = SlotCache(pool, index, slots.num_tokens if fresh else 0)
-        with capture_keys(decoder.key_modules, keep_master):
+        try:
+            self._tap.current = threading.get_ident(), keep_master
             return self.family.hidden_states(embeds, positions, masks, cache)
+        finally:
+            self._tap.current = None
 
 
 def _is_plain_prefill(pool: KVPool, index: Index) -> bool:

@@ -131,6 +131,13 @@ class KVPool:
         self.block[index] = CAUSAL
         self._free = _in_order((*self._free.ranges, *slots.ranges))
 
+    def reclaim(self, spans: Sequence[Slots]) -> None:
+        """Free every slot that none of these spans owns, such as those that an interrupted answer had taken."""
+        owned = sorted((part for span in spans for part in span.ranges), key=lambda part: part.start)
+        gaps = zip([0, *(part.stop for part in owned)], [*(part.start for part in owned), self.capacity], strict=True)
+        self._free = Slots()
+        self.free(Slots(tuple(range(start, stop) for start, stop in gaps)))
+
     def reserve(self, num_tokens: int) -> None:
         """Make room for num_tokens more tokens. Copies the whole pool when it is too small."""
         missing = num_tokens - self.num_free

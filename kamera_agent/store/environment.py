@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,9 +75,11 @@ class Environment:
 
     def close(self) -> None:
         """Release the files once no transaction runs."""
-        with self._gate.alone():
-            self._closed = True
-            self._env.close()
+        self._gate.alone(self._shut)
+
+    def _shut(self) -> None:
+        self._closed = True
+        self._env.close()
 
     def abandon(self) -> None:
         """Release an environment that a parent process opened. Its files are not touched."""
@@ -96,8 +99,7 @@ class Environment:
                         return body(txn)
             # Another process opened the folder with a larger cap, and the file grew past our map. LMDB forbids resizing
             # a map while a transaction of this process runs.
-            with self._gate.alone():
-                self._env.set_mapsize(0)
+            self._gate.alone(partial(self._env.set_mapsize, 0))
 
     def _prepare(self) -> Tables:
         try:

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from weakref import WeakSet
+
+T = TypeVar("T")
 
 
 class Gate:
-    """Counts the threads inside, so that nothing is closed while one of them uses it. Not reentrant."""
+    """Keeps whoever closes something waiting while other threads use it. Not reentrant.
+
+    Each thread has a lock of its own, and whoever wants to be alone takes them all. A counter of the threads inside
+    would be wrong for good if Ctrl-C came between its change and the block that takes the change back; a with statement
+    on a lock leaves no such gap.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._num_inside = 0
+        self._entering = threading.Lock()
+        self._own = threading.local()
+        self._locks: WeakSet[threading.Lock] = WeakSet()
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Be inside together with others."""
-        with self._changed:
-            self._num_inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._num_inside -= 1
-                self._changed.notify_all()
+    def shared(self) -> threading.Lock:
+        """The lock to hold in this thread while inside together with others."""
+        lock: threading.Lock | None = getattr(self._own, "lock", None)
+        if lock is None:
+            with self._entering:
+                lock = self._own.lock = threading.Lock()
+                self._locks.add(lock)
+        return lock
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until nobody is inside, then keep everybody out."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._num_inside == 0)
-            # The lock is held throughout, and shared() needs it to enter.
-            yield
+    def alone(self, action: Callable[[], T]) -> T:
+        """Wait until nobody is inside, then run an action while everybody is kept out."""
+        with self._entering:
+            return _holding(list(self._locks), action)
+
+
+def _holding(locks: Sequence[threading.Lock], action: Callable[[], T]) -> T:
+    if not locks:
+        return action()
+    with locks[0]:
+        return _holding(locks[1:], action)

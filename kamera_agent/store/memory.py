@@ -92,19 +92,22 @@ class MemoryStore(Store):
             raise StoreClosedError("the memory store was closed; open a new one.")
 
     def _insert(self, record: Record) -> None:
-        self._remove(record.header.key.digest)
-        num_bytes = record_bytes(record.header)
+        digest, num_bytes = record.header.key.digest, record_bytes(record.header)
+        self._remove(digest)
         if num_bytes > self._cap_bytes:
             self._counters.add({"failed_writes": 1})
             return
         while self._held_bytes + num_bytes > self._cap_bytes:
             self._remove(next(iter(self._records)))
             self._counters.add({"evictions": 1})
-        self._records[record.header.key.digest] = record
+        # Here and below without a call between the two, so that Ctrl-C comes before or after both.
+        self._records[digest] = record
         self._held_bytes += num_bytes
         self._counters.add({"bytes_written": record.header.num_bytes})
 
     def _remove(self, digest: bytes) -> None:
-        record = self._records.pop(digest, None)
+        record = self._records.get(digest)
         if record is not None:
-            self._held_bytes -= record_bytes(record.header)
+            num_bytes = record_bytes(record.header)
+            del self._records[digest]
+            self._held_bytes -= num_bytes

@@ -86,10 +86,9 @@ class TieredStore(Store):
 
     def _promote(self, records: Iterable[Record], num_changes: int) -> None:
         # A read that a put or delete overtook must not fill the upper tier: it would bring back the old record.
-        # Promotion may be skipped, so a read never waits for a write that holds the lock on a full queue.
-        if self._lock.acquire(blocking=False):
-            try:
+        # Promotion may be skipped, so a read does not wait for a write that holds the lock on a full queue. A lock that
+        # is acquired by a call, not by a with statement, could stay taken after Ctrl-C.
+        if not self._lock.locked():
+            with self._lock:
                 if num_changes == self._num_changes:
                     self.upper.put_many(records)
-            finally:
-                self._lock.release()

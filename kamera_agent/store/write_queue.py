@@ -59,7 +59,9 @@ class WriteQueue:
     def __init__(self, cap_bytes: int, after: int) -> None:
         self._cap_bytes = cap_bytes
         self._tick = after
-        self._changed = threading.Condition()
+        # Entered by itself, not through the condition, whose methods Ctrl-C could interrupt with the lock taken.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: dict[bytes, Intent] = {}
         self._writing: dict[bytes, Intent] = {}
         self._uses: dict[bytes, int] = {}
@@ -74,13 +76,13 @@ class WriteQueue:
         Raises StoreClosedError after close().
         """
         num_bytes = record_bytes(record.header)
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._closed or self._has_room(num_bytes))
             self._accept(record.header.key.digest, Intent(record, self._next_tick()))
 
     def remove(self, digest: bytes) -> None:
         """Queue the removal of the stored record. Raises StoreClosedError after close()."""
-        with self._changed:
+        with self._lock:
             self._accept(digest, Intent(None, self._next_tick()))
 
     def quarantine(self, digest: bytes, damage: str) -> bool:
@@ -88,7 +90,7 @@ class WriteQueue:
 
         Returns False, and queues nothing, when another intent is going to replace or remove the record anyway.
         """
-        with self._changed:
+        with self._lock:
             if self._find(digest) is not None:
                 return False
             self._accept(digest, Intent(None, self._next_tick(), damage))
@@ -96,17 +98,17 @@ class WriteQueue:
 
     def find(self, digest: bytes) -> Intent | None:
         """The newest intent for a digest that is not yet committed, if any."""
-        with self._changed:
+        with self._lock:
             return self._find(digest)
 
     def pending(self) -> dict[bytes, Intent]:
         """All intents that are not yet committed, the newest per digest."""
-        with self._changed:
+        with self._lock:
             return self._writing | self._waiting
 
     def use(self, digest: bytes) -> None:
         """Note that the record is used now."""
-        with self._changed:
+        with self._lock:
             waiting = self._waiting.get(digest)
             if waiting is None:
                 self._uses[digest] = self._next_tick()
@@ -118,7 +120,7 @@ class WriteQueue:
 
         None when the queue is closed and empty. The batch stays visible to readers until done().
         """
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting and not self._uses:
                 return None
@@ -133,7 +135,7 @@ class WriteQueue:
 
     def done(self) -> None:
         """Drop the batch that the writer took, because it is committed or counted as failed."""
-        with self._changed:
+        with self._lock:
             self._held_bytes -= sum(intent.num_bytes for intent in self._writing.values())
             self._num_done += len(self._writing)
             self._writing.clear()
@@ -141,13 +143,13 @@ class WriteQueue:
 
     def drain(self) -> None:
         """Wait until the writer is done with every intent accepted so far."""
-        with self._changed:
+        with self._lock:
             target = self._num_accepted
             self._changed.wait_for(lambda: self._num_done >= target)
 
     def close(self) -> None:
         """Accept no more intents. The writer still gets the accepted ones."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 
@@ -161,12 +163,11 @@ class WriteQueue:
         if self._closed:
             raise StoreClosedError("the store was closed before it could take a write; open it again.")
         replaced = self._waiting.get(digest)
-        if replaced is None:
-            self._num_accepted += 1
-        else:
-            self._held_bytes -= replaced.num_bytes
+        num_bytes = intent.num_bytes - (replaced.num_bytes if replaced else 0)
+        # Without a call between them, so that Ctrl-C comes before or after all three.
         self._waiting[digest] = intent
-        self._held_bytes += intent.num_bytes
+        self._num_accepted += replaced is None
+        self._held_bytes += num_bytes
         self._uses.pop(digest, None)
         self._changed.notify_all()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -19,6 +19,7 @@ from kamera_agent.window.layout import Item
 from kamera_agent.window.library import Library, Loaded
 from kamera_agent.window.planner import Regime, Resident, Step, link, make_plan, plan_steps
 from kamera_agent.window.reply import Timings, Usage
+from kamera_agent.window.worker import Job
 
 # Slots that a turn reserves for its reply at once, so that decoding does not copy the pool for every token.
 DECODE_BLOCK = 64
@@ -40,31 +41,66 @@ class Assembled:
 
 
 class Assembly:
-    """The pool and the residents of one window. A failed turn empties it, and the next turn rebuilds everything.
+    """The pool and the residents of one window.
 
-    residents: in the order of the window as of the last turn.
+    An exception, such as the KeyboardInterrupt of Ctrl-C, may arrive at any point of a turn. While pool and residents
+    are changed together, a mark says that they do not match; the mark is set before the change and cleared after it,
+    and the turn that finds it set begins with an empty pool. Elsewhere a turn only writes into slots that no resident
+    owns, and the next turn frees them. Neither relies on an exception handler, which could be interrupted as well.
     """
 
     def __init__(self, engine: Engine, library: Library, settings: Settings) -> None:
         self._engine = engine
         self._library = library
         self._settings = settings
-        self._jobs: list[Future[int]] = []
-        self.clear()
+        self._jobs: list[Job] = []
+        self._empty()
 
-    def clear(self) -> None:
+    @property
+    def residents(self) -> list[Resident]:
+        """In the order of the window as of the last turn; none after a change that was not finished."""
+        return [] if self._torn else self._residents
+
+    def _empty(self) -> None:
         """Forget every resident, and take an empty pool."""
+        self._torn = True
         self.pool = self._engine.new_pool()
-        self.residents: list[Resident] = []
+        self._residents: list[Resident] = []
         # Whether the KV in the pool has the frequencies beyond the switch of the model's RoPE.
         self._long = False
         self._reply: list[tuple[int, Slots]] = []
+        # Whether slots of the pool may be taken that neither a resident nor the reply owns.
+        self._unsettled = False
+        self._torn = False
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Mark the pool and the residents as torn while they are changed."""
+        self._torn = True
+        try:
+            yield
+        except BaseException:
+            # Frees the memory now. If this is interrupted, the mark is still set.
+            self._empty()
+            raise
+        self._torn = False
+
+    def _recover(self) -> None:
+        """Put right what an interrupted or failed turn left, before anything is planned."""
+        if self._torn:
+            self._empty()
+        elif self._unsettled:
+            with self._changing():
+                self._reply = []
+                self.pool.reclaim([resident.slots for resident in self._residents])
+                self._unsettled = False
 
     def plan(
         self, items: Sequence[Item], *, answering: bool, unavailable: frozenset[bytes] = frozenset()
     ) -> list[Step]:
         """The steps that run() would take for these items. Raises WindowTooLongError."""
         self.check_length(items)
+        self._recover()
         long = self._is_long(items)
         return plan_steps(
             items,
@@ -88,21 +124,23 @@ class Assembly:
     def run(self, items: Sequence[Item]) -> Assembled:
         """Put the items together in the pool and compute the logits after the last one.
 
+        Where the computation fails, the spans before the first computed one stay in the pool.
+
         Raises WindowTooLongError before any work.
         """
         start = perf_counter()
         steps, loaded = self._resolve(items)
         planned = perf_counter()
-        try:
-            batch = self._rebuild(steps, loaded)
-            self._long = self._is_long(items)
-            rebuilt = perf_counter()
-            num_layers = self._engine.family.decoder.kv_shape.num_layers
-            with Progress("computing", len(batch) + num_layers) as progress:
-                logits, encoder_calls = self._engine.prefill(self.pool, batch, progress)
-        except BaseException:
-            self.clear()
-            raise
+        with self._changing():
+            residents, batch = self._rebuild(steps, loaded)
+            num_ready = next(i for i, step in enumerate(steps) if step.origin == "computed")
+            self._residents, self._long = residents[:num_ready], self._is_long(items)
+            self._unsettled = True
+        rebuilt = perf_counter()
+        num_layers = self._engine.family.decoder.kv_shape.num_layers
+        with Progress("computing", len(batch) + num_layers) as progress:
+            logits, encoder_calls = self._engine.prefill(self.pool, batch, progress)
+        self._residents = residents
         return Assembled(
             steps=tuple(steps),
             logits=logits,
@@ -116,16 +154,13 @@ class Assembly:
     def extend(self, token: int) -> torch.Tensor:
         """Add one token of a reply to the window; returns the logits [vocab] after it."""
         if self.pool.num_free == 0:
-            self.pool.reserve(DECODE_BLOCK)
-        last, num_before = self.residents[-1], len(self._reply)
+            with self._changing():
+                self.pool.reserve(DECODE_BLOCK)
+        last, num_before = self._residents[-1], len(self._reply)
         slots = self.pool.allocate(1)
         position, order = last.position + last.item.run.extent, last.order + len(last.item.run.token_ids)
         placed = Placed(TextRun((token,)), slots, position + num_before, order + num_before)
-        try:
-            logits = self._engine.prefill(self.pool, [placed]).logits
-        except BaseException:
-            self.clear()
-            raise
+        logits = self._engine.prefill(self.pool, [placed]).logits
         self._reply.append((token, slots))
         return logits
 
@@ -133,20 +168,16 @@ class Assembly:
         """Make the tokens that extend() added a span, and return them; None where there are none."""
         if not self._reply:
             return None
-        last = self.residents[-1]
+        last = self._residents[-1]
         run = TextRun(tuple(token for token, _ in self._reply))
         item = Item(reply_id, "reply", "assistant", run)
         slots = self._reply_slots()
         position, order = last.position + last.item.run.extent, last.order + len(last.item.run.token_ids)
         chain = link(last.chain, run)
-        self.residents.append(Resident(item, slots, position, order, chain, last.exact, "computed", last.exact))
-        self._reply = []
+        reply = Resident(item, slots, position, order, chain, last.exact, "computed", last.exact)
+        with self._changing():
+            self._residents, self._reply = [*self._residents, reply], []
         return run
-
-    def discard_reply(self) -> None:
-        """Give back the slots of the tokens that extend() added."""
-        self.pool.free(self._reply_slots())
-        self._reply = []
 
     def _reply_slots(self) -> Slots:
         return Slots(tuple(part for _, slots in self._reply for part in slots.ranges))
@@ -159,14 +190,16 @@ class Assembly:
         # Exact answers cannot use the store, so they do not pay for it. Stored KV has the frequencies of short windows.
         if self._settings.fidelity != "exact" and not self._long:
             self._remember(steps)
-        for resident in self.residents[len(self.residents) if keep is None else keep :]:
-            self.pool.free(resident.slots)
-            self.residents.remove(resident)
-        if self.pool.num_free > MAX_WASTE * self.pool.capacity:
-            self._compact()
+        with self._changing():
+            for resident in self._residents[len(self._residents) if keep is None else keep :]:
+                self.pool.free(resident.slots)
+            self._residents = self._residents[:keep]
+            if self.pool.num_free > MAX_WASTE * self.pool.capacity:
+                self._compact()
+            self._unsettled = False
 
     def _remember(self, steps: Sequence[Step]) -> None:
-        slots = {resident.item.id: resident.slots for resident in self.residents}
+        slots = {resident.item.id: resident.slots for resident in self._residents}
         for step in steps:
             run = step.item.run
             if step.origin == "computed" and isinstance(run, Chunk) and step.item.id in slots:
@@ -176,13 +209,18 @@ class Assembly:
 
     def count_written(self) -> int:
         """Bytes that the library handed to the store for this window since the last call."""
-        done = [job for job in self._jobs if job.done()]
+        done = [job for job in self._jobs if job.done]
         self._jobs = [job for job in self._jobs if job not in done]
-        return sum(job.result() for job in done if not job.exception())
+        return sum(job.result or 0 for job in done)
 
     def check_integrity(self) -> None:
-        """Assert that every slot has exactly one owner."""
-        self.pool.check_integrity([resident.slots for resident in self.residents])
+        """Assert that every slot has exactly one owner, once the rest of an interrupted turn is put right."""
+        if self._torn:
+            self._empty()
+        owners = [*(resident.slots for resident in self._residents), self._reply_slots()]
+        if self._unsettled:
+            self.pool.reclaim(owners)
+        self.pool.check_integrity(owners)
 
     def check_length(self, items: Sequence[Item]) -> None:
         """Raise WindowTooLongError when these items are more than the model was built for."""
@@ -210,10 +248,10 @@ class Assembly:
                 return steps, {i: record for i, record in zip(recalls, records, strict=True) if record}
             unavailable |= missing
 
-    def _rebuild(self, steps: Sequence[Step], loaded: dict[int, Loaded]) -> list[Placed]:
-        """Bring every span into place, except those to be computed; returns these as a batch."""
+    def _rebuild(self, steps: Sequence[Step], loaded: dict[int, Loaded]) -> tuple[list[Resident], list[Placed]]:
+        """Bring every span into place, except those to be computed; returns all residents, and these as a batch."""
         reused = {id(step.resident) for step in steps}
-        for resident in self.residents:
+        for resident in self._residents:
             if id(resident) not in reused:
                 self.pool.free(resident.slots)
         num_new = sum(len(step.item.run.token_ids) for step in steps if step.resident is None)
@@ -231,12 +269,11 @@ class Assembly:
             elif step.origin == "moved":
                 self._engine.relocate(self.pool, placed, num_positions)
             residents.append(_resident(step, slots))
-        self.residents = residents
-        return batch
+        return residents, batch
 
     def _compact(self) -> None:
-        slots = self.pool.compact([resident.slots for resident in self.residents])
-        self.residents = [replace(old, slots=new) for old, new in zip(self.residents, slots, strict=True)]
+        slots = self.pool.compact([resident.slots for resident in self._residents])
+        self._residents = [replace(old, slots=new) for old, new in zip(self._residents, slots, strict=True)]
 
 
 def _resident(step: Step, slots: Slots) -> Resident:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.config import Settings
@@ -15,6 +17,14 @@ from kamera_agent.window.layout import Item
 from kamera_agent.window.plan import Kind
 
 
+class _Held(NamedTuple):
+    """What a window holds: its items, the dropped ones by id, and the number of items that ever entered."""
+
+    live: tuple[Item, ...] = ()
+    dropped: Mapping[str, Item] = MappingProxyType({})
+    num_entered: int = 0
+
+
 class Items:
     """The items of one window, in order; the first is the system prompt.
 
@@ -25,21 +35,19 @@ class Items:
     def __init__(self, family: Family, settings: Settings, system: str) -> None:
         self._family = family
         self._settings = settings
-        self._num_entered = 0
-        self._live: list[Item] = []
-        # Replaced as a whole, never changed: other threads read it.
-        self._dropped: Mapping[str, Item] = {}
+        # Replaced as a whole, never changed: an interrupt leaves the old or the new one, and other threads read it.
+        self._held = _Held()
         self.enter(self._system(system, 1))
 
     @property
     def live(self) -> tuple[Item, ...]:
         """Items in the window, the system prompt first."""
-        return tuple(self._live)
+        return self._held.live
 
     @property
     def dropped_bytes(self) -> int:
         """Bytes kept for dropped items. May be read from any thread."""
-        return _num_bytes(self._dropped)
+        return _num_bytes(self._held.dropped)
 
     def make(self, content: Content) -> Item:
         """Tokenise or fingerprint a content. The item does not enter the window.
@@ -54,39 +62,42 @@ class Items:
 
     def pixels(self, item_id: str) -> Pixels:
         """Pixels of a chunk in the window. Raises UnknownSpanError."""
-        run = self._live[self._index(item_id)].run
+        run = self.live[self._index(item_id)].run
         if not isinstance(run, Chunk) or not run.has_pixels:
             raise UnknownSpanError(f"{item_id!r} is a text; only image and frames spans have pixels.")
         return run.pixels
 
     def next_id(self, kind: Kind, ahead: int) -> str:
         """The id of the item that enters as the ahead-th from now, counted from 1."""
-        return f"{kind}{self._num_entered + ahead}"
+        return f"{kind}{self._held.num_entered + ahead}"
 
     def enter(self, *items: Item) -> None:
         """Enter new items at the end."""
-        self._live = [*self._live, *items]
-        self._num_entered += len(items)
+        held = self._held
+        self._held = held._replace(live=(*held.live, *items), num_entered=held.num_entered + len(items))
 
     def drop(self, item_id: str) -> None:
         """Take an item out. Raises UnknownSpanError."""
-        index = self._index(item_id)
-        self._keep_dropped([self._live.pop(index)])
+        gone = self.live[self._index(item_id)]
+        self._held = self._without([gone])
 
     def recall(self, item_id: str, at: str | None) -> None:
         """Bring a dropped item back before the item `at`, or at the end. Raises UnknownSpanError."""
-        if item_id not in self._dropped:
+        live, dropped, _ = self._held
+        if item_id not in dropped:
             raise UnknownSpanError(
-                f"{item_id!r} is not among the dropped spans {list(self._dropped)}; recall takes a span that was "
+                f"{item_id!r} is not among the dropped spans {list(dropped)}; recall takes a span that was "
                 "dropped and is still kept. Add the content again."
             )
-        index = len(self._live) if at is None else self._index(at)
-        self._live.insert(index, self._dropped[item_id])
-        self._dropped = {other: item for other, item in self._dropped.items() if other != item_id}
+        index = len(live) if at is None else self._index(at)
+        self._held = self._held._replace(
+            live=(*live[:index], dropped[item_id], *live[index:]),
+            dropped={other: item for other, item in dropped.items() if other != item_id},
+        )
 
     def reorder(self, item_ids: Sequence[str]) -> None:
         """Put the chunks in this order, into the places of chunks. Raises UnknownSpanError."""
-        chunks = {item.id: item for item in self._live if isinstance(item.run, Chunk)}
+        chunks = {item.id: item for item in self.live if isinstance(item.run, Chunk)}
         if sorted(item_ids) != sorted(chunks):
             unknown, missing = sorted(set(item_ids) - set(chunks)), sorted(set(chunks) - set(item_ids))
             raise UnknownSpanError(
@@ -94,16 +105,15 @@ class Items:
                 f"{missing}, given {list(item_ids)}."
             )
         order = iter(item_ids)
-        self._live = [chunks[next(order)] if item.id in chunks else item for item in self._live]
+        live = tuple(chunks[next(order)] if item.id in chunks else item for item in self.live)
+        self._held = self._held._replace(live=live)
 
     def slide(self, keep_last: int) -> None:
         """Drop all but the newest chunks; texts stay. Raises WindowError for a negative number."""
         if keep_last < 0:
             raise WindowError(f"keep_last is {keep_last}; use 0 or more.")
-        chunks = [item for item in self._live if isinstance(item.run, Chunk)]
-        gone = chunks[: max(len(chunks) - keep_last, 0)]
-        self._live = [item for item in self._live if item not in gone]
-        self._keep_dropped(gone)
+        chunks = [item for item in self.live if isinstance(item.run, Chunk)]
+        self._held = self._without(chunks[: max(len(chunks) - keep_last, 0)])
 
     def resolve(self, contents: Iterable[Content | str], system: str | None = None) -> list[Item]:
         """The items for a new list of contents, after the system prompt; None leaves that as it is.
@@ -112,7 +122,7 @@ class Items:
 
         Raises as make does, and UnknownSpanError.
         """
-        unused = {item.id: item for item in (*self._live[1:], *self._dropped.values())}
+        unused = {item.id: item for item in (*self.live[1:], *self._held.dropped.values())}
         resolved: list[Item] = []
         num_new = 0
         for content in contents:
@@ -122,17 +132,15 @@ class Items:
                 item = self._equal(content, unused, num_new + 1)
             num_new += unused.pop(item.id, None) is None
             resolved.append(item)
-        first = self._live[0]
+        first = self.live[0]
         return [first if system in (None, first.text) else self._system(str(system), num_new + 1), *resolved]
 
     def replace(self, items: Sequence[Item]) -> None:
         """Make a resolved list the window's items; every item that it leaves out counts as dropped."""
-        ids, old_ids = {item.id for item in items}, {item.id for item in self._live}
-        gone = [item for item in self._live if item.id not in ids]
-        self._num_entered += len(ids - old_ids - self._dropped.keys())
-        self._dropped = {item_id: item for item_id, item in self._dropped.items() if item_id not in ids}
-        self._live = list(items)
-        self._keep_dropped(gone)
+        ids, old_ids = {item.id for item in items}, {item.id for item in self.live}
+        left = self._without([item for item in self.live if item.id not in ids], returned=ids)
+        num_new = len(ids - old_ids - self._held.dropped.keys())
+        self._held = left._replace(live=tuple(items), num_entered=left.num_entered + num_new)
 
     def _system(self, text: str, ahead: int) -> Item:
         content = TextContent(text, "system")
@@ -187,19 +195,24 @@ class Items:
         return TextRun(token_ids)
 
     def _index(self, item_id: str) -> int:
-        for index, item in enumerate(self._live[1:], start=1):
+        for index, item in enumerate(self.live[1:], start=1):
             if item.id == item_id:
                 return index
-        raise UnknownSpanError(f"{item_id!r} is not in the window; it holds {[item.id for item in self._live[1:]]}.")
+        raise UnknownSpanError(f"{item_id!r} is not in the window; it holds {[item.id for item in self.live[1:]]}.")
 
-    def _keep_dropped(self, items: Iterable[Item]) -> None:
-        kept = {**self._dropped, **{item.id: item for item in items}}
+    def _without(self, gone: Sequence[Item], returned: Collection[str] = ()) -> _Held:
+        """What the window holds once these items are dropped; beyond the byte bound, the oldest dropped ones go.
+
+        returned: ids of dropped items that are going to be live.
+        """
+        kept = {item_id: item for item_id, item in self._held.dropped.items() if item_id not in returned}
+        kept |= {item.id: item for item in gone}
         num_bytes = _num_bytes(kept)
         for item_id in list(kept):
             if num_bytes <= self._settings.dropped_bytes:
                 break
             num_bytes -= kept.pop(item_id).num_bytes
-        self._dropped = kept
+        return self._held._replace(live=tuple(item for item in self.live if item not in gone), dropped=kept)
 
 
 def _num_bytes(items: Mapping[str, Item]) -> int:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -16,6 +14,7 @@ import torch
 from kamera_agent.chunk import Antecedents, Chunk, Header, Key, Record
 from kamera_agent.config import DEFAULT_RANK, Settings
 from kamera_agent.errors import StoreClosedError
+from kamera_agent.forking import Forkable
 from kamera_agent.runtime.compression import compressed
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device, tensors_of
@@ -23,8 +22,7 @@ from kamera_agent.runtime.kernels.reference import expanded
 from kamera_agent.runtime.patch import Patch, fit
 from kamera_agent.store.base import Store
 from kamera_agent.window.plan import Grade
-
-logger = logging.getLogger("kamera_agent.library")
+from kamera_agent.window.worker import Job, Worker
 
 GRADES: tuple[Grade, ...] = ("ordered", "orbit", "survivor")
 # Answers go first, but an answer that nobody reads to its end must not stop the worker for good.
@@ -58,30 +56,35 @@ class Loaded(NamedTuple):
     num_bytes: int
 
 
-class Library:
+class Library(Forkable):
     """Chunks computed earlier, and a worker thread that hands new ones to the store.
 
     num_skipped: computed chunks that were not remembered, because too much KV waited or the Kamera was closed.
-    num_failed: computed chunks that were not remembered because of an unexpected error, which was logged.
     """
 
     def __init__(self, engine: Engine, store: Store, settings: Settings) -> None:
         self._engine = engine
         self._store = store
         self._settings = settings
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="kamera-remember")
-        self._lock = threading.Lock()
-        self._waiting_bytes = 0
+        self._worker = Worker("kamera-remember")
         self._closed = False
         self.num_skipped = 0
-        self.num_failed = 0
+        super().__init__()
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
+
+    @property
+    def num_failed(self) -> int:
+        """Computed chunks that were not remembered because of an unexpected error, which was logged."""
+        return self._worker.num_failed
 
     def find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None:
         """The best patch for a chunk after these antecedents, chosen by headers alone; None where none fits.
 
         Raises StoreClosedError after close().
         """
-        self._require_open()
+        self.require_open()
         return self._find(chunk, antecedents)
 
     def has_canonical(self, chunk: Chunk) -> bool:
@@ -97,43 +100,41 @@ class Library:
             _join(records.get(key.digest), match, records) for key, (_, match) in zip(canonical, wanted, strict=True)
         ]
 
-    def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> Future[int] | None:
+    def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> Job | None:
         """Have the worker store a computed chunk: its canonical KV, and the patch for these antecedents.
 
         Returns at once. The worker starts when no answer is being computed, or after PATIENCE_S seconds.
 
         conditioned: the chunk's KV per layer; the library takes it over.
-        Returns a future of the bytes handed to the store. Returns None where the chunk is skipped: after close(), and
-        when more KV than settings.memory_bytes would wait for the worker.
+        Returns a job whose result is the bytes handed to the store. Returns None where the chunk is skipped: after
+        close(), and when more KV than settings.memory_bytes would wait for the worker.
         """
         num_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in conditioned)
         with self._lock:
             # One chunk may always wait, however large: otherwise a small bound would keep every chunk out.
-            full = self._waiting_bytes > 0 and self._waiting_bytes + num_bytes > self._settings.memory_bytes
+            waiting_bytes = self._worker.num_bytes
+            full = waiting_bytes > 0 and waiting_bytes + num_bytes > self._settings.memory_bytes
             if self._closed or full:
                 self.num_skipped += 1
                 return None
-            self._waiting_bytes += num_bytes
-            job = self._worker.submit(self._write_down, chunk, conditioned, antecedents)
-        job.add_done_callback(partial(self._settle, num_bytes))
-        return job
+            job = Job(partial(self._write_down, chunk, conditioned, antecedents), num_bytes)
+            self._worker.submit(job)
+            return job
 
     def flush(self) -> None:
         """Return once everything computed so far has been handed to the store. Raises StoreClosedError."""
-        with self._lock:
-            self._require_open()
-            # One worker takes the jobs in order, so the last one to come is the last one done.
-            last = self._worker.submit(_nothing)
-        last.result()
+        self.require_open()
+        self._worker.drain()
 
     def close(self) -> None:
-        """Finish the waiting chunks and stop the worker. Idempotent."""
-        # Under the lock, so that remember() never submits to a worker that has stopped.
+        """Finish the waiting chunks and take no more. Idempotent."""
+        # Under the lock, so that the worker has no job after this.
         with self._lock:
             self._closed = True
-        self._worker.shutdown()
+        self._worker.drain()
 
-    def _require_open(self) -> None:
+    def require_open(self) -> None:
+        """Raise StoreClosedError after close()."""
         if self._closed:
             raise StoreClosedError("This Kamera was closed; make a new one.")
 
@@ -165,14 +166,6 @@ class Library:
             return None
         return Match(header.key, grade, _text_match(fitted, antecedents), facts["error"], fitted.approximate)
 
-    def _settle(self, num_bytes: int, job: Future[int]) -> None:
-        error = job.exception()
-        with self._lock:
-            self._waiting_bytes -= num_bytes
-            self.num_failed += error is not None
-        if error:
-            logger.error("A chunk could not be remembered; it will be computed again.", exc_info=error)
-
     @torch.no_grad()
     def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> int:
         """Store a chunk; returns the bytes handed over, 0 where the store already has a patch as good."""
@@ -199,10 +192,6 @@ class Library:
     def _new_canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
         layers = self._engine.canonical(chunk)
         return tuple(map(compressed, layers)) if self._settings.canonical == "int8" else layers
-
-
-def _nothing() -> None:
-    """A job that marks a place in the queue."""
 
 
 def _join(canonical: Record | None, match: Match | None, records: Mapping[bytes, Record]) -> Loaded | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import wraps
 from time import perf_counter
-from typing import Any, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
+from weakref import ref
 
 import torch
 
 from kamera_agent.config import Settings
 from kamera_agent.errors import WindowError
+from kamera_agent.forking import Forkable
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.vision.image import Pixels
 from kamera_agent.window.assembly import Assembled, Assembly, make_timings, make_usage
@@ -27,19 +30,53 @@ from kamera_agent.window.sampler import Constraint, Sampler
 from kamera_agent.window.span import Span, make_span
 from kamera_agent.window.streamer import Streamer
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-class Window:
+
+class _Hold:
+    """Has a window to itself while it lives or until it is let go."""
+
+
+def _alone(method: Callable[Concatenate[Window, P], T]) -> Callable[Concatenate[Window, P], T]:
+    """Keep other edits and answers out of the window while a method runs."""
+
+    @wraps(method)
+    def alone(window: Window, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        hold = ref(holder := _Hold())
+        try:
+            window._take(hold)
+            return method(window, *args, **kwargs)
+        finally:
+            # Before any call: Python looks for signals at calls and loops, so Ctrl-C cannot come before this.
+            if window._hold is hold:
+                window._hold = None
+            window._engine.answers.discard(hold)
+            del holder
+
+    return alone
+
+
+class Window(Forkable):
     """Holds spans and answers over them. Kamera.window() makes one.
 
     Editing is free: the next answer does the work for all edits at once. A method that raises leaves the window as it
     was. A window is not safe to use from several threads at once; several windows of one Kamera are.
+
+    Once the Kamera is closed, every method that plans or computes raises StoreClosedError. A stream that has begun goes
+    on to its end.
     """
 
     def __init__(self, engine: Engine, library: Library, settings: Settings, system: str) -> None:
+        super().__init__()
         self._engine = engine
+        self._library = library
         self._family = engine.family
         self._items = Items(engine.family, settings, system)
         self._assembly = Assembly(engine, library, settings)
+        self._hold: ref[_Hold] | None = None
+
+    def renew(self) -> None:
         self._lock = threading.Lock()
 
     def add_image(self, image: Any, role: str = "user") -> str:
@@ -75,29 +112,30 @@ class Window:
         """
         return self._add(DocumentContent(text, role))
 
+    @_alone
     def drop(self, span_id: str) -> None:
         """Take a span out of the window. It can be recalled. Raises UnknownSpanError."""
-        with self._editing():
-            self._items.drop(span_id)
+        self._items.drop(span_id)
 
+    @_alone
     def recall(self, span_id: str, at: str | None = None) -> None:
         """Bring a dropped span back, before the span `at` or at the end. Raises UnknownSpanError."""
-        with self._editing():
-            self._items.recall(span_id, at)
+        self._items.recall(span_id, at)
 
+    @_alone
     def reorder(self, span_ids: Sequence[str]) -> None:
         """Put the image, frames and document spans into this order; texts keep their places.
 
         Raises UnknownSpanError unless span_ids names each of them exactly once.
         """
-        with self._editing():
-            self._items.reorder(span_ids)
+        self._items.reorder(span_ids)
 
+    @_alone
     def slide(self, keep_last: int) -> None:
         """Drop all but the last keep_last chunks; texts stay. Raises WindowError for a negative number."""
-        with self._editing():
-            self._items.slide(keep_last)
+        self._items.slide(keep_last)
 
+    @_alone
     def sync(self, spans: Iterable[Content | str], system: str | None = None) -> tuple[str, ...]:
         """Make the window hold exactly this content, in this order; returns the span ids.
 
@@ -106,20 +144,20 @@ class Window:
         system: a new system prompt; None leaves it as it is.
         Raises UnknownSpanError, WindowTooLongError, and the errors of the add methods.
         """
-        with self._editing():
-            items = self._items.resolve(spans, system)
-            self._assembly.check_length(lay_out(items, self._family))
-            self._items.replace(items)
-            return tuple(item.id for item in items[1:])
+        items = self._items.resolve(spans, system)
+        self._assembly.check_length(lay_out(items, self._family))
+        self._items.replace(items)
+        return tuple(item.id for item in items[1:])
 
+    @_alone
     def plan(self, spans: Iterable[Content | str] | None = None) -> Plan:
         """What the next answer, or the next answer after sync(spans), keeps, moves, recalls and computes.
 
         Changes nothing. Raises the errors of sync.
         """
-        with self._editing():
-            items = self._items.live if spans is None else self._items.resolve(spans)
-            return make_plan(self._assembly.plan(lay_out(items, self._family), answering=False))
+        self._library.require_open()
+        items = self._items.live if spans is None else self._items.resolve(spans)
+        return make_plan(self._assembly.plan(lay_out(items, self._family), answering=False))
 
     def generate(self, question: str | None = None, **options: Unpack[AnswerOptions]) -> Reply:
         """Answer over the window. The question and the reply become spans of it.
@@ -141,24 +179,28 @@ class Window:
 
         constraint: limits the tokens of the reply.
         """
+        self._library.require_open()
         sampling, stop, max_tokens = read_terms(options)
         sampler = Sampler(sampling, self._family.placeholder_ids, constraint)
-        return ReplyStream(self._stream(question, max_tokens, sampler, Streamer(self._family, stop)))
+        replies: list[Reply] = []
+        pieces = self._stream(question, max_tokens, sampler, Streamer(self._family, stop), replies)
+        return ReplyStream(pieces, replies)
 
+    @_alone
     def logits(self, question: str | None = None) -> torch.Tensor:
         """Next-token logits [vocab], float32, over the window and the question. The spans are unchanged."""
-        with self._editing():
-            items = [*self._items.live, *self._ask(question)]
-            with self._engine.answering():
-                assembled = self._assembly.run(lay_out(items, self._family, "answer"))
-            self._assembly.settle(assembled.steps, keep=len(lay_out(self._items.live, self._family)))
-            return assembled.logits
+        self._library.require_open()
+        items = [*self._items.live, *self._ask(question)]
+        assembled = self._assembly.run(lay_out(items, self._family, "answer"))
+        self._assembly.settle(assembled.steps, keep=len(lay_out(self._items.live, self._family)))
+        return assembled.logits
 
+    @_alone
     def reference_logits(self, question: str | None = None) -> torch.Tensor:
         """The same logits by one plain Hugging Face forward pass over all pixels and tokens: the yardstick."""
-        with self._editing():
-            items = [*self._items.live, *self._ask(question)]
-            return self._engine.reference_logits([item.run for item in lay_out(items, self._family, "answer")])
+        self._library.require_open()
+        items = [*self._items.live, *self._ask(question)]
+        return self._engine.reference_logits([item.run for item in lay_out(items, self._family, "answer")])
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -191,52 +233,57 @@ class Window:
         """Assert that every slot of the pool has exactly one owner."""
         self._assembly.check_integrity()
 
+    @_alone
     def _add(self, content: Content) -> str:
-        with self._editing():
-            item = self._items.make(content)
-            self._items.enter(item)
-            return item.id
+        item = self._items.make(content)
+        self._items.enter(item)
+        return item.id
 
     def _ask(self, question: str | None) -> list[Item]:
         return [] if question is None else [self._items.make(TextContent(question))]
 
-    @contextmanager
-    def _editing(self) -> Iterator[None]:
-        if not self._lock.acquire(blocking=False):
-            raise WindowError("The window is busy with an answer; exhaust or close the stream first.")
-        try:
-            yield
-        finally:
-            self._lock.release()
+    def _take(self, hold: ref[_Hold]) -> None:
+        with self._lock:
+            # A weak reference: a holder that was interrupted in its last line is gone all the same.
+            if self._hold and self._hold():
+                raise WindowError("The window is busy with an answer; exhaust or close the stream first.")
+            self._hold = hold
+        self._engine.answers.add(hold)
 
     def _stream(
-        self, question: str | None, max_tokens: int, sampler: Sampler, streamer: Streamer
-    ) -> Generator[str, None, Reply]:
-        with self._editing():
+        self, question: str | None, max_tokens: int, sampler: Sampler, streamer: Streamer, replies: list[Reply]
+    ) -> Generator[str, None, None]:
+        """The pieces of an answer; at the end, puts the reply into `replies`.
+
+        It must not know the ReplyStream: a stream that its reader forgot would block the window until the garbage
+        collector runs.
+        """
+        hold = ref(holder := _Hold())
+        try:
+            self._take(hold)
+            self._library.require_open()
             start = perf_counter()
             asked = self._ask(question)
             reply_id = self._items.next_id("reply", len(asked) + 1)
-            with self._engine.answering():
-                items = lay_out([*self._items.live, *asked], self._family, reply_id)
-                assembled = self._assembly.run(items)
-                token = sampler.draw(assembled.logits)
+            items = lay_out([*self._items.live, *asked], self._family, reply_id)
+            assembled = self._assembly.run(items)
+            token = sampler.draw(assembled.logits)
             first = perf_counter()
             try:
                 most = min(max_tokens, self._assembly.room(items))
                 token = yield from self._decode(token, sampler, streamer, most)
             except GeneratorExit:
-                # The reader closed the stream. That is no failure: the question and the generated text stay.
-                self._settle(asked, reply_id, assembled)
-                raise
-            except BaseException:
-                self._assembly.discard_reply()
+                # The reader closed the stream. That is no failure: the question and the generated text stay. At the end
+                # of the program Python closes it, and torch is gone.
+                if not sys.is_finalizing():
+                    self._settle(asked, reply_id, assembled)
                 raise
             decoded = perf_counter()
             # Counted before this turn's chunks are handed over, so that they count in the next turn, done or not.
             bytes_written = self._assembly.count_written()
             span_id = self._settle(asked, reply_id, assembled)
             times = (first - start, decoded - first, perf_counter() - decoded)
-            return Reply(
+            reply = Reply(
                 text=streamer.text,
                 span_id=span_id,
                 finish_reason="stop" if token in self._family.chat.stop_ids or streamer.stopped else "length",
@@ -244,19 +291,25 @@ class Window:
                 timings=make_timings(assembled, *(1e3 * seconds for seconds in times)),
                 plan=make_plan(assembled.steps),
             )
+            replies.append(reply)
+        finally:
+            # As in _alone.
+            if self._hold is hold:
+                self._hold = None
+            self._engine.answers.discard(hold)
+            del holder
 
     def _decode(self, token: int, sampler: Sampler, streamer: Streamer, max_tokens: int) -> Generator[str, None, int]:
         """Feed token after token, yield their text, and return the token that was drawn but not fed."""
-        with self._engine.answering():
-            while token not in self._family.chat.stop_ids and len(streamer.token_ids) < max_tokens:
-                if text := streamer.push(token):
-                    yield text
-                logits = self._assembly.extend(token)
-                if streamer.stopped:
-                    break
-                token = sampler.draw(logits)
-            if text := streamer.flush():
+        while token not in self._family.chat.stop_ids and len(streamer.token_ids) < max_tokens:
+            if text := streamer.push(token):
                 yield text
+            logits = self._assembly.extend(token)
+            if streamer.stopped:
+                break
+            token = sampler.draw(logits)
+        if text := streamer.flush():
+            yield text
         return token
 
     def _settle(self, asked: Sequence[Item], reply_id: str, assembled: Assembled) -> str | None:

@@ -97,7 +97,7 @@ def test_window_is_busy_while_a_stream_is_open(window: Window) -> None:
 def test_failure_in_the_forward_pass_leaves_a_right_window(
     make: MakeKamera, models: dict[str, Any], processor: PocketProcessor
 ) -> None:
-    """The model runs out of memory in its third layer, once: hooks are gone, and the next answer is right."""
+    """The model runs out of memory in its third layer, once: what was there stays, and the next answer is right."""
     model = models["qwen2_5_vl"]
     kamera = make(model)
     window = kamera.window()
@@ -114,8 +114,7 @@ def test_failure_in_the_forward_pass_leaves_a_right_window(
     with pytest.raises(torch.OutOfMemoryError):
         window.generate("what?")
     handle.remove()
-    assert {span.origin for span in window.spans} == {None}
-    assert all(not layer.self_attn.k_proj._forward_hooks for layer in layers)
+    assert [span.origin for span in window.spans][-2:] == ["kept", None]
     window.check_integrity()
     expected = Conversation(model, processor).say("user", screenshot(0), screenshot(1), "what?").logits()
     assert max_error(expected, window.logits("what?")) <= 1e-4
