@@ -62,10 +62,10 @@ class Subject:
                 lambda: window.sync([*images[1:], images[0], TextContent("so?")]),
             ]
         )()
-        rng.choice([lambda: window.generate("what?", max_new_tokens=4), lambda: window.logits("and?"), self._leave])()
+        rng.choice([lambda: window.generate("what?", max_tokens=4), lambda: window.logits("and?"), self._leave])()
 
     def _leave(self) -> None:
-        with self.window.stream("go on", max_new_tokens=9, temperature=1.0, seed=1) as stream:
+        with self.window.stream("go on", max_tokens=9, temperature=1.0, seed=1) as stream:
             next(stream, None)
 
     def check(self) -> None:
@@ -184,7 +184,7 @@ def test_interrupt_between_the_copies_of_a_pool(make: MakeKamera, monkeypatch: p
     window = make(fidelity="exact").window()
     for seed in range(4):
         window.add_image(screenshot(seed))
-    stream, cat, copies = window.stream("what?", max_new_tokens=1), torch.cat, itertools.count(1)
+    stream, cat, copies = window.stream("what?", max_tokens=1), torch.cat, itertools.count(1)
     next(stream, None)
 
     def interrupted(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -204,9 +204,9 @@ def test_an_interrupted_reply_costs_no_more_than_itself(make: MakeKamera, alarm:
     """Ctrl-C while tokens come: neither question nor reply stay, and nothing else is computed again."""
     window = make().window()
     window.add_image(screenshot(0))
-    window.generate("what?", max_new_tokens=2)
+    window.generate("what?", max_tokens=2)
     spans = [span.id for span in window.spans]
-    stream = window.stream("go on", max_new_tokens=99, temperature=1.0, seed=1)
+    stream = window.stream("go on", max_tokens=99, temperature=1.0, seed=1)
     next(stream)
     alarm(5e-3)
     with pytest.raises(KeyboardInterrupt):
@@ -219,7 +219,7 @@ def test_hooks_go_with_the_kamera(models: dict[str, Any], processor: PocketProce
     modules = [layer.self_attn.k_proj for layer in models["qwen2_5_vl"].model.language_model.layers]
     before = [len(module._forward_hooks) for module in modules]
     kamera = Kamera(models["qwen2_5_vl"], processor)
-    kamera.window().generate("what?", max_new_tokens=2)
+    kamera.window().generate("what?", max_tokens=2)
     kamera.close()
     del kamera
     assert [len(module._forward_hooks) for module in modules] == before
