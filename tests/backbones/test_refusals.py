@@ -108,6 +108,15 @@ def test_text_models_that_only_their_weights_show() -> None:
         Kamera(model, processor)
 
 
+def test_a_text_model_inside_a_wrapper() -> None:
+    """As PEFT wraps one: attributes of the model are those of the wrapper, too."""
+    model, processor = text_only("llama", torch.float32)
+    wrapper = torch.nn.Module()
+    wrapper.model, wrapper.config = model, model.config
+    with pytest.raises(UnsupportedModelError, match=r"Module is a wrapper; pass the model itself.*load_adapter"):
+        Kamera(wrapper, processor)
+
+
 def test_unserved_text_model_inside(tmp_path: Path) -> None:
     LlavaConfig(text_config={"model_type": "qwen3_next"}).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match="Layer 0 is of kind 'linear_attention'"):

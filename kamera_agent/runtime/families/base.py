@@ -19,6 +19,7 @@ from kamera_agent.runtime.families.decoders import decoder_of
 from kamera_agent.runtime.families.identity import Identity
 from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.runtime.families.template import Template
+from kamera_agent.runtime.families.text_parts import WRAPPER
 from kamera_agent.runtime.families.tokens import Tokens
 from kamera_agent.runtime.slot_cache import SlotCache
 from kamera_agent.vision.frames import Frames
@@ -63,10 +64,7 @@ class Family(ABC):
         inner = getattr(self.model, "model", None)
         if decoder := getattr(inner, "language_model", None):
             return decoder
-        raise UnsupportedModelError(
-            f"{type(self.model).__name__} is a wrapper; pass the model itself, with adapters loaded by "
-            "model.load_adapter() or merged."
-        )
+        raise UnsupportedModelError(WRAPPER.format(type(self.model).__name__))
 
     @cached_property
     def decoder(self) -> Decoder:

@@ -8,6 +8,7 @@ from torch import nn
 
 from kamera_agent.errors import UnsupportedModelError
 
+WRAPPER = "{} is a wrapper; pass the model itself, with adapters loaded by model.load_adapter() or merged."
 KEY_NORMS = ("k_norm", "k_layernorm")
 # The parts of an attention that treat every token alike, however long the window is. With any other part, such as the
 # index of a sparse attention, long windows may follow rules that no short test shows.
@@ -21,6 +22,8 @@ LATENT_PARTS = {"q_proj", "q_a_proj", "q_a_layernorm", "q_b_proj", LATENT, "kv_a
 def text_model_of(model: Any) -> Any:
     """The text model inside a causal language model. Raises UnsupportedModelError where it is elsewhere."""
     module = getattr(model, "model", None)
+    if hasattr(module, "model"):
+        raise UnsupportedModelError(WRAPPER.format(type(model).__name__))
     if module is None:
         raise UnsupportedModelError(
             f"{type(model).__name__} has no `model`, where the layers and the rotary embedding of a text model are "
