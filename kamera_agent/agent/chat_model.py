@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from reprlib import repr as short
@@ -17,7 +18,9 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
-from kamera_agent.agent.messages import last_chunk, make_message, read_message
+from kamera_agent.agent.messages import last_chunk, make_message, read_message, without_ids
+from kamera_agent.agent.overflow import reporting_overflow
+from kamera_agent.agent.profile import profile_of
 from kamera_agent.agent.structured import make_format, read_with, titled
 from kamera_agent.closing import Closing
 from kamera_agent.errors import InputError, SettingError
@@ -64,7 +67,10 @@ class ChatKamera(BaseChatModel, Closing):
 
     max_string: characters of a string in a forced call or in JSON where the schema sets no bound; small models may not
     stop. max_conversations, max_bytes: bounds on live windows; the chunks of a window that goes can be recalled.
-    metrics: counts answers and reports the state of the Kamera. trace: gets one record per answer.
+    metrics: counts answers and reports the state of the Kamera. trace: gets one record per answer; a path
+    stands for a Trace without options.
+    profile: the size of the window and other facts, for LangChain's middleware. Asking for it, or for a number of
+    tokens, loads the model.
     """
 
     # Older versions of pydantic warn of model_kwargs unless protected_namespaces is empty.
@@ -78,7 +84,7 @@ class ChatKamera(BaseChatModel, Closing):
     max_conversations: int = Field(default=8, frozen=True)
     max_bytes: int = Field(default=8 << 30, frozen=True)
     metrics: Metrics | None = Field(default=None, exclude=True, repr=False, frozen=True)
-    trace: Trace | None = Field(default=None, exclude=True, repr=False, frozen=True)
+    trace: Trace | str | os.PathLike[str] | None = Field(default=None, exclude=True, repr=False, frozen=True)
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
@@ -100,12 +106,19 @@ class ChatKamera(BaseChatModel, Closing):
                 super().__init__(**choose_source(_read_numbers(options)))
             except ValidationError as error:
                 raise SettingError(_first_problem(error)) from error
+            # Left to __getattr__: a profile needs the model, which nothing may load while chat models are made.
+            if vars(self).get("profile") is None:
+                vars(self).pop("profile", None)
+
+        def __getattr__(self, name: str) -> Any:
+            return profile_of(self.open().family) if name == "profile" else super().__getattr__(name)
 
     def model_post_init(self, context: Any) -> None:
         """Make the chat. Nothing is loaded."""
         super().model_post_init(context)
         limits = Limits(self.max_conversations, self.max_bytes, self.max_string)
-        self._chat = Chat(self.kamera, self.model, self.model_kwargs, limits, metrics=self.metrics, trace=self.trace)
+        trace = self.trace if isinstance(self.trace, Trace | None) else Trace(self.trace)
+        self._chat = Chat(self.kamera, self.model, self.model_kwargs, limits, metrics=self.metrics, trace=trace)
 
     def open(self) -> Kamera:
         """Load the model now, if it is not loaded yet, and return the Kamera that answers.
@@ -146,6 +159,25 @@ class ChatKamera(BaseChatModel, Closing):
     def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
         """As LangChain does. A model without a name cannot be loaded again and is marked so."""
         return super().to_json() if self.model_name else self.to_json_not_implemented()
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The tokens of a text, by the tokenizer of the model. Loads the model, if it is not loaded yet."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return [*self.open().family.tokens.encode(text)]
+
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any] | type | Callable[..., Any]] | None = None
+    ) -> int:
+        """The tokens that an answer to these messages has as its input: markup, images and tools included.
+
+        Loads the model, if it is not loaded yet. A screenshot that ScreenWindow holds in its folder is not counted.
+        Raises InputError for messages that cannot be shown to the model.
+        """
+        if not messages:
+            return 0
+        described = [convert_to_openai_tool(tool) for tool in tools or ()]
+        return self._chat.count_tokens([read_message(without_ids(message)) for message in messages], described)
 
     def count_image_tokens(self, image: bytes) -> int:
         """Tokens of an encoded image in a window. Raises ImageError."""
@@ -259,7 +291,7 @@ class ChatKamera(BaseChatModel, Closing):
         **kwargs: Any,
     ) -> ChatResult:
         chat, request = self._chat.over(model), self._request(messages, stop, run_manager, **kwargs)
-        with chat.answer(request, cancelled) as stream:
+        with reporting_overflow(), chat.answer(request, cancelled) as stream:
             reply = stream.finish()
         message = make_message(reply, request.parse(reply.text), chat.model_name)
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -275,7 +307,7 @@ class ChatKamera(BaseChatModel, Closing):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         chat, request = self._chat.over(model), self._request(messages, stop, run_manager, **kwargs)
-        with chat.answer(request, cancelled) as stream:
+        with reporting_overflow(), chat.answer(request, cancelled) as stream:
             for piece in request.content(stream):
                 yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
             reply = stream.reply

@@ -7,7 +7,7 @@ import binascii
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 from uuid import uuid4
 
 from langchain_core.messages import (
@@ -22,6 +22,7 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 
+from kamera_agent.agent.pixels import PREFIX
 from kamera_agent.errors import InputError
 from kamera_agent.turns.message import Message, ToolCall
 from kamera_agent.turns.tool_calls import ParsedReply
@@ -76,6 +77,19 @@ def _parts(message: BaseMessage) -> Iterator[str | bytes]:
                 )
             case kind:
                 raise InputError(f"Cannot show a block of type {kind!r} to the model; use text and image blocks.")
+
+
+def without_ids(message: BaseMessage) -> BaseMessage:
+    """The message without images that are ids of a folder; the message itself where it has none."""
+    if isinstance(message.content, str):
+        return message
+    blocks = [block for block in message.content if not is_id(block)]
+    return message if len(blocks) == len(message.content) else message.model_copy(update={"content": blocks})
+
+
+def is_id(block: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a block is an image that a PixelFolder holds."""
+    return isinstance(block, dict) and str(block.get("file_id", "")).startswith(PREFIX)
 
 
 def pixels_of(block: Mapping[str, Any]) -> bytes:

@@ -12,8 +12,8 @@ from weakref import ReferenceType, ref
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from PIL import Image
 
-from kamera_agent.agent.messages import pixels_of
-from kamera_agent.agent.pixels import PREFIX, PixelFolder
+from kamera_agent.agent.messages import is_id, pixels_of
+from kamera_agent.agent.pixels import PixelFolder
 
 CAPTION = 80
 # The name of the tool and of its messages. The artifact of a message holds the steps.
@@ -130,7 +130,7 @@ def _stowed(message: BaseMessage) -> Iterator[tuple[int, Block]]:
     if isinstance(message.content, str):
         return
     for index, block in enumerate(message.content):
-        if isinstance(block, dict) and str(block.get("file_id", "")).startswith(PREFIX):
+        if is_id(block):
             yield index, block
 
 

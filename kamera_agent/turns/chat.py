@@ -24,6 +24,8 @@ from kamera_agent.turns.message import Message
 from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.tool_calls import ParsedReply, parse_reply, stream_content
 from kamera_agent.turns.transcript import transcribe
+from kamera_agent.window.items import Items
+from kamera_agent.window.layout import lay_out
 from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.sampler import Constraint, SamplingOptions
 from kamera_agent.window.window import Window
@@ -140,6 +142,16 @@ class Chat(Closing):
                 options = {name: value for name, value in self.options.items() if name != "revision"}
                 self._others[model] = Chat(None, model, options, self._limits, metrics=self._metrics, trace=self._trace)
             return self._others[model]
+
+    def count_tokens(self, messages: Sequence[Message], tools: Sequence[Schema] = ()) -> int:
+        """Tokens of a new window that is about to answer these messages. Opens the Kamera.
+
+        Raises InputError for messages that the window could not hold.
+        """
+        kamera = self.open().kamera
+        transcript = transcribe(kamera.family, messages, tools)
+        items = Items(kamera.family, kamera.settings, transcript.system).resolve(transcript.contents)
+        return sum(len(item.run.token_ids) for item in lay_out(items, kamera.family, "reply"))
 
     @contextmanager
     def answer(self, request: Request, cancelled: Cancelled = never) -> Iterator[ReplyStream]:
