@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any
 
-from PIL import Image
 from pydantic import BeforeValidator, TypeAdapter
 
 from kamera_agent.telemetry.drift import Drift
+from kamera_agent.vision.thumbnail import thumbnail
 from kamera_agent.window.plan import PlanRow
 from kamera_agent.window.reply import FinishReason, Reply, Timings, Usage
 
@@ -93,8 +91,4 @@ def make_record(
 def _thumbnail(window: Window, span_id: str) -> str:
     """A small JPEG of a span in base64; of a group of frames, the first."""
     pixels = window.pixels(span_id)
-    image = Image.fromarray(pixels if pixels.ndim == 3 else pixels[0])
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=70)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return thumbnail(pixels if pixels.ndim == 3 else pixels[0], THUMBNAIL_SIDE)

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
+from kamera_agent.window.notebook import PLAN_COLUMNS, plan_html
+
 Kind = Literal["anchor", "turn", "text", "reply", "image", "frames", "document"]
 Grade = Literal["ordered", "orbit", "survivor"]
 Origin = Literal["computed", "kept", "moved", "recalled", "blind"]
@@ -33,6 +35,14 @@ class PlanRow:
     text_match: float | None = None
     approximate: bool | None = None
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row as texts, under the heads of PLAN_COLUMNS."""
+        patch = f"{self.match}, error {self.error:.3f}, text {self.text_match:.0%}" if self.match else ""
+        moved_from = "" if self.moved_from is None else str(self.moved_from)
+        exact = "yes" if self.exact else "no"
+        return (self.id, self.kind, str(self.num_tokens), str(self.position), moved_from, self.origin, exact, patch)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -50,20 +60,13 @@ class Plan:
         return {"rows": [asdict(row) for row in self.rows]}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table("span", "kind", "tokens", "position", "from", "origin", "exact", "patch")
+        table = Table(*PLAN_COLUMNS)
         for row in self.rows:
-            patch = f"{row.match}, error {row.error:.3f}, text {row.text_match:.0%}" if row.match else ""
-            moved_from = "" if row.moved_from is None else str(row.moved_from)
-            cells = (
-                row.num_tokens,
-                row.position,
-                moved_from,
-                row.origin,
-                "yes" if row.exact else "no",
-                patch,
-            )
-            table.add_row(row.id, row.kind, *map(str, cells))
+            table.add_row(*row.cells)
         yield table
+
+    def _repr_html_(self) -> str:
+        return plan_html(self)
 
     def __str__(self) -> str:
         console = Console(width=110)

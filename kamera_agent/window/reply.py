@@ -9,6 +9,7 @@ from typing import Literal
 
 from kamera_agent.closing import Closing
 from kamera_agent.errors import WindowError
+from kamera_agent.window.notebook import reply_html
 from kamera_agent.window.plan import Plan
 
 FinishReason = Literal["stop", "length"]
@@ -73,6 +74,9 @@ class Reply:
     usage: Usage
     timings: Timings
     plan: Plan
+
+    def _repr_html_(self) -> str:
+        return reply_html(self)
 
 
 class ReplyStream(Iterator[str], Closing):

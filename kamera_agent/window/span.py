@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kamera_agent.chunk import Chunk
+from kamera_agent.vision.image import Pixels
 from kamera_agent.window.layout import Item
+from kamera_agent.window.notebook import span_html
 from kamera_agent.window.plan import Kind, Origin
 from kamera_agent.window.planner import Resident
 
@@ -18,6 +20,8 @@ class Span:
     origin, exact: where its KV came from at the last answer, and whether a full prefill of that window gives the same;
         None before its first answer. slots: rows of the pool, empty before its first answer.
     key: hex digest of a chunk's key; empty for text.
+    text: of a text or reply; empty for chunks and for the chat format's own.
+    pixels: of an image [H, W, 3] or of frames [F, H, W, 3], uint8 RGB, not to be written to; None for other spans.
     """
 
     id: str
@@ -29,10 +33,16 @@ class Span:
     exact: bool | None
     slots: tuple[range, ...]
     key: str
+    text: str = field(default="", repr=False)
+    pixels: Pixels | None = field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        return span_html(self)
 
 
 def make_span(item: Item, position: int, resident: Resident | None) -> Span:
     """The span of an item at a position. resident: its KV in the pool, None where there is none."""
+    chunk = item.run if isinstance(item.run, Chunk) else None
     return Span(
         id=item.id,
         kind=item.kind,
@@ -42,5 +52,7 @@ def make_span(item: Item, position: int, resident: Resident | None) -> Span:
         origin=resident.origin if resident else None,
         exact=resident.exact if resident else None,
         slots=resident.slots.ranges if resident else (),
-        key=item.run.digest.hex() if isinstance(item.run, Chunk) else "",
+        key=chunk.digest.hex() if chunk else "",
+        text=item.text,
+        pixels=chunk.pixels if chunk and chunk.has_pixels else None,
     )

@@ -22,6 +22,7 @@ from kamera_agent.window.content import Content, DocumentContent, FramesContent,
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import Item, lay_out
 from kamera_agent.window.library import Library
+from kamera_agent.window.notebook import display, transcript, window_html
 from kamera_agent.window.options import AnswerOptions, read_terms
 from kamera_agent.window.plan import Plan
 from kamera_agent.window.planner import make_plan
@@ -211,6 +212,18 @@ class Window(Forkable):
             spans.append(make_span(item, position, residents.get(item.id)))
             position += item.run.extent
         return tuple(spans)
+
+    def show(self) -> None:
+        """Display what the model sees: pictures, texts and the markup of the chat format, in order.
+
+        In a notebook as HTML; elsewhere as text on stdout, with the size of a picture in its place.
+        """
+        tokens, spans = self._family.tokens, self.spans
+        texts = [tokens.decode(item.run.token_ids, markup=True) for item in lay_out(self._items.live, self._family)]
+        display(transcript(spans, texts))
+
+    def _repr_html_(self) -> str:
+        return window_html(self.spans)
 
     def pixels(self, span_id: str) -> Pixels:
         """Pixels of an image [H, W, 3] or of frames [F, H, W, 3] in the window, uint8 RGB.

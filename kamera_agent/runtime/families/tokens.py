@@ -32,9 +32,9 @@ class Tokens:
         # A template may have written it already.
         return token_ids if token_ids[: len(bos)] == bos else bos + token_ids
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    def decode(self, token_ids: Sequence[int], *, markup: bool = False) -> str:
+        """Text of token ids. Special tokens are left out unless markup is wanted, too."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=not markup))
 
     @property
     def eos_id(self) -> int | None:
