@@ -193,3 +193,41 @@ def test_a_click_on_a_turn_shows_its_plan(tmp_path: Path) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
         browser.close()
     assert complaints == []
+
+
+# Elements outside the tables that reach beyond the window, or hide a part of what they hold.
+CUT_OFF = """
+[...document.body.querySelectorAll("*")].filter(element => !element.closest(".plan, svg, script, style"))
+  .filter(element => element.getBoundingClientRect().right > innerWidth + .5
+    || (getComputedStyle(element).overflowX === "hidden" && element.scrollWidth > element.clientWidth))
+  .map(element => element.outerHTML.slice(0, 80))
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_nothing_is_cut_off_at_any_width(tmp_path: Path) -> None:
+    """A trace with a long name, a conversation of one long word, and a window of hundreds of spans."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    many = record("b" * 70, *(row(f"text{number}", 3, "moved", number, number + 1) for number in range(600)))
+    path = tmp_path / "page.html"
+    path.write_text(make_page(account([FIRST, SECOND, many, *[THIRD] * 60]), "trace" * 20), "utf-8")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(path.as_uri())
+        page.locator(".turn").nth(1).click()
+        page.locator(".turn").nth(2).click()
+        for width in (1280, 400, 320):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_function(f"document.getElementById('chart').viewBox.baseVal.width < {width}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(CUT_OFF) == []
+            # The table is wider than a phone, and scrolls inside its box.
+            box = page.locator(".plan").first
+            assert box.evaluate("box => box.scrollTo(10_000, 0) || box.scrollLeft > 0") == (width < 640)
+            # The texts of the chart keep their size.
+            heights = page.locator("#chart text").evaluate_all(
+                "all => all.map(text => text.getBoundingClientRect().height)"
+            )
+            assert min(heights) >= 10
+        browser.close()
