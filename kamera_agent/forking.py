@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from functools import cache
 from weakref import WeakSet
 
+import torch
+
 
 class Forkable(ABC):
     """Has state that a forked child must make anew.
@@ -34,5 +36,7 @@ def _watch() -> None:
 
 
 def _renew() -> None:
+    # The threads that torch computes with stayed with the parent, and OpenMP would wait for them for ever.
+    torch.set_num_threads(1)
     for forkable in list(_living):
         forkable.renew()

@@ -13,6 +13,7 @@ import torch
 
 from kamera_agent.closing import Closing
 from kamera_agent.config import DEFAULT_STORE, SettingOptions, Settings, make_settings
+from kamera_agent.forking import Forkable
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
@@ -45,7 +46,7 @@ class KameraStats:
     skipped: int
 
 
-class Kamera(Closing):
+class Kamera(Closing, Forkable):
     """The cache under an agent: one Hugging Face model whose windows never encode the same pixels twice.
 
     Use it as a context manager, or call close(): the store writes in the background.
@@ -64,6 +65,7 @@ class Kamera(Closing):
         options: fields of Settings (rank, fidelity, namespace, ...).
         Raises SettingError, StoreUnavailableError, ModelError, UnsupportedModelError or ConventionError.
         """
+        super().__init__()
         self.settings = make_settings(options, "Kamera")
         self._engine = Engine(family_for(model, processor), self.settings.encoder_cache_bytes)
         # Opened last: nothing after it can fail and leave it open.
@@ -71,8 +73,10 @@ class Kamera(Closing):
         self._owns_store = self.store is not store
         self._library = Library(self._engine, self.store, self.settings)
         self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
-        self._windows_lock = threading.Lock()
         self._before_close: list[Callable[[Kamera], None]] = []
+
+    def renew(self) -> None:
+        self._windows_lock = threading.Lock()
 
     @classmethod
     def from_pretrained(

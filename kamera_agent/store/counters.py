@@ -6,13 +6,18 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
+from kamera_agent.forking import Forkable
 
-class Counters:
+
+class Counters(Forkable):
     """Sums by name. The names are those of the counting fields of StoreStats."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._sums: Counter[str] = Counter()
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
 
     def add(self, amounts: Mapping[str, int]) -> None:
         """Add all amounts in one step."""

@@ -45,12 +45,25 @@ class Environment:
                 max_readers=MAX_READERS,
             )
             self.tables = self._prepare()
+            self._file = self._stat_file()
         except (OSError, lmdb.Error, verify.VerifyError) as error:
             raise StoreUnavailableError(
                 f"the store {path} cannot be opened: {error}. If its data.mdb is damaged, delete the folder; "
                 "its content can be computed again. Otherwise pass a folder on a local disk that this user may "
                 "write to."
             ) from error
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the open file is no longer in the folder, because somebody deleted or replaced it."""
+        try:
+            return self._stat_file() != self._file
+        except OSError:
+            return True
+
+    def _stat_file(self) -> tuple[int, int]:
+        stat = (self.path / "data.mdb").stat()
+        return stat.st_dev, stat.st_ino
 
     def read(self, query: Callable[[Transaction], T]) -> T | None:
         """Run a query in a read transaction and return its result; None, with a warning, when the medium fails.

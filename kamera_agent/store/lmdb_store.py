@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from functools import partial
+from weakref import finalize
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.config import MIB, locate
@@ -17,7 +16,8 @@ from kamera_agent.store.capacity import record_bytes, require_bytes
 from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.reader import Reader
-from kamera_agent.store.sharing import lend_writer, return_writer
+from kamera_agent.store.sharing import lend_writer
+from kamera_agent.store.writer import Writer
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
 _log = logging.getLogger("kamera_agent.store")
@@ -52,13 +52,14 @@ class LmdbStore(Store):
         self._path = locate(path).resolve()
         self._pid = os.getpid()
         self._counters = Counters()
-        self._writer = lend_writer(self._path, cap_bytes, queue_bytes)
+        self._lease = lend_writer(self._path, cap_bytes, queue_bytes)
+        # A store that nobody closes gives its folder back. Nothing below refers to the store itself: it would then live
+        # until the garbage collector runs.
+        finalize(self, self._lease.drop).atexit = False
+        self._writer = self._lease.writer
         self._database, self._queue = self._writer.database, self._writer.queue
-        self._reader = Reader(self._database.tables, self._quarantine)
-        self._closing = threading.Lock()
+        self._reader = Reader(self._database.tables, partial(_quarantine, self._writer))
         self._closed = False
-        # A store that nobody closes must still write its queue.
-        atexit.register(self.close)
 
     @property
     def medium(self) -> object:
@@ -133,12 +134,8 @@ class LmdbStore(Store):
         return CheckReport(len(sizes), sum(sizes), tuple(problems))
 
     def close(self) -> None:
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-        atexit.unregister(self.close)
-        return_writer(self._path, self._pid)
+        self._closed = True
+        self._lease.close()
 
     def _require_usable(self) -> None:
         if self._closed:
@@ -149,7 +146,8 @@ class LmdbStore(Store):
                 "forked from it; open the store again in the child."
             )
 
-    def _quarantine(self, digest: bytes, reason: str) -> None:
-        if self._queue.quarantine(digest, reason):
-            _log.warning("a record of the store %s was damaged and removed: %s", self._path, reason)
-            self._writer.counters.add({"quarantined": 1})
+
+def _quarantine(writer: Writer, digest: bytes, reason: str) -> None:
+    if writer.queue.quarantine(digest, reason):
+        _log.warning("a record of the store %s was damaged and removed: %s", writer.database.path, reason)
+        writer.counters.add({"quarantined": 1})

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.errors import StoreClosedError
+from kamera_agent.forking import Forkable
 from kamera_agent.store.base import CheckReport, Store, StoreStats
 from kamera_agent.store.capacity import record_bytes, require_bytes
 from kamera_agent.store.counters import Counters
 
 
-class MemoryStore(Store):
+class MemoryStore(Store, Forkable):
     """Keeps records in this process, by reference: it returns the very tensors that were put.
 
     cap_bytes: bound of the kept bytes; a record counts as its tensors, but at least 4 KiB.
@@ -21,11 +22,14 @@ class MemoryStore(Store):
 
     def __init__(self, cap_bytes: int) -> None:
         self._cap_bytes = require_bytes("cap_bytes", cap_bytes)
-        self._lock = threading.Lock()
+        super().__init__()
         self._records: OrderedDict[bytes, Record] = OrderedDict()
         self._held_bytes = 0
         self._counters = Counters()
         self._closed = False
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
 
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
         records: dict[bytes, Record] = {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from kamera_agent.errors import SettingError, StoreUnavailableError
@@ -13,13 +15,13 @@ from kamera_agent.store.environment import Environment
 from kamera_agent.store.writer import Writer
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Folder:
-    """A folder's writer and the number of its users. The lock is held while the writer starts or stops."""
+    """A folder's writer and its users. The lock is held while the writer starts or stops."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     writer: Writer | None = None
-    num_users: int = 0
+    users: set[object] = field(default_factory=set)
 
 
 # LMDB forbids a second open of a file in one process, so the open folders are a fact of the process. The process is
@@ -27,44 +29,85 @@ class _Folder:
 _folders: dict[tuple[int, Path], _Folder] = {}
 
 
-def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Writer:
-    """The writer of a folder, started for its first user. Give it back with return_writer().
+class Lease:
+    """The use of a folder's writer, which is shared by all stores of this process over the folder."""
 
-    Waits while another thread opens or closes the same folder; other folders do not wait.
+    def __init__(self, folder: _Folder, writer: Writer) -> None:
+        self.writer = writer
+        self._folder = folder
+        self._pid = os.getpid()
+        self._user = object()
+        folder.users.add(self._user)
+
+    def close(self) -> None:
+        """Give the writer back. Its last user waits until everything queued is written. Idempotent."""
+        if self._pid != os.getpid():
+            return
+        with self._folder.lock:
+            self._folder.users.discard(self._user)
+            if not self._folder.users:
+                _stop_writer(self._folder)
+
+    def drop(self) -> None:
+        """Give the writer back without waiting: after its last user, it writes the queue and ends by itself.
+
+        For a finalizer. It runs in any thread and at any time, so it must not wait for a folder that opens or closes.
+        """
+        self._folder.users.discard(self._user)
+        if self._pid != os.getpid() or self._folder.lock.locked():
+            return
+        with self._folder.lock:
+            if not self._folder.users and self._folder.writer is not None:
+                self._folder.writer.queue.close()
+
+
+def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Lease:
+    """The use of the writer of a folder, which is started for its first user.
+
+    Waits while another thread opens or closes the same folder; other folders do not wait. Where the folder was deleted
+    while it was open, a new one is made; its earlier users keep the deleted one.
 
     cap_bytes: None takes the cap of the running writer, or the default. queue_bytes: used by the first user.
 
     Raises StoreUnavailableError when the folder cannot be opened, and SettingError when this process has it
     open with another cap.
     """
-    # One step even between threads, so no lock is needed that all folders share.
-    folder = _folders.setdefault((os.getpid(), path), _Folder())
-    with folder.lock:
-        if folder.num_users == 0:
-            # There is still a writer if Ctrl-C interrupted the last close.
-            _stop_writer(folder)
-            _abandon_inherited(path)
-            folder.writer = _start_writer(path, cap_bytes, queue_bytes)
-        writer = folder.writer
-        assert writer is not None, "a folder with users has a writer"
-        if cap_bytes not in (None, writer.cap_bytes):
-            raise SettingError(
-                f"the store {path} is open in this process with cap_bytes={writer.cap_bytes}, not "
-                f"{cap_bytes}; pass the same or None."
-            )
-        folder.num_users += 1
-        return writer
+    _close_at_exit()
+    key = os.getpid(), path
+    while True:
+        # One step even between threads, so no lock is needed that all folders share.
+        folder = _folders.setdefault(key, _Folder())
+        with folder.lock:
+            if _folders.get(key) is not folder:
+                continue
+            writer = folder.writer
+            if folder.users and writer is not None and writer.database.is_gone:
+                del _folders[key]
+                continue
+            if writer is None or not folder.users:
+                # There is still a writer if its last user was dropped, or if Ctrl-C interrupted the last close.
+                _stop_writer(folder)
+                _abandon_inherited(path)
+                writer = folder.writer = _start_writer(path, cap_bytes, queue_bytes)
+            if cap_bytes not in (None, writer.cap_bytes):
+                raise SettingError(
+                    f"the store {path} is open in this process with cap_bytes={writer.cap_bytes}, not "
+                    f"{cap_bytes}; pass the same or None."
+                )
+            return Lease(folder, writer)
 
 
-def return_writer(path: Path, pid: int) -> None:
-    """Give back the writer that process pid was lent. The last user waits until everything queued is written."""
-    if pid != os.getpid():
-        return
-    folder = _folders[pid, path]
-    with folder.lock:
-        folder.num_users -= 1
-        if folder.num_users == 0:
-            _stop_writer(folder)
+@cache
+def _close_at_exit() -> None:
+    """Have all queues written before the program ends."""
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for (pid, _), folder in list(_folders.items()):
+        if pid == os.getpid():
+            with folder.lock:
+                _stop_writer(folder)
 
 
 def _stop_writer(folder: _Folder) -> None:

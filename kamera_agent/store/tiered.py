@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kamera_agent.chunk import Header, Key, Record
+from kamera_agent.forking import Forkable
 from kamera_agent.store.base import CheckReport, Store, StoreStats
 
 
-class TieredStore(Store):
+class TieredStore(Store, Forkable):
     """Reads the upper tier, then the lower one, and keeps in the upper what the lower one served. Writes go to both.
 
     upper: the fast tier. lower: the tier that lasts; its figures are those of the whole. Either may be any store.
@@ -20,8 +21,11 @@ class TieredStore(Store):
     def __init__(self, upper: Store, lower: Store) -> None:
         self.upper = upper
         self.lower = lower
-        self._lock = threading.Lock()
+        super().__init__()
         self._num_changes = 0
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
 
     @property
     def medium(self) -> object:

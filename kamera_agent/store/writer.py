@@ -18,6 +18,11 @@ BATCH_BYTES = 64 * MIB
 # LMDB reuses freed pages two commits later, so the third try is the first that can use the room made.
 MAX_TRIES = 5
 
+_GONE = (
+    "the store folder %s was deleted while it was open: nothing more is written to it. Open it again to start a new "
+    "store there."
+)
+
 _log = logging.getLogger("kamera_agent.store")
 
 
@@ -36,13 +41,20 @@ class Writer:
         self._thread.start()
 
     def close(self) -> None:
-        """Write the queue, then close the database. Idempotent."""
+        """Write the queue and close the database. Idempotent."""
         self.queue.close()
         self._thread.join()
-        self.database.close()
 
     def _run(self) -> None:
+        said = False
         while (batch := self.queue.take(BATCH_BYTES)) is not None:
+            if self.database.is_gone:
+                if not said:
+                    _log.warning(_GONE, self.database.path)
+                said = True
+                self.counters.add({"failed_writes": batch.num_puts})
+                self.queue.done()
+                continue
             try:
                 self.counters.add(self._commit(batch))
             except Exception:  # noqa: BLE001 - after any error the writer must live, or put_many() would block for ever
@@ -50,6 +62,8 @@ class Writer:
                 self.counters.add({"failed_writes": batch.num_puts})
             finally:
                 self.queue.done()
+        # Its users may be gone without closing it.
+        self.database.close()
 
     def _commit(self, batch: Batch) -> Counter[str]:
         counts: Counter[str] = Counter()
