@@ -17,7 +17,7 @@ help:
 	@echo "make check   lint, types, house plan"
 	@echo "make bench   print the benchmarks as JSON"
 	@echo "make fidelity  measure every way of reuse on the trained model"
-	@echo "make example-ui  run a screen agent in Chromium, twice, and compare"
+	@echo "make example-ui  run a screen agent in Chromium, with and without the cache"
 	@echo "make train   train the pocket model anew, into build/pocket"
 	@echo "make docs    build the documents' site into build/site"
 	@echo

@@ -1,4 +1,4 @@
-"""Run the screen agent twice over the same screens, and compare the runs.
+"""Run the screen agent, its model on plain Hugging Face and on ChatKamera, and compare the two.
 
 python -m examples.ui_agent [--fidelity exact] [--steps 10] [--picture build/ui_agent.png]
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -20,6 +21,7 @@ from examples.ui_agent.cached import Cached
 from examples.ui_agent.chart import draw
 from examples.ui_agent.comparison import compare
 from examples.ui_agent.episode import play
+from examples.ui_agent.pair import Pair, warm_up
 from examples.ui_agent.plain import load_plain
 from examples.ui_agent.report import print_report
 from kamera_agent import Kamera
@@ -35,12 +37,15 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("build/ui_agent.png"), help="path of the picture to write")
     options = parser.parse_args()
     console = Console(width=TABLE_WIDTH, highlight=False, markup=False)
-    console.print("The agent walks through the shop and MiniWoB++, its model on plain Hugging Face ...")
-    plain = asyncio.run(play(load_plain(), options.steps))
-    console.print("... and once more, its model run by ChatKamera.")
+    console.print("The agent walks through the shop and MiniWoB++. Plain Hugging Face and ChatKamera answer ...")
+    plain = load_plain()
     with Kamera.pocket(fidelity=options.fidelity) as kamera:
-        cached = asyncio.run(play(Cached(kamera), options.steps))
-    steps = compare(plain, cached)
+        warm_up(plain)
+        warm_up(Cached(kamera, "warm-up"))
+        pair = Pair(plain, Cached(kamera))
+        records = asyncio.run(play(pair, options.steps))
+    cached = [replace(record, turn=turn) for record, turn in zip(records, pair.seconds, strict=True)]
+    steps = compare(records, cached)
     print_report(steps, console)
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     draw(steps, options.picture)

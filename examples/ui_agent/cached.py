@@ -17,8 +17,8 @@ from kamera_agent.agent import ChatKamera
 class Cached:
     """An arm: one conversation of a ChatKamera."""
 
-    def __init__(self, kamera: Kamera) -> None:
-        self._kamera = kamera
+    def __init__(self, kamera: Kamera, conversation: str = "agent") -> None:
+        self._kamera, self._conversation = kamera, conversation
         self._model = ChatKamera(kamera=kamera, max_tokens=MAX_TOKENS)
 
     def answer(self, screens: Sequence[bytes], question: str) -> Turn:
@@ -30,6 +30,6 @@ class Cached:
         ]
         message = HumanMessage([*images, {"type": "text", "text": question}])
         with watch(self._kamera.family.model) as first:
-            reply = self._model.invoke([message])
+            reply = self._model.invoke([message], conversation=self._conversation)
         origins = reply.response_metadata["kamera"]["origins"]
         return Turn(reply.text.strip(), origins, first.ms, first.logits)

@@ -1,6 +1,7 @@
 """The agent benchmark on a tiny model, against tokens counted by hand."""
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,9 +57,25 @@ def test_tokens_counted_by_hand() -> None:
         head + CHUNK + tail,
         *(n * CHUNK + tail for n in (1, 1, 1, 0, 0)),
     ]
-    # Until a screenshot leaves, ours is a prefix cache.
+    # Until a screenshot leaves, ours is a prefix cache, whichever of the two is measured first.
     assert [figures["agree"] for figures in measured[:3]] == [1, 1, 1]
     assert max(figures["kl"] for figures in measured[:3]) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_order_of_the_methods_changes_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the warm-up and in the run: in three steps in a row, each method is once at each place."""
+    order: list[str] = []
+
+    def note(way: str, method: Any) -> Any:
+        return lambda *args: (order.append(way), method(*args))[1]
+
+    for way in ("ours", "prefix", "full"):
+        monkeypatch.setattr(Bench, f"_{way}", note(way, getattr(Bench, f"_{way}")))
+    run(STEPS, build_model(TINY), build_processor(TINY))
+    steps = [order[index : index + 3] for index in range(0, len(order), 3)]
+    assert len(steps) == 5 + len(STEPS)
+    for some in (steps[:3], steps[5:8], steps[8:11]):
+        assert [sorted(places) for places in zip(*some, strict=True)] == [["full", "ours", "prefix"]] * 3
 
 
 def test_the_prefix_cache_gives_what_a_full_prefill_gives() -> None:

@@ -11,6 +11,7 @@ import pytest
 from cli_records import RunKamera, page
 from PIL import Image
 
+from kamera_agent.cli.demo import meter
 from kamera_agent.cli.demo.process import run_part
 from kamera_agent.cli.demo.run import run_demo
 from kamera_agent.cli.demo.trace import RESTART_AFTER, TRACE
@@ -101,6 +102,29 @@ def test_it_prints_a_row_per_turn_and_the_files(played: Played) -> None:
     assert "3 recalled 1 computed" in played.printed
     assert "Paid up front" in played.printed
     assert str(played.out / "demo.json") in played.printed
+
+
+def test_the_order_of_the_ways_changes_from_turn_to_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way is measured first once in three turns, after all of them were warmed up. The results do not change."""
+    order: list[str] = []
+
+    def note(way: str, method: Any) -> Any:
+        return lambda *args: (order.append(way), method(*args))[1]
+
+    monkeypatch.setattr(meter, "_prefill", note("full", meter._prefill))
+    answer = meter._answer
+    with closing(meter.Meter(tmp_path / "store")) as measured:
+        measured.warm_up()
+        monkeypatch.setattr(
+            meter,
+            "_answer",
+            lambda kamera, *args: note("prefix" if kamera is measured._prefix else "kamera", answer)(kamera, *args),
+        )
+        order.clear()
+        results = [measured.measure(TRACE[index], index + 1, 1) for index in range(3)]
+    turns = [order[index : index + 3] for index in range(0, 9, 3)]
+    assert [sorted(places) for places in zip(*turns, strict=True)] == [["full", "kamera", "prefix"]] * 3
+    assert [result.answers["kamera"] for result in results] == [result.answers["full"] for result in results]
 
 
 def test_it_draws_a_picture(played: Played) -> None:

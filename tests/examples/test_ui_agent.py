@@ -14,6 +14,7 @@ from examples.ui_agent.browser import find_chromium
 from examples.ui_agent.cached import Cached
 from examples.ui_agent.comparison import compare
 from examples.ui_agent.episode import play
+from examples.ui_agent.pair import Pair, _noise, warm_up
 from examples.ui_agent.plain import load_plain
 from examples.ui_agent.server import SHOP
 from examples.ui_agent.turn import Turn
@@ -93,6 +94,36 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs() -> Runs:
     return Runs()
+
+
+class Noting:
+    """An arm that notes its name when it answers."""
+
+    def __init__(self, name: str, order: list[str]) -> None:
+        self.name, self.order = name, order
+
+    def answer(self, screens: Sequence[bytes], question: str) -> Turn:
+        self.order.append(self.name)
+        return Turn(f"{self.name} {question}", {"computed": len(screens)}, 0.0, torch.empty(0))
+
+
+def test_a_pair_answers_by_turns() -> None:
+    order: list[str] = []
+    pair = Pair(Noting("one", order), Noting("two", order))
+    answers = [pair.answer([b""], question).answer for question in "abc"]
+    assert order == ["one", "two", "two", "one", "one", "two"]
+    assert answers == ["one a", "one b", "one c"]
+    assert [turn.answer for turn in pair.seconds] == ["two a", "two b", "two c"]
+
+
+def test_warming_up_leaves_the_run_as_it_is() -> None:
+    """The first window is computed whole, the warm-up's conversation notwithstanding."""
+    screen = _noise(9)
+    with Kamera.pocket() as kamera:
+        warm_up(Cached(kamera, "warm-up"))
+        turn = Cached(kamera).answer([screen], "Ready?")
+    with Kamera.pocket() as kamera:
+        assert turn.tokens == Cached(kamera).answer([screen], "Ready?").tokens
 
 
 @needs_chromium

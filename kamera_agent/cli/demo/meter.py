@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from kamera_agent import FramesContent, ImageContent, Kamera, Reply, TextContent, Window
 from kamera_agent.cli.demo.media import draw, sketch
-from kamera_agent.cli.demo.result import ORIGINS, ChunkResult, TurnResult
+from kamera_agent.cli.demo.result import ORIGINS, ChunkResult, TurnResult, Way, order_of
 from kamera_agent.cli.demo.trace import TASK, Turn
+from kamera_agent.config import Fidelity
 from kamera_agent.pocket.weights import WEIGHTS
 from kamera_agent.runtime.families import load
 from kamera_agent.telemetry.drift import divergence
@@ -31,11 +34,19 @@ class Answer(NamedTuple):
     remember_ms: float
 
 
+class Full(NamedTuple):
+    """The next-token logits [vocab] of a full prefill, and its milliseconds."""
+
+    logits: torch.Tensor
+    first_token_ms: float
+
+
 class Meter:
     """One model in one process, used by Kamera, by a prefix cache that keeps encoder outputs, and directly.
 
     Every answer is flushed before the next way is measured: background work would slow it down, and two Kameras
-    must not use one model at the same time.
+    must not use one model at the same time. The order of the ways changes from turn to turn, because a machine may grow
+    slower or faster meanwhile, and the first way finds other data in the caches of the processor.
     """
 
     def __init__(self, store: Path) -> None:
@@ -45,6 +56,8 @@ class Meter:
         self._kamera = Kamera(*self._checkpoint, store, namespace=NAMESPACE)
         self._prefix = Kamera(*self._checkpoint, fidelity="exact")
         self._window, self._prefix_window = self._kamera.window(), self._prefix.window()
+        # Never answers, so it has no KV and keeps nothing.
+        self._full_window = self._kamera.window()
 
     @property
     def model(self) -> Any:
@@ -52,21 +65,33 @@ class Meter:
         return self._checkpoint.model
 
     def warm_up(self) -> None:
-        """Pay the cost of first calls, with noise of the trace's sizes, in a window and a store apart."""
-        noise = [_noise_like(self._media[name]) for name in ("page1", "yard1")]
-        with Kamera(*self._checkpoint) as kamera:
-            window = kamera.window()
-            for contents in (noise, [], noise):
-                _answer(kamera, window, contents, "Ready?")
-            window.reference_logits()
+        """Pay the cost of first calls, with noise of the trace's sizes, in windows and a store apart.
+
+        The noise is computed, moved, and recalled from memory and from disk, in windows as long as the trace's.
+        """
+        noise = [_noise_like(self._media[name], seed) for seed, name in enumerate(("page1", "yard1") * 2)]
+        with TemporaryDirectory() as folder:
+            kinds: list[tuple[str | None, Fidelity]] = [(folder, "patched"), (folder, "patched"), (None, "exact")]
+            for store, fidelity in kinds:
+                with Kamera(*self._checkpoint, store, fidelity=fidelity) as kamera:
+                    window = kamera.window()
+                    for contents in (noise, noise[::-1], [], noise):
+                        _answer(kamera, window, contents, "Ready?")
+                    _prefill(window, noise, "Ready?")
 
     def measure(self, turn: Turn, number: int, process: int) -> TurnResult:
         """Answer a turn. Times include the caches' fingerprints and plans, and the full prefill's preprocessing."""
         contents = [TextContent(TASK), *(self._media[name] for name in turn.window)]
         question = turn.question(self._pictures)
-        kamera = _answer(self._kamera, self._window, contents, question.text)
-        prefix = _answer(self._prefix, self._prefix_window, contents, question.text)
-        full_ms, full, kl = self._full(kamera.reply)
+        answers: dict[Way, Answer] = {}
+        for way in order_of(number):
+            if way == "full":
+                full = _prefill(self._full_window, contents, question.text)
+            elif way == "prefix":
+                answers[way] = _answer(self._prefix, self._prefix_window, contents, question.text)
+            else:
+                answers[way] = _answer(self._kamera, self._window, contents, question.text)
+        kamera, prefix = answers["kamera"], answers["prefix"]
         plan = kamera.reply.plan
         return TurnResult(
             number=number,
@@ -77,7 +102,7 @@ class Meter:
             answers={
                 "kamera": kamera.reply.text,
                 "prefix": prefix.reply.text,
-                "full": full,
+                "full": self._kamera.family.tokens.decode([int(full.logits.argmax())]),
                 "blind": self._blind(turn, question.text),
             },
             chunks=_chunks(turn, plan),
@@ -90,10 +115,10 @@ class Meter:
             first_token_ms={
                 "kamera": kamera.first_token_ms,
                 "prefix": prefix.first_token_ms,
-                "full": full_ms,
+                "full": full.first_token_ms,
             },
             remember_ms=kamera.remember_ms,
-            kl=kl,
+            kl=divergence(full.logits, self._logits(kamera.reply)),
             bytes_read=kamera.reply.usage.bytes_read,
         )
 
@@ -114,19 +139,18 @@ class Meter:
             window.sync([TextContent(TASK), *(self._media[name] for name in turn.window)])
             return window.generate(question, max_tokens=ANSWER_TOKENS).text
 
-    def _full(self, reply: Reply) -> tuple[float, str, float]:
-        """Milliseconds of a full prefill of the prompt, its first word, and the divergence of Kamera from it."""
+    def _logits(self, reply: Reply) -> torch.Tensor:
+        """The next-token logits [vocab] that Kamera drew the first token from.
+
+        The KV of the prompt is still in the pool, so only the opening of the reply's turn runs again.
+        """
         if reply.span_id:
             self._window.drop(reply.span_id)
-        start = perf_counter()
-        full = self._window.reference_logits()
-        full_ms = 1e3 * (perf_counter() - start)
-        # The KV of the prompt is still in the pool, so only the opening of the reply's turn runs again.
-        return full_ms, self._kamera.family.tokens.decode([int(full.argmax())]), divergence(full, self._window.logits())
+        return self._window.logits()
 
 
-def _noise_like(content: ImageContent | FramesContent) -> ImageContent | FramesContent:
-    draw = np.random.default_rng(0).integers
+def _noise_like(content: ImageContent | FramesContent, seed: int) -> ImageContent | FramesContent:
+    draw = np.random.default_rng(seed).integers
     if isinstance(content, ImageContent):
         return ImageContent(draw(0, 256, content.image.shape, dtype=np.uint8))
     return FramesContent(draw(0, 256, content.frames.shape, dtype=np.uint8), content.timestamps)
@@ -140,6 +164,15 @@ def _answer(kamera: Kamera, window: Window, contents: Sequence[Content], questio
     start = perf_counter()
     kamera.flush()
     return Answer(reply, edit_ms + reply.timings.first_token_ms, 1e3 * (perf_counter() - start))
+
+
+def _prefill(window: Window, contents: Sequence[Content], question: str) -> Full:
+    """A plain forward pass over everything. window: gets the contents; their fingerprints are not part of the time."""
+    window.sync(contents)
+    start = perf_counter()
+    logits = window.reference_logits(question)
+    int(logits.argmax())  # waits for a GPU
+    return Full(logits, 1e3 * (perf_counter() - start))
 
 
 def _chunks(turn: Turn, plan: Plan) -> tuple[ChunkResult, ...]:

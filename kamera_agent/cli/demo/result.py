@@ -12,6 +12,13 @@ from kamera_agent.window.plan import Origin
 Way = Literal["kamera", "prefix", "full"]
 WAYS: tuple[Way, ...] = get_args(Way)
 
+
+def order_of(number: int) -> tuple[Way, ...]:
+    """The order in which a turn measures the ways. In three turns in a row, each way is once at each place."""
+    first = number % len(WAYS)
+    return WAYS[first:] + WAYS[:first]
+
+
 # The origins that the trace can show; nothing is blind by default.
 ORIGINS: tuple[Origin, ...] = ("kept", "moved", "recalled", "computed")
 
