@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from kamera_agent.agent.messages import last_chunk, make_message, read_message, without_ids
 from kamera_agent.agent.overflow import reporting_overflow
 from kamera_agent.agent.profile import profile_of
+from kamera_agent.agent.run import find_run, in_run
 from kamera_agent.agent.structured import make_format, read_with, titled
 from kamera_agent.closing import Closing
 from kamera_agent.errors import InputError, SettingError
@@ -41,20 +42,19 @@ from kamera_agent.window.sampler import SamplingOptions
 RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 Method = Literal["function_calling", "json_schema", "json_mode"]
 
-THREAD = "thread_id"
 SAMPLING = ("temperature", "top_p", "top_k", "seed")
 ANSWER = (*SAMPLING, "max_tokens", "stop")
 BOUNDS = ("max_string", "max_conversations", "max_bytes")
 # Options of one call. tools and tool_choice come from bind_tools.
-OPTIONS = (*SAMPLING, "max_tokens", "conversation", "response_format", "tools", "tool_choice")
+OPTIONS = (*SAMPLING, "max_tokens", "conversation", "agent", "response_format", "tools", "tool_choice")
 
 
 class ChatKamera(BaseChatModel, Closing):
     """A chat model that computes only those parts of a conversation that have changed since its last call.
 
-    An agent may edit its message list freely: drop screenshots, bring them back, or put stubs in their place. Every
-    conversation has a live window, found by the thread_id of the run's config or by `conversation=`. Calls with neither
-    share one window.
+    An agent may edit its message list freely: drop screenshots, bring them back, or put stubs in their place. A
+    conversation is the thread_id of the run's config, or `conversation=` of a call. It holds a live window for each
+    agent that speaks in it (by the nodes of the run, or `agent=`) and for each branch of its history.
 
     model: a hub id, a folder or "pocket". Without model and kamera, the environment variable KAMERA_MODEL names it.
     model_kwargs: other arguments of Kamera.from_pretrained. The model is loaded by the first answer or by open(),
@@ -231,6 +231,26 @@ class ChatKamera(BaseChatModel, Closing):
         bound = self.bind(response_format=make_format(schema), ls_structured_output_format=shown)
         return read_with(bound, schema, include_raw=include_raw)
 
+    # LangChain hands no config on to the methods below, and to _stream() not even its metadata.
+
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
+        return super().invoke(input, config, **in_run(config, kwargs))
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        return await super().ainvoke(input, config, **in_run(config, kwargs))
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        return super().stream(input, config, **in_run(config, kwargs))
+
+    def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        return super().astream(input, config, **in_run(config, kwargs))
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -272,7 +292,7 @@ class ChatKamera(BaseChatModel, Closing):
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
         work = aread(lambda cancelled: self._chunks(messages, stop, run_manager, cancelled, **kwargs))
         async with aclosing(work) as chunks:
             async for chunk in chunks:
@@ -325,11 +345,12 @@ class ChatKamera(BaseChatModel, Closing):
         defaults = {name: getattr(self, name) for name in ANSWER}
         called = {name: options[name] for name in ANSWER if options.get(name) is not None}
         answer = read_options({**defaults, **called, **({"stop": stop} if stop else {})})
-        thread = (run_manager.metadata or {}).get(THREAD) if run_manager else None
+        run = find_run(None, run_manager.metadata if run_manager else None)
         response_format = options.get("response_format")
         return Request(
             [read_message(message) for message in messages],
-            conversation=str(options.get("conversation") or thread or ""),
+            conversation=str(options.get("conversation") or run.thread),
+            agent=str(options.get("agent") or run.agent),
             tools=options.get("tools") or (),
             tool_choice=options.get("tool_choice"),
             schema=read_format(response_format) if response_format else None,

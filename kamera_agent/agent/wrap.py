@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any, TypeVar
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
@@ -95,6 +97,28 @@ class WindowedChat(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         shown = self.window.edit(messages, self.chat)
         return self.chat._stream(shown, stop, run_manager, **self._options(kwargs))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        shown = await asyncio.to_thread(self.window.edit, messages, self.chat)
+        return await self.chat._agenerate(shown, stop, run_manager, **self._options(kwargs))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        shown = await asyncio.to_thread(self.window.edit, messages, self.chat)
+        async with aclosing(self.chat._astream(shown, stop, run_manager, **self._options(kwargs))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _options(self, bound: Mapping[str, Any]) -> dict[str, Any]:
         """The options bound to another model that ChatKamera knows; options of that model's provider are left out."""

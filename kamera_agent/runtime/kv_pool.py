@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -153,6 +154,13 @@ class KVPool:
         ends = list(accumulate((span.num_tokens for span in spans), initial=0))
         self._resize(_with_slack(ends[-1]), spans)
         return [Slots((range(start, end),)) for start, end in pairwise(ends)]
+
+    def copy(self, spans: Sequence[Slots]) -> tuple[KVPool, list[Slots]]:
+        """A pool with copies of the spans, and their slots in it, in the same order."""
+        other = copy(self)
+        other._upload = None
+        # Makes buffers of its own, and leaves those of this pool alone.
+        return other, other.compact(spans)
 
     def place(self, slots: Slots, order: int, both_ways: torch.Tensor | None = None) -> None:
         """Enter the places of a span's tokens in the window: order, order + 1, ...

@@ -17,10 +17,11 @@ from kamera_agent.telemetry.record import make_record
 from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, Stoppable, never
-from kamera_agent.turns.conversations import Conversations
+from kamera_agent.turns.conversations import Caller, Conversations
 from kamera_agent.turns.grammar import Grammars, Schema
 from kamera_agent.turns.loans import Loan
 from kamera_agent.turns.message import Message
+from kamera_agent.turns.outline import Outliner
 from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.tool_calls import ParsedReply, parse_reply, stream_content
 from kamera_agent.turns.transcript import transcribe
@@ -35,14 +36,15 @@ from kamera_agent.window.window import Window
 class Request:
     """A conversation to answer, and how.
 
-    conversation: the id of its live window. tools: in OpenAI's form. tool_choice: "auto" or None leaves calls to the
-    model, "none" hides the tools, "any" forces a call, and a name forces a call of that tool. schema: a JSON schema
-    that the reply must follow; it takes precedence over a forced call. stop: words that end the reply and are not part
-    of it.
+    conversation: its id. agent: which of several that share the conversation; the nodes of a LangGraph run, say.
+    tools: in OpenAI's form. tool_choice: "auto" or None leaves calls to the model, "none" hides the tools, "any" forces
+    a call, and a name forces a call of that tool. schema: a JSON schema that the reply must follow; it takes precedence
+    over a forced call. stop: words that end the reply and are not part of it.
     """
 
     messages: Sequence[Message]
     conversation: str = ""
+    agent: str = ""
     tools: Sequence[Schema] = ()
     tool_choice: str | None = None
     schema: Schema | None = None
@@ -63,20 +65,21 @@ class Request:
 class Limits:
     """Bounds of a chat.
 
-    max_windows: live windows. max_bytes: the KV pools of these windows and what they keep for recall. max_string:
-    characters of a string in a forced call or in JSON where the schema sets no bound; None sets none.
+    max_conversations: those with live windows. max_bytes: the KV pools of these windows and what they keep for recall.
+    max_string: characters of a string in a forced call or in JSON where the schema sets no bound; None sets none.
     """
 
-    max_windows: int
+    max_conversations: int
     max_bytes: int
     max_string: int | None
 
 
 class Live(NamedTuple):
-    """An open Kamera with the conversations and grammars of one chat."""
+    """An open Kamera with the conversations, outlines and grammars of one chat."""
 
     kamera: Kamera
     conversations: Conversations
+    outliner: Outliner
     grammars: Grammars
 
 
@@ -163,6 +166,8 @@ class Chat(Closing):
         live = self.open()
         tools = () if request.tool_choice == "none" else request.tools
         transcript = transcribe(live.kamera.family, request.messages, tools)
+        outline, contents = live.outliner.outline(transcript)
+        caller = Caller(request.conversation, request.agent)
         constraint: Constraint | None
         if request.schema is None:
             constraint = live.grammars.forced(tools, request.tool_choice)
@@ -170,9 +175,10 @@ class Chat(Closing):
             constraint = live.grammars.json(request.schema)
         with (
             answer_span(self.model_name, request.conversation) as report,
-            live.conversations.hold(request.conversation, cancelled) as window,
+            live.conversations.hold(caller, outline, cancelled) as held,
         ):
-            window.sync(transcript.contents, transcript.system)
+            window = held.window
+            held.begin(contents, transcript.system, outline)
             witness = None
             # Now, because the answer becomes a part of the window.
             if self._trace and self._trace.drift_is_due():
@@ -188,6 +194,7 @@ class Chat(Closing):
                 reply = stream.reply
             except WindowError:  # The caller left before the end.
                 return
+            held.end(reply)
             report(reply)
             self._observe(reply, window, request.conversation, witness.measure() if witness else None)
 
@@ -213,6 +220,7 @@ class Chat(Closing):
             self._metrics.watch(kamera, self.model_name)
         return Live(
             kamera,
-            Conversations(kamera, self._limits.max_windows, self._limits.max_bytes),
+            Conversations(kamera, self._limits.max_conversations, self._limits.max_bytes),
+            Outliner(),
             Grammars(kamera.family.processors.tokenizer, self._limits.max_string),
         )

@@ -2,91 +2,187 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import sleep
 from weakref import ref
 
 from kamera_agent.kamera import Kamera
 from kamera_agent.turns.background import Cancelled, never
+from kamera_agent.turns.outline import Outline
+from kamera_agent.window.content import Content
+from kamera_agent.window.reply import Reply
 from kamera_agent.window.window import Window
 
+logger = logging.getLogger("kamera_agent.conversations")
+
+# Windows of one conversation, and among them those that were never continued, such as those of a judge. They are few,
+# because a window of a long history takes much memory.
+MAX_WINDOWS, MAX_SINGLE = 4, 2
+# The share of its history that a call has in common with a window that it can reuse.
+KNOWN = 0.5
 # How often a caller that waits for a window looks again.
 POLL_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. conversation: its id. agent: which of those that share the conversation; empty for the only one."""
+
+    conversation: str = ""
+    agent: str = ""
 
 
 class _Hold:
     """Exists while somebody holds a window."""
 
 
-@dataclass(slots=True)
-class _Conversation:
-    """A live window. holder: a weak reference, so a caller that Ctrl-C interrupts anywhere holds it no longer."""
+@dataclass(slots=True, eq=False)
+class Live:
+    """A live window of a caller, and the outline of the last call over it.
 
+    num_calls: answers begun over it.
+    num_strangers: windows of the conversation, where the present call has a history that none of them holds; else 0.
+    source: a window to take the KV of the common beginning from, before the first answer; held together with this one.
+    """
+
+    caller: Caller
     window: Window
-    holder: ref[_Hold] | None = None
+    outline: Outline = field(default_factory=Outline)
+    num_calls: int = 0
+    num_strangers: int = 0
+    source: Live | None = None
+    # A weak reference: a holder that Ctrl-C interrupts, wherever it is, holds the window no longer.
+    _holder: ref[_Hold] | None = None
 
     @property
     def is_held(self) -> bool:
-        return self.holder is not None and self.holder() is not None
+        """Whether an answer is being computed over the window."""
+        return self._holder is not None and self._holder() is not None
+
+    def take(self, hold: _Hold | None) -> None:
+        """Hold the window while `hold` exists; None lets it go."""
+        self._holder = None if hold is None else ref(hold)
+
+    def begin(self, contents: Sequence[Content], system: str, call: Outline) -> None:
+        """Make the window hold the contents of a call. Raises what Window.sync raises."""
+        self.window.sync(contents, system)
+        self.outline = call
+        if self.source:
+            self.window.adopt(self.source.window)
+            self.source.take(None)
+            self.source = None
+
+    def end(self, reply: Reply) -> None:
+        """Note the reply to the call, and log where nothing could be reused for it."""
+        self.outline = self.outline.replied(reply.text)
+        if self.num_strangers:
+            computed = reply.usage.tokens_computed
+            logger.warning(
+                "Conversation %r: a call shares hardly anything with the %d live windows, so %d of %d tokens were "
+                "computed. If several agents speak in this thread, name each by agent= or by its own thread_id.",
+                self.caller.conversation,
+                self.num_strangers,
+                computed,
+                reply.plan.num_tokens(),
+            )
 
 
 class Conversations:
-    """Windows by conversation id. When a window goes, its chunks and patches stay in the store.
+    """Windows by conversation. When a window goes, its chunks and patches stay in the store.
 
-    Safe for use from several threads: one answer at a time per conversation, several conversations side by side.
+    A conversation has a window for each agent that speaks in it, and for each branch of its history. A call continues
+    the window of its own agent that it goes on from. Without one, it gets a new window, with a copy of the KV of the
+    longest beginning that any window of the conversation has in common with it.
+
+    Safe for use from several threads: one answer at a time per window, several windows side by side.
     """
 
-    def __init__(self, kamera: Kamera, max_windows: int, max_bytes: int) -> None:
+    def __init__(self, kamera: Kamera, max_conversations: int, max_bytes: int) -> None:
         """max_bytes: bound of the windows' KV pools and of the dropped spans that they keep for recall."""
         self._kamera = kamera
-        self._max_windows, self._max_bytes = max_windows, max_bytes
-        self._live: OrderedDict[str, _Conversation] = OrderedDict()
+        self._max_conversations, self._max_bytes = max_conversations, max_bytes
+        # The least recently used first.
+        self._live: list[Live] = []
+        # Conversations whose lost reuse is in the log.
+        self._reported: set[str] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._live)
+        return len({live.caller.conversation for live in self._live})
 
     @contextmanager
-    def hold(self, conversation_id: str, cancelled: Cancelled = never) -> Iterator[Window]:
-        """Hold the window of a conversation, which is made if there is none. Others that want this one wait.
+    def hold(self, caller: Caller, call: Outline, cancelled: Cancelled = never) -> Iterator[Live]:
+        """Hold the window that a call continues, or a new one. Others that want the same window wait.
 
         Raises GeneratorExit where the wait is cancelled.
         """
         hold = _Hold()
-        while (conversation := self._take(conversation_id, hold)) is None:
+        while (live := self._take(caller, call, hold)) is None:
             if cancelled():
                 raise GeneratorExit
             sleep(POLL_S)
         try:
-            yield conversation.window
+            yield live
         finally:
-            conversation.holder = None
+            live.source = None
+            live.take(None)
             with self._lock:
                 self._evict()
 
-    def _take(self, conversation_id: str, hold: _Hold) -> _Conversation | None:
-        """The conversation, held from now on; None while it is held otherwise."""
+    def _take(self, caller: Caller, call: Outline, hold: _Hold) -> Live | None:
+        """The window that a call continues, held from now on; None while it is held otherwise."""
         with self._lock:
-            if conversation_id not in self._live:
-                self._live[conversation_id] = _Conversation(self._kamera.window())
-            conversation = self._live[conversation_id]
-            self._live.move_to_end(conversation_id)
-            if conversation.is_held:
+            family = [live for live in self._live if live.caller.conversation == caller.conversation]
+            own = [live for live in family if live.caller == caller and live.outline.goes_on_in(call)]
+            live = _nearest(own, call)
+            if live is None:
+                live = Live(caller, self._kamera.window())
+                # A source that is busy is not waited for: its KV changes, and the beginning is computed instead.
+                live.source = _nearest([other for other in family if not other.is_held], call)
+                if live.source:
+                    live.source.take(hold)
+            elif live.is_held:
                 return None
-            conversation.holder = ref(hold)
-            return conversation
+            self._live = [*(other for other in self._live if other is not live), live]
+            live.take(hold)
+            live.num_calls += 1
+            live.num_strangers = self._count_strangers(family, call)
+            return live
+
+    def _count_strangers(self, family: Sequence[Live], call: Outline) -> int:
+        """Windows of the conversation, if none of them knows the history of the call; 0 after the first time."""
+        if not family or max(live.outline.known(call) for live in family) >= KNOWN:
+            return 0
+        conversation = family[0].caller.conversation
+        if conversation in self._reported:
+            return 0
+        self._reported.add(conversation)
+        return len(family)
 
     def _evict(self) -> None:
-        while len(self._live) > 1 and (len(self._live) > self._max_windows or self._num_bytes() > self._max_bytes):
-            # A window in use is never let go, even beyond the bounds; its own end comes by here again.
-            idle = next((key for key, conversation in self._live.items() if not conversation.is_held), None)
-            if idle is None:
-                return
-            del self._live[idle]
+        # A window in use is never let go, even beyond the bounds; its own end comes by here again.
+        while (gone := self._surplus()) is not None:
+            self._live = [live for live in self._live if live is not gone]
+        self._reported &= {live.caller.conversation for live in self._live}
 
-    def _num_bytes(self) -> int:
-        return sum(each.window.pool_bytes + each.window.dropped_bytes for each in self._live.values())
+    def _surplus(self) -> Live | None:
+        """The window to let go next; None within the bounds."""
+        newest = self._live[-1:]
+        idle = [live for live in self._live if not live.is_held and live not in newest]
+        for live in idle:
+            siblings = [other for other in self._live if other.caller.conversation == live.caller.conversation]
+            num_single = sum(other.num_calls == 1 for other in siblings)
+            if len(siblings) > MAX_WINDOWS or (num_single > MAX_SINGLE and live.num_calls == 1):
+                return live
+        num_bytes = sum(live.window.pool_bytes + live.window.dropped_bytes for live in self._live)
+        beyond = len(self) > self._max_conversations or num_bytes > self._max_bytes
+        return idle[0] if idle and beyond else None
+
+
+def _nearest(windows: Sequence[Live], call: Outline) -> Live | None:
+    """The window with the longest beginning in common with a call; of several, the one used last."""
+    return max(reversed(windows), key=lambda live: live.outline.num_shared(call), default=None)

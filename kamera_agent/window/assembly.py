@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from time import perf_counter
 
 import torch
@@ -94,6 +95,19 @@ class Assembly:
                 self._reply = []
                 self.pool.reclaim([resident.slots for resident in self._residents])
                 self._unsettled = False
+
+    def adopt(self, source: Assembly, items: Sequence[Item]) -> None:
+        """Take a copy of the residents that another assembly has of the beginning of these items."""
+        pairs = zip(items, source.residents, strict=False)
+        common = [*takewhile(lambda pair: pair[0].run.digest == pair[1].item.run.digest, pairs)]
+        with self._changing():
+            self._empty()
+            self.pool, slots = source.pool.copy([resident.slots for _, resident in common])
+            self._residents = [
+                replace(resident, item=item, slots=copied)
+                for (item, resident), copied in zip(common, slots, strict=True)
+            ]
+            self._long = source._long
 
     def plan(
         self, items: Sequence[Item], *, answering: bool, unavailable: frozenset[bytes] = frozenset()

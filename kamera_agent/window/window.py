@@ -151,6 +151,18 @@ class Window(Forkable):
         return tuple(item.id for item in items[1:])
 
     @_alone
+    def adopt(self, source: Window) -> None:
+        """Copy the KV of the beginning that another window of the same Kamera has in common with this one.
+
+        What this window has computed by now is computed again. Raises WindowError while either is busy.
+        """
+        source._lend(self._assembly, lay_out(self._items.live, self._family))
+
+    @_alone
+    def _lend(self, borrower: Assembly, items: Sequence[Item]) -> None:
+        borrower.adopt(self._assembly, items)
+
+    @_alone
     def plan(self, spans: Iterable[Content | str] | None = None) -> Plan:
         """What the next answer, or the next answer after sync(spans), keeps, moves, recalls and computes.
 

@@ -235,9 +235,10 @@ def test_a_look_back_beside_a_new_screenshot_counts(tmp_path: Path, image_block:
 
 def first_image(model: ChatKamera, conversation: str) -> Any:
     """KV of the first image in a live window: per layer (K before RoPE, V)."""
-    with model._chat.open().conversations.hold(conversation) as window:
-        resident = next(resident for resident in window._assembly.residents if resident.item.kind == "image")
-        return window._assembly.pool.read(resident.slots)
+    lives = model._chat.open().conversations._live
+    [assembly] = [live.window._assembly for live in lives if live.caller.conversation == conversation]
+    resident = next(resident for resident in assembly.residents if resident.item.kind == "image")
+    return assembly.pool.read(resident.slots)
 
 
 def test_the_kv_that_look_back_brings_is_that_of_the_encoded_pixels(

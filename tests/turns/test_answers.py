@@ -12,7 +12,7 @@ from kamera_agent.telemetry.trace import read_trace
 from kamera_agent.turns.chat import Chat, Limits, Request
 from kamera_agent.turns.message import Message
 
-LIMITS = Limits(max_windows=4, max_bytes=1 << 30, max_string=None)
+LIMITS = Limits(max_conversations=4, max_bytes=1 << 30, max_string=None)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from models import screenshot
 
-from kamera_agent import ImageContent, Kamera
-from kamera_agent.turns.conversations import Conversations
+from kamera_agent import ImageContent, InputError, Kamera, Reply, TextContent
+from kamera_agent.turns.conversations import MAX_SINGLE, Caller, Conversations
+from kamera_agent.turns.outline import Outline, Outliner
+from kamera_agent.turns.transcript import Transcript
+from kamera_agent.window.content import Content
 from kamera_agent.window.layout import Item
 
 TIMEOUT = 20
@@ -18,7 +21,7 @@ def test_a_conversation_ends_while_another_one_changes_its_window(
     kamera: Kamera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever ends adds up the bytes of all windows; the change comes where it does that item by item."""
-    conversations = Conversations(kamera, max_windows=8, max_bytes=1 << 30)
+    conversations = Conversations(kamera, max_conversations=8, max_bytes=1 << 30)
     counting, changed = threading.Event(), threading.Event()
     num_bytes = Item.num_bytes.fget  # type: ignore[attr-defined]
 
@@ -29,12 +32,13 @@ def test_a_conversation_ends_while_another_one_changes_its_window(
         return num_bytes(item)
 
     def end() -> None:
-        with conversations.hold("ends"):
+        with conversations.hold(Caller("ends"), Outline()):
             pass
         counting.set()
 
     monkeypatch.setattr(Item, "num_bytes", property(counted))
-    with ThreadPoolExecutor() as pool, conversations.hold("changes") as window:
+    with ThreadPoolExecutor() as pool, conversations.hold(Caller("changes"), Outline()) as live:
+        window = live.window
         ids = window.sync([ImageContent(screenshot(seed, *SIZE)) for seed in range(3)])
         window.sync(ids[2:])
         ended = pool.submit(end)
@@ -61,3 +65,95 @@ def test_dropped_bytes_are_those_of_what_can_be_recalled(kamera: Kamera) -> None
     assert window.dropped_bytes == 0
     window.slide(1)
     assert window.dropped_bytes == 2 * each
+
+
+SYSTEM = "You are asked about screens. " * 8
+
+
+class Turns:
+    """Speaks in one conversation: a list of texts, the user's and the replies in turn, is a history."""
+
+    def __init__(self, kamera: Kamera, **bounds: int) -> None:
+        self.conversations = Conversations(kamera, **{"max_conversations": 8, "max_bytes": 1 << 30, **bounds})
+        self.outliner = Outliner()
+
+    def ask(self, history: list[str], agent: str = "", conversation: str = "one", system: str = SYSTEM) -> Reply:
+        """The reply to the last text."""
+        contents: list[Content] = [
+            TextContent(text, "assistant" if number % 2 else "user", new_turn=True)
+            for number, text in enumerate(history)
+        ]
+        transcript = Transcript(system, contents)
+        outline, contents = self.outliner.outline(transcript)
+        with self.conversations.hold(Caller(conversation, agent), outline) as live:
+            live.begin(contents, system, outline)
+            reply = live.window.generate(max_tokens=3)
+            live.end(reply)
+            live.window.check_integrity()
+            return reply
+
+
+def test_a_branch_keeps_the_other_branch(kamera: Kamera) -> None:
+    """Both go on at the cost of what is new, and say what they say in a window of their own."""
+    turns, history = Turns(kamera), []
+    for question in ("Where is anna?", "And ben?", "And carl?"):
+        history.append(question)
+        history.append(turns.ask(history).text)
+    branch = [*history[:2], "What is in the attic?"]
+    small = len(kamera.family.tokens.encode(branch[-1])) + 20
+    reply = turns.ask(branch)
+    assert reply.usage.tokens_computed < small
+    assert reply.usage.tokens_kept > len(kamera.family.tokens.encode(SYSTEM))
+    for other in (history, [*branch, reply.text]):
+        again = turns.ask([*other, "Thanks."])
+        assert again.usage.tokens_computed < small
+        assert again.text == Turns(kamera).ask([*other, "Thanks."]).text
+
+
+def test_agents_that_share_a_conversation_have_windows_of_their_own(kamera: Kamera) -> None:
+    """The second one takes a copy of the beginning that both have in common."""
+    turns = Turns(kamera)
+    first = turns.ask(["Where is anna?"], "actor")
+    second = turns.ask(["Where is anna?", "In the attic.", "Is that right?"], "judge")
+    assert second.usage.tokens_kept > len(kamera.family.tokens.encode(SYSTEM))
+    assert turns.ask(["Where is anna?", first.text, "And ben?"], "actor").usage.tokens_computed < 25
+
+
+def test_a_conversation_has_few_windows(kamera: Kamera, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of calls that were never continued go first."""
+    turns = Turns(kamera)
+    history = ["Where is anna?"]
+    history += [turns.ask(history).text, "And ben?"]
+    history += [turns.ask(history).text, "And carl?"]
+    for number in range(6):
+        turns.ask([f"Summarise this: {number}"], system=f"Summariser {number}")
+    assert len(turns.conversations._live) <= 1 + MAX_SINGLE
+    assert turns.ask(history).usage.tokens_computed < 25
+    assert not caplog.records
+    for number in range(2):
+        turns.ask([f"What is {number}?", "A number.", "And?"], system=f"Counter {number}")
+    [record] = caplog.records
+    assert "Conversation 'one'" in record.message
+
+
+def test_windows_go_with_the_bounds(kamera: Kamera) -> None:
+    turns = Turns(kamera, max_conversations=2)
+    for name in ("one", "two", "three"):
+        turns.ask(["Where is anna?"], conversation=name)
+        turns.ask(["Where is ben?"], conversation=name, system="Other")
+    assert len(turns.conversations) == 2
+    assert [live.caller.conversation for live in turns.conversations._live] == ["two", "two", "three", "three"]
+    small = Turns(kamera, max_bytes=1)
+    for name in ("one", "two"):
+        small.ask(["Where is anna?"], conversation=name)
+    assert len(small.conversations._live) == 1
+
+
+def test_a_call_that_fails_leaves_the_others_their_windows(kamera: Kamera) -> None:
+    """It had begun to copy from a window that another one goes on with."""
+    turns = Turns(kamera)
+    first = turns.ask(["Where is anna?"])
+    with pytest.raises(InputError):
+        turns.ask([""], "other")
+    assert turns.ask(["Where is anna?", first.text, "And ben?"]).usage.tokens_computed < 25
+    assert turns.ask(["Where is anna?"], "other").text == first.text

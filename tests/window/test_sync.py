@@ -6,7 +6,7 @@ import pytest
 from huggingface import Conversation
 from models import MakeKamera, max_error, screenshot
 
-from kamera_agent import ImageContent, InputError, Kamera, TextContent, Window, WindowTooLongError
+from kamera_agent import ImageContent, InputError, Kamera, TextContent, Window, WindowError, WindowTooLongError
 from kamera_agent.pocket.model import PocketProcessor
 
 Message = tuple[str, list[Any]]
@@ -178,3 +178,27 @@ def test_ids_are_given_to_what_enters_the_window(make: MakeKamera) -> None:
     assert window.sync([image, text]) == (f"image{numbered + 1}", f"text{numbered + 2}")
     assert window.generate("what?", max_new_tokens=1).span_id == f"reply{numbered + 4}"
     assert window.add_text("five") == f"text{numbered + 5}"
+
+
+def test_a_window_adopts_the_beginning_of_another(make: MakeKamera, model: Any) -> None:
+    """The copy is its own: both go on, and compute what a plain prefill does."""
+    kamera = make(model)
+    messages = history(3)
+    old, new = kamera.window(), kamera.window()
+    old.sync(contents(messages))
+    reply = old.generate(max_new_tokens=3)
+    branch = [*messages[:4], ("user", ["go back"])]
+    new.sync(contents(branch))
+    new.adopt(old)
+    answer = new.generate(max_new_tokens=3)
+    assert answer.usage.tokens_kept == sum(span.num_tokens for span in new.spans[:-3])
+    assert answer.usage.tokens_moved == answer.usage.tokens_recalled == 0
+    for window, told, text in ((old, messages, reply.text), (new, branch, answer.text)):
+        window.check_integrity()
+        window.sync([*contents(told), TextContent(text, "assistant"), TextContent("and now?")])
+        assert max_error(window.reference_logits(), window.logits()) <= 1e-4
+        assert all(span.exact for span in window.spans)
+    with old.stream(max_new_tokens=4) as stream:
+        next(stream)
+        with pytest.raises(WindowError, match="busy"):
+            new.adopt(old)
