@@ -11,6 +11,7 @@ KameraError
 ├── ModelError                     a model that cannot be served
 │   ├── UnsupportedModelError      no family for it, or layers whose state cannot be reused
 │   └── ConventionError            the RoPE self-test failed at load
+├── MissingExtraError (ImportError)  a package that an extra of kamera_agent installs
 └── StoreError                     the store folder cannot be used
     ├── StoreUnavailableError      cannot be opened, or was opened before a fork
     ├── StoreClosedError           used after close()
@@ -63,6 +64,13 @@ class UnsupportedModelError(ModelError):
 
 class ConventionError(ModelError):
     """The RoPE self-test failed: keys rotated by kamera_agent do not match the model's own."""
+
+
+class MissingExtraError(KameraError, ImportError):
+    """A feature needs a package that only an extra of kamera_agent installs."""
+
+    def __init__(self, feature: str, package: str, extra: str) -> None:
+        super().__init__(f"{feature} needs {package}: pip install 'kamera-agent[{extra}]'.")
 
 
 class StoreError(KameraError):

@@ -19,6 +19,7 @@ SURFACE = [
     "KameraError",
     "KameraStats",
     "Metrics",
+    "MissingExtraError",
     "ModelError",
     "Plan",
     "PlanRow",

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kamera_agent.config import locate
-from kamera_agent.errors import InputError, KameraError, ModelError, StoreUnavailableError
+from kamera_agent.errors import InputError, MissingExtraError, ModelError, StoreUnavailableError
 from kamera_agent.pocket.weights import POCKET
 
 # LMDB makes this file when a folder is first opened as a store.
@@ -52,9 +52,9 @@ def output_file(path: Path) -> Path:
 
 
 def check_extra(package: str, extra: str) -> None:
-    """Raise KameraError if a package is missing that only an extra of this package brings."""
+    """Raise MissingExtraError if a package is missing that only an extra of this package brings."""
     if find_spec(package) is None:
-        raise KameraError(f"This needs {package}: pip install 'kamera-agent[{extra}]'.")
+        raise MissingExtraError("This command", package, extra)
 
 
 def check_model(model: str) -> None:

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
-from kamera_agent.errors import SettingError, StoreError
+from kamera_agent.errors import MissingExtraError, SettingError, StoreError
 
 try:
     import prometheus_client as prometheus
@@ -81,10 +81,10 @@ class Metrics:
     def __init__(self, registry: prometheus.CollectorRegistry | None = None) -> None:
         """registry: the one that the metrics are entered in; None takes prometheus-client's own.
 
-        Raises SettingError when prometheus-client is missing, or the registry holds these metrics already.
+        Raises MissingExtraError without prometheus-client, SettingError when the registry holds these metrics already.
         """
         if prometheus is None:
-            raise SettingError("Metrics need prometheus-client; install it: pip install 'kamera-agent[metrics]'.")
+            raise MissingExtraError("Metrics", "prometheus-client", "metrics")
         self._kameras: WeakKeyDictionary[Kamera, str] = WeakKeyDictionary()
         # By model_name and field; and, by the object that counts, the part of its counts that is in the totals.
         self._totals: dict[str, Counter[str]] = {}

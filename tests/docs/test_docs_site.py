@@ -1,6 +1,7 @@
 """The site builds strictly, and its pages load nothing from other servers."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,20 @@ def test_links_out_of_the_folder_lead_to_copied_files(site: Path) -> None:
     results = set(re.findall(r'href="([^"]*window\.json)"', page.read_text("utf-8")))
     assert results
     assert all((page.parent / result).is_file() for result in results)
+
+
+def test_search_works_from_a_folder(site: Path) -> None:
+    """Browsers refuse workers and requests to pages that are opened without a server."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra examples")
+    if not (chromium := shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("needs a Chromium, and there is none on the PATH")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto((site / "index.html").as_uri())
+        page.keyboard.press("/")
+        page.keyboard.type("antecedents")
+        page.wait_for_selector(".md-search-result__link", timeout=30_000)
+        hits = page.locator(".md-search-result__link").evaluate_all("links => links.map(link => link.pathname)")
+        browser.close()
+    assert str(site / "design.html") in hits

@@ -249,10 +249,10 @@ def test_one_registry_takes_one(reply: Reply) -> None:
 def test_without_the_package_the_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['prometheus_client'] = None\n"
-        "from kamera_agent import SettingError\n"
+        "from kamera_agent import MissingExtraError\n"
         "from kamera_agent.telemetry.metrics import Metrics\n"
         "try:\n    Metrics()\n"
-        "except SettingError as error:\n    print(error)"
+        "except MissingExtraError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "kamera-agent[metrics]" in done.stdout
