@@ -14,11 +14,12 @@ from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel
 
 from kamera_agent.agent.screens import LOOK_BACK, Stowage, list_screens
+from kamera_agent.agent.steps import Numberings
 
 MESSAGES = "messages"
 
 
-def look_back_tool(stowage: Stowage) -> BaseTool:
+def look_back_tool(stowage: Stowage, numberings: Numberings) -> BaseTool:
     """The tool. The artifact of its message lists the steps that it shows."""
 
     @tool(LOOK_BACK, response_format="content_and_artifact")
@@ -26,12 +27,14 @@ def look_back_tool(stowage: Stowage) -> BaseTool:
         """Look at earlier screenshots again. Without steps: list what there is."""
         state = runtime.state
         messages = state if isinstance(state, list) else _fields(state)[_messages_key(state) or MESSAGES]
-        screens = {screen.step: screen for screen in list_screens([*map(stowage.stow, messages)])}
+        screens = {screen.step: screen for screen in numberings.number(list_screens([*map(stowage.stow, messages)]))}
         listing = "\n".join(f"step {screen.step}: {screen.caption or '(no text)'}" for screen in screens.values())
         if not steps:
             return listing or "There is no screenshot yet.", []
         if unknown := [step for step in steps if step not in screens]:
             return f"There is no screenshot of step {', '.join(map(str, unknown))}. There are:\n{listing}", []
+        if gone := [step for step in steps if not stowage.has(screens[step])]:
+            return f"There are no pixels of step {', '.join(map(str, gone))} any more; other steps can be shown.", []
         return f"Shown again, each in its place: step {', '.join(map(str, steps))}.", steps
 
     return look_back

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, TypeGuard, get_args
+from typing import get_args
 from uuid import uuid4
 
 from langchain_core.messages import (
@@ -22,7 +19,7 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 
-from kamera_agent.agent.pixels import PREFIX
+from kamera_agent.agent.blocks import is_id, read_content
 from kamera_agent.errors import InputError
 from kamera_agent.turns.message import Message, ToolCall
 from kamera_agent.turns.tool_calls import ParsedReply
@@ -38,7 +35,7 @@ def read_message(message: BaseMessage) -> Message:
 
     Raises InputError for a kind of message or block that cannot be shown to the model.
     """
-    parts = tuple(_parts(message))
+    parts = tuple(read_content(message.content))
     match message:
         case AIMessage():
             calls = tuple(ToolCall(call["name"], call["args"]) for call in message.tool_calls)
@@ -57,52 +54,12 @@ def read_message(message: BaseMessage) -> Message:
             )
 
 
-def _parts(message: BaseMessage) -> Iterator[str | bytes]:
-    """Texts and encoded images of a message, in order."""
-    for block in message.content_blocks:
-        match block["type"]:
-            case "text":
-                yield block["text"]
-            case "image":
-                yield pixels_of(block)
-            case "tool_call" | "tool_call_chunk" | "invalid_tool_call" | "reasoning":
-                continue
-            # Other providers' forms of calls and thoughts. The calls are in message.tool_calls as well.
-            case "non_standard" if block["value"].get("type") in ("tool_use", "thinking", "redacted_thinking"):
-                continue
-            case "file":
-                raise InputError(
-                    f"Cannot show a file ({block.get('mime_type', 'of unknown type')}) to the model; use text and "
-                    "image blocks. The pages of a document can be sent as images."
-                )
-            case kind:
-                raise InputError(f"Cannot show a block of type {kind!r} to the model; use text and image blocks.")
-
-
 def without_ids(message: BaseMessage) -> BaseMessage:
     """The message without images that are ids of a folder; the message itself where it has none."""
     if isinstance(message.content, str):
         return message
-    blocks = [block for block in message.content if not is_id(block)]
+    blocks = [block for block in message.content if isinstance(block, str) or not is_id(block)]
     return message if len(blocks) == len(message.content) else message.model_copy(update={"content": blocks})
-
-
-def is_id(block: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether a block is an image that a PixelFolder holds."""
-    return isinstance(block, dict) and str(block.get("file_id", "")).startswith(PREFIX)
-
-
-def pixels_of(block: Mapping[str, Any]) -> bytes:
-    """The encoded image of an image block. Raises InputError where the block does not hold its data."""
-    if "base64" not in block:
-        place = block.get("url") or block.get("file_id")
-        raise InputError(
-            f"An image comes as base64 data; nothing is fetched from {place!r}. Read it and send its bytes."
-        )
-    try:
-        return base64.b64decode(block["base64"], validate=True)
-    except binascii.Error as error:
-        raise InputError(f"The base64 data of an image cannot be decoded: {error}.") from error
 
 
 def make_message(reply: Reply, parsed: ParsedReply, model_name: str) -> AIMessage:

@@ -1,76 +1,178 @@
-"""A folder of screenshots, named by their content. With it the state of an agent holds ids."""
+"""A folder of screenshots, named by their pixels. With it the state of an agent holds ids."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from blake3 import blake3
 
+from kamera_agent.agent.blocks import PREFIX
 from kamera_agent.config import locate
 from kamera_agent.errors import ImageError
+from kamera_agent.vision.fingerprint import fingerprint_image
+from kamera_agent.vision.image import decode_image
 
-PREFIX = "kamera:"
 OWNER_ONLY = 0o700
+# A file is MARKER, the BLAKE3 digest of the rest, and the rest: the encoded image.
+MARKER = b"kamera pixels 1\n"
+HEADER = len(MARKER) + 32
+OURS = re.compile(r"[0-9a-f]{64}\.pixels")
+# Earlier versions named a file by the BLAKE3 digest of the encoded image, which was all of it.
+EARLIER = re.compile(r"[0-9a-f]{64}")
+DRAFT, DRAFT_SECONDS = ".kamera-draft-", 3600
+# Encoded images whose ids are remembered.
+MAX_IDS = 10_000
 
 
 class PixelFolder:
-    """Encoded images by the BLAKE3 digest of their bytes. Equal images are kept once. Safe for several processes.
+    """Encoded images by the digest of their pixels. Images of equal pixels are kept once, as they were first encoded.
+
+    The folder is made when it is first written to, and again when it is gone. Other files in it are neither read nor
+    deleted. Safe for several threads and processes.
 
     max_bytes: bound of all images together. The least recently used images go first.
     """
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int) -> None:
-        self._path = locate(path)
-        self._path.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
+        self.path = locate(path)
         self._max_bytes = max_bytes
+        # Ids by the digest of the encoded bytes: decoding an image takes longer than anything else here.
+        self._ids: dict[str, str] = {}
+        # Whether this class wrote the file of a name.
+        self._ours: dict[str, bool] = {}
+
+    def identify(self, data: bytes) -> str:
+        """The id of an encoded image. Raises ImageError for bytes that are no image, or one cut short."""
+        digest = blake3(data).hexdigest()
+        image_id = self._ids.get(digest)
+        if image_id is None:
+            image_id = PREFIX + fingerprint_image(decode_image(data))
+            if len(self._ids) >= MAX_IDS:
+                self._ids.clear()
+            self._ids[digest] = image_id
+        return image_id
 
     def put(self, data: bytes) -> str:
-        """Keep an encoded image and return its id."""
-        digest = blake3(data).hexdigest()
-        if not self.touch(PREFIX + digest):
-            self._make_room(len(data))
-            # Renamed into place, so a reader sees the whole image or none.
-            with tempfile.NamedTemporaryFile(dir=self._path, delete=False) as draft:
-                draft.write(data)
-            os.replace(draft.name, self._path / digest)
-        return PREFIX + digest
+        """Keep an encoded image and return its id. Raises ImageError as identify does, and OSError."""
+        image_id = self.identify(data)
+        place = self._place(image_id)
+        if not (self.touch(image_id) and _unpack(_read(place)) is not None):
+            self.path.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
+            self._make_room(HEADER + len(data))
+            self._write(place, MARKER + blake3(data).digest() + data)
+        return image_id
 
     def touch(self, image_id: str) -> bool:
         """Mark an image as used now. Returns whether the folder has it."""
-        try:
-            os.utime(self._path / image_id.removeprefix(PREFIX))
-        except FileNotFoundError:
-            return False
-        return True
+        for place in (self._place(image_id), self._earlier(image_id)):
+            with suppress(OSError):
+                if place.stat().st_size > 0:
+                    _mark_used(place)
+                    return True
+        return False
 
-    def get(self, image_id: str) -> bytes:
-        """The bytes of an image. Raises ImageError for an image that is gone or damaged."""
-        digest = image_id.removeprefix(PREFIX)
-        # Ids come from the messages of the caller: none may lead out of the folder.
-        if not digest.isalnum():
-            raise ImageError(f"{image_id!r} is not an image id; use one that put() returned.")
-        try:
-            data = (self._path / digest).read_bytes()
-            os.utime(self._path / digest)
-        except FileNotFoundError as error:
-            raise ImageError(f"The image {image_id} is not in {self._path} any more; send it again.") from error
-        if blake3(data).hexdigest() != digest:
-            raise ImageError(f"The image {image_id} in {self._path} is damaged; delete the file and send it again.")
+    def get(self, image_id: str) -> bytes | None:
+        """The bytes of an image; None for one that is gone. Raises ImageError for one that cannot be read."""
+        place = self._place(image_id)
+        if (content := _read(place)) is not None:
+            if (data := _unpack(content)) is None:
+                raise ImageError("its file was damaged.")
+        elif (data := _read(place := self._earlier(image_id))) is None:
+            return None
+        elif blake3(data).hexdigest() != place.name:
+            raise ImageError("its file was damaged.")
+        else:
+            # Earlier versions kept bytes that are no image.
+            self.identify(data)
+        _mark_used(place)
         return data
 
+    def _place(self, image_id: str) -> Path:
+        return self.path / f"{self._earlier(image_id).name}.pixels"
+
+    def _earlier(self, image_id: str) -> Path:
+        digest = image_id.removeprefix(PREFIX)
+        # Ids come from the messages of the caller: none may lead out of the folder.
+        if not EARLIER.fullmatch(digest):
+            raise ImageError(f"{image_id[:80]!r} is not an image id.")
+        return self.path / digest
+
+    def _write(self, place: Path, content: bytes) -> None:
+        # Renamed into place, so a reader sees the whole image or none.
+        with tempfile.NamedTemporaryFile(dir=self.path, prefix=DRAFT, delete=False) as draft:
+            try:
+                draft.write(content)
+                draft.close()
+                os.replace(draft.name, place)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(draft.name)
+                raise
+
     def _make_room(self, num_bytes: int) -> None:
-        """Delete the least recently used images. Another process may be deleting the same ones."""
-        ages: list[tuple[float, int, Path]] = []
-        for place in self._path.iterdir():
-            with suppress(FileNotFoundError):
-                facts = place.stat()
-                ages.append((facts.st_mtime, facts.st_size, place))
-        total = num_bytes + sum(size for _, size, _ in ages)
-        for _, size, place in sorted(ages):
+        """Delete the least recently used images. Other processes may be reading, writing or deleting the same ones."""
+        images = sorted(self._images())
+        total = num_bytes + sum(size for _, size, _ in images)
+        for used, size, place in images:
             if total <= self._max_bytes:
                 return
-            place.unlink(missing_ok=True)
+            with suppress(OSError):
+                # Another process may have used it since.
+                if place.stat().st_mtime == used:
+                    place.unlink()
             total -= size
+
+    def _is_ours(self, place: Path) -> bool:
+        """Whether this class wrote the file. A name alone could be that of somebody else's file."""
+        ours = self._ours.get(place.name)
+        if ours is None:
+            ours = False
+            if OURS.fullmatch(place.name):
+                with place.open("rb") as file:
+                    ours = file.read(len(MARKER)) == MARKER
+            elif EARLIER.fullmatch(place.name):
+                ours = blake3(place.read_bytes()).hexdigest() == place.name
+            else:
+                return False
+            self._ours[place.name] = ours
+        return ours
+
+    def _images(self) -> Iterator[tuple[float, int, Path]]:
+        """Time of last use, size and place of every image. Deletes drafts that were left by a process that died."""
+        for place in self.path.iterdir():
+            with suppress(OSError):
+                facts = place.stat()
+                if self._is_ours(place):
+                    yield facts.st_mtime, facts.st_size, place
+                elif place.name.startswith(DRAFT) and facts.st_mtime < time.time() - DRAFT_SECONDS:
+                    place.unlink()
+
+
+def _read(place: Path) -> bytes | None:
+    """The content of a file; None where there is none. Raises ImageError."""
+    try:
+        return place.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ImageError(f"its file cannot be read ({error.strerror}).") from error
+
+
+def _unpack(content: bytes | None) -> bytes | None:
+    """The encoded image in the content of a file; None for a damaged one."""
+    if content is None or not content.startswith(MARKER):
+        return None
+    data = content[HEADER:]
+    return data if blake3(data).digest() == content[len(MARKER) : HEADER] else None
+
+
+def _mark_used(place: Path) -> None:
+    # The folder may be readable only, or another process may have deleted the file.
+    with suppress(OSError):
+        os.utime(place)

@@ -3,14 +3,15 @@
 import asyncio
 import base64
 import gc
-import os
 import threading
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from blake3 import blake3
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRequest
 from langchain_core.language_models import BaseChatModel
@@ -19,9 +20,11 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import Runtime
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pydantic import PrivateAttr
 
-from kamera_agent import ImageError, Kamera, SettingError
+from kamera_agent import Kamera, SettingError
 from kamera_agent.agent import Budget, ChatKamera, Interval, KeepLast, ScreenWindow
 from kamera_agent.agent.pixels import PREFIX, PixelFolder
 from kamera_agent.agent.policy import Policy
@@ -137,7 +140,7 @@ def test_pixels_are_decoded_and_counted_once(
     decode = base64.b64decode
     monkeypatch.setattr(base64, "b64decode", lambda text, **_: (decoded.append(text), decode(text))[1])
     counted: list[bytes] = []
-    window = ScreenWindow(policy=Budget(2), folder=tmp_path, count_tokens=lambda image: (counted.append(image), 1)[1])
+    window = ScreenWindow(policy=Budget(9), folder=tmp_path, count_tokens=lambda image: (counted.append(image), 1)[1])
     data_url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image_block(4)['base64']}"}}
     messages = [*history(image_block, [1, 2, 3]), HumanMessage([data_url])]
     expected = window.edit(messages)
@@ -146,7 +149,7 @@ def test_pixels_are_decoded_and_counted_once(
         assert window.edit(messages) == expected
     assert (len(decoded), len(counted)) == (4, 4)
     messages[0].content[1]["base64"] = image_block(5)["base64"]  # type: ignore[index, call-overload]
-    window.edit(messages)
+    expected = window.edit(messages)
     assert (len(decoded), len(counted)) == (5, 5)
     for file in tmp_path.iterdir():
         file.unlink()
@@ -161,7 +164,7 @@ def test_what_was_read_of_a_message_goes_with_it(tmp_path: Path, image_block: Bl
     assert len(window._stowage._known) == 0
 
 
-@pytest.mark.parametrize("hook", ["abefore_agent", "awrap_tool_call", "awrap_model_call"])
+@pytest.mark.parametrize("hook", ["abefore_agent", "abefore_model", "awrap_tool_call", "awrap_model_call"])
 async def test_the_loop_goes_on_while_files_are_written(
     hook: str, tmp_path: Path, image_block: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ async def test_the_loop_goes_on_while_files_are_written(
     request = ModelRequest(model=Scripted(script=[]), messages=[*messages])
     calls: dict[str, Callable[[], Any]] = {
         "abefore_agent": lambda: window.abefore_agent({"messages": [*messages]}, Runtime()),
+        "abefore_model": lambda: window.abefore_model({"messages": [*messages]}, Runtime()),
         "awrap_tool_call": lambda: window.awrap_tool_call(request, handle),  # type: ignore[arg-type]
         "awrap_model_call": lambda: window.awrap_model_call(request, handle),
     }
@@ -297,34 +301,149 @@ def test_an_agent_goes_on_after_a_restart(tmp_path: Path, kamera: Kamera, screen
     assert answers[0] == answers[1]
 
 
-def test_pixels_by_content(tmp_path: Path) -> None:
-    folder = PixelFolder(tmp_path, 1 << 20)
-    image_id = folder.put(b"one")
-    assert folder.put(b"one") == image_id
-    assert folder.get(image_id) == b"one"
-    assert len(list(tmp_path.iterdir())) == 1
-    (tmp_path / image_id.removeprefix(PREFIX)).write_bytes(b"other")
-    with pytest.raises(ImageError, match="damaged"):
-        folder.get(image_id)
-    with pytest.raises(ImageError, match="send it again"):
-        folder.get(PREFIX + "0" * 64)
-    with pytest.raises(ImageError, match="is not an image id"):
-        folder.get(PREFIX + "../secret")
+def stowed_history(window: ScreenWindow, image_block: Block, pages: Sequence[int]) -> list[AnyMessage]:
+    """A state as the middleware leaves it."""
+    update = window.before_agent({"messages": history(image_block, pages)}, Runtime())
+    assert update is not None
+    messages: list[AnyMessage] = update["messages"]
+    return messages
 
 
-def test_the_folder_stays_within_its_bytes(tmp_path: Path) -> None:
-    """Room for three of equal size: what was not put or read for longest goes."""
-    folder = PixelFolder(tmp_path, 30)
-    ids = []
-    for number in range(3):
-        ids.append(folder.put(b"%10d" % number))
-        os.utime(tmp_path / ids[-1].removeprefix(PREFIX), (number, number))
-    assert folder.get(ids[0]) == b"%10d" % 0
-    assert folder.put(b"%10d" % 1) == ids[1]
-    ids.append(folder.put(b"%10d" % 3))
-    with pytest.raises(ImageError, match="send it again"):
-        folder.get(ids[2])
-    assert [folder.get(image_id) for image_id in (ids[0], ids[1], ids[3])] == [b"%10d" % n for n in (0, 1, 3)]
+PAGE = base64.b64encode(b"<html>502 Bad Gateway</html>").decode()
+CUT = "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAIAAAACUFjqAAAA"
+
+
+@pytest.mark.parametrize("data", [PAGE, CUT, "*", ""], ids=["page", "cut", "no base64", "empty"])
+def test_a_screenshot_that_is_no_image_becomes_a_stub(
+    data: str, tmp_path: Path, image_block: Block, png: PNG, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The turn goes on, as do later ones; the error is logged once, and the policy counts the others."""
+
+    @tool
+    def screenshot(page: int) -> list[dict[str, Any]]:
+        """The screen of a page."""
+        return [image_block(page) if page != 2 else {"type": "image", "base64": data, "mime_type": "image/png"}]
+
+    model = Scripted(script=[shot(1), shot(2), shot(3), look(2)])
+    saver, config = InMemorySaver(), {"configurable": {"thread_id": "one"}}
+    agent = create_agent(model, [screenshot], middleware=[ScreenWindow(2, folder=tmp_path)], checkpointer=saver)
+    agent.invoke({"messages": [HumanMessage("Go.")]}, config)  # type: ignore[arg-type]
+    assert images(model._seen[2]) == [png(1)]
+    assert images(model._seen[3]) == [png(1), png(3)]
+    assert "The screenshot of step 2 could not be read: " in texts(model._seen[3])
+    assert "no pixels of step 2 any more" in texts(model._seen[4])
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("policy", [KeepLast(2), Budget(25)], ids=["KeepLast", "Budget"])
+def test_a_screenshot_that_is_gone_becomes_a_stub(
+    policy: Policy, tmp_path: Path, image_block: Block, png: PNG, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of three, the first one and the last one. The folder is another process's as well."""
+    window = ScreenWindow(policy=policy, folder=tmp_path / "all", count_tokens=lambda image: 10)
+    state = stowed_history(window, image_block, [1, 2, 3])
+    other = ScreenWindow(policy=policy, folder=tmp_path / "some", count_tokens=lambda image: 10)
+    assert not images(other.edit(state))
+    assert texts(other.edit(state)).count("no longer stored") == 2 + (policy == Budget(25))
+    stowed_history(other, image_block, [2])
+    for _ in range(2):
+        seen = other.edit([*state, *looked_at(1)])
+        assert images(seen) == [png(2)]
+        assert "The screenshot of step 3 is no longer stored." in texts(seen)
+        assert "The screenshot of step 1 is no longer stored." in texts(seen)
+    assert len(caplog.records) == 3
+    assert images(window.edit(state)) == [png(2), png(3)]
+
+
+def looked_at(step: int) -> list[AnyMessage]:
+    return [ToolMessage("Shown.", name="look_back", tool_call_id="1", artifact=[step])]
+
+
+def test_budget_reads_no_older_screenshots_than_it_shows(tmp_path: Path, image_block: Block, png: PNG) -> None:
+    counted: list[bytes] = []
+    window = ScreenWindow(policy=Budget(15), folder=tmp_path, count_tokens=lambda image: (counted.append(image), 10)[1])
+    assert images(window.edit(history(image_block, range(1, 6)))) == [png(5)]
+    assert counted == [png(5), png(4)]
+
+
+def test_pixels_that_the_caller_still_holds_heal_the_folder(tmp_path: Path, image_block: Block, png: PNG) -> None:
+    window, messages = ScreenWindow(folder=tmp_path), history(image_block, [1, 2])
+    window.edit(messages)
+    for number, place in enumerate(sorted(tmp_path.iterdir())):
+        place.write_bytes(place.read_bytes()[:-1] + b"?" if number else b"")
+    assert images(window.edit(messages)) == [png(1), png(2)]
+
+
+def test_the_time_in_a_png_makes_no_other_screen(tmp_path: Path, png: PNG) -> None:
+    messages = []
+    for second in range(3):
+        info, file = PngInfo(), BytesIO()
+        info.add_text("Creation Time", f"12:00:0{second}")
+        Image.open(BytesIO(png(1))).save(file, "PNG", pnginfo=info)
+        data = base64.b64encode(file.getvalue()).decode()
+        messages.append(HumanMessage([{"type": "image", "base64": data, "mime_type": "image/png"}]))
+    seen = ScreenWindow(folder=tmp_path).edit(messages)
+    assert len(images(seen)) == 1
+    assert texts(seen).count("looks as in step 1") == 2
+
+
+def test_a_full_disk_leaves_the_pixels_in_the_messages(
+    tmp_path: Path, screenshot: Any, png: PNG, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Screens keep their steps there, and go into the folder once there is room."""
+    write, full = PixelFolder._write, [True]
+
+    def limited(self: PixelFolder, *rest: Any) -> None:
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        write(self, *rest)
+
+    monkeypatch.setattr(PixelFolder, "_write", limited)
+    model = Scripted(script=[shot(1), shot(2), shot(2), look(1)])
+    config: Any = {"configurable": {"thread_id": "one"}}
+    window = ScreenWindow(1, folder=tmp_path)
+    agent = create_agent(model, [screenshot], middleware=[window], checkpointer=InMemorySaver())
+    state = agent.invoke({"messages": [HumanMessage("Go.")]}, config)
+    assert images(model._seen[2]) == [png(2)]
+    assert "step 1 is not shown" in texts(model._seen[2])
+    assert "looks as in step 2" in texts(model._seen[3])
+    assert images(model._seen[4]) == [png(1), png(2)]
+    assert len(images(state["messages"])) == 3
+    assert len(caplog.records) == 1
+    assert "No space left" in caplog.text
+    full[0] = False
+    state = agent.invoke({"messages": [HumanMessage("Go on.")]}, config)
+    assert not images(state["messages"])
+    assert len([*tmp_path.iterdir()]) == 2
+    assert images(model._seen[-1]) == [png(1), png(2)]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, image_block: Block, png: PNG) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    window = ScreenWindow(folder=tmp_path / "file" / "pixels")
+    assert images(window.edit(history(image_block, [1, 2]))) == [png(1), png(2)]
+
+
+def test_states_of_earlier_versions(tmp_path: Path, png: PNG) -> None:
+    """Ids of encoded bytes, without steps; one of them never was an image."""
+    datas = [png(1), b"<html>", png(2)]
+    messages = []
+    for data in datas:
+        digest = blake3(data).hexdigest()
+        (tmp_path / digest).write_bytes(data)
+        messages.append(HumanMessage([{"type": "image", "file_id": PREFIX + digest}], id=digest[:9]))
+    window = ScreenWindow(keep_last=2, pinned=[1], folder=tmp_path)
+    update = window.before_agent({"messages": [*messages]}, Runtime())
+    assert update is not None
+    for each in (messages, update["messages"]):
+        assert images(window.edit(each)) == [png(1), png(2)]
+        assert "The screenshot of step 2 could not be read: not an image" in texts(window.edit(each))
+
+
+def test_bad_stubs(tmp_path: Path) -> None:
+    for stub in ("{nope}", "{}", "{"):
+        with pytest.raises(SettingError, match="only name"):
+            ScreenWindow(stub=stub, folder=tmp_path)
 
 
 def test_a_failing_tool_leaves_the_conversation_usable(tmp_path: Path, kamera: Kamera, image_block: Block) -> None:
