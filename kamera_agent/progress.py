@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Generator, Iterable
 from typing import Any
 
@@ -67,14 +66,13 @@ def with_progress(times: Iterable[float], duration_s: float, label: str) -> Gene
 def _is_watched() -> bool:
     """Whether stderr is a terminal or belongs to a notebook, whose kernel replaces it."""
     stderr = sys.stderr
-    if stderr is None or stderr.closed:
+    # None in a program without a console; and a program may put an object of its own here.
+    if getattr(stderr, "closed", True):
         return False
-    return stderr.isatty() or type(stderr).__module__.startswith("ipykernel.")
+    return type(stderr).__module__.startswith("ipykernel.") or (hasattr(stderr, "isatty") and stderr.isatty())
 
 
 def _make_bar(label: str, total: float) -> Any:
-    with warnings.catch_warnings():
-        # Without ipywidgets, a notebook shows the bar as text. That is no reason for a warning in every notebook.
-        warnings.simplefilter("ignore")
-        from tqdm.auto import tqdm
+    from tqdm.auto import tqdm
+
     return tqdm(desc=label, total=total or None, bar_format=MEASURED if total else ENDLESS, leave=False)

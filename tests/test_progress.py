@@ -58,6 +58,24 @@ def test_bar_ends_with_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [part.strip() for part in terminal.getvalue().split("\r")[-2:]] == ["", ""]
 
 
+class Log:
+    """Stands in for a stderr of the program's own, which has little more than write()."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+
+@pytest.mark.parametrize("stderr", [None, Log()], ids=["none", "an object of the program's own"])
+def test_any_stderr_will_do(monkeypatch: pytest.MonkeyPatch, stderr: Log | None) -> None:
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert list(with_progress([0.0, 0.5], 1.0, "reading clip")) == [0.0, 0.5]
+    assert stderr is None or stderr.text == ""
+
+
 def test_a_closed_stderr_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = install_terminal(monkeypatch)
     monkeypatch.setattr(progress, "QUIET_S", 0.0)

@@ -85,7 +85,9 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     try:
         with Image.open(path, formats=FORMATS):
             return True
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        return True
+    except (OSError, ValueError):
         return False
 
 
