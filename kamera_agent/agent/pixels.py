@@ -15,6 +15,7 @@ from blake3 import blake3
 from kamera_agent.agent.blocks import PREFIX
 from kamera_agent.config import locate
 from kamera_agent.errors import ImageError
+from kamera_agent.options import whole
 from kamera_agent.vision.fingerprint import fingerprint_image
 from kamera_agent.vision.image import decode_image
 
@@ -41,7 +42,7 @@ class PixelFolder:
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int) -> None:
         self.path = locate(path)
-        self._max_bytes = max_bytes
+        self._max_bytes = whole("folder_bytes", max_bytes)
         # Ids by the digest of the encoded bytes: decoding an image takes longer than anything else here.
         self._ids: dict[str, str] = {}
         # Whether this class wrote the file of a name.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from kamera_agent.errors import SettingError
+from kamera_agent.options import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class KeepLast:
     count: int
 
     def __post_init__(self) -> None:
-        _at_least("count", self.count, 0)
+        _read_count(self, "count", 0)
 
     def first(self, sizes: Sequence[int]) -> int:
         """Index of the first screenshot that stays. sizes: tokens of each, oldest first."""
@@ -31,8 +32,8 @@ class Interval:
     drop: int
 
     def __post_init__(self) -> None:
-        _at_least("keep", self.keep, 0)
-        _at_least("drop", self.drop, 1)
+        _read_count(self, "keep", 0)
+        _read_count(self, "drop", 1)
 
     def first(self, sizes: Sequence[int]) -> int:
         """Index of the first screenshot that stays."""
@@ -47,7 +48,7 @@ class Budget:
     tokens: int
 
     def __post_init__(self) -> None:
-        _at_least("tokens", self.tokens, 1)
+        _read_count(self, "tokens", 1)
 
     def first(self, sizes: Sequence[int]) -> int:
         """Index of the first screenshot that stays."""
@@ -58,6 +59,8 @@ class Budget:
 Policy = KeepLast | Interval | Budget
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def _read_count(policy: Policy, name: str, least: int) -> None:
+    value = whole(name, getattr(policy, name))
     if value < least:
         raise SettingError(f"{name} is {value}; use {least} or more.")
+    object.__setattr__(policy, name, value)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from kamera_agent.errors import InputError, SettingError
-from kamera_agent.vision.frames import Frames, stack_frames
+from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import decode_image, is_image
-from kamera_agent.vision.sampling import sample_fps
+from kamera_agent.vision.sampling import sample_fps, take_frames
 from kamera_agent.window.content import Content, FramesContent, ImageContent
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ def _read(path: Path, fps: float) -> Iterator[Content]:
 def _read_folder(folder: Path, fps: float) -> Frames:
     """The images of a folder as frames, in the order of their names, 1 / fps seconds apart."""
     names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=_name_order)
-    images = [folder / name for name in names if _kind(name) == "image"]
+    images = [folder / name for name in names if _kind(name) == "image" or is_image(folder / name)]
     if not images:
         raise InputError(f"The folder {folder} holds no images; pass images, clips, or a folder of frames.")
-    return stack_frames(images, [number / fps for number in range(len(images))])
+    return take_frames(images, fps=fps)
 
 
 def _kind(name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from kamera_agent.chunk import Header
 from kamera_agent.config import MIB
 from kamera_agent.errors import SettingError
+from kamera_agent.options import whole
 
 MIN_RECORD_BYTES = 4096
 MAX_DEFAULT_CAP_BYTES = 20 * 1024 * MIB
@@ -22,10 +23,11 @@ def record_bytes(header: Header) -> int:
 
 
 def require_bytes(name: str, value: int) -> int:
-    """Return the value. Raises SettingError when it is negative."""
-    if value < 0:
-        raise SettingError(f"{name} is {value}; use 0 or more bytes.")
-    return value
+    """The value as an int. Raises SettingError when it is negative or not a whole number."""
+    num_bytes = whole(name, value)
+    if num_bytes < 0:
+        raise SettingError(f"{name} is {num_bytes}; use 0 or more bytes.")
+    return num_bytes
 
 
 def default_cap_bytes(folder: Path) -> int:

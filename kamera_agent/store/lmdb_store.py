@@ -47,8 +47,8 @@ class LmdbStore(Store):
         queue_bytes: int = DEFAULT_QUEUE_BYTES,
     ) -> None:
         if cap_bytes is not None:
-            require_bytes("cap_bytes", cap_bytes)
-        require_bytes("queue_bytes", queue_bytes)
+            cap_bytes = require_bytes("cap_bytes", cap_bytes)
+        queue_bytes = require_bytes("queue_bytes", queue_bytes)
         self._path = locate(path).resolve()
         self._pid = os.getpid()
         self._counters = Counters()

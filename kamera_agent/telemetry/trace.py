@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kamera_agent.errors import InputError, SettingError
+from kamera_agent.options import whole
 from kamera_agent.telemetry.record import RECORDS, AnswerRecord
 
 
@@ -26,8 +27,10 @@ class Trace:
             None never does.
         Raises SettingError for a drift_every below 1.
         """
-        if drift_every is not None and drift_every < 1:
-            raise SettingError(f"drift_every is {drift_every}; use 1 (every answer) or more, or None.")
+        if drift_every is not None:
+            drift_every = whole("drift_every", drift_every)
+            if drift_every < 1:
+                raise SettingError(f"drift_every is {drift_every}; use 1 (every answer) or more, or None.")
         self.path = Path(path).expanduser()
         self.thumbnails = thumbnails
         self._drift_every = drift_every

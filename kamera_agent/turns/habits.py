@@ -69,8 +69,9 @@ def drop_habits(given: Mapping[str, Any], own: Collection[str], owner: str) -> d
     for name, value in given.items():
         target = name if name in own else ALIASES.get(name, name)
         if target in own:
-            if options.setdefault(target, value) != value:
+            if target in options and options[target] != value:
                 raise InputError(f"{target} and another name for it are given; leave one of them out.")
+            options[target] = value
         elif name in SERVED:
             if value is not None and value != SERVED[name]:
                 raise InputError(f"{owner} cannot serve {name}={short(value)}; leave it out, or use {SERVED[name]!r}.")

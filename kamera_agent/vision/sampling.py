@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kamera_agent.errors import SettingError
+from kamera_agent.options import real, whole
 from kamera_agent.progress import with_progress
 from kamera_agent.vision.clip import Clip, sketch
 from kamera_agent.vision.frames import DEFAULT_FPS, Frames, join_pixels, stack_frames
@@ -78,12 +79,12 @@ def sample_scenes(path: str | os.PathLike[str], threshold: float = 10.0, max_fra
 
 
 def _check_fps(fps: float) -> None:
-    if not (math.isfinite(fps) and fps > 0):
+    if not (math.isfinite(real("fps", fps)) and fps > 0):
         raise SettingError(f"fps is {fps}; it must be above 0")
 
 
 def _check_max_frames(max_frames: int) -> None:
-    if max_frames < 1:
+    if whole("max_frames", max_frames) < 1:
         raise SettingError(f"max_frames is {max_frames}; it must be at least 1")
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import InputError, UnknownSpanError, WindowError
+from kamera_agent.options import whole
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.vision.image import Pixels, decode_image
 from kamera_agent.vision.sampling import take_frames
@@ -110,6 +111,7 @@ class Items:
 
     def slide(self, keep_last: int) -> None:
         """Drop all but the newest chunks; texts stay. Raises WindowError for a negative number."""
+        keep_last = whole("keep_last", keep_last)
         if keep_last < 0:
             raise WindowError(f"keep_last is {keep_last}; use 0 or more.")
         chunks = [item for item in self.live if isinstance(item.run, Chunk)]

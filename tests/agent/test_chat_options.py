@@ -54,6 +54,7 @@ def test_habits_change_nothing_and_are_logged(kamera: Kamera, caplog: pytest.Log
         ({"max_token": 5}, "did you mean 'max_tokens'"),
         ({"temperature": -1}, "temperature is -1"),
         ({"temperature": "hot"}, "temperature is 'hot'"),
+        ({"temperature": float("nan")}, "temperature is nan"),
         ({"max_tokens": 0}, "max_tokens is 0"),
         ({"max_tokens": 3, "max_new_tokens": 4}, "max_tokens and another name"),
         ({"stop": [""]}, "stop has ''"),
