@@ -58,7 +58,8 @@ def _turn_contents(role: str, parts: Sequence[str | bytes]) -> list[Content]:
             contents.append(ImageContent(part, role, new_turn))
         else:
             contents.append(TextContent(part, role, new_turn))
-    return contents
+    # A message without words keeps its turn, as in the template.
+    return contents or [TextContent("", role, new_turn=True)]
 
 
 class _Placeholders:

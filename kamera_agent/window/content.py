@@ -11,6 +11,7 @@ from typing import Any
 class TextContent:
     """A text.
 
+    text: may be empty where it begins a turn, which is then a turn without words.
     role: of its turn; one that the model's chat template knows.
     new_turn: whether it begins a turn even after a content of the same role.
     """

@@ -170,7 +170,8 @@ class Items:
         if isinstance(content, Content):
             self._family.chat.format.check_role(content.role)
         if isinstance(content, TextContent):
-            return self._text_run(content.text)
+            # A message without words is a turn without words.
+            return TextRun(()) if content.new_turn and not content.text else self._text_run(content.text)
         if isinstance(content, ImageContent):
             chunk = self._family.image_chunk(decode_image(content.image), self._settings.namespace)
         elif isinstance(content, FramesContent):

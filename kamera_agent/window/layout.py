@@ -38,21 +38,24 @@ class Item:
 def lay_out(items: Sequence[Item], family: Family, reply_id: str | None = None) -> list[Item]:
     """The anchor, the items in order, and a run of markup wherever a turn begins.
 
-    items: the first one is the system prompt, which may have no tokens.
+    items: the first one is the system prompt. Items without tokens add their turns only; a system prompt adds none.
     reply_id: id of the reply about to be generated; its turn is opened at the end. None leaves the last turn open.
     """
     laid_out = [Item("anchor", "anchor", "system", TextRun(family.chat.anchor_ids))]
     role = None
     for item in items:
-        if not item.run.token_ids:
+        is_empty = not item.run.token_ids
+        if is_empty and item is items[0]:
             continue
         if item.role != role or item.new_turn:
-            laid_out += _turn(item.id, role, item.role, family, text_follows=isinstance(item.run, TextRun))
-            if item.kind == "text":
+            text_follows = isinstance(item.run, TextRun) and not is_empty
+            laid_out += _turn(item.id, role, item.role, family, text_follows=text_follows)
+            if item.kind == "text" and not is_empty:
                 # Some chat formats end their markup with a space that the tokenizer joins to the first word.
                 item = replace(item, run=TextRun(family.chat.first_words(role, item.role, item.text)))
             role = item.role
-        laid_out.append(item)
+        if not is_empty:
+            laid_out.append(item)
     if reply_id is not None:
         laid_out += _turn(reply_id, role, "assistant", family, text_follows=True)
     return laid_out

@@ -58,6 +58,29 @@ def test_the_tokens_are_those_of_the_chat_template(kamera: Kamera) -> None:
     torch.testing.assert_close(window.logits(), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        [("user", "")],
+        [("user", "Look."), ("assistant", ""), ("user", "And now?")],
+        [("user", ""), ("user", "Look."), ("assistant", "A lamp."), ("user", "")],
+        [("system", ""), ("user", "Look.")],
+        [("user", "Look."), ("tool", ""), ("tool", "done")],
+    ],
+)
+def test_a_message_without_words_keeps_its_turn(said: list[tuple[str, str]], kamera: Kamera) -> None:
+    transcript = transcribe(kamera.family, [Message(role, (text,)) for role, text in said])
+    window = kamera.window(system=transcript.system)
+    window.sync(transcript.contents)
+    tokenizer = kamera.family.processors.tokenizer
+    messages = [{"role": role, "content": text} for role, text in said]
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    with torch.no_grad():
+        expected = kamera.family.model(**inputs).logits[0, -1]
+    torch.testing.assert_close(window.logits(), expected, atol=1e-4, rtol=1e-4)
+
+
 def texts(kamera: Kamera, *messages: Message) -> list[tuple[str, str]]:
     contents = transcribe(kamera.family, messages).contents
     return [(content.role, content.text) for content in contents if isinstance(content, TextContent)]
