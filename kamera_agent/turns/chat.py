@@ -18,10 +18,11 @@ from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, Stoppable, never
 from kamera_agent.turns.conversations import Caller, Conversations
-from kamera_agent.turns.grammar import Grammars, Schema
+from kamera_agent.turns.grammar import Grammars
 from kamera_agent.turns.loans import Loan
 from kamera_agent.turns.message import Message
 from kamera_agent.turns.outline import Outliner
+from kamera_agent.turns.schemas import Schema
 from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.tool_calls import ParsedReply, parse_reply, stream_content
 from kamera_agent.turns.transcript import transcribe

@@ -13,37 +13,16 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 
 from kamera_agent.errors import InputError
-
-Schema = Mapping[str, Any]
+from kamera_agent.turns.schemas import Form, Rewriter, Schema
 
 # Without it a small model may write blanks without end.
-COMPACT = {"x-guidance": {"whitespace_flexible": False}}
+COMPACT: Schema = {"x-guidance": {"whitespace_flexible": False}}
 
-# Keywords that bound a number, the names of properties, and a string.
-BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const"}
-NAMES = {"patternProperties", "propertyNames"}
-FORMS = {"maxLength", "pattern", "format", "enum", "const"}
-# Numbers that every JSON reader keeps (RFC 7493), with few decimals: a small model may write digits without end.
-LARGEST = 2**53 - 1
-STEP = 1e-6
+# Of llguidance's error for a format that it does not know.
+UNKNOWN_FORMAT = "Unknown format"
 
-# The schema of any object. Its values are spelled out so that each can be given a bound.
-OBJECT: dict[str, Any] = {
-    "$ref": "#/$defs/object",
-    "$defs": {
-        "object": {"type": "object", "additionalProperties": {"$ref": "#/$defs/value"}},
-        "value": {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "number"},
-                {"type": "boolean"},
-                {"type": "null"},
-                {"type": "array", "items": {"$ref": "#/$defs/value"}},
-                {"$ref": "#/$defs/object"},
-            ]
-        },
-    },
-}
+# The schema of any object.
+OBJECT: Schema = {"type": "object"}
 
 
 def read_format(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -73,7 +52,7 @@ class Grammars:
 
     def json(self, schema: Schema) -> Matcher:
         """A constraint to JSON of a schema. Raises InputError for a schema that cannot be enforced."""
-        return self._matcher(LLMatcher.grammar_from_json_schema(json.dumps({**self._bounded(schema), **COMPACT})))
+        return self._matcher(LLMatcher.grammar_from_json_schema(self._prepared(schema)))
 
     def forced(self, tools: Sequence[Schema], tool_choice: str | None) -> Matcher | None:
         """A constraint to the call that tool_choice forces: of the named tool, or of any; None where it forces none.
@@ -99,33 +78,31 @@ class Grammars:
         for number, tool in enumerate(tools):
             name = json.dumps(tool["function"]["name"], ensure_ascii=False)
             opening = json.dumps(f'{{"name":{name},"arguments":', ensure_ascii=False)
-            arguments = json.dumps({**self._bounded(_parameters(tool)), **COMPACT})
+            arguments = self._prepared(_parameters(tool))
             rules.append(f'call{number}: {opening} arguments{number} "}}"\narguments{number}: %json {arguments}')
         return self._matcher(LLMatcher.grammar_from_lark("\n".join(rules)))
 
-    def _bounded(self, schema: Any) -> Any:
-        """The schema with bounds on unbounded strings and numbers, and on the properties of objects and their names."""
-        if isinstance(schema, list):
-            return [self._bounded(part) for part in schema]
-        if not isinstance(schema, Mapping):
-            return schema
-        bounded = {name: self._bounded(part) for name, part in schema.items()}
-        if schema.get("type") in ("integer", "number") and not BOUNDS & schema.keys():
-            bounded |= {"minimum": -LARGEST, "maximum": LARGEST}
-            if schema["type"] == "number":
-                bounded["multipleOf"] = STEP
-        if schema.get("type") == "string" and self._max_string and not FORMS & schema.keys():
-            bounded["maxLength"] = self._max_string
-        if "properties" in schema:
-            bounded.setdefault("additionalProperties", False)
-        if self._max_string and isinstance(schema.get("additionalProperties"), Mapping) and not NAMES & schema.keys():
-            bounded["patternProperties"] = {f"^.{{1,{self._max_string}}}$": bounded["additionalProperties"]}
-            bounded["additionalProperties"] = False
-        return bounded
+    def _prepared(self, schema: Schema) -> str:
+        """The schema with bounds, as JSON. Raises InputError where it cannot be enforced."""
+        if (error := self._error(_grammar(schema))) and UNKNOWN_FORMAT not in error:
+            raise InputError(f"This schema cannot be enforced: {error}")
+        rewriter = Rewriter(schema, self._max_string)
+        # llguidance proves that the schemas of a oneOf exclude each other. It has to prove it of the originals, because
+        # bounded schemas may exclude each other where the originals overlap.
+        given = rewriter.rewrite(Form.GIVEN)
+        if error := self._error(_grammar(given)):
+            raise InputError(f"This schema cannot be enforced: {error}")
+        bounded = rewriter.rewrite(Form.BOUNDED)
+        # Bounds must not cost a schema its place.
+        chosen = rewriter.rewrite(Form.SOUND) if self._error(_grammar(bounded)) else bounded
+        return json.dumps({**chosen, **COMPACT})
+
+    def _error(self, grammar: str) -> str:
+        return str(LLMatcher.validate_grammar(grammar, self._tokenizer)).strip()
 
     def _matcher(self, grammar: str) -> Matcher:
-        if error := LLMatcher.validate_grammar(grammar, self._tokenizer):
-            raise InputError(f"This schema cannot be enforced: {error.strip()}")
+        if error := self._error(grammar):
+            raise InputError(f"This schema cannot be enforced: {error}")
         return Matcher(LLMatcher(self._tokenizer, grammar))
 
 
@@ -152,3 +129,7 @@ class Matcher:
 
 def _parameters(tool: Schema) -> Schema:
     return tool["function"].get("parameters") or {"type": "object", "properties": {}}
+
+
+def _grammar(schema: Schema) -> str:
+    return str(LLMatcher.grammar_from_json_schema(json.dumps(schema)))

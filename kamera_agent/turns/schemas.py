@@ -1,0 +1,416 @@
+"""JSON schemas made ready for a decoder: bounds for a model that does not stop, and what the grammar reads otherwise.
+
+Every rewriting narrows a schema, so whatever follows the result follows the original.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from enum import Enum
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from kamera_agent.errors import InputError
+
+Schema = Mapping[str, Any]
+
+# Keywords whose values hold schemas; the values of all others, such as enum and default, are data.
+BY_NAME = ("properties", "patternProperties")
+IN_PLACE = ("allOf", "anyOf", "oneOf")
+ITEMS = ("items", "prefixItems", "additionalItems")
+
+# Keywords that limit a value. A schema without any of them admits every value.
+OBJECTS = {"properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties"}
+NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+STRINGS = {"minLength", "maxLength", "pattern", "format"}
+LISTED = {"enum", "const"}
+LIMITS = {"type", "minItems", "maxItems", *ITEMS, *OBJECTS, *NUMBERS, *STRINGS, *LISTED}
+
+# Formats that the grammar enforces. Any other one is an annotation, and is left out.
+FORMATS = {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"}
+
+# Numbers that every JSON reader keeps (RFC 7493), with few decimals: a small model may write digits without end.
+LARGEST = 2**53 - 1
+STEP = 1e-6
+# llguidance takes 0 for a number above 0 and below 0.5: an exclusive bound is moved by this share and made inclusive.
+NUDGE = 1e-12
+
+
+class Form(Enum):
+    """How a schema is rewritten.
+
+    GIVEN: for a check of the original. SOUND: nothing but what the grammar reads otherwise. BOUNDED: with bounds.
+    """
+
+    GIVEN = "given"
+    SOUND = "sound"
+    BOUNDED = "bounded"
+
+
+class Names(NamedTuple):
+    """What schemas say about the names of an object's properties.
+
+    known: names that are listed. patterns: regular expressions of names. are_open: some schema expects other names.
+    """
+
+    known: frozenset[str] = frozenset()
+    patterns: frozenset[str] = frozenset()
+    are_open: bool = False
+
+    def __or__(self, other: object) -> Names:
+        assert isinstance(other, Names)
+        return Names(self.known | other.known, self.patterns | other.patterns, self.are_open or other.are_open)
+
+
+NO_NAMES = Names()
+Key = tuple[str, Form, Names | None]
+
+
+class Rewriter:
+    """Rewrites one schema. max_string: characters of a string where the schema sets no bound; None sets none."""
+
+    def __init__(self, schema: Schema, max_string: int | None) -> None:
+        """Raises InputError for a reference to another document, to nothing, or that holds itself without an end."""
+        self._root, self._max_string = schema, max_string
+        self._definitions: dict[Key, Any] = {}
+        self._check_ends()
+
+    def rewrite(self, form: Form) -> dict[str, Any]:
+        """The schema in a form. Raises InputError where it cannot be enforced."""
+        self._definitions = {}
+        root = self._reference("#", form, None)
+        names = {key: f"d{number}" for number, key in enumerate(self._definitions)}
+        definitions = {names[key]: _named(definition, names) for key, definition in self._definitions.items()}
+        dialect = {"$schema": self._root["$schema"]} if "$schema" in self._root else {}
+        return {**dialect, **_named(root, names), "$defs": definitions}
+
+    def _reference(self, pointer: str, form: Form, beside: Names | None) -> dict[str, Any]:
+        """A reference to a definition of the rewritten schema, which is made if there is none."""
+        key = (pointer, form, beside)
+        if key not in self._definitions:
+            self._definitions[key] = None
+            self._definitions[key] = self._copy(self._target(pointer), form, beside)
+        return {"$ref": key}
+
+    def _target(self, reference: Any) -> Any:
+        local = str(reference).removeprefix(str(self._root.get("$id", ""))) or "#"
+        if local != "#" and not local.startswith("#/"):
+            raise InputError(f"A schema refers to {reference!r}; use references within it, as in '#/$defs/name'.")
+        target: Any = self._root
+        for step in local.split("/")[1:]:
+            name = unquote(step).replace("~1", "/").replace("~0", "~")
+            try:
+                target = target[int(name)] if isinstance(target, Sequence) else target[name]
+            except (KeyError, IndexError, ValueError, TypeError):
+                raise InputError(f"A schema refers to {reference!r}, which is not in it.") from None
+        return target
+
+    def _copy(self, schema: Any, form: Form, beside: Names | None) -> Any:
+        """A rewritten schema.
+
+        beside: what schemas that apply to the same value say about names; None where none applies.
+        """
+        if not isinstance(schema, Mapping):
+            return self._anything() if schema is True and form is Form.BOUNDED and beside is None else schema
+        if form is Form.BOUNDED and beside is None and not schema.keys() & {*LIMITS, *IN_PLACE, "$ref"}:
+            return self._anything()
+        groups = _groups(schema)
+        limits = schema.keys() & LIMITS - ({"type"} if groups else set())
+        shared = beside is not None or len(groups) + bool(limits) > 1
+        own = _own_names(schema)
+        within = [self._names(group, frozenset()) for group in groups]
+        around = beside or NO_NAMES
+
+        def others(number: int) -> Names | None:
+            if not shared:
+                return None
+            names = around | own
+            for index, group in enumerate(within):
+                if index != number:
+                    names |= group
+            return names
+
+        copied = {
+            keyword: value
+            for keyword, value in schema.items()
+            if keyword not in {*IN_PLACE, "$ref", "$defs", "definitions", "$id", "$anchor", "$schema"}
+        }
+        if schema.get("format") not in FORMATS:
+            copied.pop("format", None)
+        number = 0
+        for member in schema.get("allOf", ()):
+            copied.setdefault("allOf", []).append(self._copy(member, form, others(number)))
+            number += 1
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema:
+                copied[keyword] = [self._copy(member, form, others(number)) for member in schema[keyword]]
+                number += 1
+        if "$ref" in schema:
+            copied |= self._reference(schema["$ref"], form, others(number))
+        elsewhere = around
+        for group in within:
+            elsewhere |= group
+        copied |= self._children(schema, form, elsewhere if shared else NO_NAMES, shared)
+        if form is Form.GIVEN:
+            return copied
+        _close_ends(copied)
+        if not limits:
+            return copied
+        if shared or own.patterns:
+            if narrowed := self._narrowed(schema, form, own | elsewhere):
+                copied["allOf"] = [*copied.get("allOf", ()), narrowed]
+        else:
+            copied |= self._closed(copied, form)
+        if form is Form.BOUNDED and not shared and not schema.keys() & LISTED:
+            copied |= self._bounds(copied)
+        return copied
+
+    def _children(self, schema: Schema, form: Form, elsewhere: Names, shared: bool) -> dict[str, Any]:
+        """The rewritten schemas of parts of a value. A part that several schemas may apply to gets no bounds."""
+        loose = Form.SOUND if form is Form.BOUNDED else form
+        others = loose if shared else form
+        children: dict[str, Any] = {}
+        patterns = schema.get("patternProperties", {})
+        if patterns:
+            # A pattern may apply to a listed name, too.
+            overlap = loose if schema.get("properties") else others
+            children["patternProperties"] = {name: self._copy(part, overlap, None) for name, part in patterns.items()}
+        if "properties" in schema:
+            free = not (patterns or elsewhere.patterns or elsewhere.are_open)
+            children["properties"] = {
+                name: self._copy(part, form if free and name not in elsewhere.known else loose, None)
+                for name, part in schema["properties"].items()
+            }
+        for keyword in (*ITEMS, "additionalProperties"):
+            match schema.get(keyword):
+                case Mapping() | bool() as part:
+                    children[keyword] = self._copy(part, others, None)
+                case [*parts]:
+                    children[keyword] = [self._copy(part, others, None) for part in parts]
+        return children
+
+    def _closed(self, schema: Schema, form: Form) -> dict[str, Any]:
+        r"""Keywords that limit the names of an object; none where it needs none.
+
+        Where nobody expects other names, a model should not invent any. Where they are expected, their spelling is
+        limited: llguidance would let an escape such as "\u0061" pass for a name other than "a".
+        """
+        if not _admits_objects(schema) or schema.get("additionalProperties") is False:
+            return {}
+        _check_count(schema)
+        names, listed = _own_names(schema), schema.get("properties", {})
+        other = schema.get("additionalProperties", self._anything() if form is Form.BOUNDED else True)
+        closed = {
+            "properties": {**dict.fromkeys(sorted(names.known), other), **listed},
+            "additionalProperties": False,
+        }
+        if names.are_open or form is Form.SOUND or "properties" not in schema:
+            closed["patternProperties"] = {self._spelling(form, names.known): other}
+        return closed
+
+    def _narrowed(self, schema: Schema, form: Form, names: Names) -> dict[str, Any] | None:
+        """As _closed, where other schemas apply to the same object: a schema to stand beside them."""
+        if not _admits_objects(schema) or (not names.patterns and schema.get("additionalProperties") is False):
+            return None
+        _check_count(schema)
+        narrowed: dict[str, Any] = {"properties": {name: {} for name in sorted(names.known)}}
+        if names.patterns:
+            narrowed["patternProperties"] = {pattern: {} for pattern in sorted(names.patterns)}
+        elif names.are_open or form is Form.SOUND or "properties" not in schema:
+            narrowed["patternProperties"] = {self._spelling(form): {}}
+        return {**narrowed, "additionalProperties": False}
+
+    def _spelling(self, form: Form, known: Iterable[str] = ()) -> str:
+        """A pattern of names other than those known."""
+        if form is Form.BOUNDED and self._max_string:
+            return f"^{_other_than({*known, ''}, self._max_string)}$"
+        return f"^{_other_than({*known}, None)}$"
+
+    def _anything(self) -> dict[str, Any]:
+        """A schema of any value. Its parts are spelled out so that each has a bound."""
+        key = ("", Form.BOUNDED, None)
+        if key not in self._definitions:
+            value = {"$ref": key}
+            scalars = [
+                {"type": kind} | self._bounds({"type": kind}) for kind in ("string", "number", "boolean", "null")
+            ]
+            names = {"patternProperties": {self._spelling(Form.BOUNDED): value}, "additionalProperties": False}
+            array, objects = {"type": "array", "items": value}, {"type": "object", **names}
+            self._definitions[key] = {"anyOf": [*scalars, array, objects]}
+        return {"$ref": key}
+
+    def _bounds(self, schema: Schema) -> dict[str, Any]:
+        """Bounds on the strings, numbers and items of a schema that sets none, where they leave some."""
+        types, bounds = _types(schema), dict[str, Any]()
+        if "string" in types and self._max_string and not schema.keys() & {"maxLength", "pattern", "format"}:
+            bounds["maxLength"] = max(self._max_string, schema.get("minLength", 0))
+        if "array" in types and not schema.keys() & {*ITEMS}:
+            bounds["items"] = self._anything()
+        if types & {"integer", "number"}:
+            bounds |= _number_bounds(schema, whole="number" not in types)
+        return bounds
+
+    def _names(self, schemas: Sequence[Any], seen: frozenset[str]) -> Names:
+        """What schemas, and those that apply with them to the same value, say about names."""
+        names = NO_NAMES
+        for schema in schemas:
+            if isinstance(schema, Mapping):
+                names |= _own_names(schema)
+                reference = schema.get("$ref")
+                if reference is not None and reference not in seen:
+                    names |= self._names([self._target(reference)], seen | {reference})
+                for keyword in IN_PLACE:
+                    names |= self._names(schema.get(keyword, ()), seen)
+        return names
+
+    def _check_ends(self) -> None:
+        """Raise InputError for a definition of which no value is finite, because it requires itself."""
+        pending, targets = ["#"], dict[str, Any]()
+        while pending:
+            pointer = pending.pop()
+            if pointer not in targets:
+                targets[pointer] = self._target(pointer)
+                pending += _references(targets[pointer])
+        ending: set[str] = set()
+        while found := {pointer for pointer in targets.keys() - ending if _ends(targets[pointer], ending)}:
+            ending |= found
+        if endless := targets.keys() - ending:
+            raise InputError(f"No value can follow this schema, because {sorted(endless)[0]!r} requires itself.")
+
+
+def _named(schema: Any, names: Mapping[Key, str]) -> Any:
+    """A schema whose references hold the names of definitions in the place of their keys."""
+    if isinstance(schema, list):
+        return [_named(part, names) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {
+        keyword: f"#/$defs/{names[part]}" if keyword == "$ref" and isinstance(part, tuple) else _named(part, names)
+        for keyword, part in schema.items()
+    }
+
+
+def _groups(schema: Schema) -> list[list[Any]]:
+    """Schemas that apply to the same value as this one, in groups: of each group, one or more apply."""
+    groups = [[member] for member in schema.get("allOf", ())]
+    groups += [list(schema[keyword]) for keyword in ("anyOf", "oneOf") if keyword in schema]
+    return groups + ([[{"$ref": schema["$ref"]}]] if "$ref" in schema else [])
+
+
+def _types(schema: Schema) -> AbstractSet[str]:
+    types = schema.get("type", ())
+    return {types} if isinstance(types, str) else {*types}
+
+
+def _own_names(schema: Schema) -> Names:
+    extra = schema.get("additionalProperties", False)
+    return Names(
+        frozenset(schema.get("properties", ())) | frozenset(schema.get("required", ())),
+        frozenset(schema.get("patternProperties", ())),
+        extra is not False or bool(schema.keys() & {"minProperties", "maxProperties", *LISTED}),
+    )
+
+
+def _admits_objects(schema: Schema) -> bool:
+    types = _types(schema)
+    return "object" in types if types else bool(schema.keys() & OBJECTS)
+
+
+def _check_count(schema: Schema) -> None:
+    if schema.get("minProperties", 0) > max(1, len(schema.get("required", ()))):
+        raise InputError(
+            f"minProperties is {schema['minProperties']}, but a model may write one name twice; list names under "
+            "'required' instead."
+        )
+
+
+def _other_than(names: AbstractSet[str], size: int | None) -> str | None:
+    """A regular expression of texts other than these, of at most `size` characters; None where there are none."""
+    any_one, rest = (r"[\s\S]", r"[\s\S]*") if size is None else (".", f".{{0,{size}}}")
+    if not names:
+        return rest
+    options = [] if "" in names else [""]
+    if size != 0:
+        shorter = None if size is None else size - 1
+        heads = sorted({name[0] for name in names if name})
+        options.append(f"[^{''.join(map(re.escape, heads))}]" if heads else any_one)
+        options[-1] += _other_than(frozenset(), shorter) or ""
+        for head in heads:
+            tail = _other_than({name[1:] for name in names if name[:1] == head}, shorter)
+            options += [] if tail is None else [re.escape(head) + tail]
+    return f"({'|'.join(options)})" if options else None
+
+
+def _parts(schema: Any) -> Iterator[Any]:
+    """The schemas directly in a schema."""
+    if isinstance(schema, Mapping):
+        for keyword in BY_NAME:
+            yield from schema.get(keyword, {}).values()
+        for keyword in IN_PLACE:
+            yield from schema.get(keyword, ())
+        for keyword in (*ITEMS, "additionalProperties"):
+            part = schema.get(keyword, ())
+            yield from part if isinstance(part, Sequence) else [part]
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, Mapping) and "$ref" in schema:
+        yield schema["$ref"]
+    for part in _parts(schema):
+        yield from _references(part)
+
+
+def _ends(schema: Any, ending: Collection[str]) -> bool:
+    """Whether a schema has a finite value, if those references have one."""
+    if not isinstance(schema, Mapping):
+        return True
+    required: list[Any] = [*schema.get("allOf", ())]
+    if _types(schema) == {"object"}:
+        properties = schema.get("properties", {})
+        required += [properties[name] for name in schema.get("required", ()) if name in properties]
+    if _types(schema) == {"array"} and schema.get("minItems"):
+        prefix = schema.get("prefixItems", [])
+        required += prefix[: schema["minItems"]]
+        required += [schema.get("items", True)] if schema["minItems"] > len(prefix) else []
+    return (
+        ("$ref" not in schema or schema["$ref"] in ending)
+        and all(_ends(part, ending) for part in required)
+        and all(any(_ends(part, ending) for part in schema[key]) for key in ("anyOf", "oneOf") if key in schema)
+    )
+
+
+def _close_ends(schema: dict[str, Any]) -> None:
+    """Make exclusive bounds of numbers with decimals inclusive."""
+    types = _types(schema)
+    if types and "number" not in types:
+        return
+    for exclusive, inclusive, sign, sharper in (
+        ("exclusiveMinimum", "minimum", 1, max),
+        ("exclusiveMaximum", "maximum", -1, min),
+    ):
+        bound = schema.get(exclusive)
+        if bound is not None and not isinstance(bound, bool):
+            del schema[exclusive]
+            nudged = bound + sign * NUDGE * max(1, abs(bound))
+            schema[inclusive] = sharper(nudged, schema.get(inclusive, nudged))
+
+
+def _number_bounds(schema: Schema, *, whole: bool) -> dict[str, Any]:
+    """The bounds that a schema of numbers lacks; none where no number may be left between them."""
+    if any(isinstance(schema.get(keyword), bool) for keyword in NUMBERS):  # Of draft 4.
+        return {}
+    low = max(schema.get("minimum", -LARGEST), schema.get("exclusiveMinimum", -LARGEST))
+    high = min(schema.get("maximum", LARGEST), schema.get("exclusiveMaximum", LARGEST))
+    step = schema.get("multipleOf", 1 if whole else STEP)
+    if not low + step < high:
+        return {}
+    bounds: dict[str, Any] = {}
+    if not schema.keys() & {"minimum", "exclusiveMinimum"}:
+        bounds["minimum"] = -LARGEST
+    if not schema.keys() & {"maximum", "exclusiveMaximum"}:
+        bounds["maximum"] = LARGEST
+    if not whole and "multipleOf" not in schema:
+        bounds["multipleOf"] = STEP
+    return bounds
