@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
-from kamera_agent.agent.messages import last_chunk, make_message, read_message, without_ids
+from kamera_agent.agent.messages import Chunks, last_chunk, make_message, read_message, without_ids
 from kamera_agent.agent.overflow import reporting_overflow
 from kamera_agent.agent.profile import profile_of
 from kamera_agent.agent.run import find_run, in_run
@@ -30,13 +30,13 @@ from kamera_agent.options import whole
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, aread, never, read
-from kamera_agent.turns.chat import Chat, Limits, Request
+from kamera_agent.turns.chat import MAX_TOKENS, Chat, Limits, Request
 from kamera_agent.turns.grammar import read_format
 from kamera_agent.turns.habits import drop_habits
 from kamera_agent.turns.source import check_place, choose_source, written_down
 from kamera_agent.turns.tool_calls import read_choice
 from kamera_agent.vision.image import decode_image
-from kamera_agent.window.options import MAX_TOKENS, read_options
+from kamera_agent.window.options import read_options
 from kamera_agent.window.sampler import SamplingOptions
 
 RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
@@ -85,7 +85,7 @@ class ChatKamera(BaseChatModel, Closing):
     max_bytes: int = Field(default=8 << 30, frozen=True)
     metrics: Metrics | None = Field(default=None, exclude=True, repr=False, frozen=True)
     trace: Trace | str | os.PathLike[str] | None = Field(default=None, exclude=True, repr=False, frozen=True)
-    max_tokens: int = 256
+    max_tokens: int = MAX_TOKENS
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -313,7 +313,7 @@ class ChatKamera(BaseChatModel, Closing):
         chat, request = self._chat.over(model), self._request(messages, stop, run_manager, **kwargs)
         with reporting_overflow(), chat.answer(request, cancelled) as stream:
             reply = stream.finish()
-        message = make_message(reply, request.parse(reply.text), chat.model_name)
+        message = make_message(reply, request.parse(reply), chat.model_name)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _chunks(
@@ -327,11 +327,15 @@ class ChatKamera(BaseChatModel, Closing):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         chat, request = self._chat.over(model), self._request(messages, stop, run_manager, **kwargs)
+        reader, chunks = request.reader(), Chunks()
         with reporting_overflow(), chat.answer(request, cancelled) as stream:
-            for piece in request.content(stream):
-                yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+            for text in stream:
+                for piece in reader.feed(text):
+                    yield ChatGenerationChunk(message=chunks.make(piece))
             reply = stream.reply
-        message = make_message(reply, request.parse(reply.text), chat.model_name)
+        for piece in reader.finish(cut=reply.finish_reason == "length"):
+            yield ChatGenerationChunk(message=chunks.make(piece))
+        message = make_message(reply, reader.parsed, chat.model_name)
         yield ChatGenerationChunk(message=last_chunk(message))
 
     def _request(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import get_args
 from uuid import uuid4
@@ -22,7 +21,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 from kamera_agent.agent.blocks import is_id, read_content
 from kamera_agent.errors import InputError
 from kamera_agent.turns.message import Message, ToolCall
-from kamera_agent.turns.tool_calls import ParsedReply
+from kamera_agent.turns.tool_calls import ParsedReply, Piece
 from kamera_agent.window.plan import Origin
 from kamera_agent.window.reply import Reply
 
@@ -72,7 +71,7 @@ def make_message(reply: Reply, parsed: ParsedReply, model_name: str) -> AIMessag
         content=parsed.content,
         tool_calls=[tool_call(name=call.name, args=dict(call.arguments), id=_call_id()) for call in parsed.calls],
         invalid_tool_calls=[
-            invalid_tool_call(name=None, args=call.text, id=_call_id(), error=call.error) for call in parsed.broken
+            invalid_tool_call(name=call.name, args=call.text, id=_call_id(), error=call.error) for call in parsed.broken
         ],
         usage_metadata=UsageMetadata(
             input_tokens=total,
@@ -94,20 +93,28 @@ def _call_id() -> str:
     return f"call_{uuid4().hex}"
 
 
+class Chunks:
+    """The pieces of one reply as message chunks, whose sum is make_message() of the reply."""
+
+    def __init__(self) -> None:
+        self._num_calls = 0
+
+    def make(self, piece: Piece) -> AIMessageChunk:
+        """The chunk of content, or of a piece of a call: its id and name come with the first piece."""
+        if isinstance(piece, str):
+            return AIMessageChunk(content=piece)
+        is_new = piece.index == self._num_calls
+        self._num_calls += is_new
+        call = tool_call_chunk(
+            name=piece.name, args=piece.arguments, id=_call_id() if is_new else None, index=piece.index
+        )
+        return AIMessageChunk(content="", tool_call_chunks=[call])
+
+
 def last_chunk(message: AIMessage) -> AIMessageChunk:
-    """The last chunk of a stream, after the content: the calls of the message and its usage."""
-    calls = [
-        tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
-        for index, call in enumerate(message.tool_calls)
-    ]
-    # LangChain completes JSON that was cut off and would make calls of these. It cannot: they begin with a marker.
-    broken = [
-        tool_call_chunk(name=call["name"], args=call["args"], id=call["id"], index=len(calls) + index)
-        for index, call in enumerate(message.invalid_tool_calls)
-    ]
+    """The last chunk of a stream, after content and calls: the usage and the metadata of the message."""
     return AIMessageChunk(
         content="",
-        tool_call_chunks=[*calls, *broken],
         usage_metadata=message.usage_metadata,
         response_metadata=message.response_metadata,
         chunk_position="last",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,13 +24,16 @@ from kamera_agent.turns.message import Message
 from kamera_agent.turns.outline import Outliner
 from kamera_agent.turns.schemas import Schema
 from kamera_agent.turns.source import Options, name_of, options_of
-from kamera_agent.turns.tool_calls import ParsedReply, parse_reply, stream_content
+from kamera_agent.turns.tool_calls import ParsedReply, ReplyReader, parse_reply
 from kamera_agent.turns.transcript import transcribe
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import lay_out
 from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.sampler import Constraint, SamplingOptions
 from kamera_agent.window.window import Window
+
+# Most tokens of a reply, where the window has room: a call may hold a whole file.
+MAX_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +52,17 @@ class Request:
     tools: Sequence[Schema] = ()
     tool_choice: str | None = None
     schema: Schema | None = None
-    max_tokens: int = 256
+    max_tokens: int = MAX_TOKENS
     stop: Sequence[str] = ()
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
-    def parse(self, text: str) -> ParsedReply:
-        """Take the reply to this request apart. JSON has no calls, whatever is in its strings."""
-        return parse_reply(text) if self.schema is None else ParsedReply(text, [], [])
+    def reader(self) -> ReplyReader:
+        """Takes the reply to this request apart while it is generated."""
+        return ReplyReader(has_calls=self.schema is None)
 
-    def content(self, pieces: Iterable[str]) -> Iterator[str]:
-        """The content of the reply, piece by piece while it is generated: joined, that of parse()."""
-        return stream_content(pieces) if self.schema is None else iter(pieces)
+    def parse(self, reply: Reply) -> ParsedReply:
+        """Take the whole reply to this request apart."""
+        return parse_reply(reply.text, cut=reply.finish_reason == "length", has_calls=self.schema is None)
 
 
 @dataclass(frozen=True, slots=True)

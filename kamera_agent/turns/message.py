@@ -19,9 +19,11 @@ class ToolCall:
 class BrokenCall:
     """A part of a reply that begins like a call but cannot be read as one.
 
-    text: the whole part, markers included. error: the reason.
+    name: of the tool, where it can be read. error: the reason. text: the arguments as far as they go, with an end that
+    no client mistakes for a call; where they cannot be found, the whole part, markers included.
     """
 
+    name: str | None
     text: str
     error: str
 

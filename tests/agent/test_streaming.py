@@ -31,17 +31,24 @@ WORDS = [
     CALL,
     "<tool_call>",
     "</tool_call>",
+    '{"name": "a", "arguments": ',
+    '{"b": ["</tool_call>", "',
+    "\\",
+    '"',
+    "{",
+    "}",
+    "]",
 ]
 
 
-def saying(text: str, cuts: list[int]) -> Any:
+def saying(text: str, cuts: list[int], finish_reason: Any = "stop") -> Any:
     """Takes the place of Chat.answer: streams a text that is cut in some places."""
     ends = sorted({cut % (len(text) + 1) for cut in cuts} | {len(text)})
     usage, plan = Usage(*[0] * 11), Plan(())
 
     def generate() -> Generator[str, None, Reply]:
         yield from (text[start:end] for start, end in zip([0, *ends], ends, strict=False))
-        return Reply(text, "reply1", "stop", usage, Timings(0, 0, 0, 0, 0), plan)
+        return Reply(text, "reply1", finish_reason, usage, Timings(0, 0, 0, 0, 0), plan)
 
     @contextmanager
     def answer(self: Chat, *request: Any) -> Iterator[ReplyStream]:
@@ -55,15 +62,17 @@ def total(chunks: Iterator[Any]) -> AIMessageChunk:
     return sum(rest, first)
 
 
-def check(model: ChatKamera, text: str, cuts: list[int]) -> Any:
+def check(model: ChatKamera, text: str, cuts: list[int], finish_reason: Any = "stop") -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Chat, "answer", saying(text, cuts))
+        patch.setattr(Chat, "answer", saying(text, cuts, finish_reason))
         streamed, whole = total(model.stream("Go.")), model.invoke("Go.")
     assert streamed.content == whole.content
     assert [(call["name"], call["args"]) for call in streamed.tool_calls] == [
         (call["name"], call["args"]) for call in whole.tool_calls
     ]
-    assert [call["args"] for call in streamed.invalid_tool_calls] == [call["args"] for call in whole.invalid_tool_calls]
+    assert [(call["name"], call["args"]) for call in streamed.invalid_tool_calls] == [
+        (call["name"], call["args"]) for call in whole.invalid_tool_calls
+    ]
     assert streamed.response_metadata == whole.response_metadata
     return whole
 
@@ -74,9 +83,32 @@ def model() -> ChatKamera:
 
 
 @settings(deadline=None)
-@given(text=st.lists(st.sampled_from(WORDS)).map("".join), cuts=st.lists(st.integers(0, 200)))
-def test_a_stream_is_its_message(model: ChatKamera, text: str, cuts: list[int]) -> None:
-    check(model, text, cuts)
+@given(
+    text=st.lists(st.sampled_from(WORDS)).map("".join),
+    cuts=st.lists(st.integers(0, 200)),
+    finish_reason=st.sampled_from(["stop", "length"]),
+)
+def test_a_stream_is_its_message(model: ChatKamera, text: str, cuts: list[int], finish_reason: str) -> None:
+    check(model, text, cuts, finish_reason)
+
+
+def test_a_call_is_streamed_as_it_is_generated(model: ChatKamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenAI's streams: the name and the id first, then the arguments in pieces."""
+    monkeypatch.setattr(Chat, "answer", saying(f"So: {CALL}", list(range(200))))
+    calls = [call for chunk in model.stream("Go.") for call in chunk.tool_call_chunks]
+    assert [call["name"] for call in calls] == ["a", *[None] * (len(calls) - 1)]
+    assert [bool(call["id"]) for call in calls] == [True, *[False] * (len(calls) - 1)]
+    assert [call["args"] for call in calls] == ["", *'{"b": "</c>"}']
+
+
+@pytest.mark.parametrize("length", range(len(OPENING), len(CALL) - len("}\n</tool_call>") + 1))
+def test_a_call_that_max_tokens_cuts_is_invalid(model: ChatKamera, length: int) -> None:
+    whole = check(model, CALL[:length], list(range(200)), "length")
+    [invalid] = whole.invalid_tool_calls
+    assert whole.tool_calls == []
+    assert "max_tokens" in invalid["error"]
+    assert "max_tokens" in invalid["args"] or invalid["args"].startswith(OPENING)
+    assert invalid["name"] == ("a" if length > CALL.index('"a"') + 3 else None)
 
 
 @pytest.mark.parametrize("every", [1, 7, 1000])
