@@ -6,6 +6,7 @@ template's own markers therefore stays text.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,9 @@ from kamera_agent.turns.tool_calls import parse_reply
 from kamera_agent.window.content import Content, ImageContent, TextContent
 
 THINKING = ("<think>", "</think>")
+# Text that cannot be a marker of a template.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_.$/-]*")
+QUOTE = re.compile(r'(\\*)"')
 
 
 class Transcript(NamedTuple):
@@ -36,7 +40,10 @@ def transcribe(family: Family, messages: Sequence[Message], tools: Sequence[Mapp
     if not messages:
         raise InputError("There are no messages; send at least one.")
     placeholders = _Placeholders()
-    turns = family.chat.turns([_for_template(message, placeholders) for message in messages], tools)
+    turns = family.chat.turns(
+        [_for_template(message, placeholders) for message in messages],
+        [_hide_tool(tool, placeholders) for tool in tools],
+    )
     system, contents = family.chat.default_system, []
     for number, (role, text) in enumerate(turns):
         parts = [*placeholders.put_back(text)]
@@ -69,25 +76,41 @@ class _Placeholders:
         # Unpredictable, so a page cannot contain a placeholder.
         self._nonce = secrets.token_hex(8)
         self._parts: list[str | bytes] = []
+        self._quoted: set[int] = set()
 
     def add(self, part: str | bytes) -> str:
         self._parts.append(part)
         return f"part{self._nonce}n{len(self._parts) - 1}n"
 
+    def add_quoted(self, text: str) -> str:
+        """A word for a string in a call or a tool, with a quote: it shows how the template writes strings."""
+        self._quoted.add(len(self._parts))
+        return f'{self.add(text)}"'
+
     def put_back(self, rendered: str) -> Iterator[str | bytes]:
         """The texts and images of a rendered text, in order; neighbouring texts are joined."""
-        text = ""
-        for index, piece in enumerate(re.split(rf"part{self._nonce}n(\d+)n", rendered)):
-            part = self._parts[int(piece)] if index % 2 else piece
+        first, *rest = re.split(rf"part{self._nonce}n(\d+)n", rendered)
+        text = first
+        for number, after in zip(map(int, rest[::2]), rest[1::2], strict=True):
+            part = self._parts[number]
+            if number in self._quoted and isinstance(part, str) and (quote := QUOTE.match(after)):
+                part, after = _as_written(part, quote[1]), after[quote.end() :]
             if isinstance(part, str):
-                text += part
+                text += part + after
                 continue
             if text:
                 yield text
-                text = ""
             yield part
+            text = after
         if text:
             yield text
+
+
+def _as_written(text: str, backslashes: str) -> str:
+    """A string as the template writes it, by the backslashes before a quote: none, one in JSON, three in JSON twice."""
+    for _ in range((len(backslashes) + 1).bit_length() - 1):
+        text = json.dumps(text, ensure_ascii=False)[1:-1]
+    return text
 
 
 def _for_template(message: Message, placeholders: _Placeholders) -> dict[str, Any]:
@@ -108,7 +131,10 @@ def _assistant_for_template(message: Message, placeholders: _Placeholders) -> di
     calls = [
         {
             "type": "function",
-            "function": {"name": call.name, "arguments": _hide_strings(call.arguments, placeholders)},
+            "function": {
+                "name": _hide_words(call.name, placeholders),
+                "arguments": _hide_strings(call.arguments, placeholders),
+            },
         }
         for call in message.calls
     ]
@@ -126,9 +152,26 @@ def _is_unedited(message: Message, verbatim: str) -> bool:
     return parsed.content == message.text and parsed.calls == [*message.calls]
 
 
+def _hide_tool(tool: Mapping[str, Any], placeholders: _Placeholders) -> dict[str, Any]:
+    # The name stays visible, because it shows whether the template has a place for tools.
+    function = {
+        key: part if key == "name" else _hide_words(part, placeholders) for key, part in tool["function"].items()
+    }
+    return {**tool, "function": function}
+
+
+def _hide_words(value: Any, placeholders: _Placeholders) -> Any:
+    """A value whose strings and keys are placeholders, but for names such as "object", which templates compare."""
+    if isinstance(value, str):
+        return value if PLAIN_NAME.fullmatch(value) else placeholders.add_quoted(value)
+    if isinstance(value, Mapping):
+        return {_hide_words(key, placeholders): _hide_words(part, placeholders) for key, part in value.items()}
+    return [_hide_words(part, placeholders) for part in value] if isinstance(value, list | tuple) else value
+
+
 def _hide_strings(value: Any, placeholders: _Placeholders) -> Any:
     if isinstance(value, str):
-        return placeholders.add(value)
+        return placeholders.add_quoted(value)
     if isinstance(value, Mapping):
-        return {key: _hide_strings(item, placeholders) for key, item in value.items()}
-    return [_hide_strings(item, placeholders) for item in value] if isinstance(value, list) else value
+        return {_hide_words(key, placeholders): _hide_strings(part, placeholders) for key, part in value.items()}
+    return [_hide_strings(part, placeholders) for part in value] if isinstance(value, list) else value
