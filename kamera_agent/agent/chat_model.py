@@ -22,7 +22,7 @@ from kamera_agent.agent.messages import Chunks, last_chunk, make_message, read_m
 from kamera_agent.agent.overflow import reporting_overflow
 from kamera_agent.agent.profile import profile_of
 from kamera_agent.agent.run import find_run, in_run
-from kamera_agent.agent.structured import make_format, read_with, titled
+from kamera_agent.agent.structured import make_format, read_call, read_json, titled
 from kamera_agent.closing import Closing
 from kamera_agent.errors import InputError, SettingError
 from kamera_agent.kamera import Kamera
@@ -216,7 +216,7 @@ class ChatKamera(BaseChatModel, Closing):
         writes JSON without having seen the schema, so describe it in the prompt. "json_mode" without a schema gives any
         JSON object.
         include_raw: return a dict with "raw", "parsed" and "parsing_error" instead of the parsed reply.
-        A reply that max_tokens cuts off is parsed as LangChain does: None for a call, the complete part of JSON.
+        A reply that max_tokens cuts off raises OutputParserException, which is "parsing_error" with include_raw.
         Raises InputError for an unknown method, and for a missing schema where one is needed.
         """
         if method not in get_args(Method):
@@ -224,12 +224,14 @@ class ChatKamera(BaseChatModel, Closing):
         drop_habits(kwargs, (), "with_structured_output")
         if schema is None and method != "json_mode":
             raise InputError(f"method={method!r} needs a schema; give one, or use method='json_mode'.")
-        if schema is not None and method == "function_calling":
-            return super().with_structured_output(titled(schema), include_raw=include_raw)
         # LangSmith shows this entry.
         shown = {"kwargs": {"method": method}, "schema": schema}
+        if schema is not None and method == "function_calling":
+            tool = titled(schema)
+            bound = self.bind_tools([tool], tool_choice="any", ls_structured_output_format=shown)
+            return read_call(bound, tool, include_raw=include_raw)
         bound = self.bind(response_format=make_format(schema), ls_structured_output_format=shown)
-        return read_with(bound, schema, include_raw=include_raw)
+        return read_json(bound, schema, include_raw=include_raw)
 
     # LangChain hands no config on to the methods below, and to _stream() not even its metadata.
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeGuard
 
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.output_parsers.openai_tools import (
+    JsonOutputKeyToolsParser,
+    JsonOutputToolsParser,
+    PydanticToolsParser,
+)
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
@@ -44,10 +52,10 @@ def _is_json_schema(schema: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(schema, dict) and not schema.keys() & WRAPPED
 
 
-def read_with(
+def read_json(
     model: Runnable[Any, Any], schema: dict[str, Any] | type | None, *, include_raw: bool
 ) -> Runnable[Any, Any]:
-    """The model followed by a parser: to an instance of a pydantic class, else to a dict.
+    """A model that writes JSON, followed by a parser: to an instance of a pydantic class, else to a dict.
 
     include_raw: return a dict with "raw", "parsed" and "parsing_error" instead and raise nothing.
     """
@@ -56,8 +64,81 @@ def read_with(
         if isinstance(schema, type) and is_basemodel_subclass(schema)
         else JsonOutputParser()
     )
+    return _read(model, _checked(_require_json) | parser, include_raw=include_raw)
+
+
+def read_call(model: Runnable[Any, Any], schema: dict[str, Any] | type, *, include_raw: bool) -> Runnable[Any, Any]:
+    """A model that calls a tool of this schema, followed by a parser, as read_json."""
+    parser: JsonOutputToolsParser
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        parser = PydanticToolsParser(tools=[schema], first_tool_only=True)
+    else:
+        name = convert_to_openai_tool(schema)["function"]["name"]
+        parser = JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+    return _read(model, _checked(_require_call) | parser, include_raw=include_raw)
+
+
+def _read(model: Runnable[Any, Any], parser: Runnable[Any, Any], *, include_raw: bool) -> Runnable[Any, Any]:
     if not include_raw:
         return model | parser
-    read = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
-    unread = RunnablePassthrough.assign(parsed=lambda _: None)
-    return RunnableMap(raw=model) | read.with_fallbacks([unread], exception_key="parsing_error")
+
+    def attempt(reply: dict[str, Any]) -> tuple[Any, ValueError | None]:
+        try:
+            return parser.invoke(reply["raw"]), None
+        except ValueError as error:  # LangChain's and pydantic's.
+            return None, error
+
+    # Not a fallback of LangChain's: it takes no effect once a stream has begun.
+    return RunnableMap(raw=model) | RunnablePassthrough.assign(
+        parsed=lambda reply: attempt(reply)[0], parsing_error=lambda reply: attempt(reply)[1]
+    )
+
+
+def _checked(require: Callable[[AIMessage], None]) -> Runnable[Any, Any]:
+    """Passes a reply on, whole or in chunks, and raises at its end if it is not whole.
+
+    LangChain's parsers complete JSON that was cut off, which is right while it is streamed, but not at the end.
+    """
+
+    def check(chunks: Iterator[AIMessage]) -> Iterator[AIMessage]:
+        total: Any = None
+        for chunk in chunks:
+            total = chunk if total is None else total + chunk
+            yield chunk
+        if total is not None:
+            require(total)
+
+    async def acheck(chunks: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
+        total: Any = None
+        async for chunk in chunks:
+            total = chunk if total is None else total + chunk
+            yield chunk
+        if total is not None:
+            require(total)
+
+    return RunnableGenerator(check, acheck)
+
+
+def _require_json(reply: AIMessage) -> None:
+    try:
+        value = json.loads(reply.text)
+    except ValueError as error:
+        raise _unreadable(reply, f"is no JSON ({error})") from error
+    # A number does not show where it ends.
+    if _was_cut(reply) and type(value) in (int, float):
+        raise _unreadable(reply, "may go on")
+
+
+def _require_call(reply: AIMessage) -> None:
+    if not reply.tool_calls:
+        raise _unreadable(reply, "has no whole call")
+
+
+def _was_cut(reply: AIMessage) -> bool:
+    return reply.response_metadata.get("finish_reason") == "length"
+
+
+def _unreadable(reply: AIMessage, problem: str) -> OutputParserException:
+    cut = " and was cut off by max_tokens; allow it more" if _was_cut(reply) else ""
+    text = reply.text or "".join(call["args"] or "" for call in reply.invalid_tool_calls)
+    return OutputParserException(f"The reply {problem}{cut}: {text[:200]!r}", llm_output=text)

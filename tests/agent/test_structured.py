@@ -35,6 +35,12 @@ class Place(BaseModel):
     number: int
 
 
+class Long(BaseModel):
+    """Pydantic would take any beginning of the list; only the schema demands more."""
+
+    floors: list[int] = Field(json_schema_extra={"minItems": 40})
+
+
 class RoomDict(TypedDict):
     """A room."""
 
@@ -102,12 +108,42 @@ def test_raw_replies_come_along(kamera: Kamera, method: Any) -> None:
     assert told == {"raw": raw, "parsed": Room.model_validate(said), "parsing_error": None}
 
 
-def test_a_reply_that_is_cut_is_told(kamera: Kamera) -> None:
-    model = ChatKamera(kamera=kamera, max_tokens=4).with_structured_output(Room, method="json_mode", include_raw=True)
-    told = model.invoke(QUESTION)
-    assert told["raw"].response_metadata["finish_reason"] == "length"
-    assert told["parsed"] is None
-    assert isinstance(told["parsing_error"], OutputParserException)
+@pytest.mark.parametrize("schema", [Long, Long.model_json_schema()], ids=["pydantic", "JSON schema"])
+@pytest.mark.parametrize("max_tokens", [4, 40])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_reply_that_is_cut_is_no_whole(kamera: Kamera, method: Any, max_tokens: int, schema: Any) -> None:
+    """Invoked and streamed, at once and asynchronously: the same error, and never an object that is made up."""
+    model = ChatKamera(kamera=kamera, max_tokens=max_tokens)
+    raw_too = model.with_structured_output(schema, method=method, include_raw=True)
+    streamed: dict[str, Any] = {}
+    for piece in raw_too.stream(QUESTION):
+        streamed |= {name: part for name, part in piece.items() if name != "raw"}
+    for reply in (raw_too.invoke(QUESTION), asyncio.run(raw_too.ainvoke(QUESTION)), streamed):
+        assert reply["parsed"] is None
+        assert isinstance(reply["parsing_error"], OutputParserException)
+        assert "max_tokens" in str(reply["parsing_error"])
+    structured = model.with_structured_output(schema, method=method)
+
+    async def astream() -> None:
+        async for _ in structured.astream(QUESTION):
+            pass
+
+    for ask in (
+        lambda: structured.invoke(QUESTION),
+        lambda: [*structured.stream(QUESTION)],
+        lambda: asyncio.run(astream()),
+    ):
+        with pytest.raises(OutputParserException, match="max_tokens"):
+            ask()
+
+
+def test_a_number_that_is_cut_is_no_number(kamera: Kamera) -> None:
+    schema = {"title": "count", "type": "integer", "minimum": 100_000, "maximum": 999_999}
+    whole = ChatKamera(kamera=kamera, max_tokens=20).with_structured_output(schema, method="json_schema")
+    assert 100_000 <= whole.invoke(QUESTION) <= 999_999
+    cut = ChatKamera(kamera=kamera, max_tokens=1).with_structured_output(schema, method="json_schema")
+    with pytest.raises(OutputParserException, match="max_tokens"):
+        cut.invoke(QUESTION)
 
 
 @pytest.mark.parametrize("method", ["json_schema", "json_mode"])
