@@ -113,8 +113,13 @@ class Matcher:
         self._matcher = matcher
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits [vocab] with minus infinity for every token that the grammar does not allow next."""
+        """Logits [vocab] with minus infinity for every token that the grammar does not allow next.
+
+        Raises InputError where the grammar is too complex, which shows only here.
+        """
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        if self._matcher.is_error():
+            raise InputError(f"This schema cannot be enforced: {self._matcher.get_error().splitlines()[0]}")
         allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little").astype(bool)).to(logits.device)
         # A model may have more logits than its tokenizer has tokens, and the bit mask is padded.
         masked = torch.full_like(logits, float("-inf"))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
+from itertools import chain
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -27,6 +28,8 @@ NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multip
 STRINGS = {"minLength", "maxLength", "pattern", "format"}
 LISTED = {"enum", "const"}
 LIMITS = {"type", "minItems", "maxItems", *ITEMS, *OBJECTS, *NUMBERS, *STRINGS, *LISTED}
+# Keywords that a rewritten schema has in another form.
+MOVED = {*IN_PLACE, "$ref", "$defs", "definitions", "$id", "$anchor", "$schema"}
 
 # Formats that the grammar enforces. Any other one is an annotation, and is left out.
 FORMATS = {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"}
@@ -52,16 +55,13 @@ class Form(Enum):
 class Names(NamedTuple):
     """What schemas say about the names of an object's properties.
 
-    known: names that are listed. patterns: regular expressions of names. are_open: some schema expects other names.
+    known: names that are listed, in order. patterns: regular expressions of names. are_open: whether other names are
+    expected.
     """
 
-    known: frozenset[str] = frozenset()
-    patterns: frozenset[str] = frozenset()
+    known: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
     are_open: bool = False
-
-    def __or__(self, other: object) -> Names:
-        assert isinstance(other, Names)
-        return Names(self.known | other.known, self.patterns | other.patterns, self.are_open or other.are_open)
 
 
 NO_NAMES = Names()
@@ -116,56 +116,48 @@ class Rewriter:
             return self._anything() if schema is True and form is Form.BOUNDED and beside is None else schema
         if form is Form.BOUNDED and beside is None and not schema.keys() & {*LIMITS, *IN_PLACE, "$ref"}:
             return self._anything()
+        if "$id" in schema and schema is not self._root:
+            raise InputError(f"A part of a schema has an $id, {schema['$id']!r}; only the whole may have one.")
         groups = _groups(schema)
         limits = schema.keys() & LIMITS - ({"type"} if groups else set())
         shared = beside is not None or len(groups) + bool(limits) > 1
-        own = _own_names(schema)
-        within = [self._names(group, frozenset()) for group in groups]
-        around = beside or NO_NAMES
-
-        def others(number: int) -> Names | None:
-            if not shared:
-                return None
-            names = around | own
-            for index, group in enumerate(within):
-                if index != number:
-                    names |= group
-            return names
-
-        copied = {
-            keyword: value
-            for keyword, value in schema.items()
-            if keyword not in {*IN_PLACE, "$ref", "$defs", "definitions", "$id", "$anchor", "$schema"}
-        }
+        own, others = _own_names(schema), [beside or NO_NAMES, *(self._names(group, frozenset()) for group in groups)]
+        copied = {keyword: value for keyword, value in schema.items() if keyword not in MOVED}
         if schema.get("format") not in FORMATS:
             copied.pop("format", None)
-        number = 0
-        for member in schema.get("allOf", ()):
-            copied.setdefault("allOf", []).append(self._copy(member, form, others(number)))
-            number += 1
-        for keyword in ("anyOf", "oneOf"):
-            if keyword in schema:
-                copied[keyword] = [self._copy(member, form, others(number)) for member in schema[keyword]]
-                number += 1
-        if "$ref" in schema:
-            copied |= self._reference(schema["$ref"], form, others(number))
-        elsewhere = around
-        for group in within:
-            elsewhere |= group
-        copied |= self._children(schema, form, elsewhere if shared else NO_NAMES, shared)
+        copied |= self._members(schema, form, [own, *others] if shared else None)
+        copied |= self._children(schema, form, _union(others) if shared else NO_NAMES, shared)
         if form is Form.GIVEN:
             return copied
         _close_ends(copied)
-        if not limits:
-            return copied
         if shared or own.patterns:
-            if narrowed := self._narrowed(schema, form, own | elsewhere):
+            if limits and (narrowed := self._narrowed(schema, form, _union([own, *others]))):
                 copied["allOf"] = [*copied.get("allOf", ()), narrowed]
-        else:
+        elif limits:
             copied |= self._closed(copied, form)
-        if form is Form.BOUNDED and not shared and not schema.keys() & LISTED:
+        if form is Form.BOUNDED and limits and not shared and not schema.keys() & LISTED:
             copied |= self._bounds(copied)
         return copied
+
+    def _members(self, schema: Schema, form: Form, names: Sequence[Names] | None) -> dict[str, Any]:
+        """The rewritten schemas that apply to the same value.
+
+        names: of the schema itself, of what is beside it, and of each of its groups; None where only one group applies.
+        """
+        groups = iter(range(2, 2 + len(_groups(schema))))
+
+        def beside() -> Names | None:
+            number = next(groups)
+            return None if names is None else _union([*names[:number], *names[number + 1 :]])
+
+        members: dict[str, Any] = {}
+        if "allOf" in schema:
+            members["allOf"] = [self._copy(member, form, beside()) for member in schema["allOf"]]
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema:
+                around = beside()
+                members[keyword] = [self._copy(member, form, around) for member in schema[keyword]]
+        return members | (self._reference(schema["$ref"], form, beside()) if "$ref" in schema else {})
 
     def _children(self, schema: Schema, form: Form, elsewhere: Names, shared: bool) -> dict[str, Any]:
         """The rewritten schemas of parts of a value. A part that several schemas may apply to gets no bounds."""
@@ -203,7 +195,7 @@ class Rewriter:
         names, listed = _own_names(schema), schema.get("properties", {})
         other = schema.get("additionalProperties", self._anything() if form is Form.BOUNDED else True)
         closed = {
-            "properties": {**dict.fromkeys(sorted(names.known), other), **listed},
+            "properties": {**listed, **{name: other for name in names.known if name not in listed}},
             "additionalProperties": False,
         }
         if names.are_open or form is Form.SOUND or "properties" not in schema:
@@ -215,9 +207,9 @@ class Rewriter:
         if not _admits_objects(schema) or (not names.patterns and schema.get("additionalProperties") is False):
             return None
         _check_count(schema)
-        narrowed: dict[str, Any] = {"properties": {name: {} for name in sorted(names.known)}}
+        narrowed: dict[str, Any] = {"properties": {name: {} for name in names.known}}
         if names.patterns:
-            narrowed["patternProperties"] = {pattern: {} for pattern in sorted(names.patterns)}
+            narrowed["patternProperties"] = {pattern: {} for pattern in names.patterns}
         elif names.are_open or form is Form.SOUND or "properties" not in schema:
             narrowed["patternProperties"] = {self._spelling(form): {}}
         return {**narrowed, "additionalProperties": False}
@@ -254,16 +246,14 @@ class Rewriter:
 
     def _names(self, schemas: Sequence[Any], seen: frozenset[str]) -> Names:
         """What schemas, and those that apply with them to the same value, say about names."""
-        names = NO_NAMES
+        names = [NO_NAMES]
         for schema in schemas:
             if isinstance(schema, Mapping):
-                names |= _own_names(schema)
-                reference = schema.get("$ref")
-                if reference is not None and reference not in seen:
-                    names |= self._names([self._target(reference)], seen | {reference})
-                for keyword in IN_PLACE:
-                    names |= self._names(schema.get(keyword, ()), seen)
-        return names
+                names.append(_own_names(schema))
+                names += [self._names(schema.get(keyword, ()), seen) for keyword in IN_PLACE]
+                if "$ref" in schema and schema["$ref"] not in seen:
+                    names.append(self._names([self._target(schema["$ref"])], seen | {schema["$ref"]}))
+        return _union(names)
 
     def _check_ends(self) -> None:
         """Raise InputError for a definition of which no value is finite, because it requires itself."""
@@ -299,6 +289,11 @@ def _groups(schema: Schema) -> list[list[Any]]:
     return groups + ([[{"$ref": schema["$ref"]}]] if "$ref" in schema else [])
 
 
+def _union(names: Iterable[Names]) -> Names:
+    known, patterns, are_open = zip(*names, strict=True)
+    return Names((*dict.fromkeys(chain(*known)),), (*dict.fromkeys(chain(*patterns)),), any(are_open))
+
+
 def _types(schema: Schema) -> AbstractSet[str]:
     types = schema.get("type", ())
     return {types} if isinstance(types, str) else {*types}
@@ -307,13 +302,15 @@ def _types(schema: Schema) -> AbstractSet[str]:
 def _own_names(schema: Schema) -> Names:
     extra = schema.get("additionalProperties", False)
     return Names(
-        frozenset(schema.get("properties", ())) | frozenset(schema.get("required", ())),
-        frozenset(schema.get("patternProperties", ())),
+        (*schema.get("properties", ()), *schema.get("required", ())),
+        (*schema.get("patternProperties", ()),),
         extra is not False or bool(schema.keys() & {"minProperties", "maxProperties", *LISTED}),
     )
 
 
 def _admits_objects(schema: Schema) -> bool:
+    if schema.keys() & LISTED:
+        return False
     types = _types(schema)
     return "object" in types if types else bool(schema.keys() & OBJECTS)
 

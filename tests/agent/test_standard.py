@@ -82,7 +82,7 @@ class TestIntegration(OfAKamera, ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"kamera": self._kamera, "max_string": 20}
+        return {"kamera": self._kamera, "max_string": 20, "max_tokens": 256}
 
     model_override_value = "pocket"
     enable_vcr_tests = True

@@ -46,13 +46,14 @@ def saying(text: str, cuts: list[int], finish_reason: Any = "stop") -> Any:
     ends = sorted({cut % (len(text) + 1) for cut in cuts} | {len(text)})
     usage, plan = Usage(*[0] * 11), Plan(())
 
-    def generate() -> Generator[str, None, Reply]:
+    def generate(replies: list[Reply]) -> Generator[str, None, None]:
         yield from (text[start:end] for start, end in zip([0, *ends], ends, strict=False))
-        return Reply(text, "reply1", finish_reason, usage, Timings(0, 0, 0, 0, 0), plan)
+        replies.append(Reply(text, "reply1", finish_reason, usage, Timings(0, 0, 0, 0, 0), plan))
 
     @contextmanager
     def answer(self: Chat, *request: Any) -> Iterator[ReplyStream]:
-        yield ReplyStream(generate())
+        replies: list[Reply] = []
+        yield ReplyStream(generate(replies), replies)
 
     return answer
 
