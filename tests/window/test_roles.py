@@ -89,7 +89,7 @@ def test_messages() -> None:
     messages: list[Any] = [HumanMessage("Go."), AIMessage("Gone."), ChatMessage("Not good.", role="critic")]
     with kamera_with(None) as kamera:
         talk = [("user", "Go."), ("assistant", "Gone."), ("critic", "Not good.")]
-        reply = ChatKamera(kamera=kamera, max_tokens=1, conversation_id="critic").invoke(messages)
+        reply = ChatKamera(kamera=kamera, max_tokens=1).invoke(messages, conversation="critic")
         first = int(rendered_logits(kamera, talk).argmax())
         assert reply.text == kamera.family.tokens.decode([first])
     with kamera_with(VICUNA) as kamera, pytest.raises(InputError, match="The role 'critic' cannot be used"):
