@@ -8,8 +8,10 @@ import torch
 from models import TINY
 
 from benchmarks import kernels
+from benchmarks.baselines import Baselines
 from benchmarks.gpu_window import EVENTS, Scene, measure
 from benchmarks.kernels import RANKS, Shape, cells, measure_cpu
+from benchmarks.session import Session
 from kamera_agent.pocket.model import build_model, build_processor
 
 
@@ -23,6 +25,24 @@ def test_window() -> None:
     assert tokens["reorder"] == tokens["recall_memory"] == tokens["recall_disk"]
     assert all(figures["tokens_full"] > 3 * 26 + 4 * 8 for figures in result.values())
     assert all(figures["ours_ms"] > 0 < figures["full_ms"] for figures in result.values())
+
+
+def test_the_order_of_the_ways_changes_from_round_to_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In four rounds, each baseline comes before the other twice, and before and after ours twice."""
+    order: list[str] = []
+
+    def note(owner: type, name: str) -> None:
+        method = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **kwargs: (order.append(name), method(*args, **kwargs))[1])
+
+    for name in ("_full_ms", "_prefix_ms"):
+        note(Baselines, name)
+    note(Session, "measure")
+    scene = Scene(num_screens=2, screen=(56, 84), num_frames=1, frame=(56, 84))
+    measure(build_model(TINY), build_processor(TINY), scene, num_rounds=3)
+    rounds = [order[index : index + 6] for index in range(0, 24, 6)]
+    assert sorted(some.index("_full_ms") < some.index("_prefix_ms") for some in rounds) == [False, False, True, True]
+    assert sorted(some.index("_full_ms") < some.index("measure") for some in rounds) == [False, False, True, True]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
