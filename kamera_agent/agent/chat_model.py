@@ -194,7 +194,7 @@ class ChatKamera(BaseChatModel, Closing):
         """Bind tools that the model may call.
 
         tool_choice: "auto" leaves it to the model. "any", "required" or True force a call, and a name forces a call of
-        that tool, through constrained decoding. "none" hides the tools.
+        that tool, through constrained decoding. "none" forbids calls; the model sees the tools all the same.
         """
         described = [convert_to_openai_tool(tool) for tool in tools]
         return self.bind(tools=described, tool_choice=read_choice(tool_choice), **kwargs)

@@ -41,7 +41,7 @@ class Request:
     """A conversation to answer, and how.
 
     conversation: its id. agent: which of several that share the conversation; the nodes of a LangGraph run, say.
-    tools: in OpenAI's form. tool_choice: "auto" or None leaves calls to the model, "none" hides the tools, "any" forces
+    tools: in OpenAI's form. tool_choice: "auto" or None leaves calls to the model, "none" forbids calls, "any" forces
     a call, and a name forces a call of that tool. schema: a JSON schema that the reply must follow; it takes precedence
     over a forced call. stop: words that end the reply and are not part of it.
     """
@@ -168,13 +168,13 @@ class Chat(Closing):
         Raises InputError for a request that cannot be answered, and what open() and Window.sync raise.
         """
         live = self.open()
-        tools = () if request.tool_choice == "none" else request.tools
-        transcript = transcribe(live.kamera.family, request.messages, tools)
+        # Tools that may not be called stay in the prompt: they are part of its beginning, which would change otherwise.
+        transcript = transcribe(live.kamera.family, request.messages, request.tools)
         outline, contents = live.outliner.outline(transcript)
         caller = Caller(request.conversation, request.agent)
         constraint: Constraint | None
         if request.schema is None:
-            constraint = live.grammars.forced(tools, request.tool_choice)
+            constraint = live.grammars.chosen(request.tools, request.tool_choice)
         else:
             constraint = live.grammars.json(request.schema)
         with (

@@ -14,6 +14,7 @@ from llguidance.hf import from_tokenizer
 
 from kamera_agent.errors import InputError
 from kamera_agent.turns.schemas import Form, Rewriter, Schema
+from kamera_agent.turns.tool_calls import OPENING
 
 # Without it a small model may write blanks without end.
 COMPACT: Schema = {"x-guidance": {"whitespace_flexible": False}}
@@ -23,6 +24,9 @@ UNKNOWN_FORMAT = "Unknown format"
 
 # The schema of any object.
 OBJECT: Schema = {"type": "object"}
+
+# Any text without the opening of a call.
+NO_CALL = f"start: TEXT\nTEXT: /(?s:.*)/ & ~/(?s:.*){OPENING}(?s:.*)/"
 
 
 def read_format(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -54,13 +58,15 @@ class Grammars:
         """A constraint to JSON of a schema. Raises InputError for a schema that cannot be enforced."""
         return self._matcher(LLMatcher.grammar_from_json_schema(self._prepared(schema)))
 
-    def forced(self, tools: Sequence[Schema], tool_choice: str | None) -> Matcher | None:
-        """A constraint to the call that tool_choice forces: of the named tool, or of any; None where it forces none.
+    def chosen(self, tools: Sequence[Schema], tool_choice: str | None) -> Matcher | None:
+        """The constraint of a tool_choice: a call of the named tool or of any, or no call; None where it leaves both.
 
         Raises InputError for the name of an unknown tool.
         """
-        if tool_choice in (None, "auto", "none"):
+        if tool_choice in (None, "auto") or (tool_choice == "none" and not tools):
             return None
+        if tool_choice == "none":
+            return self._matcher(LLMatcher.grammar_from_lark(NO_CALL))
         named = [tool for tool in tools if tool_choice in ("any", tool["function"]["name"])]
         if not named:
             names = [tool["function"]["name"] for tool in tools]

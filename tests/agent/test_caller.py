@@ -42,6 +42,22 @@ def test_an_agent_calls_its_tool_and_then_answers(caller: Kamera) -> None:
     assert answer.text.startswith(f"{ANSWER}Rain in San Francisco, CA")
 
 
+def test_a_call_that_is_forbidden(caller: Kamera) -> None:
+    """The tools stay in the prompt, so neither way computes them again; the model writes something else."""
+    chat = ChatKamera(kamera=caller, max_tokens=120)
+    auto, none = (chat.bind_tools([get_weather], tool_choice=choice) for choice in ("auto", "none"))
+    question = "What is the weather in San Francisco, CA?"
+    for turn, bound in enumerate((auto, none, auto, none)):
+        reply = bound.invoke(question, conversation="forbidden")
+        assert bool(reply.tool_calls) == (bound is auto)
+        assert not reply.invalid_tool_calls
+        assert "<tool_call>" not in reply.text
+        computed = reply.response_metadata["kamera"]["origins"]["computed"]
+        assert turn == 0 or computed < 10
+    assert none.bind(response_format={"enum": ["yes"]}).invoke(question).text == '"yes"'
+    assert not chat.invoke("Hello.", tool_choice="none", max_tokens=2).tool_calls
+
+
 def test_it_calls_tools_that_it_never_saw(caller: Kamera) -> None:
     """Word for word, out of some hundred words and bytes at every step: half would be no luck."""
     right, asked = take_exam(caller, Course(tools=1, rounds=1, words=8), 24, seed=7)
