@@ -150,18 +150,18 @@ class Conversations:
             self._live = [*(other for other in self._live if other is not live), live]
             live.take(hold)
             live.num_calls += 1
-            live.num_strangers = self._count_strangers(family, call)
+            live.num_strangers = self._count_strangers(caller, call)
             return live
 
-    def _count_strangers(self, family: Sequence[Live], call: Outline) -> int:
-        """Windows of the conversation, if none of them knows the history of the call; 0 after the first time."""
-        if not family or max(live.outline.known(call) for live in family) >= KNOWN:
+    def _count_strangers(self, caller: Caller, call: Outline) -> int:
+        """Windows of an agent, if none of them knows the history of its call; 0 after the first time."""
+        own = [live for live in self._live if live.caller == caller and live.outline.parts]
+        if not own or max(live.outline.known(call) for live in own) >= KNOWN:
             return 0
-        conversation = family[0].caller.conversation
-        if conversation in self._reported:
+        if caller.conversation in self._reported:
             return 0
-        self._reported.add(conversation)
-        return len(family)
+        self._reported.add(caller.conversation)
+        return len(own)
 
     def _evict(self) -> None:
         # A window in use is never let go, even beyond the bounds; its own end comes by here again.
