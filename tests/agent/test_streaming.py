@@ -141,7 +141,7 @@ def streamed(model: Any, messages: list[Any]) -> AIMessage:
 def test_what_the_model_generated_is_kept(way: Any, call: str, kamera: Kamera, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next turn computes what is new: a tool message, and the markup of its turn and of the reply's."""
     text = f"\n\nI click it. {call}" + ("Then I wait. \n" if call == CALL else "")
-    monkeypatch.setattr(Grammars, "forced", lambda self, *_: self._matcher(f"start: {json.dumps(text)}"))
+    monkeypatch.setattr(Grammars, "chosen", lambda self, *_: self._matcher(f"start: {json.dumps(text)}"))
     model = ChatKamera(kamera=kamera, max_tokens=200).bind(conversation=f"{way.__name__} {call}")
     first = way(model, [HumanMessage("Look.")])
     assert first.response_metadata["kamera"]["said"] == text
