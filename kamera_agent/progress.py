@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Generator, Iterable
@@ -12,7 +13,7 @@ from kamera_agent.closing import Closing
 QUIET_S = 1.0
 
 MEASURED = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-ENDLESS = "{desc}: {n:.0f} s, {elapsed}"
+ENDLESS = "{desc}: {n:.0f} s in {elapsed}"
 
 
 class Progress(Closing):
@@ -64,7 +65,10 @@ def with_progress(times: Iterable[float], duration_s: float, label: str) -> Gene
 
 
 def _is_watched() -> bool:
-    """Whether stderr is a terminal or belongs to a notebook, whose kernel replaces it."""
+    """Whether stderr is a terminal or belongs to a notebook, whose kernel replaces it, and bars are not turned off."""
+    # In a notebook, tqdm itself does not read its variable.
+    if os.environ.get("TQDM_DISABLE", "0") not in ("", "0"):
+        return False
     stderr = sys.stderr
     # None in a program without a console; and a program may put an object of its own here.
     if getattr(stderr, "closed", True):

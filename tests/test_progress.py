@@ -58,6 +58,15 @@ def test_bar_ends_with_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [part.strip() for part in terminal.getvalue().split("\r")[-2:]] == ["", ""]
 
 
+def test_the_environment_turns_bars_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = install_terminal(monkeypatch)
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setattr(progress, "_make_bar", lambda label, total: pytest.fail("a bar was made"))
+    assert list(with_progress([0.0, 0.5], 1.0, "reading clip")) == [0.0, 0.5]
+    assert terminal.getvalue() == ""
+
+
 class Log:
     """Stands in for a stderr of the program's own, which has little more than write()."""
 
