@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from kamera_agent.vision.sampling import take_frames
 from kamera_agent.window.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.window.layout import Item
 from kamera_agent.window.plan import Kind
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Held(NamedTuple):
@@ -124,6 +127,7 @@ class Items:
 
         Raises as make does, and UnknownSpanError.
         """
+        system = None if system is None else _checked(system)
         unused = {item.id: item for item in (*self.live[1:], *self._held.dropped.values())}
         resolved: list[Item] = []
         num_new = 0
@@ -135,7 +139,7 @@ class Items:
             num_new += unused.pop(item.id, None) is None
             resolved.append(item)
         first = self.live[0]
-        return [first if system in (None, first.text) else self._system(str(system), num_new + 1), *resolved]
+        return [first if system in (None, first.text) else self._system(system or "", num_new + 1), *resolved]
 
     def replace(self, items: Sequence[Item]) -> None:
         """Make a resolved list the window's items; every item that it leaves out counts as dropped."""
@@ -156,8 +160,9 @@ class Items:
     def _equal(self, content: Content, unused: Mapping[str, Item], ahead: int) -> Item:
         """The item that a content equals, or a new one."""
         if isinstance(content, TextContent):
+            text = _checked(content.text)
             texts = (item for item in unused.values() if item.kind in ("text", "reply"))
-            same = (item for item in texts if (item.role, item.text) == (content.role, content.text))
+            same = (item for item in texts if (item.role, item.text) == (content.role, text))
             # A reply always begins a turn, whether or not the caller's list says so.
             equal = next((item for item in same if item.kind == "reply" or item.new_turn == content.new_turn), None)
             return equal or self._new(content, self._run(content), ahead)
@@ -189,7 +194,7 @@ class Items:
 
     def _new(self, content: Content, run: Run, ahead: int) -> Item:
         kind: Kind = run.kind if isinstance(run, Chunk) else "text"
-        text = content.text if isinstance(content, TextContent) else ""
+        text = _checked(content.text) if isinstance(content, TextContent) else ""
         return Item(self.next_id(kind, ahead), kind, content.role, run, text, content.new_turn)
 
     def _text_run(self, text: str) -> TextRun:
@@ -225,4 +230,7 @@ def _num_bytes(items: Mapping[str, Item]) -> int:
 def _checked(text: str) -> str:
     if not isinstance(text, str):
         raise InputError(f"A text is a str; got a {type(text).__name__}.")
-    return text
+    if not SURROGATE.search(text):
+        return text
+    # Half an emoji, cut from a page or a log: no tokenizer takes it. Two halves in a row are one character.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kamera_agent import (
     ConventionError,
+    DocumentContent,
     ImageError,
     InputError,
     Kamera,
@@ -190,3 +191,16 @@ def test_window_of_a_closed_kamera(make: MakeKamera) -> None:
 def test_missing_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nothing-here"):
         Kamera.from_pretrained(tmp_path / "nothing-here", store=None)
+
+
+def test_half_an_emoji_is_replaced(make: MakeKamera) -> None:
+    """Cut from a page or a log: no tokenizer takes it. The text is the same one in the next list."""
+    window = make().window(system="You see \ud83d.")
+    contents = [TextContent("Sale \ud83d now"), TextContent("\ud83d\ude00", "assistant"), DocumentContent("so \ude00")]
+    ids = window.sync(contents, "You read \ud83d.")
+    assert [item.text for item in window._items.live[:3]] == ["You read \ufffd.", "Sale \ufffd now", "\U0001f600"]
+    assert window.sync(contents, "You read \ud83d.") == ids
+    window.logits("\udc00?")
+    system = window.spans[1].id
+    window.sync(contents, "You read \ud83d.")
+    assert window.spans[1].id == system

@@ -9,7 +9,7 @@ from typing import Any
 
 from kamera_agent.runtime.families.chat_format import ChatFormat, turns_of
 from kamera_agent.runtime.families.template import Template
-from kamera_agent.runtime.families.tokens import Tokens
+from kamera_agent.runtime.families.tokens import Marked, Tokens
 
 
 class Chat:
@@ -57,7 +57,7 @@ class Chat:
     def first_words(self, before: str | None, role: str, text: str) -> tuple[int, ...]:
         """Tokens of a text that begins a turn, after the markup that `turn` gives with text_follows."""
         spaced = self._markup(before, role).endswith(" ") and self._tokens.spaces_are_text
-        return self._tokens.encode(f" {text}" if spaced else text)
+        return self._tokens.encode(Marked.of([(" ", False), (text, False)]) if spaced else text)
 
     def _markup(self, before: str | None, role: str) -> str:
         if before is not None:
