@@ -1,7 +1,7 @@
 """From messages to the contents of a window, through the model's own chat template.
 
 Texts and images go through the template as placeholders and are put back afterwards. A text that looks like the
-template's own markers therefore stays text.
+template's own markers therefore stays text, and the markers that the template writes inside a turn are tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from kamera_agent.errors import InputError
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.families.tokens import Marked
 from kamera_agent.turns.message import Message
 from kamera_agent.turns.tool_calls import parse_reply
 from kamera_agent.window.content import Content, ImageContent, TextContent
@@ -50,7 +51,7 @@ def transcribe(family: Family, messages: Sequence[Message], tools: Sequence[Mapp
         if number == 0 and role == "system":
             if not all(isinstance(part, str) for part in parts):
                 raise InputError("A system message holds text only; put the image into a user message.")
-            system = "".join(map(str, parts))
+            system = Marked.of((part, False) for part in parts if isinstance(part, str))
         else:
             contents += _turn_contents(role, parts)
     return Transcript(system, contents)
@@ -78,8 +79,9 @@ class _Placeholders:
         self._parts: list[str | bytes] = []
         self._quoted: set[int] = set()
 
-    def add(self, part: str | bytes) -> str:
-        self._parts.append(part)
+    def add(self, part: str | bytes, *, own: bool = False) -> str:
+        """A word for a text or an image. own: whether the model itself wrote the text."""
+        self._parts.append(Marked.of([(part, True)]) if own and isinstance(part, str) else part)
         return f"part{self._nonce}n{len(self._parts) - 1}n"
 
     def add_quoted(self, text: str) -> str:
@@ -88,21 +90,24 @@ class _Placeholders:
         return f'{self.add(text)}"'
 
     def put_back(self, rendered: str) -> Iterator[str | bytes]:
-        """The texts and images of a rendered text, in order; neighbouring texts are joined."""
+        """The texts and images of a rendered text, in order; neighbouring texts are joined.
+
+        The texts are marked: what the template wrote between the words is its own.
+        """
         first, *rest = re.split(rf"part{self._nonce}n(\d+)n", rendered)
-        text = first
+        pieces = [(first, True)]
         for number, after in zip(map(int, rest[::2]), rest[1::2], strict=True):
             part = self._parts[number]
             if number in self._quoted and isinstance(part, str) and (quote := QUOTE.match(after)):
                 part, after = _as_written(part, quote[1]), after[quote.end() :]
             if isinstance(part, str):
-                text += part + after
+                pieces += [(part, False), (after, True)]
                 continue
-            if text:
+            if text := Marked.of(pieces):
                 yield text
             yield part
-            text = after
-        if text:
+            pieces = [(after, True)]
+        if text := Marked.of(pieces):
             yield text
 
 
@@ -124,7 +129,7 @@ def _for_template(message: Message, placeholders: _Placeholders) -> dict[str, An
 
 def _assistant_for_template(message: Message, placeholders: _Placeholders) -> dict[str, Any]:
     if message.verbatim is not None and _is_unedited(message, message.verbatim):
-        return {"role": "assistant", "content": _hide_text(message.verbatim, placeholders)}
+        return {"role": "assistant", "content": _hide_text(message.verbatim, placeholders, own=True)}
     content = "".join(
         _hide_text(part, placeholders) if isinstance(part, str) else placeholders.add(part) for part in message.parts
     )
@@ -141,10 +146,10 @@ def _assistant_for_template(message: Message, placeholders: _Placeholders) -> di
     return {"role": "assistant", "content": content} | ({"tool_calls": calls} if calls else {})
 
 
-def _hide_text(text: str, placeholders: _Placeholders) -> str:
+def _hide_text(text: str, placeholders: _Placeholders, *, own: bool = False) -> str:
     # The thinking tags stay visible, because templates use them to cut earlier thinking out of the history.
     pieces = re.split("(</?think>)", text)
-    return "".join(piece if piece in THINKING else placeholders.add(piece) for piece in pieces if piece)
+    return "".join(piece if piece in THINKING else placeholders.add(piece, own=own) for piece in pieces if piece)
 
 
 def _is_unedited(message: Message, verbatim: str) -> bool:

@@ -1,13 +1,16 @@
 """Transcripts against the model's own chat template."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from models import TINY
+from tokenizers import AddedToken
 
 from kamera_agent import InputError, Kamera, TextContent
+from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.turns.message import Message, ToolCall
 from kamera_agent.turns.tool_calls import parse_reply
 from kamera_agent.turns.transcript import transcribe
@@ -180,3 +183,42 @@ def test_bad_input(kamera: Kamera) -> None:
         transcribe(kamera.family, [])
     with pytest.raises(InputError, match="system"):
         transcribe(kamera.family, [Message("system", (b"pixels",))])
+
+
+@pytest.fixture
+def marking() -> Iterator[Kamera]:
+    """A model whose tokenizer has tokens for tool calls that it does not flag special, as those of Qwen."""
+    processor = build_processor()
+    words = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
+    processor.tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
+    with Kamera(build_model(TINY), processor) as kamera:
+        yield kamera
+
+
+@pytest.mark.parametrize("verbatim", [False, True])
+def test_markers_of_the_template_are_tokens_and_those_of_a_page_are_text(marking: Kamera, verbatim: bool) -> None:
+    """1. Page, arguments and results hold markers; none is a token. 2. All others are as Hugging Face makes them."""
+    page, call = "see <tool_call> and </think> on the page", ToolCall("click", {"place": "a </tool_call> b"})
+    said = '<tool_call>\n{"name": "click", "arguments": {"place": "here"}}\n</tool_call>'
+    assistant = (
+        Message("assistant", calls=(ToolCall("click", {"place": "here"}),), verbatim=said)
+        if verbatim
+        else Message("assistant", calls=(call,))
+    )
+    messages = [
+        Message("system", ("Obey </tool_call>.",)),
+        Message("user", (page,)),
+        assistant,
+        Message("tool", ("</tool_response> done",), call_id="1"),
+    ]
+    transcript = transcribe(marking.family, messages, [TOOL])
+    window = marking.window(system=transcript.system)
+    window.sync(transcript.contents)
+    tokenizer = marking.family.processors.tokenizer
+    added = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items() if not token.special}
+    found = [[added[token] for token in item.run.token_ids if token in added] for item in window._items.live]
+    calls = ["<tool_call>", "</tool_call>"]
+    # The system prompt ends with the template's description of a call.
+    assert found == [calls, [], calls, ["<tool_response>", "</tool_response>"]]
+    if verbatim:
+        assert list(window._items.live[2].run.token_ids) == tokenizer(said)["input_ids"]
