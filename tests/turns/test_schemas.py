@@ -249,4 +249,4 @@ def test_what_cannot_be_enforced_is_refused(schema: Any, says: str) -> None:
         grammars(None).json(schema)
     tool = {"type": "function", "function": {"name": "act", "parameters": schema}}
     with pytest.raises(InputError, match=says):
-        grammars(8).forced([tool], "act")
+        grammars(8).chosen([tool], "act")
