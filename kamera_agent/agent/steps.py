@@ -7,8 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from langchain_core.runnables.config import ensure_config
-
+from kamera_agent.agent.run import find_run
 from kamera_agent.agent.screens import Screen
 
 Key = tuple[str, str]
@@ -86,12 +85,9 @@ def current_thread() -> str | None:
 
     A sub-agent inherits the thread of its caller, but has messages of its own.
     """
-    run = ensure_config().get("configurable", {})
-    if (thread := run.get("thread_id")) is None:
-        return None
-    # node:id|node:id, of which the last is the running node itself.
-    nodes = [part.partition(":")[0] for part in str(run.get("checkpoint_ns", "")).split("|")[:-1]]
-    return "|".join([str(thread), *nodes])
+    run = find_run(None)
+    # The last node is the running one: the model and look_back run in different nodes over the same messages.
+    return "|".join([run.thread, *run.agent.split("|")[:-1]]) if run.thread else None
 
 
 def _held(screens: Sequence[Screen]) -> dict[int, int]:
