@@ -228,6 +228,28 @@ def test_bounds_end_what_a_model_may_not(schema: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"enum": [{"properties": 1}]}, '{"properties":1,"additionalProperties":false}'),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.25}, "0"),
+        ({"type": "number", "minimum": -0.25, "exclusiveMaximum": 0}, "-0"),
+        ({"type": "number", "exclusiveMinimum": 10, "maximum": 10.25}, "10"),
+        ({"type": "object", "properties": {"a": INTEGER}, "additionalProperties": STRING}, r'{"\u0061":"x"}'),
+        ({"type": "object", "patternProperties": {"^a": INTEGER}}, r'{"\u0061":"x"}'),
+        (
+            {"allOf": [{"properties": {"a": INTEGER}, "additionalProperties": STRING}, {"type": "object"}]},
+            r'{"\u0061":"x"}',
+        ),
+        ({"allOf": [an_object(a=INTEGER), an_object(b=INTEGER)]}, '{"a":1}'),
+    ],
+)
+def test_what_the_schema_forbids_is_not_generated(schema: Any, text: str) -> None:
+    assert not Draft202012Validator(schema).is_valid(json.loads(text))
+    for max_string in (None, 8):
+        assert not admits(schema, text, max_string)
+
+
+@pytest.mark.parametrize(
     ("schema", "says"),
     [
         ({"not": INTEGER}, "not"),
@@ -249,4 +271,4 @@ def test_what_cannot_be_enforced_is_refused(schema: Any, says: str) -> None:
         grammars(None).json(schema)
     tool = {"type": "function", "function": {"name": "act", "parameters": schema}}
     with pytest.raises(InputError, match=says):
-        grammars(8).chosen([tool], "act")
+        grammars(8).calls([tool])
