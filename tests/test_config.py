@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kamera_agent import Kamera
-from kamera_agent.agent import ScreenWindow
+from kamera_agent.agent.middleware import DEFAULT_FOLDER
+from kamera_agent.agent.pixels import PixelFolder
 from kamera_agent.config import DEFAULT_STORE, locate
 from kamera_agent.store.lmdb_store import LmdbStore
 
@@ -47,11 +48,11 @@ def test_other_paths_stay(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stores_and_pixels_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAMERA_HOME", str(tmp_path / "home"))
-    ScreenWindow()
+    assert PixelFolder(DEFAULT_FOLDER, max_bytes=1).path == tmp_path / "home/pixels"
     with Kamera.from_pretrained("pocket"):
         pass
     with closing(LmdbStore("$KAMERA_HOME/other")):
         pass
-    assert {path.name for path in (tmp_path / "home").iterdir() if path.is_dir()} == {"pixels", "other"}
-    assert (tmp_path / "home" / "data.mdb").is_file()
+    assert (tmp_path / "home/data.mdb").is_file()
+    assert (tmp_path / "home/other/data.mdb").is_file()
     assert not (tmp_path / "user").exists()
