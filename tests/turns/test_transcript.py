@@ -70,7 +70,6 @@ def test_the_tokens_are_those_of_the_chat_template(kamera: Kamera) -> None:
         [("user", "")],
         [("user", "Look."), ("assistant", ""), ("user", "And now?")],
         [("user", ""), ("user", "Look."), ("assistant", "A lamp."), ("user", "")],
-        [("system", ""), ("user", "Look.")],
         [("user", "Look."), ("tool", ""), ("tool", "done")],
     ],
 )
