@@ -33,13 +33,14 @@ PAGE = "The page has many words. " * 12
 
 
 class Acting(ChatKamera):
-    """Makes the calls of a script, one after each question. Everything else it says is the model's own."""
+    """Makes the calls of a script, one after each question, where it has the tool. All else is the model's own."""
 
     script: list[dict[str, Any]] = Field(default_factory=list)
 
     def _generate(self, messages: list[BaseMessage], *rest: Any, **options: Any) -> ChatResult:
         step = sum(isinstance(message, HumanMessage) for message in messages) - 1
-        if isinstance(messages[-1], ToolMessage) or step >= len(self.script):
+        tools = [described["function"]["name"] for described in options.get("tools") or ()]
+        if isinstance(messages[-1], ToolMessage) or not self.script or self.script[step]["name"] not in tools:
             return super()._generate(messages, *rest, **options)
         call = self.script[step] | {"id": f"call{step}"}
         return ChatResult(generations=[ChatGeneration(message=AIMessage("", tool_calls=[call]))])
@@ -171,7 +172,8 @@ def test_a_supervisor_and_its_worker_keep_their_windows(kamera: Kamera, size: Ca
 @pytest.mark.parametrize("thread", [None, "its own"])
 def test_a_sub_agent_leaves_the_agent_its_window(kamera: Kamera, size: Callable[[str], int], thread: Any) -> None:
     """A tool runs it, in the thread of the agent or in one of its own."""
-    inner = create_agent(ChatKamera(kamera=kamera, max_tokens=3), [], system_prompt=f"You look at pages. {PAGE}")
+    chat = Acting(kamera=kamera, max_tokens=3, script=[{"name": "look", "args": {}}] * 3)
+    inner = create_agent(chat, [], system_prompt=f"You look at pages. {PAGE}")
 
     @tool
     def look() -> str:
@@ -182,7 +184,6 @@ def test_a_sub_agent_leaves_the_agent_its_window(kamera: Kamera, size: Callable[
         return "Seen."
 
     looks: list[int] = []
-    chat = Acting(kamera=kamera, max_tokens=3, script=[{"name": "look", "args": {}}] * 3)
     agent = create_agent(chat, [look], system_prompt=SYSTEM, checkpointer=InMemorySaver())
     first, *turns = [ask(agent, "Look.", f"with a sub-agent, {thread}") for _ in range(3)]
     new = size("Look.") + size(str(chat.script[0])) + size("<tool_response>Seen.</tool_response>")
