@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from models import screenshot
 
-from kamera_agent import ImageContent, InputError, Kamera, Reply, TextContent
+from kamera_agent import ImageContent, Kamera, Reply, TextContent, WindowTooLongError
 from kamera_agent.turns.conversations import MAX_SINGLE, Caller, Conversations
 from kamera_agent.turns.outline import Outline, Outliner
 from kamera_agent.turns.transcript import Transcript
@@ -153,7 +153,7 @@ def test_a_call_that_fails_leaves_the_others_their_windows(kamera: Kamera) -> No
     """It had begun to copy from a window that another one goes on with."""
     turns = Turns(kamera)
     first = turns.ask(["Where is anna?"])
-    with pytest.raises(InputError):
-        turns.ask([""], "other")
+    with pytest.raises(WindowTooLongError):
+        turns.ask(["Where is anna?" * 10_000], "other")
     assert turns.ask(["Where is anna?", first.text, "And ben?"]).usage.tokens_computed < 25
     assert turns.ask(["Where is anna?"], "other").text == first.text
