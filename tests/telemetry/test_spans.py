@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from time import sleep
 
 import pytest
 from opentelemetry import trace
@@ -75,9 +76,12 @@ def test_answers_of_a_chat_model(spans: InMemorySpanExporter, kamera: Kamera) ->
     model = ChatKamera(kamera=kamera, max_tokens=8)
     with trace.get_tracer("caller").start_as_current_span("step") as step:
         message = model.invoke("Where is anna?", conversation="a")
-        stream = model.stream("Where is anna?", conversation="b")
+        # Long enough that it is still being generated when it is left.
+        stream = model.stream("Where is anna?", conversation="b", max_tokens=400, temperature=2.0, seed=1)
         next(stream)
         stream.close()
+        while len(spans.get_finished_spans()) < 2:  # a stream that is left ends in its own thread
+            sleep(0.01)
     whole, left, _ = spans.get_finished_spans()
     assert message.usage_metadata is not None
     for span, conversation in ((whole, "a"), (left, "b")):
