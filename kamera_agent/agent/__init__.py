@@ -8,8 +8,9 @@ try:
     from kamera_agent.agent.policy import Budget, Interval, KeepLast
     from kamera_agent.agent.wrap import wrap
 except ModuleNotFoundError as error:
-    if error.name not in ("langchain", "llguidance"):
+    package = str(error.name).partition(".")[0]
+    if package not in ("langchain", "llguidance"):
         raise
-    raise MissingExtraError(__name__, error.name, "agent") from error
+    raise MissingExtraError(__name__, package, "agent") from error
 
 __all__ = ["Budget", "ChatKamera", "Interval", "KeepLast", "ScreenWindow", "wrap"]
