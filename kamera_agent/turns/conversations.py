@@ -138,11 +138,14 @@ class Conversations:
         with self._lock:
             family = [live for live in self._live if live.caller.conversation == caller.conversation]
             own = [live for live in family if live.caller == caller and live.outline.goes_on_in(call)]
-            live = _nearest(own, call)
+            # The window that most of the call can be kept or moved in, although another may begin more like it: an old
+            # screenshot that comes back to the front is the beginning of a window that was left long ago.
+            live = max(reversed(own), key=lambda live: live.outline.size_held(call), default=None)
             if live is None:
                 live = Live(caller, self._kamera.window())
                 # A source that is busy is not waited for: its KV changes, and the beginning is computed instead.
-                live.source = _nearest([other for other in family if not other.is_held], call)
+                idle = [other for other in reversed(family) if not other.is_held]
+                live.source = max(idle, key=lambda other: other.outline.num_shared(call), default=None)
                 if live.source:
                     live.source.take(hold)
             elif live.is_held:
@@ -181,8 +184,3 @@ class Conversations:
         num_bytes = sum(live.window.pool_bytes + live.window.dropped_bytes for live in self._live)
         beyond = len(self) > self._max_conversations or num_bytes > self._max_bytes
         return idle[0] if idle and beyond else None
-
-
-def _nearest(windows: Sequence[Live], call: Outline) -> Live | None:
-    """The window with the longest beginning in common with a call; of several, the one used last."""
-    return max(reversed(windows), key=lambda live: live.outline.num_shared(call), default=None)

@@ -66,6 +66,10 @@ class Outline:
             or 2 * shared >= sum(part.size for part in ours)
         )
 
+    def size_held(self, call: Outline) -> int:
+        """Size of the parts of a call that the window holds, wherever they are."""
+        return sum(part.size for part in call.parts if part in self._all)
+
     def known(self, call: Outline) -> float:
         """The share of a call's history, up to its last reply, that the window holds somewhere. 1 without a history."""
         ends = [index for index, part in enumerate(call.parts, start=1) if part.role == "assistant"]

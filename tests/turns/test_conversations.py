@@ -2,9 +2,11 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import pytest
 from models import screenshot
+from PIL import Image
 
 from kamera_agent import ImageContent, Kamera, Reply, TextContent, WindowTooLongError
 from kamera_agent.turns.conversations import MAX_SINGLE, Caller, Conversations
@@ -83,6 +85,14 @@ class Turns:
             TextContent(text, "assistant" if number % 2 else "user", new_turn=True)
             for number, text in enumerate(history)
         ]
+        return self.call(contents, agent, conversation, system)
+
+    def see(self, screens: list[int], question: str) -> Reply:
+        """The reply to a question about screens, without a history."""
+        images: list[Content] = [ImageContent(_png(seed)) for seed in screens]
+        return self.call([*images, TextContent(question)])
+
+    def call(self, contents: list[Content], agent: str = "", conversation: str = "one", system: str = SYSTEM) -> Reply:
         transcript = Transcript(system, contents)
         outline, contents = self.outliner.outline(transcript)
         with self.conversations.hold(Caller(conversation, agent), outline) as live:
@@ -91,6 +101,21 @@ class Turns:
             live.end(reply)
             live.window.check_integrity()
             return reply
+
+
+def _png(seed: int) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(screenshot(seed, *SIZE)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_call_goes_to_the_window_that_holds_most_of_it(kamera: Kamera) -> None:
+    """An old screen comes back to the front: a window that was left long ago begins like the call, and is not taken."""
+    turns = Turns(kamera)
+    turns.see([0, 1], "What?")
+    turns.see([5, 6, 7], "Where?")
+    reply = turns.see([0, 5, 6, 7, 1], "Who?")
+    assert [row.origin for row in reply.plan.rows if row.kind == "image"][1:4] == ["moved"] * 3
 
 
 def test_a_branch_keeps_the_other_branch(kamera: Kamera) -> None:
