@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -52,18 +53,19 @@ class Outline:
     def goes_on_in(self, call: Outline) -> bool:
         """Whether a call is the next one over this window, rather than a branch or a call of somebody else.
 
-        It is if it holds the last question at its old place, the last reply, or half of what follows the common
-        beginning. So an agent may edit the middle of its history freely. A branch from an earlier state holds none of
-        these, nor does a summary of everything.
+        It is if it holds all of the window, the last reply, or half of what follows the common beginning, with or
+        without the last question. So an agent may edit the middle of its history freely. A branch from an earlier state
+        holds none of these, nor does a summary of everything.
         """
         num_shared = self.num_shared(call)
         ours, theirs = self.parts[num_shared:], call.parts[num_shared:]
         replies = takewhile(lambda part: part.role == "assistant", reversed(self._all))
-        shared = sum(part.size for part in ours if part in theirs)
         return (
             num_shared >= len(self.parts)
             or any(part in theirs for part in replies)
-            or 2 * shared >= sum(part.size for part in ours)
+            or _holds_half(theirs, ours)
+            # The next question is another one. Where only the question differs, the call is a branch.
+            or (len(ours) > 1 and _holds_half(theirs, ours[:-1]))
         )
 
     def size_held(self, call: Outline) -> int:
@@ -76,6 +78,10 @@ class Outline:
         history = call.parts[: ends[-1]] if ends else ()
         size = sum(part.size for part in history)
         return sum(part.size for part in history if part in self._all) / size if size else 1.0
+
+
+def _holds_half(theirs: Sequence[Part], ours: Sequence[Part]) -> bool:
+    return 2 * sum(part.size for part in ours if part in theirs) >= sum(part.size for part in ours)
 
 
 class Outliner:

@@ -118,6 +118,15 @@ def test_a_call_goes_to_the_window_that_holds_most_of_it(kamera: Kamera) -> None
     assert [row.origin for row in reply.plan.rows if row.kind == "image"][1:4] == ["moved"] * 3
 
 
+def test_a_look_back_is_left_in_the_same_window(kamera: Kamera) -> None:
+    """Two of four screens go, and the question is another one: half of the window remains."""
+    turns = Turns(kamera)
+    turns.see([0, 5, 6, 7], "Where?")
+    reply = turns.see([6, 7, 8], "Who?")
+    assert [row.origin for row in reply.plan.rows if row.kind == "image"] == ["moved", "moved", "computed"]
+    assert len(turns.conversations._live) == 1
+
+
 def test_a_branch_keeps_the_other_branch(kamera: Kamera) -> None:
     """Both go on at the cost of what is new, and say what they say in a window of their own."""
     turns, history = Turns(kamera), []
