@@ -38,6 +38,9 @@ class _Background:
         self._cancelled = False
         self._reader = threading.current_thread()
         self._work, self._put = work, put
+
+    def start(self) -> None:
+        """Start the thread. Ctrl-C may arrive while it starts, so the caller must be ready to cancel."""
         # With the context of the reader, so that traces know what the work is part of.
         threading.Thread(target=copy_context().run, args=(self._run,), name="kamera-answer").start()
 
@@ -71,6 +74,7 @@ def read(work: Work[T]) -> Generator[T, None, None]:
     items: SimpleQueue[Any] = SimpleQueue()
     background = _Background(work, items.put)
     try:
+        background.start()
         while not isinstance(item := items.get(), _End):
             yield item
     finally:
@@ -91,6 +95,7 @@ async def aread(work: Work[T]) -> AsyncGenerator[T, None]:
 
     background = _Background(work, put)
     try:
+        background.start()
         while not isinstance(item := await items.get(), _End):
             yield item
     finally:

@@ -11,6 +11,9 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 
 from kamera_agent.errors import SettingError
 
+# Temperatures beyond these choose as these do; float32 could not divide by them.
+COLDEST, HOTTEST = 1e-30, 1e30
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -69,7 +72,7 @@ class Sampler:
             self._generator.manual_seed(sampling.seed)
         self._warpers = LogitsProcessorList()
         if not self._greedy:
-            self._warpers.append(TemperatureLogitsWarper(sampling.temperature))
+            self._warpers.append(TemperatureLogitsWarper(min(max(sampling.temperature, COLDEST), HOTTEST)))
         if sampling.top_k:
             self._warpers.append(TopKLogitsWarper(sampling.top_k))
         if sampling.top_p < 1:
@@ -91,5 +94,6 @@ class Sampler:
             return int(logits.argmax())
         # Warpers take the tokens before, which these three ignore.
         nothing_before = cast(torch.LongTensor, torch.empty(1, 0, dtype=torch.long))
-        scores = self._warpers(nothing_before, cast(torch.FloatTensor, logits[None].cpu()))
+        # The likeliest token at zero: no temperature overflows there.
+        scores = self._warpers(nothing_before, cast(torch.FloatTensor, (logits - logits.max())[None].cpu()))
         return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=self._generator))

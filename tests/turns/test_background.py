@@ -44,6 +44,25 @@ async def test_a_reader_gets_the_items_the_error_and_the_end() -> None:
         _ = [item async for item in aread(failing)]
 
 
+async def test_ctrl_c_while_the_thread_starts_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(self: threading.Thread) -> None:
+        start(self)
+        if self.name == "kamera-answer":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    stopped = threading.Event()
+    with pytest.raises(KeyboardInterrupt):
+        next(read(counting(stopped)))
+    assert stopped.wait(TIMEOUT)
+    stopped = threading.Event()
+    with pytest.raises(KeyboardInterrupt):
+        await anext(aread(counting(stopped)))
+    assert await asyncio.to_thread(stopped.wait, TIMEOUT)
+
+
 async def test_a_reader_that_leaves_ends_the_work() -> None:
     for leave in ("close", "forget"):
         stopped = threading.Event()

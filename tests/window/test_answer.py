@@ -53,6 +53,14 @@ def test_top_k_of_one_is_greedy(make: MakeKamera) -> None:
     assert len(texts) == 1
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e39, 1e300])
+def test_no_temperature_overflows(window: Window, temperature: float) -> None:
+    greedy = int(window.logits("what?").argmax())
+    reply = window.generate("what?", max_tokens=1, temperature=temperature, seed=1)
+    token = next(item for item in window._items.live if item.id == reply.span_id).run.token_ids[0]
+    assert temperature > 1 or token == greedy
+
+
 def test_stop_token_ends_the_reply(make: MakeKamera, models: dict[str, Any]) -> None:
     """The greedy second token is made the stop token: one token is left, and the window goes on from there."""
     model = models["qwen2_5_vl"]
