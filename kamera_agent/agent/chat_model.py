@@ -15,14 +15,13 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from kamera_agent.agent.messages import Chunks, last_chunk, make_message, read_message, without_ids
 from kamera_agent.agent.overflow import reporting_overflow
 from kamera_agent.agent.profile import profile_of
 from kamera_agent.agent.run import find_run, in_run
-from kamera_agent.agent.structured import make_format, read_call, read_json, titled
+from kamera_agent.agent.structured import describe_tool, make_format, read_call, read_json, titled
 from kamera_agent.closing import Closing
 from kamera_agent.errors import InputError, SettingError
 from kamera_agent.kamera import Kamera
@@ -176,7 +175,7 @@ class ChatKamera(BaseChatModel, Closing):
         """
         if not messages:
             return 0
-        described = [convert_to_openai_tool(tool) for tool in tools or ()]
+        described = [describe_tool(tool) for tool in tools or ()]
         return self._chat.count_tokens([read_message(without_ids(message)) for message in messages], described)
 
     def count_image_tokens(self, image: bytes) -> int:
@@ -196,7 +195,7 @@ class ChatKamera(BaseChatModel, Closing):
         tool_choice: "auto" leaves it to the model. "any", "required" or True force a call, and a name forces a call of
         that tool, through constrained decoding. "none" forbids calls; the model sees the tools all the same.
         """
-        described = [convert_to_openai_tool(tool) for tool in tools]
+        described = [describe_tool(tool) for tool in tools]
         return self.bind(tools=described, tool_choice=read_choice(tool_choice), **kwargs)
 
     def with_structured_output(

@@ -39,6 +39,19 @@ def make_format(schema: dict[str, Any] | type | None) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": json_schema.get("title", REPLY), "schema": json_schema}}
 
 
+def describe_tool(tool: Any) -> dict[str, Any]:
+    """A tool in OpenAI's form. Its parameters are its whole schema."""
+    described = convert_to_openai_tool(tool)
+    is_class = isinstance(tool, type) and issubclass(tool, BaseModel)
+    if is_class or (_is_json_schema(tool) and "title" in tool):
+        schema = _json_schema(tool)
+        # LangChain takes the properties only, so without them (anyOf, a reference to itself) nothing would be left.
+        if "properties" not in schema:
+            parameters = {name: part for name, part in schema.items() if name not in ("title", "description")}
+            described["function"]["parameters"] = parameters
+    return described
+
+
 def _json_schema(schema: Any) -> dict[str, Any]:
     if _is_json_schema(schema):
         return dict(schema)

@@ -180,3 +180,28 @@ def test_json_mode_without_a_schema(caller: Kamera) -> None:
 def test_bad_input(kamera: Kamera, given: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         ChatKamera(kamera=kamera).with_structured_output(**given)
+
+
+class Folder(BaseModel):
+    label: Literal["a", "b"]
+    inner: "Folder | None"
+
+
+CIRCLE = {"type": "object", "properties": {"r": {"const": 1}}, "required": ["r"]}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"title": "Shape", "anyOf": [CIRCLE]}, {"title": "Shape", "$ref": "#/$defs/d", "$defs": {"d": CIRCLE}}],
+    ids=["anyOf", "reference"],
+)
+def test_a_called_schema_without_properties_is_kept(kamera: Kamera, schema: dict[str, Any]) -> None:
+    """LangChain's own conversion of a tool leaves nothing of it."""
+    model = ChatKamera(kamera=kamera, max_tokens=200)
+    assert model.with_structured_output(schema).invoke("Where is anna?") == {"r": 1}
+
+
+def test_a_called_class_may_hold_itself(kamera: Kamera) -> None:
+    model = ChatKamera(kamera=kamera, max_tokens=400)
+    [call] = model.bind_tools([Folder], tool_choice="any").invoke("Where is anna?").tool_calls
+    assert Folder.model_validate(call["args"]).label in ("a", "b")
