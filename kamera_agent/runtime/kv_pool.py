@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import copy
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -155,12 +154,18 @@ class KVPool:
         self._resize(_with_slack(ends[-1]), spans)
         return [Slots((range(start, end),)) for start, end in pairwise(ends)]
 
-    def copy(self, spans: Sequence[Slots]) -> tuple[KVPool, list[Slots]]:
-        """A pool with copies of the spans, and their slots in it, in the same order."""
-        other = copy(self)
-        other._upload = None
-        # Makes buffers of its own, and leaves those of this pool alone.
-        return other, other.compact(spans)
+    def take(self, other: KVPool, spans: Sequence[Slots]) -> list[Slots]:
+        """Copy spans of another pool, with their places; returns their slots here, in the same order."""
+        self.reserve(sum(span.num_tokens for span in spans))
+        taken = []
+        for span in spans:
+            slots = self.allocate(span.num_tokens)
+            here, there = slots.index(self.shape.device), span.index(self.shape.device)
+            for name in ("masters", "keys", "values"):
+                getattr(self, name)[:, :, here] = getattr(other, name)[:, :, there]
+            self.order[here], self.block[here] = other.order[there], other.block[there]
+            taken.append(slots)
+        return taken
 
     def place(self, slots: Slots, order: int, both_ways: torch.Tensor | None = None) -> None:
         """Enter the places of a span's tokens in the window: order, order + 1, ...

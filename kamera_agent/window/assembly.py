@@ -102,7 +102,7 @@ class Assembly:
         common = [*takewhile(lambda pair: pair[0].run.digest == pair[1].item.run.digest, pairs)]
         with self._changing():
             self._empty()
-            self.pool, slots = source.pool.copy([resident.slots for _, resident in common])
+            slots = self.pool.take(source.pool, [resident.slots for _, resident in common])
             self._residents = [
                 replace(resident, item=item, slots=copied)
                 for (item, resident), copied in zip(common, slots, strict=True)

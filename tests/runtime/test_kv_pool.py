@@ -60,6 +60,19 @@ class PoolMachine(RuleBasedStateMachine):
         needed = sum(self.sizes[mark] for mark in marks)
         assert self.pool.capacity <= 1.02 * needed
 
+    @precondition(lambda self: self.spans)
+    @rule(data=st.data(), size=st.integers(0, 60))
+    def go_over_to_another_pool(self, data: st.DataObject, size: int) -> None:
+        """A pool with gaps takes some of the spans; the others are left."""
+        other = KVPool(SHAPE)
+        gap, between = other.allocate(size), other.allocate(1)
+        other.free(gap)
+        marks = data.draw(st.lists(st.sampled_from(sorted(self.spans)), unique=True))
+        taken = other.take(self.pool, [self.spans[mark] for mark in marks])
+        self.every_span_holds_what_was_written()
+        other.free(between)
+        self.pool, self.spans = other, dict(zip(marks, taken, strict=True))
+
     @invariant()
     def every_span_holds_what_was_written(self) -> None:
         self.pool.check_integrity(list(self.spans.values()))
