@@ -14,7 +14,8 @@ from langchain_core.output_parsers.openai_tools import (
     JsonOutputToolsParser,
     PydanticToolsParser,
 )
-from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnablePassthrough
+from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
@@ -102,9 +103,24 @@ def _read(model: Runnable[Any, Any], parser: Runnable[Any, Any], *, include_raw:
             return None, error
 
     # Not a fallback of LangChain's: it takes no effect once a stream has begun.
-    return RunnableMap(raw=model) | RunnablePassthrough.assign(
-        parsed=lambda reply: attempt(reply)[0], parsing_error=lambda reply: attempt(reply)[1]
+    return (
+        model
+        | RunnableGenerator(_as_raw, _as_raw_async)
+        | RunnablePassthrough.assign(
+            parsed=lambda reply: attempt(reply)[0], parsing_error=lambda reply: attempt(reply)[1]
+        )
     )
+
+
+# Not a RunnableMap: it takes no options of a call.
+def _as_raw(chunks: Iterator[AIMessage]) -> Iterator[AddableDict]:
+    for chunk in chunks:
+        yield AddableDict(raw=chunk)
+
+
+async def _as_raw_async(chunks: AsyncIterator[AIMessage]) -> AsyncIterator[AddableDict]:
+    async for chunk in chunks:
+        yield AddableDict(raw=chunk)
 
 
 def _checked(require: Callable[[AIMessage], None]) -> Runnable[Any, Any]:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 import pytest
@@ -106,6 +108,27 @@ def test_raw_replies_come_along(kamera: Kamera, method: Any) -> None:
     raw = told["raw"]
     said = raw.tool_calls[0]["args"] if method == "function_calling" else json.loads(raw.text)
     assert told == {"raw": raw, "parsed": Room.model_validate(said), "parsing_error": None}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_options_of_a_call_count_with_raw_replies(kamera: Kamera, method: Any) -> None:
+    """Invoked, in a batch and streamed, at once and asynchronously: max_tokens cuts the reply."""
+    structured = ChatKamera(kamera=kamera).with_structured_output(Room, method=method, include_raw=True)
+    options: dict[str, Any] = {"max_tokens": 4, "conversation": f"cut, {method}"}
+
+    async def astream() -> list[Any]:
+        return [piece async for piece in structured.astream(QUESTION, **options)]
+
+    replies = [
+        structured.invoke(QUESTION, **options),
+        asyncio.run(structured.ainvoke(QUESTION, **options)),
+        *structured.batch([QUESTION], **options),
+        reduce(add, structured.stream(QUESTION, **options)),
+        reduce(add, asyncio.run(astream())),
+    ]
+    for reply in replies:
+        assert reply["raw"].usage_metadata["output_tokens"] == 4
+        assert "max_tokens" in str(reply["parsing_error"])
 
 
 @pytest.mark.parametrize("schema", [Long, Long.model_json_schema()], ids=["pydantic", "JSON schema"])
