@@ -58,11 +58,13 @@ class Request:
 
     def reader(self) -> ReplyReader:
         """Takes the reply to this request apart while it is generated."""
-        return ReplyReader(has_calls=self.schema is None)
+        has_calls = self.schema is None
+        is_forced = has_calls and self.tool_choice not in (None, "auto", "none")
+        return ReplyReader(has_calls=has_calls, is_forced=is_forced)
 
     def parse(self, reply: Reply) -> ParsedReply:
         """Take the whole reply to this request apart."""
-        return parse_reply(reply.text, cut=reply.finish_reason == "length", has_calls=self.schema is None)
+        return parse_reply(reply.text, self.reader(), cut=reply.finish_reason == "length")
 
 
 @dataclass(frozen=True, slots=True)

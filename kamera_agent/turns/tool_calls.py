@@ -16,9 +16,10 @@ OPENING = "<tool_call>"
 CLOSING = "</tool_call>"
 
 # The usual beginnings of a call, up to its name and up to its arguments.
-NAME = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)+")\s*(?=[,}])')
+NAME = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)+")\s*')
 ARGUMENTS = re.compile(r',\s*"arguments"\s*:\s*(?=\{)')
 CUT = "The reply was cut off inside this call, at max_tokens"
+ENDED = "The reply ends inside this call"
 
 
 class ParsedReply(NamedTuple):
@@ -50,10 +51,11 @@ class ReplyReader:
 
     A reply with a call loses the blanks at its end, and those after an initial call. All other text is content.
     has_calls: False for a reply of JSON, which has no calls, whatever is in its strings.
+    is_forced: whether the reply can be nothing but a call.
     """
 
-    def __init__(self, *, has_calls: bool = True) -> None:
-        self._has_calls = has_calls
+    def __init__(self, *, has_calls: bool = True, is_forced: bool = False) -> None:
+        self._has_calls, self._is_forced = has_calls, is_forced
         self._pieces: list[str] = []
         self._calls: list[ToolCall | BrokenCall] = []
         # Text outside calls that is not certain to be content: blanks, and what may be the beginning of a call.
@@ -93,7 +95,10 @@ class ReplyReader:
         if self._call is not None:
             self._call.leave()
             yield from self._call.pieces()
-            yield from self._end(CUT if cut else "The reply ends inside this call")
+            yield from self._end(CUT if cut else ENDED)
+        elif self._held and self._is_forced:
+            self._calls.append(BrokenCall(None, self._held, CUT if cut else ENDED))
+            yield CallPiece(len(self._calls) - 1, None, self._held)
         elif self._held and not self._calls:
             yield self._add(self._held)
         elif self._held.strip():
@@ -217,9 +222,9 @@ class _Call:
         return BrokenCall(self._name, sent + rest, reason), CallPiece(self._index, None, rest)
 
 
-def parse_reply(text: str, *, cut: bool = False, has_calls: bool = True) -> ParsedReply:
-    """Take a whole reply apart, as ReplyReader does. A malformed call never raises; it is returned with the reason."""
-    reader = ReplyReader(has_calls=has_calls)
+def parse_reply(text: str, reader: ReplyReader | None = None, *, cut: bool = False) -> ParsedReply:
+    """Take a whole reply apart, by a new reader. A malformed call never raises; it is returned with the reason."""
+    reader = reader or ReplyReader()
     for _ in (*reader.feed(text), *reader.finish(cut=cut)):
         pass
     return reader.parsed

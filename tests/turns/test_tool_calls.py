@@ -135,11 +135,32 @@ def test_a_call_is_read_however_it_is_cut(
         assert not isinstance(parse_partial_json(broken.text), dict)
 
 
+@pytest.mark.parametrize("length", range(1, len(OPENING) + 1))
+def test_a_forced_call_that_is_cut_in_its_marker_is_no_content(length: int) -> None:
+    """A reply that may be anything else keeps it as content."""
+    reader = ReplyReader(is_forced=True)
+    [piece] = [*reader.feed(OPENING[:length]), *reader.finish(cut=True)]
+    [broken] = reader.parsed.broken
+    assert reader.parsed.content == ""
+    assert (broken.name, broken.text) == (None, OPENING[:length])
+    assert "max_tokens" in broken.error
+    assert piece == CallPiece(0, None, OPENING[:length])
+    assert parse_reply(OPENING[:length], cut=True).content == ("" if length == len(OPENING) else OPENING[:length])
+
+
+@pytest.mark.parametrize("rest", ["", " ", ",", ', "arg', ', "arguments": ', ', "arguments": {'])
+def test_a_name_is_known_from_its_last_quote_on(rest: str) -> None:
+    [broken] = parse_reply(f'{OPENING}{{"name": "look"{rest}', cut=True).broken
+    assert broken.name == "look"
+    [broken] = parse_reply(f'{OPENING}{{"name": "look', cut=True).broken
+    assert broken.name is None
+
+
 def test_arguments_come_while_they_are_generated() -> None:
     reader = ReplyReader()
     text = '<tool_call>{"name": "write", "arguments": {"text": "so it is"}}</tool_call>'
     pieces = {number: [*reader.feed(char)] for number, char in enumerate(text)}
-    assert pieces[text.index(", ")] == [CallPiece(0, "write", "")]
+    assert pieces[text.index(", ") - 1] == [CallPiece(0, "write", "")]
     start = text.index('{"text"')
     assert [pieces[start + number] for number in range(20)] == [
         [CallPiece(0, None, char)] for char in text[start:][:20]
