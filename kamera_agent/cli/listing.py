@@ -86,13 +86,13 @@ def _patch(header: Header) -> StoredPatch:
 
 
 def _cells(chunk: StoredChunk) -> list[str]:
-    model = chunk.facts.get("model", {}).get("model_id", "-")
+    config = chunk.facts.get("model", {}).get("config", {})
     return [
         chunk.digest[:SHORT_DIGEST],
         _fact(chunk, "kind"),
         _size(chunk.facts.get("shape", [])),
         _fact(chunk, "namespace"),
-        Path(model).name or "-",
+        config.get("model_type", "-"),
         format_bytes(chunk.canonical_bytes) if chunk.facts else "evicted",
         str(len(chunk.patches)),
         _range([rank for patch in chunk.patches for rank in patch.ranks], "d"),

@@ -31,6 +31,12 @@ def fingerprint_tokens(token_ids: Sequence[int]) -> str:
     return blake3(np.array(token_ids, np.int64).tobytes()).hexdigest()
 
 
+def fingerprint_layout(token_ids: Sequence[int], offsets: np.ndarray[Any, np.dtype[np.int64]]) -> str:
+    """BLAKE3-256 of a chunk's token ids and of their positions [A, T] from its start, in hex."""
+    layout = np.array([token_ids, *offsets], np.int64)
+    return blake3(f"{list(layout.shape)}\n".encode() + layout.tobytes()).hexdigest()
+
+
 def _digest(kind: str, pixels: Pixels, tail: bytes = b"") -> str:
     # The shape ends with a line break and fixes how many bytes follow, so no two inputs hash the same bytes.
     digest = blake3(f"{kind} {pixels.dtype.str} {list(pixels.shape)}\n".encode())
@@ -44,6 +50,7 @@ def chunk_key(
     pixels_digest: str,
     shape: Sequence[int],
     timestamps: Sequence[float],
+    layout_digest: str,
     model_identity: Mapping[str, Any],
     processor_identity: Mapping[str, Any],
     namespace: str,
@@ -53,6 +60,7 @@ def chunk_key(
     pixels_digest: from fingerprint_image, fingerprint_frames or, for a document, fingerprint_tokens.
     shape: of the pixels, [H, W, 3] or [N, H, W, 3]; empty for a document.
     timestamps: seconds, one per frame; empty for images and documents.
+    layout_digest: from fingerprint_layout. It tells apart what other code makes of the same facts.
     model_identity, processor_identity: JSON values; each of them is part of the key.
     namespace: chunks are never shared between namespaces.
 
@@ -63,6 +71,7 @@ def chunk_key(
         pixels=pixels_digest,
         shape=[int(size) for size in shape],
         timestamps=[float(time) for time in timestamps],
+        layout=layout_digest,
         model=dict(model_identity),
         processor=dict(processor_identity),
         namespace=namespace,

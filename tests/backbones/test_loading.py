@@ -13,6 +13,7 @@ from transformers import AutoConfig, Qwen2_5OmniConfig, Qwen2_5OmniForConditiona
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni
 from benchmarks.backbones.zoo.text_only import text_only
 from kamera_agent import Kamera, ModelError
+from kamera_agent.runtime.families import family_for
 
 # Their image processors come for torchvision only.
 BLIND_WITHOUT_TORCHVISION = ("phi4_multimodal", "kimi_k25")
@@ -46,6 +47,10 @@ def test_from_pretrained(row: Row, tmp_path: Path) -> None:
         window.add_image(IMAGE)
         reference = Talk(row.model, row.processor).say("user", IMAGE, QUESTION).logits()
         assert max_error(reference, window.logits(QUESTION)) <= 1e-4
+        chunks = [
+            family.image_chunk(IMAGE, "default") for family in (kamera.family, family_for(row.model, row.processor))
+        ]
+        assert chunks[0].key == chunks[1].key
 
 
 def test_thinker_of_a_whole(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def page(name: str, namespace: str = "default") -> Record:
         pixels=name,
         shape=[720, 1280, 3],
         timestamps=[],
-        model={"model_id": "maker/model-2b"},
+        model={"config": {"model_type": "qwen2_vl"}},
         processor={},
         namespace=namespace,
     )

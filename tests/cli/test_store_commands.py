@@ -33,7 +33,7 @@ def test_ls_tells_chunks_and_patches(folder: Path, run_kamera: RunKamera) -> Non
     assert done.exit_code == 0
     first, second = json.loads(done.stdout)
     assert [chunk["facts"]["namespace"] for chunk in (first, second)] == ["default", "team"]
-    assert first["facts"]["model"] == {"model_id": "maker/model-2b"}
+    assert first["facts"]["model"] == {"config": {"model_type": "qwen2_vl"}}
     assert first["canonical_bytes"] == 1536
     assert sorted(found["ranks"] for found in first["patches"]) == [[4, 2], [8, 8]]
     assert first["patches"][0]["antecedents"] == ["ab" * 32]
@@ -44,7 +44,7 @@ def test_ls_prints_one_line_per_chunk(folder: Path, run_kamera: RunKamera) -> No
     done = run_kamera("ls", folder)
     assert done.exit_code == 0
     _, first, second = done.stdout.splitlines()
-    row = "image 1280x720 default model-2b 1.5 kB 2 2 to 8 0.125 to 0.250"
+    row = "image 1280x720 default qwen2_vl 1.5 kB 2 2 to 8 0.125 to 0.250"
     assert first.split()[1:] == row.split()
     assert second.split()[-3:] == ["0", "-", "-"]
 

@@ -13,12 +13,14 @@ from pictures import encode, noise
 from PIL import Image
 
 from kamera_agent.chunk import Key
-from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image
+from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image, fingerprint_layout
 from kamera_agent.vision.image import Pixels, decode_image
 
 PIXELS = noise(30, 100, 3)
-MODEL = {"id": "qwen", "revision": "abc", "dtype": "bfloat16", "adapters": [], "anchor": [1, 2]}
-PROCESSOR = {"class": "Qwen2VLImageProcessorPil", "version": "5.23.0", "max_pixels": 1000}
+MODEL = {"config": {"rms_norm_eps": 1e-6}, "weights": "abc", "adapters": [], "anchor": [1, 2]}
+PROCESSOR = {"image": {"max_pixels": 1000}, "picture": "ab"}
+
+LAYOUT = (7, 8, 8), np.arange(9).reshape(3, 3)
 
 
 def key_of(pixels: Pixels = PIXELS, **changes: Any) -> Key:
@@ -27,6 +29,7 @@ def key_of(pixels: Pixels = PIXELS, **changes: Any) -> Key:
         "pixels_digest": fingerprint_image(pixels),
         "shape": pixels.shape,
         "timestamps": (),
+        "layout_digest": fingerprint_layout(LAYOUT[0], LAYOUT[1]),
         "model_identity": MODEL,
         "processor_identity": PROCESSOR,
         "namespace": "default",
@@ -93,10 +96,12 @@ def test_timestamps_count(timestamps: tuple[float, ...]) -> None:
         {"shape": (100, 30, 3)},
         {"timestamps": (0.0,)},
         {"namespace": "other"},
-        {"processor_identity": PROCESSOR | {"max_pixels": 1001}},
-        {"processor_identity": PROCESSOR | {"version": "5.24.0"}},
-        {"model_identity": MODEL | {"revision": "abd"}},
-        {"model_identity": MODEL | {"dtype": "float16"}},
+        {"layout_digest": fingerprint_layout((7, 8, 9), LAYOUT[1])},
+        {"layout_digest": fingerprint_layout(LAYOUT[0], LAYOUT[1] + 1)},
+        {"processor_identity": PROCESSOR | {"image": {"max_pixels": 1001}}},
+        {"processor_identity": PROCESSOR | {"picture": "ac"}},
+        {"model_identity": MODEL | {"config": {"rms_norm_eps": 1e-5}}},
+        {"model_identity": MODEL | {"weights": "abd"}},
         {"model_identity": MODEL | {"adapters": ["lora"]}},
         {"model_identity": PROCESSOR, "processor_identity": MODEL},
     ],

@@ -80,7 +80,11 @@ class Family(ABC):
     @cached_property
     def identity(self) -> Identity:
         """Everything that KV depends on besides the chunk."""
-        return Identity.of(self.model, self.decoder, self.processors, self.chat.anchor_ids)
+        return Identity.of(self.model, self.decoder, self.processors, self.chat.anchor_ids, self.process)
+
+    def process(self, pixels: Pixels) -> Mapping[str, Any]:
+        """What the encoder gets for an image [H, W, 3] or frames [N, H, W, 3]; empty for a model without eyes."""
+        return {}
 
     @property
     @abstractmethod

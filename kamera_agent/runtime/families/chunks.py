@@ -9,7 +9,13 @@ import torch
 
 from kamera_agent.chunk import Chunk, ChunkKind
 from kamera_agent.runtime.families.identity import Identity
-from kamera_agent.vision.fingerprint import chunk_key, fingerprint_frames, fingerprint_image, fingerprint_tokens
+from kamera_agent.vision.fingerprint import (
+    chunk_key,
+    fingerprint_frames,
+    fingerprint_image,
+    fingerprint_layout,
+    fingerprint_tokens,
+)
 from kamera_agent.vision.image import Pixels
 
 NO_PIXELS: Pixels = np.empty((0, 0, 3), np.uint8)
@@ -40,6 +46,7 @@ def make_chunk(
         pixels_digest=digest,
         shape=pixels.shape if pixels.size else (),
         timestamps=timestamps,
+        layout_digest=fingerprint_layout(token_ids, offsets.numpy()),
         model_identity=identity.model,
         processor_identity=identity.processors,
         namespace=namespace,

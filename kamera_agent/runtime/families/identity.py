@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
-import transformers
 from blake3 import blake3
 
 from kamera_agent.runtime.families.decoder import Decoder
 from kamera_agent.runtime.families.processors import Processors
+from kamera_agent.vision.image import Pixels
 
 NUM_SAMPLES = 64
+# Frames [N, H, W, 3] that every processor is shown. From a hash, so that they are the same everywhere.
+FRAMES_SHAPE = (2, 56, 84, 3)
+# Fields of configurations and processors that do not change KV: who made a checkpoint and with what, how attention is
+# computed, what a forward pass returns. dtype is that of the weights, whose digest covers it. Any other field counts.
+BOOKKEEPING = frozenset(
+    {
+        "_commit_hash",
+        "_name_or_path",
+        "_processor_class",
+        "architectures",
+        "attn_implementation",
+        "auto_map",
+        "dtype",
+        "feature_extractor_type",
+        "id2label",
+        "image_processor_type",
+        "label2id",
+        "output_attentions",
+        "output_hidden_states",
+        "problem_type",
+        "processor_class",
+        "return_dict",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+        "video_processor_type",
+    }
+)
 
 
 class Identity(NamedTuple):
@@ -23,32 +52,64 @@ class Identity(NamedTuple):
     processors: Mapping[str, Any]
 
     @classmethod
-    def of(cls, model: Any, decoder: Decoder, processors: Processors, anchor_ids: Sequence[int]) -> Self:
-        """Facts of a loaded model."""
-        config, adapters = model.config, sorted(getattr(model, "peft_config", {}))
+    def of(
+        cls,
+        model: Any,
+        decoder: Decoder,
+        processors: Processors,
+        anchor_ids: Sequence[int],
+        process: Callable[[Pixels], Mapping[str, Any]],
+    ) -> Self:
+        """Facts of a loaded model. process: what the encoder gets for an image [H, W, 3] or frames [N, H, W, 3]."""
+        shape, adapters = decoder.kv_shape, sorted(getattr(model, "peft_config", {}))
+        weights = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
         facts = {
-            "model_id": config._name_or_path,
-            "revision": getattr(config, "_commit_hash", None),
-            "weights": digest_tensors(dict(model.named_parameters())),
+            "config": _essential(json.loads(model.config.to_json_string(use_diff=False))),
+            "weights": digest_tensors(weights, NUM_SAMPLES),
             "adapters": adapters and [adapters, sorted(model.active_adapters())],
-            "dtype": str(decoder.kv_shape.dtype),
-            "attention": config._attn_implementation,
-            "inv_freq": digest_tensors(decoder.frequencies),
+            "kv": [shape.num_layers, shape.keys, shape.values, shape.pairs, str(shape.dtype)],
+            "inv_freq": digest_tensors(decoder.frequencies, NUM_SAMPLES),
             "anchor": list(anchor_ids),
         }
         parts = {"image": processors.image_processor, "video": processors.video_processor}
-        options = {
-            name: part and [type(part).__name__, json.loads(part.to_json_string())] for name, part in parts.items()
-        }
-        return cls(facts, {"transformers": transformers.__version__, **options})
+        options = {name: part and _essential(json.loads(part.to_json_string())) for name, part in parts.items()}
+        return cls(facts, {**options, **_digests(process)})
 
 
-def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """BLAKE3 over names, shapes and an even sample of every tensor: fast, and changed by any training step."""
+def _essential(value: Any) -> Any:
+    """A JSON value without the bookkeeping fields of its objects."""
+    if isinstance(value, dict):
+        return {name: _essential(part) for name, part in value.items() if name not in BOOKKEEPING}
+    return [_essential(part) for part in value] if isinstance(value, list) else value
+
+
+def _digests(process: Callable[[Pixels], Mapping[str, Any]]) -> dict[str, str]:
+    """Digests of what becomes of the frames and of the first of them: other code may resize in another way."""
+    num_bytes = int(np.prod(FRAMES_SHAPE))
+    frames = np.frombuffer(bytearray(blake3(b"frames").digest(num_bytes)), np.uint8).reshape(FRAMES_SHAPE)
+    outputs = {"picture": process(frames[0]), "clip": process(frames)}
+    return {name: digest_tensors(dict(_tensors("", batch))) for name, batch in outputs.items()}
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors and numbers in nested mappings and sequences, each as a tensor with its path."""
+    if not isinstance(value, (Mapping, list, tuple)):
+        yield name, torch.as_tensor(value)
+        return
+    for place, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+        yield from _tensors(f"{name}/{place}", part)
+
+
+def digest_tensors(tensors: Mapping[str, torch.Tensor], num_samples: int | None = None) -> str:
+    """BLAKE3 over names, dtypes, shapes and bytes, which tells quantised tensors apart as well.
+
+    num_samples: take this number of even samples of each tensor, and up to twice as many: fast, and changed by any
+        training step. None takes every number.
+    """
     digest = blake3()
     for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // NUM_SAMPLES)].float().cpu()
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
+        step = max(1, flat.numel() // num_samples) if num_samples else 1
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(flat[::step].cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

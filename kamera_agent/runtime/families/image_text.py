@@ -105,6 +105,9 @@ class ImageText(Family):
         encoder = self.model.model.get_image_features
         return encoder(**accepted(encoder, self.pixel_inputs([chunk])), return_dict=True).pooler_output
 
+    def process(self, pixels: Pixels) -> Mapping[str, Any]:
+        return self.image_inputs([pixels] if pixels.ndim == 3 else list(pixels))
+
     def pixel_inputs(self, chunks: Sequence[Chunk]) -> dict[str, Any]:
         """Inputs of a forward pass of the model for the pixels of one or more chunks."""
         return self.image_inputs([still for chunk in chunks for still in stills(chunk)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -131,6 +131,9 @@ class MRope(Family):
     def _grids(self, raster: Raster) -> list[Grid]:
         time, height, width = raster.grid
         return [(1, height, width)] * time if self.clips_are_images else [raster.grid]
+
+    def process(self, pixels: Pixels) -> Mapping[str, Any]:
+        return {"grid": self._patchifier.grid(pixels), "patches": self._patchifier.patches(pixels)}
 
     def encode(self, chunk: Chunk) -> torch.Tensor:
         patches = self._patchifier.patches(chunk.pixels).to(self.model.device)
