@@ -22,9 +22,10 @@ from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.slots import Index, Slots
 from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 from kamera_agent.runtime.masks import make_masks
+from kamera_agent.runtime.refresh import Gate, Refresh, Refreshed
 from kamera_agent.runtime.rope import self_test
 from kamera_agent.runtime.scatter import scatter_test
-from kamera_agent.runtime.slot_cache import SlotCache
+from kamera_agent.runtime.slot_cache import Queries, SlotCache
 
 
 class Placed(NamedTuple):
@@ -37,10 +38,15 @@ class Placed(NamedTuple):
 
 
 class Prefilled(NamedTuple):
-    """Next-token logits [vocab] in float32 after the last token of a batch, and the number of encoder runs."""
+    """The outcome of a forward pass.
+
+    logits [vocab]: float32, of the next token after the last one of the batch. encoder_calls: runs of the encoder.
+    refreshed: one per stale span.
+    """
 
     logits: torch.Tensor
     encoder_calls: int
+    refreshed: Sequence[Refreshed]
 
 
 # How often a wait for answers looks again.
@@ -63,10 +69,11 @@ class Engine(Forkable):
         super().__init__()
         self.family = family
         self.encoder = Encoder(family, encoder_cache_bytes)
-        self._tap = Tap()
+        self._tap, self._gate = Tap(), Gate()
         hooks: list[RemovableHandle] = []
         finalize(self, remove, hooks).atexit = False
         self._tap.install(family.decoder.key_modules, hooks)
+        self._gate.install(family.decoder.module.layers, hooks)
         self.rope_errors = self_test(family, self.forward_at)
         if isinstance(family, TextOnly):
             scatter_test(family, self.forward_at)
@@ -117,20 +124,28 @@ class Engine(Forkable):
         self._place(pool, placed)
 
     @torch.no_grad()
-    def prefill(self, pool: KVPool, batch: Sequence[Placed], progress: Progress | None = None) -> Prefilled:
+    def prefill(
+        self,
+        pool: KVPool,
+        batch: Sequence[Placed],
+        progress: Progress | None = None,
+        stale: Sequence[Placed] = (),
+    ) -> Prefilled:
         """Compute the runs of a batch in one forward pass, wherever in the window they are. KV goes to their slots.
 
         Every other span must be in its place already. progress: advances by one per run and per layer.
+        stale: spans in their places that are refreshed in the same pass. If it fails, their KV is of no use.
         """
         tick = progress.advance if progress else _no_tick
         with self._lock:
             calls_before = self.encoder.num_calls
             rows = []
-            for placed in batch:
+            for placed in (*stale, *batch):
                 rows.append(self.embed(placed.run))
                 tick()
-            logits = self.family.logits(self._forward(pool, batch, torch.cat(rows), tick)[-1])
-            return Prefilled(logits, self.encoder.num_calls - calls_before)
+            hidden, refreshed = self._forward(pool, stale, batch, torch.cat(rows), tick)
+            logits = self.family.logits(hidden[-1])
+            return Prefilled(logits, self.encoder.num_calls - calls_before, refreshed)
 
     @torch.no_grad()
     def canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
@@ -146,7 +161,7 @@ class Engine(Forkable):
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
         with self._lock:
-            self._tap.current = None
+            self._gate.current = self._tap.current = None
             return self.family.reference_logits(runs)
 
     def embed(self, run: Run) -> torch.Tensor:
@@ -165,13 +180,21 @@ class Engine(Forkable):
         pool.place(placed.slots, placed.order, self.family.both_ways(placed.run))
 
     def _forward(
-        self, pool: KVPool, batch: Sequence[Placed], embeds: torch.Tensor, tick: Callable[[], None]
-    ) -> torch.Tensor:
-        for placed in batch:
+        self,
+        pool: KVPool,
+        stale: Sequence[Placed],
+        batch: Sequence[Placed],
+        embeds: torch.Tensor,
+        tick: Callable[[], None],
+    ) -> tuple[torch.Tensor, Sequence[Refreshed]]:
+        runs = [*stale, *batch]
+        for placed in runs:
             self._place(pool, placed)
-        positions = torch.cat([self.family.positions(placed.run, placed.position) for placed in batch], dim=1)
-        slots = Slots(tuple(part for placed in batch for part in placed.slots.ranges))
-        return self.forward_at(pool, slots, embeds, positions, tick)
+        positions = torch.cat([self.family.positions(placed.run, placed.position) for placed in runs], dim=1)
+        slots = Slots(tuple(part for placed in runs for part in placed.slots.ranges))
+        refresh = Refresh(pool, slots, [placed.slots for placed in stale]) if stale else None
+        hidden = self.forward_at(pool, slots, embeds, positions, tick, refresh)
+        return hidden, refresh.refreshed if refresh else ()
 
     def forward_at(
         self,
@@ -180,28 +203,31 @@ class Engine(Forkable):
         embeds: torch.Tensor,
         positions: torch.Tensor,
         tick: Callable[[], None] = _no_tick,
+        refresh: Refresh | None = None,
     ) -> torch.Tensor:
         """Compute tokens whose places pool.place() has entered, and write their KV to their slots.
 
-        embeds: [Q, hidden]. positions: [A, Q]. tick: called once per layer. Returns the decoder's output [Q, hidden].
-        Takes no lock: the caller holds it, or has the model to itself.
+        embeds: [Q, hidden]. positions: [A, Q]. tick: called once per layer. refresh: of spans whose tokens come first.
+        Returns the decoder's output [Q, hidden]. Takes no lock: the caller holds it, or has the model to itself.
         """
-        index = slots.index(pool.shape.device)
+        queries = refresh.queries if refresh else Queries(slots.index(pool.shape.device))
         decoder = self.family.decoder
 
         def keep_master(layer: int, output: torch.Tensor) -> None:
-            pool.masters[layer][:, index] = decoder.keys_of(output)
-            tick()
+            pool.masters[layer][:, queries.index] = decoder.keys_of(output)
+            if not queries.probed:
+                tick()
 
         # The model's own causal attention takes half the time of attention with a mask, but relies on the slots' order.
-        fresh = _is_plain_prefill(pool, index)
-        masks = None if fresh else make_masks(decoder, pool, index, decoder.kv_shape.dtype)
-        cache = SlotCache(pool, index, slots.num_tokens if fresh else 0)
+        fresh = not refresh and _is_plain_prefill(pool, queries.index)
+        masks = None if fresh else make_masks(decoder, pool, queries.index, decoder.kv_shape.dtype)
+        cache = SlotCache(pool, queries, slots.num_tokens if fresh else 0)
         try:
             self._tap.current = threading.get_ident(), keep_master
+            self._gate.current = (threading.get_ident(), refresh) if refresh else None
             return self.family.hidden_states(embeds, positions, masks, cache)
         finally:
-            self._tap.current = None
+            self._gate.current = self._tap.current = None
 
 
 def _is_plain_prefill(pool: KVPool, index: Index) -> bool:

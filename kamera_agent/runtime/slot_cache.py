@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -19,25 +20,38 @@ def cache_argument(module: nn.Module) -> str:
     return "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
 
 
+class KVKnown(Exception):
+    """Ends a layer's forward pass once the K and V of its queries are in the pool."""
+
+
+@dataclass(slots=True)
+class Queries:
+    """The tokens that a layer computes. index: their slots. probed: whether only their K and V are wanted."""
+
+    index: Index
+    probed: bool = False
+
+
 class SlotCache(Cache):
     """Gives a Hugging Face model the pool as its cache.
 
     Queries write to their slots, and attention reads every slot, so the model needs a mask made from the slots' order.
+    queries: may change from layer to layer.
     num_fresh: tokens of a window that is computed whole, in order, into the first slots; otherwise 0. For such a window
         the cache looks like an empty one that is filled for the first time, and the model's own mask is right.
     """
 
-    def __init__(self, pool: KVPool, index: Index, num_fresh: int) -> None:
-        super().__init__(layers=[_SlotLayer(pool, layer, index, num_fresh) for layer in range(pool.shape.num_layers)])
+    def __init__(self, pool: KVPool, queries: Queries, num_fresh: int) -> None:
+        super().__init__(layers=[_SlotLayer(pool, layer, queries, num_fresh) for layer in range(pool.shape.num_layers)])
 
 
 class _SlotLayer(CacheLayerMixin):
     is_compileable = False
     is_sliding = False
 
-    def __init__(self, pool: KVPool, layer: int, index: Index, num_fresh: int) -> None:
+    def __init__(self, pool: KVPool, layer: int, queries: Queries, num_fresh: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # transformers does not annotate it
-        self._pool, self._layer, self._index = pool, layer, index
+        self._pool, self._layer, self._queries = pool, layer, queries
         # The slots that attention reads. The model counts all but the last num_fresh of them as its past.
         self._length = num_fresh or pool.capacity
         self._num_fresh = num_fresh
@@ -51,8 +65,10 @@ class _SlotLayer(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         buffers = self._pool.keys[self._layer], self._pool.values[self._layer]
         first, second = reversed(buffers) if self._pool.shape.values_first else buffers
-        first[:, self._index] = key_states[0]
-        second[:, self._index] = value_states[0]
+        first[:, self._queries.index] = key_states[0]
+        second[:, self._queries.index] = value_states[0]
+        if self._queries.probed:
+            raise KVKnown
         return first[None, :, : self._length], second[None, :, : self._length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

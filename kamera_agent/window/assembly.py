@@ -153,7 +153,7 @@ class Assembly:
         rebuilt = perf_counter()
         num_layers = self._engine.family.decoder.kv_shape.num_layers
         with Progress("computing", len(batch) + num_layers) as progress:
-            logits, encoder_calls = self._engine.prefill(self.pool, batch, progress)
+            logits, encoder_calls, _ = self._engine.prefill(self.pool, batch, progress)
         self._residents = residents
         return Assembled(
             steps=tuple(steps),

@@ -1,0 +1,150 @@
+"""Stale spans whose tokens are computed again in a turn's pass, on every backbone, against plain forward passes."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pytest
+import torch
+from models import max_error, screenshot
+from rows import Row, named, rows
+from transformers import DynamicCache
+
+from kamera_agent.chunk import Run, TextRun
+from kamera_agent.runtime import refresh
+from kamera_agent.runtime.engine import Engine, Placed, Prefilled
+from kamera_agent.runtime.families import family_for
+from kamera_agent.runtime.kernels.layers import LayerKV
+from kamera_agent.runtime.kv_pool import KVPool
+from kamera_agent.runtime.slot_cache import cache_argument
+
+FRONT, FIRST, SECOND = (screenshot(seed, *size) for seed, size in enumerate([(84, 154), (70, 98), (126, 84)]))
+Choice = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+
+
+class Scene(NamedTuple):
+    """Opening, an image that came in front, two that were computed without it, and a question, in their places.
+
+    held: KV of the two images before the pass.
+    """
+
+    engine: Engine
+    pool: KVPool
+    placed: list[Placed]
+    held: list[tuple[LayerKV, ...]]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [placed.run for placed in self.placed]
+
+    def run(self) -> Prefilled:
+        return self.engine.prefill(self.pool, self.placed[-1:], stale=self.placed[2:4])
+
+    def kv(self) -> list[tuple[LayerKV, ...]]:
+        return [self.pool.read(placed.slots) for placed in self.placed]
+
+
+def laid_out(engine: Engine, pool: KVPool, runs: Sequence[Run]) -> list[Placed]:
+    placed, position, order = [], 0, 0
+    for run in runs:
+        placed.append(Placed(run, pool.allocate(len(run.token_ids)), position, order))
+        position, order = position + run.extent, order + len(run.token_ids)
+    return placed
+
+
+@pytest.fixture
+def scene(row: Row) -> Scene:
+    family = family_for(row.model, row.processor)
+    engine = Engine(family, 1 << 26)
+    opening = TextRun((*family.chat.anchor_ids, *family.tokens.encode("first")))
+    question = TextRun(family.tokens.encode("what is it?"))
+    front, first, second = (family.image_chunk(image, "default") for image in (FRONT, FIRST, SECOND))
+    before = engine.new_pool()
+    placed = laid_out(engine, before, [opening, first, second])
+    engine.prefill(before, placed)
+    held = [before.read(image.slots) for image in placed[1:]]
+    pool = engine.new_pool()
+    placed = laid_out(engine, pool, [opening, front, first, second, question])
+    engine.prefill(pool, placed[:2])
+    for image, kv in zip(placed[2:4], held, strict=True):
+        engine.load(pool, image, kv, None)
+    return Scene(engine, pool, placed, held)
+
+
+def choosing(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
+    monkeypatch.setattr(refresh, "choose", choice)
+
+
+def all_tokens(departures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [torch.arange(len(span)) for span in departures]
+
+
+def no_tokens(departures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [torch.arange(0) for _ in departures]
+
+
+def every_third(departures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [torch.arange(0, len(span), 3) for span in departures]
+
+
+@pytest.mark.parametrize("row", rows("fp32"), indirect=True)
+def test_all_tokens_are_a_full_prefill(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    choosing(monkeypatch, all_tokens)
+    expected = scene.engine.reference_logits(scene.runs)
+    assert max_error(expected, scene.run().logits) <= 1e-4
+    pool = scene.engine.new_pool()
+    placed = laid_out(scene.engine, pool, scene.runs)
+    scene.engine.prefill(pool, placed)
+    assert_equal_kv([pool.read(there.slots) for there in placed], scene.kv(), 1e-4)
+
+
+@pytest.mark.parametrize("row", rows("fp32"), indirect=True)
+def test_no_tokens_leave_the_last_layers_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    choosing(monkeypatch, no_tokens)
+    first = refresh.num_first(scene.pool.shape.num_layers)
+    scene.run()
+    for held, kv in zip(scene.held, scene.kv()[2:4], strict=True):
+        assert_equal_kv([held[first + 1 :]], [kv[first + 1 :]], 0)
+
+
+@pytest.mark.parametrize("row", named("qwen2_vl", "qwen3_vl", "llava-mistral", "kimi_k25"), indirect=True)
+@torch.no_grad()
+def test_some_tokens_are_those_of_a_plain_pass(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference: token by token through plain Hugging Face, where after each token that was not chosen, the last
+    layers of its cache take what the span held."""
+    choosing(monkeypatch, every_third)
+    expected = token_by_token(scene)
+    assert max_error(expected, scene.run().logits) <= 1e-4
+
+
+def token_by_token(scene: Scene) -> torch.Tensor:
+    engine, pool = scene.engine, scene.pool
+    family, first = engine.family, refresh.num_first(pool.shape.num_layers)
+    text, cache = family.decoder.module, DynamicCache()
+    keys, values = (pool.values, pool.keys) if pool.shape.values_first else (pool.keys, pool.values)
+    keys, values = keys.clone(), values.clone()
+    for placed in scene.placed:
+        embeds, positions = engine.embed(placed.run), family.positions(placed.run, placed.position)
+        slots = [slot for part in placed.slots.ranges for slot in part]
+        for token, slot in enumerate(slots):
+            inputs, extras = family.unpack(embeds[None, token : token + 1])
+            where = positions[:, token : token + 1]
+            hidden = text(
+                inputs_embeds=inputs,
+                position_ids=where[:, None] if len(where) > 1 else where,
+                **{cache_argument(text): cache},
+                **extras,
+            ).last_hidden_state
+            if any(placed is stale for stale in scene.placed[2:4]) and token % 3:
+                for layer in range(first + 1, pool.shape.num_layers):
+                    cache.layers[layer].keys[0, :, -1] = keys[layer, :, slot]
+                    cache.layers[layer].values[0, :, -1] = values[layer, :, slot]
+    return family.logits(hidden[0, -1])
+
+
+def assert_equal_kv(
+    expected: Sequence[Sequence[LayerKV]], found: Sequence[Sequence[LayerKV]], tolerance: float
+) -> None:
+    for span, (theirs, ours) in enumerate(zip(expected, found, strict=True)):
+        for layer, (kv, other) in enumerate(zip(theirs, ours, strict=True)):
+            assert max_error(kv.keys, other.keys) <= tolerance, f"keys of span {span}, layer {layer}"
+            assert max_error(kv.values, other.values) <= tolerance, f"values of span {span}, layer {layer}"
