@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-video test torture check bench fidelity train docs example-ui
+.PHONY: help setup demo example-video test torture check bench fidelity gpu train docs example-ui
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
@@ -17,11 +17,13 @@ help:
 	@echo "make check   lint, types, house plan"
 	@echo "make bench   print the benchmarks as JSON"
 	@echo "make fidelity  measure every way of reuse on the trained model"
+	@echo "make gpu     test and measure on a CUDA device, with $(PYTHON) and its packages"
 	@echo "make example-ui  run a screen agent in Chromium, with and without the cache"
 	@echo "make train   train the pocket model anew, into build/pocket"
 	@echo "make docs    build the documents' site into build/site"
 	@echo
 	@echo "PYTHON=$(PYTHON)   the Python (3.11 or newer) that $(VENV) is made with"
+	@echo "RESULT=FILE   where make gpu writes, instead of benchmarks/results"
 	@echo "TORCH='$(TORCH)'   the torch requirement, installed before the package"
 
 setup:
@@ -65,6 +67,10 @@ bench: $(READY)
 
 fidelity: $(READY)
 	@$(BIN)/python -m benchmarks.fidelity --json --markdown docs/fidelity_tables.md --plot docs/fidelity.png
+
+# Installs nothing: the torch that is there is the one that drives the device.
+gpu:
+	@$(if $(wildcard $(READY)),$(BIN)/python,"$(PYTHON)") -m benchmarks.gpu $(if $(RESULT),--result "$(RESULT)")
 
 train: $(READY)
 	@$(BIN)/python -m training build/pocket

@@ -4,7 +4,7 @@
 
 A window of 8 screenshots (1280x720, 1,196 tokens each), 64 frames (448x448, 256 tokens each) and a question, on the
 shape of Qwen2.5-VL-7B with seeded random weights in bfloat16. Every round measures all methods, one after the other.
-The figures are medians over the rounds.
+The figures are medians over the rounds; each round is printed as it ends.
 
 slide          a new screenshot comes, and the oldest goes
 reorder        all pictures change places
@@ -109,9 +109,16 @@ def measure(model: Any, processor: Any, scene: Scene, num_rounds: int) -> dict[s
     """Medians by event. The first round is a warm-up and does not count."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(model, processor, scene, folder)
-        rounds = [bench.round(number) for number in range(num_rounds + 1)][1:]
+        rounds = [_shown(number, bench.round(number)) for number in range(num_rounds + 1)][1:]
         bench.close()
     return {event: medians([figures[event] for figures in rounds], WAYS) for event in EVENTS}
+
+
+def _shown(number: int, events: dict[str, Figures]) -> dict[str, Figures]:
+    """The figures of a round, printed, so that they are not lost if a later round fails."""
+    for event, figures in events.items():
+        print(f"round {number}", event, *(f"{way} {figures[way]:.2f} ms" for way in WAYS), sep="  ", flush=True)
+    return events
 
 
 def main() -> None:
@@ -132,6 +139,7 @@ def main() -> None:
         "scene": scene._asdict(),
         "dtype": "bfloat16",
         "device": torch.cuda.get_device_name(),
+        "peak_bytes": torch.cuda.max_memory_allocated(),
         "rounds": options.rounds,
         "seed": SEED,
         **versions(),
