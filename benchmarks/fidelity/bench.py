@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -19,23 +20,31 @@ from kamera_agent.runtime.kernels.reference import rotate
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.slot_cache import cache_argument
+from kamera_agent.vision.image import Pixels
 from training.gallery import chunk_of
 
 KV = tuple[LayerKV, ...]
 
 
+# Events follow each other with the pictures of the same case.
+KNOWN = 32
+
+
 class Bench:
-    """Builds windows for one engine. ground: the pictures and questions that the model has learned."""
+    """Builds windows for one engine. ground: the pictures and questions that the model has learned.
+
+    chunk: the chunk of a picture. canonical: KV of a chunk, computed after the anchor alone. prefilled: the window of
+    a tuple of chunks, fully computed, which is not to be changed. Each knows its last results.
+    """
 
     def __init__(self, engine: Engine, ground: Ground = POCKET_GROUND) -> None:
         self.engine, self.ground = engine, ground
         family = engine.family
         opening = (*family.tokens.encode(family.chat.default_system), *family.chat.turn("system", "user"))
+        self.chunk = lru_cache(KNOWN)(lambda picture: chunk_of(family, drawn(picture)))
+        self.canonical = lru_cache(KNOWN)(engine.canonical)
+        self.prefilled = lru_cache(KNOWN)(self._prefill)
         self._opening = Opening.compute(engine, (TextRun(family.chat.anchor_ids), TextRun(opening)))
-
-    def chunk(self, picture: Picture) -> Chunk:
-        """The chunk of a picture."""
-        return chunk_of(self.engine.family, draw(picture))
 
     def ask(self, text: str) -> TextRun:
         """A question as a run, up to the first token of its answer."""
@@ -44,6 +53,17 @@ class Bench:
     def window(self, chunks: Sequence[Chunk]) -> Window:
         """A window with its opening in place and room for the chunks."""
         return Window(self.engine, self._opening, chunks)
+
+    def _prefill(self, chunks: tuple[Chunk, ...]) -> Window:
+        window = self.window(chunks)
+        window.compute(range(len(chunks)))
+        return window
+
+
+@lru_cache(KNOWN)
+def drawn(picture: Picture) -> Pixels:
+    """Frames [F, H, W, 3] uint8 RGB of a picture."""
+    return draw(picture)
 
 
 def question_run(family: Family, text: str) -> TextRun:

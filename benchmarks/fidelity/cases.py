@@ -1,4 +1,4 @@
-"""Seeded cases: a window of pictures, and a question of each task of a scene."""
+"""Seeded cases: pictures, and a question of each task of a scene about the window that an event leaves."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ from kamera_agent.pocket.style import LOOKS, Looks
 from kamera_agent.pocket.tasks import Question, Task, ask
 from kamera_agent.pocket.world import FULL_SIZE, Size, Story, World
 
-# "now": the place of an object in the last shot. It is a separate task if the shots change places.
+# "track": how often an object changed. "now": its place in the last shot.
 Asked = Task | Literal["now"]
 
 
 class Scene(NamedTuple):
-    """A story and the tasks about it. least: the fewest pictures that the tasks need."""
+    """A story and the tasks about it, each with the fewest pictures that it needs."""
 
     story: Story
-    tasks: tuple[Asked, ...]
-    least: int
+    tasks: Mapping[Asked, int]
 
 
 # Only a window with a single change has a diff, and its count is always one: so the two have scenes of their own.
 SCENES: dict[str, Scene] = {
-    "one_change": Scene("changes", ("diff",), 2),
-    "changes": Scene("changes", ("count", "read", "find"), 2),
-    "two_joins": Scene("links", ("join2",), 2),
-    "three_joins": Scene("links", ("join3",), 3),
-    "moves": Scene("moves", ("track",), 1),
-    "now": Scene("moves", ("now",), 1),
+    "one_change": Scene("changes", {"diff": 2}),
+    "changes": Scene("changes", {"count": 2, "read": 2, "find": 2}),
+    "joins": Scene("links", {"join2": 2, "join3": 3}),
+    "moves": Scene("moves", {"track": 2, "now": 1}),
 }
 
 
@@ -48,9 +45,9 @@ POCKET_GROUND = Ground(SCENES, FULL_SIZE, LOOKS["train"], ask)
 
 
 class Case(NamedTuple):
-    """The pictures of a window, in order, and a question of each task."""
+    """The pictures of a case, the strangers last, and a question of each task about the window after the event."""
 
-    window: tuple[Picture, ...]
+    pictures: tuple[Picture, ...]
     questions: dict[Asked, Question]
 
 
@@ -58,33 +55,35 @@ def draw_case(
     ground: Ground,
     scene: str,
     num_pictures: int,
+    after: Sequence[int],
     seed: int,
     *,
-    spared: int = 0,
+    num_strangers: int = 0,
     same_last: bool = False,
-    reorders: bool = False,
 ) -> Case:
     """A case of a scene.
 
-    spared: no answer depends on this many pictures at the front. same_last: the last picture that an answer depends
-    on is the same for all questions. reorders: the pictures are going to change places.
+    after: indices of the pictures in the window that is asked about, in order. num_strangers: pictures of another
+    story of the same kind. same_last: the last picture that an answer depends on is the same for all questions.
     """
-    story, tasks, _ = ground.scenes[scene]
-    rng = np.random.default_rng((seed, num_pictures, spared, sum(map(ord, scene))))
+    story, tasks = ground.scenes[scene]
+    rng = np.random.default_rng((seed, num_pictures, sum(map(ord, scene))))
     world = World(rng, ground.size, ground.looks)
+    wanted = [task for task, least in tasks.items() if least <= len(after)]
     while True:
-        window = world.window(story, num_pictures)
-        asked = [question for question in ground.ask(window) if min(question.needs) >= spared]
+        pictures = world.window(story, num_pictures)
+        asked = ground.ask([pictures[index] for index in after])
         chosen: dict[Asked, Question] = {}
-        for task in tasks:
-            last = max(chosen[tasks[0]].needs) if chosen and same_last else None
-            fitting = [q for q in asked if _task(q, reorders) == task and last in (None, max(q.needs))]
+        for task in wanted:
+            last = max(chosen[wanted[0]].needs) if chosen and same_last else None
+            fitting = [q for q in asked if _task(q) == task and last in (None, max(q.needs))]
             if fitting:
                 chosen[task] = fitting[rng.integers(len(fitting))]
-        if len(chosen) == len(tasks):
-            return Case(tuple(window), chosen)
+        if len(chosen) == len(wanted):
+            strangers = world.window(story, num_strangers) if num_strangers else []
+            return Case((*pictures, *strangers), chosen)
 
 
-def _task(question: Question, reorders: bool) -> Asked:
-    """The task of a question. A question about the last shot is "now" if the shots are going to change places."""
-    return "now" if reorders and question.task == "track" and len(question.needs) == 1 else question.task
+def _task(question: Question) -> Asked:
+    """The task of a question. One about a single shot is "now"."""
+    return "now" if question.task == "track" and len(question.needs) == 1 else question.task

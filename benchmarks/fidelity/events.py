@@ -1,116 +1,111 @@
-"""Events: the windows in which the KV of chunks was conditioned, and the window in which it is reused.
+"""Events: the windows that were answered before, and the window after the event, in which their KV is reused.
 
 recall_one         the last chunk that the answer depends on was dropped and comes back; the others are exact
 recall_all         every chunk comes back, as after a restart
-reorder_3, _4      the chunks are in another order than the one they were conditioned in; all orders in turn
-slide_one, _half   the first chunk, or the first half of the window, has left since
+recall_front       a chunk that was seen alone comes back in front of others, which were computed without it
 recall_after_slide the first chunk has left; the last was conditioned after survivors that still carry it, was dropped,
                    and comes back
+second_context     every chunk was first seen after two strangers, and comes back after the others
+reorder_3, _4      the chunks are in another order than the one they were conditioned in; all orders in turn
+slide_one, _half   the first chunk, or the first half of the window, has left since
+drop_middle        the second or the third of four chunks has left since, in turn
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
 
-from benchmarks.fidelity.bench import KV, Bench, Window
 from benchmarks.fidelity.cases import Case, Ground, draw_case
-from kamera_agent.chunk import Chunk
+
+Indices = tuple[int, ...]
 
 
-class Situation(NamedTuple):
-    """A window after an event.
+class Script(NamedTuple):
+    """Windows as indices of the pictures of a case, in order.
 
-    places: indices in the case of the pictures in the window, in order. full: the window, fully computed. reused:
-    indices of the chunks that a runtime does not compute. conditioned: their KV when they were last computed. other:
-    the same, computed after the same chunks in another order.
+    before: each was answered; a chunk was computed in the first that shows it. after: the window after the event.
+    anew: whether that is a new window, so that all chunks come from the store.
     """
 
-    places: list[int]
-    full: Window
-    reused: list[int]
-    conditioned: dict[int, KV]
-    other: dict[int, KV]
+    before: tuple[Indices, ...]
+    after: Indices
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """num_pictures: pictures before the event. num_gone: pictures that leave, from the front.
+    """script: what happens, by seed and by the last picture that the answers depend on (place in the window after).
 
-    reorders: the pictures change places. one: only the last needed chunk is reused. late: recall_after_slide.
+    num_pictures, num_strangers: pictures of a case. one: only the last needed chunk is reused; the others are exact.
+    reorders: the pictures change places.
     """
 
+    script: Callable[[int, int], Script]
     num_pictures: int = 3
-    num_gone: int = 0
-    reorders: bool = False
+    num_strangers: int = 0
     one: bool = False
-    late: bool = False
+    reorders: bool = False
 
     def leaves(self, ground: Ground, scene: str) -> bool:
         """Whether the scene has questions about the pictures that stay."""
-        return self.num_pictures - self.num_gone >= ground.scenes[scene].least and (scene != "now" or self.reorders)
+        return len(self.script(0, 0).after) >= min(ground.scenes[scene].tasks.values())
 
     def case(self, ground: Ground, scene: str, seed: int) -> Case:
         """A case whose questions can be answered after the event."""
+        after = self.script(seed, 0).after
         return draw_case(
-            ground, scene, self.num_pictures, seed, spared=self.num_gone, same_last=self.one, reorders=self.reorders
+            ground,
+            scene,
+            self.num_pictures,
+            after,
+            seed,
+            num_strangers=self.num_strangers,
+            same_last=self.one,
         )
 
-    def happen(self, bench: Bench, case: Case, seed: int) -> Situation:
-        """The situation after the event, for the pictures of a case."""
-        chunks = [bench.chunk(picture) for picture in case.window]
-        if self.late:
-            return _recall_late(bench, chunks)
-        before = _prefilled(bench, chunks)
-        if self.reorders:
-            orders = list(permutations(range(len(chunks))))
-            order = orders[seed % len(orders)]
-            conditioned = {place: before.read(index) for place, index in enumerate(order)}
-            full = _prefilled(bench, [chunks[index] for index in order])
-            return Situation([*order], full, [*range(len(order))], conditioned, conditioned)
-        full = _prefilled(bench, chunks[self.num_gone :]) if self.num_gone else before
-        reused = [max(next(iter(case.questions.values())).needs)] if self.one else [*range(len(full.chunks))]
-        conditioned = {index: before.read(index + self.num_gone) for index in reused}
-        places = [*range(self.num_gone, len(chunks))]
-        return Situation(places, full, reused, conditioned, _after_another_order(bench, full, reused))
+    def script_of(self, case: Case, seed: int) -> Script:
+        """What happens to the pictures of a case."""
+        return self.script(seed, last_needed(case))
+
+
+def last_needed(case: Case) -> int:
+    """Place in the window after the event of the last picture that the first question depends on."""
+    return max(next(iter(case.questions.values())).needs)
+
+
+def _recall_one(_seed: int, last: int) -> Script:
+    return Script(((0, 1, 2), tuple(index for index in range(3) if index != last)), (0, 1, 2))
+
+
+def _reorder(num_pictures: int) -> Callable[[int, int], Script]:
+    before, *orders = permutations(range(num_pictures))
+
+    def script(seed: int, _last: int) -> Script:
+        return Script((before,), orders[seed % len(orders)])
+
+    return script
+
+
+def _drop_middle(seed: int, _last: int) -> Script:
+    return Script(((0, 1, 2, 3),), (0, 2, 3) if seed % 2 else (0, 1, 3))
+
+
+def _always(*before: Indices, after: Indices, anew: bool = False) -> Callable[[int, int], Script]:
+    return lambda _seed, _last: Script(before, after, anew)
 
 
 EVENTS: dict[str, Event] = {
-    "recall_one": Event(one=True),
-    "recall_all": Event(),
-    "reorder_3": Event(reorders=True),
-    "reorder_4": Event(num_pictures=4, reorders=True),
-    "slide_one": Event(num_pictures=4, num_gone=1),
-    "slide_half": Event(num_pictures=4, num_gone=2),
-    "recall_after_slide": Event(num_pictures=4, num_gone=1, late=True),
+    "recall_one": Event(_recall_one, one=True),
+    "recall_all": Event(_always((0, 1, 2), after=(0, 1, 2), anew=True)),
+    "recall_front": Event(_always((0,), (1, 2), after=(0, 1, 2))),
+    "recall_after_slide": Event(_always((0, 1, 2), (1, 2, 3), (1, 2), after=(1, 2, 3)), num_pictures=4),
+    "second_context": Event(_always((3, 4, 0), (3, 4, 1), (3, 4, 2), after=(0, 1, 2), anew=True), num_strangers=2),
+    "reorder_3": Event(_reorder(3), reorders=True),
+    "reorder_4": Event(_reorder(4), num_pictures=4, reorders=True),
+    "slide_one": Event(_always((0, 1, 2, 3), after=(1, 2, 3)), num_pictures=4),
+    "slide_half": Event(_always((0, 1, 2, 3), after=(2, 3)), num_pictures=4),
+    "drop_middle": Event(_drop_middle, num_pictures=4),
 }
-
-
-def _prefilled(bench: Bench, chunks: Sequence[Chunk]) -> Window:
-    window = bench.window(chunks)
-    window.compute(range(len(chunks)))
-    return window
-
-
-def _after_another_order(bench: Bench, full: Window, reused: Sequence[int]) -> dict[int, KV]:
-    """KV of each reused chunk after its antecedents in reverse order. A single antecedent has no other order."""
-    others: dict[int, KV] = {}
-    for index in reused:
-        antecedents = full.chunks[:index][::-1]
-        window = full if index < 2 else _prefilled(bench, [*antecedents, full.chunks[index]])
-        others[index] = window.read(index)
-    return others
-
-
-def _recall_late(bench: Bench, chunks: Sequence[Chunk]) -> Situation:
-    before = _prefilled(bench, chunks[:-1])
-    shown, last = list(chunks[1:]), len(chunks) - 2
-    after = bench.window(shown)
-    for index in range(last):
-        after.put(index, before.read(index + 1))
-    after.compute([last])
-    conditioned = {index: after.read(index) for index in range(len(shown))}
-    full = _prefilled(bench, shown)
-    return Situation([*range(1, len(chunks))], full, [*range(len(shown))], conditioned, conditioned)

@@ -5,25 +5,37 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from benchmarks.command import versions
 from benchmarks.fidelity.cores import on_all_cores
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.run import Result
 from benchmarks.fidelity.score import by_layer, make_cells, ranks, summarise
-from benchmarks.fidelity.shards import run_shard, subject_for
+from benchmarks.fidelity.shards import Job, kept_shard, subject_for
 
-SHARD = 12
+SHARD = 5
 
 
-def measure(model: str, num_cases: int, events: Sequence[str] = tuple(EVENTS)) -> dict[str, Any]:
+class Extent(NamedTuple):
+    """num_cases: cases per cell. num_studied: those of them, from the first on, that every method answers.
+
+    parts: folder that keeps the results of finished shards, where a later run finds them; None keeps nothing.
+    """
+
+    num_cases: int
+    num_studied: int
+    parts: Path | None = None
+
+
+def measure(model: str, extent: Extent, events: Sequence[str] = tuple(EVENTS)) -> dict[str, Any]:
     """Conditions, summary, ranks, norms and cells of the model in a folder under some events. Uses all cores."""
-    results = list(_run_all(model, num_cases, events))
+    results = list(_run_all(model, extent, events))
     cells = make_cells(results)
     energies = by_layer(results, "energy_ranks")
     return {
-        "conditions": _conditions(model, num_cases),
+        "conditions": _conditions(model, extent),
         **summarise(cells),
         "ranks": {event: ranks(cells[event], held) for event, held in energies.items()},
         "norms": by_layer(results, "norms"),
@@ -31,20 +43,21 @@ def measure(model: str, num_cases: int, events: Sequence[str] = tuple(EVENTS)) -
     }
 
 
-def _run_all(model: str, num_cases: int, events: Sequence[str]) -> Iterator[Result]:
+def _run_all(model: str, extent: Extent, events: Sequence[str]) -> Iterator[Result]:
     ground = subject_for(model).bench.ground
+    if extent.parts:
+        extent.parts.mkdir(parents=True, exist_ok=True)
     jobs = [
-        (model, scene, event, first, min(first + SHARD, num_cases))
-        for event in events
+        (extent.parts, Job(model, scene, left, first, min(first + SHARD, extent.num_cases), extent.num_studied))
+        for first in range(0, extent.num_cases, SHARD)
         for scene in ground.scenes
-        if EVENTS[event].leaves(ground, scene)
-        for first in range(0, num_cases, SHARD)
+        for left in [tuple(event for event in events if EVENTS[event].leaves(ground, scene))]
     ]
-    for shard in on_all_cores(run_shard, jobs, "cases"):
+    for shard in on_all_cores(kept_shard, jobs, "cases"):
         yield from shard
 
 
-def _conditions(model: str, num_cases: int) -> dict[str, Any]:
+def _conditions(model: str, extent: Extent) -> dict[str, Any]:
     family = subject_for(model).bench.engine.family
     kv = family.decoder.kv_shape
     return {
@@ -56,7 +69,8 @@ def _conditions(model: str, num_cases: int) -> dict[str, Any]:
         "dtype": str(family.model.dtype).removeprefix("torch."),
         "device": "cpu",
         "machine": platform.machine(),
-        "cases": num_cases,
-        "seeds": [0, num_cases],
+        "cases": extent.num_cases,
+        "studied": min(extent.num_studied, extent.num_cases),
+        "seeds": [0, extent.num_cases],
         "versions": versions(),
     }

@@ -21,29 +21,34 @@ NUMBER_BYTES = 2
 NO_ERROR = 1e-6
 
 
+Base = Literal["canonical", "held"]
+
+
 @dataclass(frozen=True, slots=True)
 class Auto:
     """A patch of the runtime with rank="auto" and a share of the KV bytes.
 
     seen: the KV that it is fitted to. "fitted": as conditioned before the event. "other": after the same chunks in
     another order. "ideal": in the window after the event.
+    base: the KV that it is fitted over. "held": as the chunk was first computed, after other chunks.
     """
 
     share: float
     seen: Literal["fitted", "other", "ideal"] = "fitted"
+    base: Base = "canonical"
 
-    def fit(self, conditioned: KV, canonical: KV) -> RuntimePatch:
+    def fit(self, conditioned: KV, base: KV) -> RuntimePatch:
         """Fit the patch."""
-        budget = self.share * NUMBER_BYTES / canonical[0].keys.dtype.itemsize
-        return fit(conditioned, canonical, Settings(rank="auto", error_budget=NO_ERROR, byte_budget=budget))
+        budget = self.share * NUMBER_BYTES / base[0].keys.dtype.itemsize
+        return fit(conditioned, base, Settings(rank="auto", error_budget=NO_ERROR, byte_budget=budget))
 
-    def apply(self, patch: RuntimePatch, canonical: KV) -> KV:
+    def apply(self, patch: RuntimePatch, base: KV) -> KV:
         """The KV that the patch gives."""
-        return tuple(with_factors(layer, factors) for layer, factors in zip(canonical, patch.factors, strict=True))
+        return tuple(with_factors(layer, factors) for layer, factors in zip(base, patch.factors, strict=True))
 
-    def bytes_share(self, patch: RuntimePatch, canonical: KV) -> float:
+    def bytes_share(self, patch: RuntimePatch, base: KV) -> float:
         """Bytes of the factors over those of the KV."""
-        numbers = sum(state.numel() for layer in canonical for state in tensors_of(layer))
+        numbers = sum(state.numel() for layer in base for state in tensors_of(layer))
         return sum(factor.nbytes for layer in patch.factors for factor in tensors_of(layer)) / (NUMBER_BYTES * numbers)
 
 
@@ -84,27 +89,39 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Recompute:
-    """Canonical KV with some tokens computed again: the first ones, or the share that deviates most.
+    """Base KV with some tokens computed again: the first ones, or the share that deviates most.
 
-    The deviation is that of the KV of a full prefill, summed over layers. No method in use knows it.
+    layers: those whose deviation chooses; None is all. The deviation is that of the KV of a full prefill. A pass
+    through the first layers, with all tokens of stale chunks, finds it there; no method in use knows it in all layers.
     """
 
     first: int = 0
     share: float = 0.0
+    base: Base = "canonical"
+    layers: tuple[int, ...] | None = None
 
-    def tokens(self, residue: Residue) -> list[int]:
-        """Indices of the tokens of a chunk to compute, in order."""
+    def tokens(self, deviation: torch.Tensor) -> list[int]:
+        """Indices of the tokens of a chunk to compute, in order. deviation [L, T]: squared, of its KV."""
+        num_tokens = deviation.shape[1]
         if self.first:
-            return list(range(min(self.first, residue.num_tokens)))
-        deviation = (residue.left @ residue.basis).square().sum(dim=(0, 2))
-        return sorted(deviation.topk(round(self.share * residue.num_tokens)).indices.tolist())
+            return list(range(min(self.first, num_tokens)))
+        by_token = (deviation if self.layers is None else deviation[list(self.layers)]).sum(0)
+        return sorted(by_token.topk(round(self.share * num_tokens)).indices.tolist())
 
 
-Method = Auto | Patch | Recompute
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The KV as it was computed before the event."""
+
+
+Method = Auto | Patch | Recompute | Moved
 
 RANKS = (1, 2, 4, 8, 16, 32)
 SHARES = {"6pct": 0.06, "12pct": 0.12, "25pct": 0.25}
 TIGHT = {"6pct": 0.06, "12pct": 0.12}
+REFRESHED = {"10pct": 0.10, "25pct": 0.25, "40pct": 0.40}
+# Layer 0 never deviates: its KV depends on the token alone.
+FIRST_LAYERS = (1, 2)
 METHODS: dict[str, Method] = {
     "blind": Patch(rank=0),
     "first_1": Recompute(first=1),
@@ -112,7 +129,7 @@ METHODS: dict[str, Method] = {
     "recompute_5pct": Recompute(share=0.05),
     "recompute_15pct": Recompute(share=0.15),
     **{f"rank_{rank}": Patch(rank=rank) for rank in RANKS},
-    **{f"patch_{name}": Auto(share) for name, share in SHARES.items()},
+    **{f"canonical_{name}": Auto(share) for name, share in SHARES.items()},
     **{f"even_{name}": Patch(share=share) for name, share in SHARES.items()},
     **{f"allotted_{name}": Patch(share=share, allotted=True) for name, share in TIGHT.items()},
     **{f"int8_{name}": Patch(share=share, int8=True) for name, share in TIGHT.items()},
@@ -122,13 +139,21 @@ METHODS: dict[str, Method] = {
     "orbit": Auto(0.25, seen="other"),
     "ideal_25pct": Auto(0.25, seen="ideal"),
     "full_rank": Patch(),
+    **{f"base_{name}": Auto(share, base="held") for name, share in TIGHT.items()},
+    "moved": Moved(),
+    **{
+        f"refresh_{name}": Recompute(share=share, base="held", layers=FIRST_LAYERS) for name, share in REFRESHED.items()
+    },
 }
-# The methods that are compared for every kind of attention.
+# The methods that are measured in every case, and those that are compared for every kind of attention.
+MAIN = (
+    *("blind", "recompute_15pct", "orbit", "ideal_25pct"),
+    *(f"canonical_{name}" for name in SHARES),
+    *(f"base_{name}" for name in TIGHT),
+    *("moved", "refresh_25pct"),
+)
 PLAIN_METHODS = {
-    name: METHODS[name]
-    for name in (
-        *("blind", "first_4", "recompute_15pct", "patch_6pct", "patch_12pct", "patch_25pct", "orbit", "ideal_25pct"),
-        *(f"rank_{rank}" for rank in RANKS),
-        "full_rank",
-    )
+    name: method
+    for name, method in METHODS.items()
+    if name in (*MAIN, "first_4", "full_rank", *(f"rank_{rank}" for rank in RANKS))
 }

@@ -33,8 +33,8 @@ def column_weights(bench: Bench) -> torch.Tensor:
     count = 0
     for scene in bench.ground.scenes:
         for seed in range(FIRST_SEED, FIRST_SEED + CASES_PER_SCENE):
-            case = draw_case(bench.ground, scene, 3, seed, reorders=True)
-            window = bench.window([bench.chunk(picture) for picture in case.window])
+            case = draw_case(bench.ground, scene, 3, range(3), seed)
+            window = bench.window([bench.chunk(picture) for picture in case.pictures])
             window.compute(range(3))
             for question in case.questions.values():
                 squares += _query_squares(text, window, bench.ask(question.text), shape)

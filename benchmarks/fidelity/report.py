@@ -8,9 +8,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.fidelity.score import Cells
+from benchmarks.fidelity.methods import RANKS
+from benchmarks.fidelity.score import ALL_TASKS, Cells, worst
 from kamera_agent.pocket.tasks import BINDING, TASKS
 
 Report = Mapping[str, Any]
@@ -18,10 +20,19 @@ Report = Mapping[str, Any]
 INK = "#30363d"
 LABELS = {
     "full": "full prefill",
+    "settled": "window, healed after the event",
+    "default": "window, default settings",
+    "no_heal": "window, never healed",
+    "refresh_40pct": "moved, 40 % refreshed",
+    "refresh_25pct": "moved, 25 % refreshed",
+    "refresh_10pct": "moved, 10 % refreshed",
+    "moved": "moved",
+    "base_12pct": "patch over the base, 12 % of the bytes",
+    "base_6pct": "patch over the base, 6 %",
     "full_rank": "full rank",
-    "patch_25pct": "patch, 25 % of the bytes",
-    "patch_12pct": "patch, 12 %",
-    "patch_6pct": "patch, 6 %",
+    "canonical_25pct": "patch over canonical KV, 25 %",
+    "canonical_12pct": "patch over canonical KV, 12 %",
+    "canonical_6pct": "patch over canonical KV, 6 %",
     "even_25pct": "the same rank in every layer, 25 %",
     "even_12pct": "the same rank in every layer, 12 %",
     "even_6pct": "the same rank in every layer, 6 %",
@@ -33,9 +44,22 @@ LABELS = {
     "first_1": "first token recomputed",
     "blind": "blind",
 }
-PLOTTED = ("blind", "first_4", "recompute_15pct", "patch_12pct", "patch_25pct", "full")
-KEPT = ("blind", "recompute_15pct", "patch_6pct", "patch_12pct", "patch_25pct", "orbit")
-COLOURS = ("#b8bec6", "#d9b38c", "#e3a34f", "#7fb3c8", "#1f6f8b", "#30363d")
+COLOURS = {
+    "blind": "#b8bec6",
+    "first_4": "#d9b38c",
+    "recompute_15pct": "#e3a34f",
+    "moved": "#e3a34f",
+    "canonical_12pct": "#7fb3c8",
+    "refresh_25pct": "#7fb3c8",
+    "no_heal": "#4b93ad",
+    "canonical_25pct": "#1f6f8b",
+    "default": "#1f6f8b",
+    "full": "#30363d",
+    "settled": "#30363d",
+}
+RECALLED = ("blind", "first_4", "recompute_15pct", "canonical_12pct", "canonical_25pct", "full")
+HELD = ("blind", "moved", "refresh_25pct", "no_heal", "default", "settled")
+KEPT = ("blind", "recompute_15pct", "canonical_6pct", "canonical_12pct", "canonical_25pct", "orbit")
 
 
 def as_markdown(cells: Cells) -> str:
@@ -44,14 +68,14 @@ def as_markdown(cells: Cells) -> str:
 
 
 def _table(event: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
-    tasks = (*TASKS, "now") if "now" in rows["full"] else TASKS
+    tasks = [task for task in ALL_TASKS if task in rows["full"]]
     head = f"| {event} | {' | '.join(tasks)} | KL | bytes | recomputed |"
     lines = [head, "|" + " --- |" * (len(tasks) + 4)]
     for method in [*LABELS, *(name for name in rows if name not in LABELS)]:
         row = rows.get(method, {})
         if not row:
             continue
-        figures = [f"{row[task]['accuracy']:.3f}" if task in row else "-" for task in tasks]
+        figures = [f"{row[task]['accuracy']:.3f}" for task in tasks]
         means = {key: mean(cell[key] for cell in row.values()) for key in ("kl", "bytes_share", "recomputed")}
         lines.append(
             f"| {LABELS.get(method, method)} | {' | '.join(figures)} | {means['kl']:.4f} | "
@@ -105,25 +129,22 @@ def _accuracies(event: str, by_backbone: Mapping[str, Sequence[Report]]) -> str:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Plot accuracy by task after recall, KL by rank, and the lost conditioning by layer."""
-    figure = Figure(figsize=(12.8, 9.0), layout="constrained")
-    top, bottom = figure.subfigures(2, 1)
-    axes = top.subplots()
-    recall = report["cells"]["recall_all"]
-    for offset, (method, colour) in enumerate(zip(PLOTTED, COLOURS, strict=True)):
-        places = [index + (offset - 2.5) * 0.14 for index in range(len(TASKS))]
-        heights = [recall[method][task]["accuracy"] for task in TASKS]
-        axes.bar(places, heights, 0.13, color=colour, label=LABELS[method])
-    axes.set_xticks(range(len(TASKS)), TASKS)
-    axes.set_title("Accuracy when every chunk is recalled", loc="left", color=INK)
-    axes.legend(ncols=6, frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.08))
-    left, right = bottom.subplots(1, 2)
-    ranks = (1, 2, 4, 8, 16, 32)
-    for event, rows in report["cells"].items():
-        means = [mean(cell["kl"] for cell in rows[f"rank_{rank}"].values()) for rank in ranks]
-        left.plot(ranks, [max(value, 1e-6) for value in means], marker="o", label=event)
+    """Plot accuracy by task after recall, the worst task by event, KL by rank, and the lost conditioning by layer."""
+    cells = report["cells"]
+    figure = Figure(figsize=(12.8, 13.0), layout="constrained")
+    recalled, kept, bottom = figure.subfigures(3, 1)
+    first, second, (left, right) = recalled.subplots(), kept.subplots(), bottom.subplots(1, 2)
+    tasks = [task for task in ALL_TASKS if task in cells["recall_all"]["full"]]
+    heights = {method: [cells["recall_all"][method][task]["accuracy"] for task in tasks] for method in RECALLED}
+    _bars(first, tasks, heights, "Accuracy when every chunk is recalled")
+    methods = [method for method in HELD if all(method in row for row in cells.values())]
+    worst_kept = {method: [worst({event: cells[event]}, method, ALL_TASKS)[0] for event in cells] for method in methods}
+    _bars(second, list(cells), worst_kept, "Share of the full prefill's answers that the worst task keeps")
+    for event, rows in cells.items():
+        means = [mean(cell["kl"] for cell in rows[f"rank_{rank}"].values()) for rank in RANKS]
+        left.plot(RANKS, [max(value, 1e-6) for value in means], marker="o", label=event)
     left.set(xscale="log", yscale="log", xlabel="rank", ylabel="KL to the full prefill, nats")
-    left.set_xticks(ranks, [str(rank) for rank in ranks])
+    left.set_xticks(RANKS, [str(rank) for rank in RANKS])
     left.set_title("Divergence by rank", loc="left", color=INK)
     left.legend(frameon=False, fontsize=8)
     for event, norms in report["norms"].items():
@@ -131,7 +152,16 @@ def draw(report: dict[str, Any], path: Path) -> None:
     right.set(xlabel="layer", ylabel="norm relative to the KV")
     right.set_xticks(range(len(next(iter(report["norms"].values())))))
     right.set_title("Lost conditioning by layer", loc="left", color=INK)
-    for part in (axes, left, right):
+    for part in (first, second, left, right):
         part.spines[["top", "right"]].set_visible(False)
         part.tick_params(colors=INK)
     figure.savefig(path, dpi=120)
+
+
+def _bars(axes: Axes, groups: Sequence[str], heights: Mapping[str, Sequence[float]], title: str) -> None:
+    for offset, (method, values) in enumerate(heights.items()):
+        places = [index + (offset - (len(heights) - 1) / 2) * 0.14 for index in range(len(groups))]
+        axes.bar(places, values, 0.13, color=COLOURS[method], label=LABELS[method])
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_title(title, loc="left", color=INK)
+    axes.legend(ncols=len(heights), frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.08))

@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from benchmarks.fidelity.bench import KV, Bench, Window
 from benchmarks.fidelity.cases import Asked
 from benchmarks.fidelity.events import EVENTS
-from benchmarks.fidelity.methods import Auto, Method, Patch, Recompute
+from benchmarks.fidelity.live import Live
+from benchmarks.fidelity.methods import MAIN, Auto, Method, Moved, Patch, Recompute
 from benchmarks.fidelity.residue import Residue, decompose, energy_ranks, share_basis
+from benchmarks.fidelity.situation import Situation, happen
+from kamera_agent.runtime.patch import flatten
 from kamera_agent.telemetry.drift import divergence
+
+# Squared, relative to the KV: a chunk that deviates less is fresh.
+ROUNDING = 1e-8
 
 
 class Answer(NamedTuple):
     """One answer. agrees: whether it is that of the full prefill.
 
     kl: divergence of the next-token distribution from that of the full prefill, in nats. bytes_share: patch bytes
-    over KV bytes. recomputed: share of the tokens of reused chunks that are computed again.
+    over KV bytes. recomputed: share of the tokens of reused chunks that are computed again. stale: share of them in
+    chunks whose KV deviates from that of the full prefill before anything is computed again.
     """
 
     right: bool
@@ -29,6 +36,7 @@ class Answer(NamedTuple):
     kl: float
     bytes_share: float
     recomputed: float
+    stale: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,62 +54,104 @@ class Result:
     energy_ranks: list[float]
 
 
+def read_result(fields: Mapping[str, Any]) -> Result:
+    """A result from its fields in JSON."""
+    return Result(**{**fields, "answers": {name: Answer(*answer) for name, answer in fields["answers"].items()}})
+
+
 class Subject(NamedTuple):
     """A model on its bench, and the methods to measure, by name.
 
-    weights [L, W]: weights of the columns, for weighted patches. None if no method is weighted.
+    weights [L, W]: weights of the columns, for weighted patches. None if no method is weighted. live: the ways to
+    play events in windows of a Kamera, by name.
     """
 
     bench: Bench
     methods: Mapping[str, Method]
     weights: torch.Tensor | None
+    live: Mapping[str, Live]
 
 
-def run_case(subject: Subject, scene: str, event: str, seed: int) -> list[Result]:
-    """The questions of one case, answered with every method."""
-    bench, methods, weights = subject
-    case = EVENTS[event].case(bench.ground, scene, seed)
-    places, full, reused, conditioned, other = EVENTS[event].happen(bench, case, seed)
-    canonical = {index: bench.engine.canonical(full.chunks[index]) for index in reused}
-    ideal = {index: decompose(full.read(index), canonical[index]) for index in reused}
-    bases = {
-        "even": lambda index: decompose(conditioned[index], canonical[index]),
-        "weighted": lambda index: decompose(conditioned[index], canonical[index], weights),
-        "shared": lambda index: share_basis(conditioned[index], other[index], canonical[index]),
-    }
-    used = {method.basis for method in methods.values() if isinstance(method, Patch)}
-    residues = {basis: {index: bases[basis](index) for index in reused} for basis in used}
-    seen = {"fitted": conditioned, "other": other, "ideal": {index: full.read(index) for index in reused}}
-    variants = {"full": Variant({}, 0.0, 1.0)}
-    for name, method in methods.items():
-        if isinstance(method, Recompute):
-            variants[name] = _recomputed(bench, full, method, ideal)
-        elif isinstance(method, Auto):
-            variants[name] = _shipped(method, seen[method.seen], canonical)
-        else:
-            variants[name] = _patched(method, residues[method.basis])
-    # The answer can depend on the order: "now" is the last shot of the window.
-    asked = {question.text: question.answer for question in bench.ground.ask([case.window[place] for place in places])}
+def run_case(subject: Subject, scene: str, event: str, seed: int, *, studied: bool = True) -> list[Result]:
+    """The questions of one case, answered with every method; unless it is studied, with the main ones."""
+    bench, happening = subject.bench, EVENTS[event]
+    case = happening.case(bench.ground, scene, seed)
+    situation = happen(bench, happening, case, seed)
+    canonical = {index: bench.canonical(situation.full.chunks[index]) for index in situation.reused}
+    ideal = {index: decompose(situation.full.read(index), kv) for index, kv in canonical.items()}
+    methods = {name: method for name, method in subject.methods.items() if studied or name in MAIN}
+    variants = _variants(bench, methods, subject.weights, situation, canonical)
+    script, texts = happening.script_of(case, seed), [question.text for question in case.questions.values()]
+    played = {name: live.play(script, case.pictures, texts) for name, live in subject.live.items()}
     norms = torch.stack([residue.norms for residue in ideal.values()]).mean(0).tolist()
     ranks = torch.stack([energy_ranks(residue) for residue in ideal.values()]).mean(0).tolist()
     results = []
-    for task, question in case.questions.items():
-        expected = bench.engine.family.tokens.encode(asked[question.text])[0]
-        logits = full.logits(bench.ask(question.text), [variant.kv for variant in variants.values()])
+    for number, (task, question) in enumerate(case.questions.items()):
+        expected = bench.engine.family.tokens.encode(question.answer)[0]
+        logits = situation.full.logits(bench.ask(question.text), [variant.kv for variant in variants.values()])
         answers = {
-            name: _judge(row, logits[0], expected, variant)
+            name: _judge(row, logits[0], expected, variant.bytes_share, variant.recomputed, variant.stale)
             for (name, variant), row in zip(variants.items(), logits, strict=True)
         }
+        for name, heard in played.items():
+            row, recomputed, stale = heard[number]
+            answers[name] = _judge(row, logits[0], expected, 0.0, recomputed, stale)
         results.append(Result(task, event, answers, norms, ranks))
     return results
 
 
 class Variant(NamedTuple):
-    """KV of the reused chunks by index; bytes_share and recomputed as in Answer."""
+    """KV of the reused chunks by index; the others as in Answer."""
 
     kv: dict[int, KV]
     bytes_share: float
     recomputed: float
+    stale: float
+
+
+def _variants(
+    bench: Bench,
+    methods: Mapping[str, Method],
+    weights: torch.Tensor | None,
+    situation: Situation,
+    canonical: Mapping[int, KV],
+) -> dict[str, Variant]:
+    """What each method gives in a situation, and the full prefill."""
+    full, reused, held, fitted, other = situation
+    fresh = {index: full.read(index) for index in reused}
+    bases = {
+        "even": lambda index: decompose(fitted[index], canonical[index]),
+        "weighted": lambda index: decompose(fitted[index], canonical[index], weights),
+        "shared": lambda index: share_basis(fitted[index], other[index], canonical[index]),
+    }
+    used = {method.basis for method in methods.values() if isinstance(method, Patch)}
+    residues = {basis: {index: bases[basis](index) for index in reused} for basis in used}
+    seen = {"fitted": fitted, "other": other, "ideal": fresh}
+    over = {"canonical": canonical, "held": held}
+    deviations = {name: {index: _deviation(fresh[index], kv[index]) for index in reused} for name, kv in over.items()}
+    variants = {"full": Variant({}, 0.0, 1.0, 0.0)}
+    for name, method in methods.items():
+        if isinstance(method, Recompute):
+            variants[name] = _recomputed(bench, full, method, over[method.base], deviations[method.base])
+        elif isinstance(method, Moved):
+            variants[name] = Variant(held, 0.0, 0.0, _stale_share(deviations["held"]))
+        elif isinstance(method, Patch):
+            variants[name] = _patched(method, residues[method.basis])
+        elif method.base == "canonical" or situation.has_base:
+            variants[name] = _shipped(method, seen[method.seen], over[method.base])
+    return variants
+
+
+def _deviation(fresh: KV, kv: KV) -> torch.Tensor:
+    """Squared deviation [L, T] from fresh KV, zero within rounding."""
+    target = flatten(fresh)
+    squares = (target - flatten(kv)).square().sum(2)
+    return squares * (squares.sum() > ROUNDING * target.square().sum())
+
+
+def _stale_share(deviations: Mapping[int, torch.Tensor]) -> float:
+    stale = sum(deviation.shape[1] for deviation in deviations.values() if deviation.any())
+    return stale / sum(deviation.shape[1] for deviation in deviations.values())
 
 
 def _patched(method: Patch, residues: Mapping[int, Residue]) -> Variant:
@@ -110,27 +160,32 @@ def _patched(method: Patch, residues: Mapping[int, Residue]) -> Variant:
         ranks = method.ranks(residue)
         kv[index] = method.apply(residue, ranks)
         shares.append(sum(ranks) * method.cost(residue) / (len(ranks) * residue.num_tokens * residue.width))
-    return Variant(kv, mean(shares), 0.0)
+    return Variant(kv, mean(shares), 0.0, 1.0)
 
 
-def _shipped(method: Auto, seen: Mapping[int, KV], canonical: Mapping[int, KV]) -> Variant:
-    patches = {index: method.fit(kv, canonical[index]) for index, kv in seen.items()}
-    kv = {index: method.apply(patch, canonical[index]) for index, patch in patches.items()}
-    return Variant(kv, mean(method.bytes_share(patches[index], canonical[index]) for index in seen), 0.0)
+def _shipped(method: Auto, seen: Mapping[int, KV], base: Mapping[int, KV]) -> Variant:
+    patches = {index: method.fit(kv, base[index]) for index, kv in seen.items()}
+    kv = {index: method.apply(patch, base[index]) for index, patch in patches.items()}
+    return Variant(kv, mean(method.bytes_share(patches[index], base[index]) for index in seen), 0.0, 1.0)
 
 
-def _recomputed(bench: Bench, full: Window, method: Recompute, ideal: Mapping[int, Residue]) -> Variant:
-    """Canonical KV with some tokens of all reused chunks computed again in one pass, over everything before them."""
+def _recomputed(
+    bench: Bench, full: Window, method: Recompute, base: Mapping[int, KV], deviations: Mapping[int, torch.Tensor]
+) -> Variant:
+    """Base KV with some tokens of all stale chunks computed again in one pass, over everything before them."""
     window = bench.window(full.chunks)
     for index in range(len(full.chunks)):
-        window.put(index, ideal[index].canonical if index in ideal else full.read(index))
-    tokens = {index: method.tokens(residue) for index, residue in ideal.items()}
+        window.put(index, base[index] if index in base else full.read(index))
+    tokens = {index: method.tokens(deviation) for index, deviation in deviations.items() if deviation.any()}
     window.recompute(tokens)
-    num_tokens = sum(residue.num_tokens for residue in ideal.values())
-    return Variant({index: window.read(index) for index in ideal}, 0.0, sum(map(len, tokens.values())) / num_tokens)
+    num_tokens = sum(deviation.shape[1] for deviation in deviations.values())
+    recomputed = sum(map(len, tokens.values())) / num_tokens
+    return Variant({index: window.read(index) for index in base}, 0.0, recomputed, _stale_share(deviations))
 
 
-def _judge(logits: torch.Tensor, full: torch.Tensor, expected: int, variant: Variant) -> Answer:
+def _judge(
+    logits: torch.Tensor, full: torch.Tensor, expected: int, bytes_share: float, recomputed: float, stale: float
+) -> Answer:
     choice = int(logits.argmax())
     agrees, kl = choice == int(full.argmax()), divergence(full, logits)
-    return Answer(choice == expected, agrees, kl, variant.bytes_share, variant.recomputed)
+    return Answer(choice == expected, agrees, kl, bytes_share, recomputed, stale)

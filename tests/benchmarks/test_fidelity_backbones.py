@@ -29,8 +29,8 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 def test_the_full_prefill_is_hugging_faces(bench: Bench) -> None:
     """A picture has one placeholder per cell. A window of pictures and a question gives the logits of one prefill."""
-    case = draw_case(GROUND, "two_joins", 3, seed=1)
-    chunks = [bench.chunk(picture) for picture in case.window]
+    case = draw_case(GROUND, "joins", 3, range(3), seed=1)
+    chunks = [bench.chunk(picture) for picture in case.pictures]
     family, question = bench.engine.family, bench.ask(case.questions["join2"].text)
     assert [int(family.placeholders(chunk).sum()) for chunk in chunks] == [COLUMNS**2] * 3
     window = bench.window(chunks)
@@ -41,12 +41,14 @@ def test_the_full_prefill_is_hugging_faces(bench: Bench) -> None:
 
 
 def test_a_case_plays(bench: Bench) -> None:
-    (result,) = run_case(Subject(bench, PLAIN_METHODS, None), "one_change", "recall_all", seed=0)
+    (result,) = run_case(Subject(bench, PLAIN_METHODS, None, {}), "one_change", "second_context", seed=0)
     assert result.task == "diff"
     assert set(result.answers) == {"full", *PLAIN_METHODS}
     assert result.answers["blind"].kl > 1e-4
     assert result.answers["full_rank"].kl < 1e-5
-    assert all(0 < result.answers[f"patch_{n}pct"].bytes_share <= n / 100 for n in (12, 25))
+    assert all(
+        0 < result.answers[f"{base}_{n}pct"].bytes_share <= n / 100 for base, n in (("canonical", 25), ("base", 12))
+    )
 
 
 @pytest.mark.parametrize("name", ["qwen3_vl", "llava-deepseek_v3"])
@@ -69,7 +71,7 @@ def test_a_training_is_written_read_and_gone_on_with(tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_stems_ask_what_sentences_ask(seed: int) -> None:
-    window = draw_case(GROUND, "three_joins", 3, seed).window
+    window = draw_case(GROUND, "joins", 3, range(3), seed).pictures
     sentences = [question for question in ask(window) if question.task in TASKS]
     stems = ask_in_stems(window)
     assert [(q.task, q.answer, q.subject, q.needs) for q in stems] == [
@@ -83,7 +85,7 @@ def test_the_tables_by_hand() -> None:
     """Two seeds of one backbone. Blind keeps nothing of diff in one and half in the other; the rest equals full."""
 
     def report(blind: float) -> dict[str, object]:
-        methods = ("full", "patch_25pct", "patch_12pct", "patch_6pct", "recompute_15pct", "blind", "orbit")
+        methods = ("full", "canonical_25pct", "canonical_12pct", "canonical_6pct", "recompute_15pct", "blind", "orbit")
         row = {method: {task: {"accuracy": 0.8, "kl": 0.25} for task in ("read", "diff")} for method in methods}
         row["blind"]["diff"]["accuracy"] = blind
         conditions = {"attention": "MHA", "num_parameters": 1200}

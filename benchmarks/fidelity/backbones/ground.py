@@ -46,9 +46,8 @@ def _stem(question: Question) -> str:
 GROUND = Ground(
     {
         "one_change": SCENES["one_change"],
-        "sights": Scene("changes", ("read", "find"), 2),
-        "two_joins": SCENES["two_joins"],
-        "three_joins": SCENES["three_joins"],
+        "sights": Scene("changes", {"read": 2, "find": 2}),
+        "joins": SCENES["joins"],
     },
     Size(((COLUMNS, COLUMNS),), min_cards=5, max_cards=8, num_words=8),
     Looks(TRAIN_FONTS[1:2], TRAIN_THEMES[:1], label_sizes=(12,), value_sizes=(15,), jpeg_qualities=(95,), jitter=0),
