@@ -82,8 +82,8 @@ class Settings:
             raise SettingError(f"fidelity is {self.fidelity!r}; use one of {', '.join(get_args(Fidelity))}.")
         if self.canonical not in get_args(Canonical):
             raise SettingError(f"canonical is {self.canonical!r}; use one of {', '.join(get_args(Canonical))}.")
-        if not self.namespace:
-            raise SettingError("namespace is empty; give it a name.")
+        if not self.namespace or not isinstance(self.namespace, str):
+            raise SettingError(f"namespace is {self.namespace!r}; give it a name, as a str.")
         for name in SHARES:
             if not 0 < getattr(self, name) <= 1:
                 raise SettingError(f"{name} is {getattr(self, name)}; use a share above 0 and up to 1.")
@@ -93,10 +93,11 @@ class Settings:
                 raise SettingError(f"{name} is {value}; use 0 or more bytes.")
 
     def _read_numbers(self) -> None:
+        may_be_none = {"rank", "disk_bytes"}
         for names, read in ((SHARES, real), ((*SIZES, "rank"), whole)):
             for name in names:
                 value = getattr(self, name)
-                if value not in (None, "auto"):
+                if not (value is None and name in may_be_none) and (name, value) != ("rank", "auto"):
                     object.__setattr__(self, name, read(name, value))
 
     def check_rank(self, num_tokens: int) -> None:

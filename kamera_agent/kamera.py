@@ -14,6 +14,7 @@ import torch
 from kamera_agent.closing import Closing
 from kamera_agent.config import DEFAULT_STORE, SettingOptions, Settings, make_settings
 from kamera_agent.forking import Forkable
+from kamera_agent.options import path_of
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
@@ -91,9 +92,10 @@ class Kamera(Closing, Forkable):
         """Load a checkpoint by hub id or folder; "pocket" is the small model that comes with this package.
 
         device: "auto" takes the first GPU, else the CPU. dtype: "auto" takes the checkpoint's own.
-        store, options and errors as for Kamera(); ModelError also where the checkpoint cannot be read.
+        store, options and errors as for Kamera(); SettingError also for another device or dtype, ModelError where the
+        checkpoint cannot be read.
         """
-        source = WEIGHTS if model_id == POCKET else model_id
+        source = WEIGHTS if model_id == POCKET else path_of("model_id", model_id)
         # Opened before the weights are read: a folder that cannot be opened should not cost minutes.
         opened = _open(store, make_settings(options, "Kamera"))
         try:
@@ -177,4 +179,4 @@ def _open(store: Store | str | os.PathLike[str] | None, settings: Settings) -> S
     memory = MemoryStore(settings.memory_bytes)
     if store is None:
         return memory
-    return TieredStore(memory, LmdbStore(store, settings.disk_bytes))
+    return TieredStore(memory, LmdbStore(path_of("store", store), settings.disk_bytes))

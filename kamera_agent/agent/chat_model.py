@@ -17,7 +17,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
-from kamera_agent.agent.messages import Chunks, last_chunk, make_message, read_message, without_ids
+from kamera_agent.agent.messages import Chunks, last_chunk, listed, make_message, read_message, without_ids
 from kamera_agent.agent.overflow import reporting_overflow
 from kamera_agent.agent.profile import profile_of
 from kamera_agent.agent.run import find_run, in_run
@@ -25,7 +25,7 @@ from kamera_agent.agent.structured import describe_tool, make_format, read_call,
 from kamera_agent.closing import Closing
 from kamera_agent.errors import InputError, SettingError
 from kamera_agent.kamera import Kamera
-from kamera_agent.options import whole
+from kamera_agent.options import several, whole
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, aread, never, read
@@ -33,8 +33,9 @@ from kamera_agent.turns.chat import MAX_TOKENS, Chat, Limits, Request
 from kamera_agent.turns.grammar import read_format
 from kamera_agent.turns.habits import drop_habits
 from kamera_agent.turns.source import check_place, choose_source, written_down
-from kamera_agent.turns.tool_calls import read_choice
+from kamera_agent.turns.tools import read_choice
 from kamera_agent.vision.image import decode_image
+from kamera_agent.window.items import readable
 from kamera_agent.window.options import read_options
 from kamera_agent.window.sampler import SamplingOptions
 
@@ -160,10 +161,13 @@ class ChatKamera(BaseChatModel, Closing):
         return super().to_json() if self.model_name else self.to_json_not_implemented()
 
     def get_token_ids(self, text: str) -> list[int]:
-        """The tokens of a text, by the tokenizer of the model. Loads the model, if it is not loaded yet."""
+        """The tokens of a text, by the tokenizer of the model. Loads the model, if it is not loaded yet.
+
+        Raises InputError for another type.
+        """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return [*self.open().family.tokens.encode(text)]
+        return [*self.open().family.tokens.encode(readable(text))]
 
     def get_num_tokens_from_messages(
         self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any] | type | Callable[..., Any]] | None = None
@@ -173,10 +177,9 @@ class ChatKamera(BaseChatModel, Closing):
         Loads the model, if it is not loaded yet. A screenshot that ScreenWindow holds in its folder is not counted.
         Raises InputError for messages that cannot be shown to the model.
         """
-        if not messages:
-            return 0
-        described = [describe_tool(tool) for tool in tools or ()]
-        return self._chat.count_tokens([read_message(without_ids(message)) for message in messages], described)
+        described = [describe_tool(tool) for tool in several("tools", tools or ())]
+        shown = [read_message(without_ids(message)) for message in listed(messages)]
+        return self._chat.count_tokens(shown, described) if shown else 0
 
     def count_image_tokens(self, image: bytes) -> int:
         """Tokens of an encoded image in a window. Raises ImageError."""
@@ -194,8 +197,9 @@ class ChatKamera(BaseChatModel, Closing):
 
         tool_choice: "auto" leaves it to the model. "any", "required" or True force a call, and a name forces a call of
         that tool, through constrained decoding. "none" forbids calls; the model sees the tools all the same.
+        Raises InputError for a tool that cannot be read.
         """
-        described = [describe_tool(tool) for tool in tools]
+        described = [describe_tool(tool) for tool in several("tools", tools)]
         return self.bind(tools=described, tool_choice=read_choice(tool_choice), **kwargs)
 
     def with_structured_output(
@@ -356,7 +360,7 @@ class ChatKamera(BaseChatModel, Closing):
             [read_message(message) for message in messages],
             conversation=str(options.get("conversation") or run.thread),
             agent=str(options.get("agent") or run.agent),
-            tools=options.get("tools") or (),
+            tools=[describe_tool(tool) for tool in several("tools", options.get("tools") or ())],
             tool_choice=options.get("tool_choice"),
             schema=read_format(response_format) if response_format else None,
             max_tokens=answer.get("max_tokens", MAX_TOKENS),

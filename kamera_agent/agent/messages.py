@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import get_args
+from reprlib import repr as short
+from typing import Any, get_args
 from uuid import uuid4
 
 from langchain_core.messages import (
@@ -20,6 +21,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 
 from kamera_agent.agent.blocks import is_id, read_content
 from kamera_agent.errors import InputError
+from kamera_agent.options import several
 from kamera_agent.turns.message import Message, ToolCall
 from kamera_agent.turns.tool_calls import ParsedReply, Piece
 from kamera_agent.window.plan import Origin
@@ -27,6 +29,14 @@ from kamera_agent.window.reply import Reply
 
 # response_metadata["kamera"]["said"] holds the generated text where it is more than the content of the message.
 METADATA, SAID = "kamera", "said"
+
+
+def listed(messages: Any) -> list[Any]:
+    """The messages of a list. Raises InputError for what is none."""
+    for message in (all_messages := several("messages", messages)):
+        if not isinstance(message, BaseMessage):
+            raise InputError(f"messages has {short(message)}; use LangChain's messages.")
+    return all_messages
 
 
 def read_message(message: BaseMessage) -> Message:

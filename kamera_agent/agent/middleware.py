@@ -7,6 +7,8 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from reprlib import repr as short
+from string import Formatter
 from typing import Annotated, Any, NotRequired, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -22,6 +24,7 @@ from langgraph.types import Command
 
 from kamera_agent.agent.chat_model import ChatKamera
 from kamera_agent.agent.look_back import look_back_tool
+from kamera_agent.agent.messages import listed
 from kamera_agent.agent.pixels import PixelFolder
 from kamera_agent.agent.policy import Budget, KeepLast, Policy
 from kamera_agent.agent.screens import M, Screen, Stowage, list_screens, looked_back, replace_screens, show, with_step
@@ -29,6 +32,7 @@ from kamera_agent.agent.steps import Numbering, Numberings
 from kamera_agent.config import DEFAULT_STORE, MIB
 from kamera_agent.errors import SettingError
 from kamera_agent.kamera import Kamera
+from kamera_agent.options import several, whole
 
 STUB = "[Screenshot of step {step} is not shown; look_back brings it back.]"
 SAME = "[The screen looks as in step {step}.]"
@@ -63,6 +67,7 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
     stub: the text in place of a screenshot, with {step}. folder, folder_bytes: the folder of the pixels and its bound;
     the least recently shown pixels go first. count_tokens: counts the tokens of an encoded image, for Budget; a
     ChatKamera counts them itself.
+    Raises SettingError or InputError for an option that cannot be used.
     """
 
     state_schema = ScreenState
@@ -79,8 +84,12 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
         count_tokens: Callable[[bytes], int] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(policy, Policy | None):
+            raise SettingError(f"policy is {short(policy)}; use KeepLast, Interval or Budget.")
+        if not (count_tokens is None or callable(count_tokens)):
+            raise SettingError(f"count_tokens is {short(count_tokens)}; use a function of an encoded image.")
         self._policy = policy or KeepLast(keep_last)
-        self._pinned = frozenset(pinned)
+        self._pinned = frozenset(whole("A pinned step", step) for step in several("pinned", pinned))
         self._stub = _checked(stub)
         self._stowage = Stowage(PixelFolder(folder, folder_bytes))
         self._count_tokens = count_tokens
@@ -132,7 +141,8 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
 
         model: counts tokens for a Budget. thread: a name for the conversation, in which every screenshot keeps its step
         while its message keeps its id, or else its content; by default the thread of the run, or else the one that most
-        of the screenshots are known from. Raises SettingError for a Budget without token counts.
+        of the screenshots are known from. Raises SettingError for a Budget without token counts, and InputError for
+        what is no list of messages.
         """
         return self._edit(messages, model, thread)
 
@@ -143,7 +153,7 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
     def _edit(
         self, messages: Sequence[M], model: BaseChatModel | None, thread: str | None = None, highest: int = 0
     ) -> list[M]:
-        stowed = [*map(self._stowage.stow, messages)]
+        stowed = [*map(self._stowage.stow, listed(messages))]
         screens = self._numberings.number(list_screens(stowed), thread, highest)
         twins = _twins(screens)
         # A repeated screen and one that cannot be read cost one line of text, so the policy does not count them.
@@ -217,9 +227,12 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
 
 def _checked(stub: str) -> str:
     try:
+        names = {name for _, name, *_ in Formatter().parse(stub) if name is not None}
         stub.format(step=1)
-    except (LookupError, ValueError) as error:
-        raise SettingError(f"stub is {stub!r}; {{step}} is the only name that it may hold.") from error
+    except (LookupError, ValueError, TypeError, AttributeError):
+        names = {""}
+    if names - {"step"}:
+        raise SettingError(f"stub is {short(stub)}; use a text in which {{step}} is the only name.")
     return stub
 
 

@@ -14,8 +14,8 @@ from blake3 import blake3
 
 from kamera_agent.agent.blocks import PREFIX
 from kamera_agent.config import locate
-from kamera_agent.errors import ImageError
-from kamera_agent.options import whole
+from kamera_agent.errors import ImageError, SettingError
+from kamera_agent.options import path_of, whole
 from kamera_agent.vision.fingerprint import fingerprint_image
 from kamera_agent.vision.image import decode_image
 
@@ -38,11 +38,14 @@ class PixelFolder:
     deleted. Safe for several threads and processes.
 
     max_bytes: bound of all images together. The least recently used images go first.
+    Raises SettingError for no path and for a negative bound.
     """
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int) -> None:
-        self.path = locate(path)
+        self.path = locate(path_of("folder", path))
         self._max_bytes = whole("folder_bytes", max_bytes)
+        if self._max_bytes < 0:
+            raise SettingError(f"folder_bytes is {max_bytes}; use 0 or more bytes.")
         # Ids by the digest of the encoded bytes: decoding an image takes longer than anything else here.
         self._ids: dict[str, str] = {}
         # Whether this class wrote the file of a name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from reprlib import repr as short
 from typing import Any, TypeGuard
 
 from langchain_core.exceptions import OutputParserException
@@ -19,6 +20,8 @@ from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
+
+from kamera_agent.errors import InputError
 
 # The keys under which OpenAI, Anthropic and Bedrock wrap the schema of a tool.
 WRAPPED = {"function", "parameters", "input_schema", "toolSpec"}
@@ -41,8 +44,11 @@ def make_format(schema: dict[str, Any] | type | None) -> dict[str, Any]:
 
 
 def describe_tool(tool: Any) -> dict[str, Any]:
-    """A tool in OpenAI's form. Its parameters are its whole schema."""
-    described = convert_to_openai_tool(tool)
+    """A tool in OpenAI's form. Its parameters are its whole schema.
+
+    Raises InputError for what LangChain cannot convert, and for a tool that runs at its provider.
+    """
+    described = _converted(tool)
     is_class = isinstance(tool, type) and issubclass(tool, BaseModel)
     if is_class or (_is_json_schema(tool) and "title" in tool):
         schema = _json_schema(tool)
@@ -53,13 +59,28 @@ def describe_tool(tool: Any) -> dict[str, Any]:
     return described
 
 
+def _converted(tool: Any) -> dict[str, Any]:
+    try:
+        described = convert_to_openai_tool(tool)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{short(tool)} is no tool; use a function, a class, or a schema as OpenAI, Anthropic or Bedrock take it."
+        ) from error
+    if "function" not in described:
+        raise InputError(f"{short(tool)} is a tool that its provider runs; leave it out.")
+    return described
+
+
 def _json_schema(schema: Any) -> dict[str, Any]:
     if _is_json_schema(schema):
         return dict(schema)
     # Not by LangChain: it expands definitions in place and fails for a recursive schema.
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema.model_json_schema()
-    return convert_to_json_schema(schema)
+    try:
+        return convert_to_json_schema(schema)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{short(schema)} is no schema; use a class or a JSON schema.") from error
 
 
 def _is_json_schema(schema: Any) -> TypeGuard[dict[str, Any]]:
@@ -87,7 +108,7 @@ def read_call(model: Runnable[Any, Any], schema: dict[str, Any] | type, *, inclu
     if isinstance(schema, type) and is_basemodel_subclass(schema):
         parser = PydanticToolsParser(tools=[schema], first_tool_only=True)
     else:
-        name = convert_to_openai_tool(schema)["function"]["name"]
+        name = describe_tool(schema)["function"]["name"]
         parser = JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
     return _read(model, _checked(_require_call) | parser, include_raw=include_raw)
 

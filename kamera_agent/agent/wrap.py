@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import aclosing
+from reprlib import repr as short
 from typing import Any, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -24,7 +25,8 @@ from kamera_agent.agent.route import route
 from kamera_agent.agent.screens import LOOK_BACK
 from kamera_agent.errors import InputError
 from kamera_agent.kamera import Kamera
-from kamera_agent.turns.tool_calls import read_choice
+from kamera_agent.options import several
+from kamera_agent.turns.tools import read_choice
 
 Graph = TypeVar("Graph", bound=CompiledStateGraph[Any, Any, Any, Any])
 
@@ -44,12 +46,16 @@ def wrap(
 
     A ToolNode runs look_back beside its own tools, and models that these call answer themselves. Models that are not
     LangChain chat models are not affected.
-    Raises InputError for a graph that is not compiled, and for nodes that it does not have.
+    Raises InputError for a graph that is not compiled, for nodes that it does not have, and for other arguments of
+    another type.
     """
     if not isinstance(graph, CompiledStateGraph):
         raise InputError(f"wrap takes a compiled graph, not a {type(graph).__name__}; call .compile() first.")
-    if unknown := set(nodes or ()) - graph.nodes.keys():
-        raise InputError(f"The graph has no nodes {sorted(unknown)}; it has {sorted(graph.nodes)}.")
+    if not isinstance(window, ScreenWindow | None):
+        raise InputError(f"window is {short(window)}; use a ScreenWindow.")
+    nodes = None if nodes is None else several("nodes", nodes)
+    if unknown := [name for name in nodes or () if name not in graph.nodes]:
+        raise InputError(f"The graph has no nodes {unknown}; it has {sorted(graph.nodes)}.")
     window = window or ScreenWindow()
     chat = kamera if isinstance(kamera, ChatKamera) else ChatKamera(kamera=kamera)
     tool_nodes = {name: node.bound for name, node in graph.nodes.items() if isinstance(node.bound, ToolNode)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kamera_agent.errors import InputError, SettingError
-from kamera_agent.options import whole
+from kamera_agent.options import path_of, whole
 from kamera_agent.telemetry.record import RECORDS, AnswerRecord
 
 
@@ -25,13 +25,13 @@ class Trace:
 
         drift_every: measure the drift of every so many-th answer from a full prefill, which the answer waits for;
             None never does.
-        Raises SettingError for a drift_every below 1.
+        Raises SettingError for a drift_every below 1, and for no path.
         """
         if drift_every is not None:
             drift_every = whole("drift_every", drift_every)
             if drift_every < 1:
                 raise SettingError(f"drift_every is {drift_every}; use 1 (every answer) or more, or None.")
-        self.path = Path(path).expanduser()
+        self.path = Path(path_of("trace", path)).expanduser()
         self.thumbnails = thumbnails
         self._drift_every = drift_every
         self._num_answers = 0
@@ -57,10 +57,11 @@ def read_trace(path: str | os.PathLike[str]) -> list[AnswerRecord]:
     A last line that is cut off, because its process died, is left out. Raises InputError for a file that cannot be
     read or is not a trace.
     """
+    file = Path(path_of("trace", path))
     try:
-        lines = Path(path).expanduser().read_text("utf-8").splitlines(keepends=True)
+        lines = file.expanduser().read_text("utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The trace {os.fspath(path)} cannot be read: {error}.") from error
+        raise InputError(f"The trace {file} cannot be read: {error}.") from error
     records = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -71,7 +72,7 @@ def read_trace(path: str | os.PathLike[str]) -> list[AnswerRecord]:
             problem = error.errors()[0]
             place = ".".join(map(str, problem["loc"]))
             raise InputError(
-                f"Line {number} of {os.fspath(path)} is not a record of a trace: {place} {problem['msg']}. Pass a "
+                f"Line {number} of {file} is not a record of a trace: {place} {problem['msg']}. Pass a "
                 "file that a Trace wrote."
             ) from error
     return records

@@ -6,11 +6,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from reprlib import repr as short
 from typing import NamedTuple
 
 from kamera_agent.closing import Closing
-from kamera_agent.errors import StoreClosedError, WindowError
+from kamera_agent.errors import InputError, StoreClosedError, WindowError
 from kamera_agent.kamera import Kamera
+from kamera_agent.pocket.weights import POCKET
 from kamera_agent.telemetry.drift import Drift, Witness
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.record import make_record
@@ -25,6 +27,7 @@ from kamera_agent.turns.outline import Outliner
 from kamera_agent.turns.schemas import Schema
 from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.tool_calls import ParsedReply, ReplyReader, parse_reply
+from kamera_agent.turns.tools import check_tools
 from kamera_agent.turns.transcript import transcribe
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import lay_out
@@ -44,6 +47,7 @@ class Request:
     tools: in OpenAI's form. tool_choice: "auto" or None leaves calls to the model, "none" forbids calls, "any" forces
     a call, and a name forces a call of that tool. schema: a JSON schema that the reply must follow; it takes precedence
     over a forced call. stop: words that end the reply and are not part of it.
+    Raises InputError for tools of another form.
     """
 
     messages: Sequence[Message]
@@ -55,6 +59,9 @@ class Request:
     max_tokens: int = MAX_TOKENS
     stop: Sequence[str] = ()
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+
+    def __post_init__(self) -> None:
+        check_tools(self.tools)
 
     def reader(self) -> ReplyReader:
         """Takes the reply to this request apart while it is generated."""
@@ -141,8 +148,11 @@ class Chat(Closing):
     def over(self, model: str | None) -> Chat:
         """The chat that answers for a model: this one, or one with the same options and limits over another model.
 
-        The other chat is kept for later calls and closed with this one. Raises StoreClosedError after close().
+        The other chat is kept for later calls and closed with this one. Raises InputError for another type than a str,
+        and StoreClosedError after close().
         """
+        if model is not None and not isinstance(model, str):
+            raise InputError(f"model is {short(model)}; use a hub id, a folder or {POCKET!r}, as a str.")
         if not model or model == self.model_name:
             return self
         with self._lock:
@@ -157,6 +167,7 @@ class Chat(Closing):
 
         Raises InputError for messages that the window could not hold.
         """
+        check_tools(tools)
         kamera = self.open().kamera
         transcript = transcribe(kamera.family, messages, tools)
         items = Items(kamera.family, kamera.settings, transcript.system).resolve(transcript.contents)

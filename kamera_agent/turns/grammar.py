@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -30,16 +31,19 @@ NO_CALL = f"start: TEXT\nTEXT: /(?s:.*)/ & ~/(?s:.*){OPENING}(?s:.*)/"
 
 
 def read_format(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The schema of a response_format, which is in OpenAI's envelope or a bare schema. None where any text will do."""
+    """The schema of a response_format, which is in OpenAI's envelope or a bare schema. None where any text will do.
+
+    Raises InputError for what is neither.
+    """
     match response_format:
         case {"type": "text"}:
             return None
         case {"type": "json_object"}:
             return OBJECT
-        case {"json_schema": {"schema": schema}}:
-            return dict(schema)
+        case {"json_schema": {"schema": Mapping() as schema}} | (Mapping() as schema):
+            return schema
         case _:
-            return response_format
+            raise InputError(f"response_format is {short(response_format)}; use OpenAI's form, or a JSON schema.")
 
 
 class Grammars:
@@ -143,4 +147,7 @@ def _parameters(tool: Schema) -> Schema:
 
 
 def _grammar(schema: Schema) -> str:
-    return str(LLMatcher.grammar_from_json_schema(json.dumps(schema)))
+    try:
+        return str(LLMatcher.grammar_from_json_schema(json.dumps(schema)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"This schema is no JSON: {error}.") from error

@@ -6,9 +6,8 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from kamera_agent.errors import InputError
 from kamera_agent.turns.message import BrokenCall, ToolCall
 from kamera_agent.window.streamer import opening_of
 
@@ -260,18 +259,3 @@ def _read_call(text: str) -> ToolCall:
     if not isinstance(arguments, dict):
         raise ValueError(f"The arguments of {call['name']!r} must be an object; got {json.dumps(arguments)[:200]}.")
     return ToolCall(call["name"], arguments)
-
-
-def read_choice(tool_choice: str | dict[str, Any] | bool | None) -> str | None:
-    """The name of a tool, "any", "auto" or "none", from the forms of LangChain, OpenAI and Anthropic."""
-    match tool_choice:
-        case True | "required":
-            return "any"
-        case False | None:
-            return None
-        case {"function": {"name": str(name)}} | {"type": "tool", "name": str(name)} | str(name):
-            return name
-        case {"type": "any" | "auto" | "none" as kind}:
-            return str(kind)
-        case _:
-            raise InputError(f"tool_choice is {tool_choice!r}; use a tool's name, 'any', 'auto' or 'none'.")

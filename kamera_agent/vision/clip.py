@@ -33,6 +33,8 @@ class Clip(Closing):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise VideoError(f"a {type(path).__name__} is no path of a video; pass a str or a Path")
         self._path = os.fspath(path)
         # Checked first: FFmpeg also accepts a URL or a numbered pattern as a name.
         if not os.path.isfile(path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from reprlib import repr as short
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +36,15 @@ class Frames:
     timestamps: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pixels, np.ndarray):
+            raise VideoError(f"frames are a {type(self.pixels).__name__}; pass an array, uint8 [N, H, W, 3] RGB")
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[3] != 3:
             form = f"{self.pixels.dtype} {list(self.pixels.shape)}"
             raise VideoError(f"frames are {form}; they must be uint8 [N, H, W, 3] RGB")
         if self.pixels.size == 0:
             raise VideoError(f"frames of shape {list(self.pixels.shape)} have no pixels")
+        if not isinstance(self.timestamps, Sequence):
+            raise VideoError(f"timestamps are {short(self.timestamps)}; pass a tuple of seconds, one per frame")
         if len(self.timestamps) != len(self.pixels):
             raise VideoError(f"{len(self.timestamps)} timestamps for {len(self.pixels)} frames; pass one per frame")
         _check_timestamps(self.timestamps)
@@ -46,8 +52,8 @@ class Frames:
 
 def _check_timestamps(timestamps: Sequence[float]) -> None:
     for i, time in enumerate(timestamps):
-        if not math.isfinite(time):
-            raise VideoError(f"timestamp {i} is {time}; pass finite seconds")
+        if not isinstance(time, Real) or not math.isfinite(time):
+            raise VideoError(f"timestamp {i} is {short(time)}; pass finite seconds")
         if i and time <= timestamps[i - 1]:
             raise VideoError(
                 f"timestamp {i} ({time} s) is not later than the one before ({timestamps[i - 1]} s); sort the frames"

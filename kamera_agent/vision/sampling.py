@@ -71,7 +71,7 @@ def sample_scenes(path: str | os.PathLike[str], threshold: float = 10.0, max_fra
 
     Raises SettingError for an option outside its range, VideoError for a file that cannot be read.
     """
-    if not 0 < threshold <= 255:
+    if not 0 < real("threshold", threshold) <= 255:
         raise SettingError(f"threshold is {threshold}; it must be above 0 and at most 255 grey levels")
     _check_max_frames(max_frames)
     with Clip(path) as clip:

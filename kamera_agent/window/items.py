@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from reprlib import repr as short
 from types import MappingProxyType
 from typing import NamedTuple
 
 from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import InputError, UnknownSpanError, WindowError
-from kamera_agent.options import whole
+from kamera_agent.options import several, whole
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.vision.image import Pixels, decode_image
 from kamera_agent.vision.sampling import take_frames
@@ -88,9 +89,9 @@ class Items:
     def recall(self, item_id: str, at: str | None) -> None:
         """Bring a dropped item back before the item `at`, or at the end. Raises UnknownSpanError."""
         live, dropped, _ = self._held
-        if item_id not in dropped:
+        if item_id not in list(dropped):
             raise UnknownSpanError(
-                f"{item_id!r} is not among the dropped spans {list(dropped)}; recall takes a span that was "
+                f"{short(item_id)} is not among the dropped spans {list(dropped)}; recall takes a span that was "
                 "dropped and is still kept. Add the content again."
             )
         index = len(live) if at is None else self._index(at)
@@ -100,13 +101,15 @@ class Items:
         )
 
     def reorder(self, item_ids: Sequence[str]) -> None:
-        """Put the chunks in this order, into the places of chunks. Raises UnknownSpanError."""
+        """Put the chunks in this order, into the places of chunks. Raises UnknownSpanError, InputError for no list."""
+        item_ids = several("span_ids", item_ids)
         chunks = {item.id: item for item in self.live if isinstance(item.run, Chunk)}
-        if sorted(item_ids) != sorted(chunks):
-            unknown, missing = sorted(set(item_ids) - set(chunks)), sorted(set(chunks) - set(item_ids))
+        unknown = [item_id for item_id in item_ids if item_id not in list(chunks)]
+        missing = [item_id for item_id in chunks if item_id not in item_ids]
+        if unknown or missing or len(item_ids) != len(chunks):
             raise UnknownSpanError(
                 f"reorder takes every image, frames and document span of the window once: unknown {unknown}, missing "
-                f"{missing}, given {list(item_ids)}."
+                f"{missing}, given {item_ids}."
             )
         order = iter(item_ids)
         live = tuple(chunks[next(order)] if item.id in chunks else item for item in self.live)
@@ -127,7 +130,8 @@ class Items:
 
         Raises as make does, and UnknownSpanError.
         """
-        system = None if system is None else _checked(system)
+        contents = several("spans", contents)
+        system = None if system is None else readable(system)
         unused = {item.id: item for item in (*self.live[1:], *self._held.dropped.values())}
         resolved: list[Item] = []
         num_new = 0
@@ -154,13 +158,13 @@ class Items:
 
     def _named(self, item_id: str, unused: Mapping[str, Item]) -> Item:
         if item_id not in unused:
-            raise UnknownSpanError(f"{item_id!r} is not a span of the window, or is named twice; add its content.")
+            raise UnknownSpanError(f"{short(item_id)} is not a span of the window, or is named twice; add its content.")
         return unused[item_id]
 
     def _equal(self, content: Content, unused: Mapping[str, Item], ahead: int) -> Item:
         """The item that a content equals, or a new one."""
         if isinstance(content, TextContent):
-            text = _checked(content.text)
+            text = readable(content.text)
             texts = (item for item in unused.values() if item.kind in ("text", "reply"))
             same = (item for item in texts if (item.role, item.text) == (content.role, text))
             # A reply always begins a turn, whether or not the caller's list says so.
@@ -183,7 +187,7 @@ class Items:
             frames = take_frames(content.frames, content.timestamps, content.fps)
             chunk = self._family.frames_chunk(frames, self._settings.namespace)
         elif isinstance(content, DocumentContent):
-            chunk = self._family.document_chunk(_checked(content.text), self._settings.namespace)
+            chunk = self._family.document_chunk(readable(content.text), self._settings.namespace)
         else:
             raise InputError(
                 f"Cannot put a {type(content).__name__} into a window; use TextContent, ImageContent, FramesContent or "
@@ -194,11 +198,11 @@ class Items:
 
     def _new(self, content: Content, run: Run, ahead: int) -> Item:
         kind: Kind = run.kind if isinstance(run, Chunk) else "text"
-        text = _checked(content.text) if isinstance(content, TextContent) else ""
+        text = readable(content.text) if isinstance(content, TextContent) else ""
         return Item(self.next_id(kind, ahead), kind, content.role, run, text, content.new_turn)
 
     def _text_run(self, text: str) -> TextRun:
-        if not (token_ids := self._family.tokens.encode(_checked(text))):
+        if not (token_ids := self._family.tokens.encode(readable(text))):
             raise InputError(f"The text {text!r} has no tokens; leave it out.")
         return TextRun(token_ids)
 
@@ -206,7 +210,9 @@ class Items:
         for index, item in enumerate(self.live[1:], start=1):
             if item.id == item_id:
                 return index
-        raise UnknownSpanError(f"{item_id!r} is not in the window; it holds {[item.id for item in self.live[1:]]}.")
+        raise UnknownSpanError(
+            f"{short(item_id)} is not in the window; it holds {[item.id for item in self.live[1:]]}."
+        )
 
     def _without(self, gone: Sequence[Item], returned: Collection[str] = ()) -> _Held:
         """What the window holds once these items are dropped; beyond the byte bound, the oldest dropped ones go.
@@ -227,7 +233,8 @@ def _num_bytes(items: Mapping[str, Item]) -> int:
     return sum(item.num_bytes for item in items.values())
 
 
-def _checked(text: str) -> str:
+def readable(text: str) -> str:
+    """A text with a replacement character for what no tokenizer takes. Raises InputError for another type."""
     if not isinstance(text, str):
         raise InputError(f"A text is a str; got a {type(text).__name__}.")
     if not SURROGATE.search(text):

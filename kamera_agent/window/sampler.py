@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypedDict, cast
+from reprlib import repr as short
+from typing import Protocol, TypedDict, cast, runtime_checkable
 
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -48,6 +49,7 @@ class SamplingOptions(TypedDict, total=False):
     seed: int | None
 
 
+@runtime_checkable
 class Constraint(Protocol):
     """Limits the tokens of a reply, for example to a grammar."""
 
@@ -59,9 +61,14 @@ class Constraint(Protocol):
 
 
 class Sampler:
-    """Draws tokens for one reply. never: token ids that are not drawn, however likely."""
+    """Draws tokens for one reply. never: token ids that are not drawn, however likely.
+
+    Raises SettingError for a constraint without the methods of one.
+    """
 
     def __init__(self, sampling: Sampling, never: Iterable[int], constraint: Constraint | None = None) -> None:
+        if not isinstance(constraint, Constraint | None):
+            raise SettingError(f"constraint is {short(constraint)}; use an object with the methods mask and accept.")
         self._never = torch.tensor(sorted(never), dtype=torch.long)
         self._constraint = constraint
         self._greedy = sampling.temperature == 0

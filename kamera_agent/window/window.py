@@ -13,7 +13,7 @@ from weakref import ref
 import torch
 
 from kamera_agent.config import Settings
-from kamera_agent.errors import WindowError
+from kamera_agent.errors import InputError, WindowError
 from kamera_agent.forking import Forkable
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.vision.image import Pixels
@@ -127,7 +127,7 @@ class Window(Forkable):
     def reorder(self, span_ids: Sequence[str]) -> None:
         """Put the image, frames and document spans into this order; texts keep their places.
 
-        Raises UnknownSpanError unless span_ids names each of them exactly once.
+        Raises UnknownSpanError unless span_ids names each of them exactly once, and InputError for no list.
         """
         self._items.reorder(span_ids)
 
@@ -154,8 +154,11 @@ class Window(Forkable):
     def adopt(self, source: Window) -> None:
         """Copy the KV of the beginning that another window of the same Kamera has in common with this one.
 
-        What this window has computed by now is computed again. Raises WindowError while either is busy.
+        What this window has computed by now is computed again. Raises WindowError while either is busy, and InputError
+        for another object.
         """
+        if not isinstance(source, Window):
+            raise InputError(f"Only the KV of a Window can be adopted; got a {type(source).__name__}.")
         source._lend(self._assembly, lay_out(self._items.live, self._family))
 
     @_alone

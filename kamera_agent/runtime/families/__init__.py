@@ -28,6 +28,7 @@ from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.qwen3_vl import Qwen3VL
 from kamera_agent.runtime.families.refusals import check_config, check_model, take_masks
+from kamera_agent.runtime.families.target import read_device, read_dtype
 from kamera_agent.runtime.families.text_only import TextOnly
 
 FAMILIES: tuple[type[Family], ...] = (
@@ -102,16 +103,17 @@ def load(
     """Load a checkpoint by hub id or folder.
 
     device: "auto" takes the first GPU, else the CPU. dtype: "auto" takes the checkpoint's own.
-    Raises UnsupportedModelError before the weights are read, ModelError if they cannot be.
+    Raises SettingError for another device or dtype, UnsupportedModelError before the weights are read, and ModelError
+    if they cannot be.
     """
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    target, precision = read_device(device), read_dtype(dtype)
     try:
         config = AutoConfig.from_pretrained(model_id, revision=revision)
         check_config(config)
         family = find_family(config)
         options = family.load_options(config)
         processor = family.load_processor(model_id, revision)
-        model: Any = family.auto_model.from_pretrained(model_id, revision=revision, dtype=dtype, **options)
+        model: Any = family.auto_model.from_pretrained(model_id, revision=revision, dtype=precision, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"Cannot load {model_id!r}: {error}") from error
     return Checkpoint(model.to(target), processor)

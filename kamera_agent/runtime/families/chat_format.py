@@ -81,6 +81,8 @@ class ChatFormat:
         """Raise InputError, with the reason, for a role that the template does not write as one of its own."""
         if not isinstance(role, str):
             raise InputError(f"A role is a str; got a {type(role).__name__}.")
+        if not role.isprintable():
+            raise InputError(f"The role {role!r} has characters that cannot be printed; use a name.")
         if role in ROLES:
             return
         if reason := self.marks.refusal(role):
