@@ -85,7 +85,7 @@ class _Placeholders:
         return f"part{self._nonce}n{len(self._parts) - 1}n"
 
     def add_quoted(self, text: str) -> str:
-        """A word for a string in a call or a tool, with a quote: it shows how the template writes strings."""
+        """A word for a string in a call or a tool, or its result, with a quote: it shows how the template writes it."""
         self._quoted.add(len(self._parts))
         return f'{self.add(text)}"'
 
@@ -122,7 +122,12 @@ def _for_template(message: Message, placeholders: _Placeholders) -> dict[str, An
     """A message in the form that chat templates take, with placeholders for its texts and images."""
     if message.role == "assistant":
         return _assistant_for_template(message, placeholders)
-    content = "".join(placeholders.add(part) for part in message.parts)
+    # Some templates write what a tool returned as a JSON string.
+    is_result = message.role == "tool"
+    content = "".join(
+        placeholders.add_quoted(part) if is_result and isinstance(part, str) else placeholders.add(part)
+        for part in message.parts
+    )
     answered = {} if message.call_id is None else {"tool_call_id": message.call_id}
     return {"role": message.role, "content": content, **answered}
 

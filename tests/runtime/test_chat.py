@@ -155,7 +155,7 @@ OTHERS: dict[str, dict[str, list[str] | str]] = {
         "as a user turn": ["<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"],
         "as another role": ["<eot><head>ipython</head>", "<eot><head>assistant</head>"],
         "after a reply only": ["</s>[RESULT]", "[/RESULT]"],
-        "as JSON": "drops or rewrites its text",
+        "as JSON": ["<eot><head>tool</head>", "<eot><head>assistant</head>"],
         "after calls only": "refuses it: no call",
         "not at all": "drops or rewrites its text",
         "chatml": ["<|im_end|>\n<|im_start|>tool\n", "<|im_end|>\n<|im_start|>assistant\n"],
@@ -185,11 +185,13 @@ def test_other_roles(role: str, name: str) -> None:
             chat.turn("user", role)
         return
     assert [chat.turn("assistant", role), chat.turn(role, "assistant")] == expected
+    written = '"white"' if name == "as JSON" else "white"
     talk = [*TALK[:2], (role, "white"), ("assistant", "black")]
-    assert any(template.render(talk) == joined(chat, talk) + end for end in chat.ends)
+    joint = joined(chat, [*talk[:2], (role, written), talk[3]])
+    assert any(template.render(talk) == joint + end for end in chat.ends)
     known = [("user", "red"), ("assistant", "blue")]
     inside = {"inside a user turn": "<tool_response>\nwhite\n</tool_response>", "as a user turn": "white"}
-    turn = ("user", inside[name]) if name in inside else (role, "white")
+    turn = ("user", inside[name]) if name in inside else (role, written)
     for last in ([], [("assistant", "black")]):
         messages = [{"role": role, "content": text} for role, text in [*known, (role, "white"), *last]]
         assert turns_of(template, chat, [], messages, ()) == [*known, turn, *last]

@@ -14,6 +14,8 @@ from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.turns.message import Message, ToolCall
 from kamera_agent.turns.tool_calls import parse_reply
 from kamera_agent.turns.transcript import transcribe
+from kamera_agent.window.items import Items
+from kamera_agent.window.layout import lay_out
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -152,6 +154,37 @@ def test_strings_are_written_as_the_template_writes_them(
     ]
     contents = transcribe(family, messages).contents
     assert contents[1].text == "So: " + expected(text)
+
+
+@pytest.mark.parametrize("role", ["tool", "ipython"])
+@pytest.mark.parametrize("text", HARD)
+def test_results_are_written_as_the_template_writes_them(
+    kamera: Kamera, role: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As JSON in a turn of another name, as Llama 3.1 does. The tokens are those of the template's own text."""
+    template = """
+{%- for message in messages %}{{- "<|im_start|>" + ("ROLE" if message.role == "tool" else message.role) + "\n" }}
+{{- message.content | tojson if message.role == "tool" else message.content }}{{- "<|im_end|>\n" }}{% endfor %}
+{%- if add_generation_prompt %}{{- "<|im_start|>assistant\n" }}{% endif %}""".replace("ROLE", role)
+    tokenizer = kamera.family.processors.tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    family = type(kamera.family)(kamera.family.model, kamera.family.processors)
+    messages = [
+        Message("user", ("Go.",)),
+        Message("assistant", ("So.",)),
+        *[Message("tool", (part,) if part else (), call_id="1") for part in (text, "done")],
+        Message("assistant", ("Then.",)),
+    ]
+    transcript = transcribe(family, messages)
+    written = [json.dumps(part, ensure_ascii=False) for part in (text, "done")]
+    assert [content.text for content in transcript.contents][2:4] == written
+    assert {content.role for content in transcript.contents[2:4]} == {"tool"}
+    items = Items(family, kamera.settings, transcript.system).resolve(transcript.contents)
+    token_ids = [token for item in lay_out(items, family, "reply") for token in item.run.token_ids]
+    said = [{"role": message.role, "content": message.text} for message in messages]
+    rendered = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    if "<|im_end|>" not in text:
+        assert token_ids == list(family.tokens.markup(rendered))
 
 
 def test_markers_in_a_text_stay_text(kamera: Kamera) -> None:

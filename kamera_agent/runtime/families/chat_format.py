@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -155,7 +156,8 @@ def turns_of(
     rendered = template.apply(messages, tools)
     if tools and tools[0]["function"]["name"] not in rendered:
         raise InputError("The chat template of this model has no place for tools; leave them out.")
-    if any(message["role"] == "tool" and message["content"] not in rendered for message in messages):
+    results = [message["content"] for message in messages if message["role"] == "tool"]
+    if any(result not in rendered and json.dumps(result) not in rendered for result in results):
         raise InputError(
             "The chat template of this model drops or rewrites what tools return; send it as a user message."
         )

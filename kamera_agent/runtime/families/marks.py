@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 from jinja2 import TemplateError
 
@@ -10,18 +12,22 @@ from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.template import FIRST, SECOND, Template
 
 ROLES = ("system", "user", "assistant")
+TOOL = "tool"
 ANSWER = "kameraanswer"
 ASKED = [("user", FIRST), ("assistant", ANSWER), ("user", SECOND)]
 # What precedes a probe: templates refuse some roles at the beginning, and some after others.
 LEADS = ASKED[:0], ASKED[:1], ASKED[:2]
-# A template that writes a text as JSON changes these.
+# A template that writes a text as JSON changes these. Some do so with what tools return.
 BEFORE, AFTER = 'kamera"\nbefore', 'kamera"\nafter'
 
 Turn = tuple[str, str]
 
 
 class Marks:
-    """The marks of one template: the text before, between and after the texts of roles."""
+    """The marks of one template: the text before, between and after the texts of roles.
+
+    What a tool returned may be JSON there. Its quotes are part of its text.
+    """
 
     def __init__(self, template: Template) -> None:
         self._template = template
@@ -62,13 +68,12 @@ class Marks:
             talk = [*lead, (role, AFTER)]
             try:
                 rendered = self._template.render(talk)
-                cut(rendered, talk)
             except TemplateError as error:
                 reason = reason or f"refuses it: {error}"
-            except UnsupportedModelError:
-                reason = reason or "drops or rewrites its text"
-            else:
+                continue
+            if self._cut(talk):
                 return self._compare(lead, role, rendered)
+            reason = reason or "drops or rewrites its text"
         return reason
 
     def _compare(self, lead: Sequence[Turn], role: str, rendered: str) -> str | None:
@@ -82,16 +87,21 @@ class Marks:
         return None if self.between(role, "assistant") else "writes nothing between it and a reply"
 
     def _cut(self, talk: Sequence[Turn]) -> list[str] | None:
-        try:
-            return cut(self._template.render(talk), talk)
-        except (TemplateError, UnsupportedModelError):
-            return None
+        rendered = self._render(talk) or ""
+        for written in (talk, [_as_json(*turn) for turn in talk]):
+            with suppress(UnsupportedModelError):
+                return cut(rendered, written)
+        return None
 
     def _render(self, talk: Sequence[Turn]) -> str | None:
         try:
             return self._template.render(talk)
         except TemplateError:
             return None
+
+
+def _as_json(role: str, text: str) -> Turn:
+    return role, json.dumps(text) if role == TOOL else text
 
 
 def cut(rendered: str, talk: Sequence[Turn]) -> list[str]:
