@@ -1,13 +1,14 @@
-"""The cost and the gain of canonical KV in int8, on the trained pocket model.
+"""The cost and the gain of bases in int8, on the trained pocket model.
 
     python -m benchmarks.compression --json
 
 Windows of three pictures and a question. One Kamera computes and remembers a window; a second one over the same store
-recalls all three pictures after the same antecedents.
+recalls all three pictures after the same antecedents. Bases are canonical KV: a base that was first computed in that
+very context would need no patch.
 
 kl       mean divergence of its next-token distribution from that of a full prefill, in nats
 same     share of windows in which both have the same most probable token
-canonical_bytes, patch_bytes   means per chunk
+base_bytes, patch_bytes   means per chunk
 error    mean relative error of the patches
 """
 
@@ -27,7 +28,7 @@ from kamera_agent.telemetry.drift import divergence
 
 NUM_PICTURES = 3
 RANKS: tuple[Any, ...] = (8, 32, "auto")
-CANONICAL = ("full", "int8")
+DTYPES = ("full", "int8")
 
 
 def draw_cases(count: int) -> list[Case]:
@@ -47,7 +48,8 @@ def look(kamera: Kamera, case: Case) -> Window:
 
 def measure(first: Kamera, cases: Sequence[Case], **options: Any) -> dict[str, float]:
     """Figures for one set of options, as means over the cases."""
-    divergences, same, sizes, errors = [], [], {"canonical": [0], "patch": [0]}, []
+    options["base"] = "canonical"
+    divergences, same, sizes, errors = [], [], {"base": [0], "patch": [0]}, []
     for case in cases:
         question = next(iter(case.questions.values())).text
         with Kamera(first.family.model, first.family.processors, **options) as writer:
@@ -68,7 +70,7 @@ def measure(first: Kamera, cases: Sequence[Case], **options: Any) -> dict[str, f
     return {
         "kl": round(statistics.mean(divergences), 6),
         "same": round(statistics.mean(same), 4),
-        "canonical_bytes": round(sum(sizes["canonical"]) / (NUM_PICTURES * len(cases))),
+        "base_bytes": round(sum(sizes["base"]) / (NUM_PICTURES * len(cases))),
         "patch_bytes": round(sum(sizes["patch"]) / (NUM_PICTURES * len(cases))),
         "error": round(statistics.mean(errors), 4),
     }
@@ -80,8 +82,8 @@ def main() -> None:
     options = parser.parse_args()
     cases, ways = draw_cases(options.cases), []
     with Kamera.pocket() as first:
-        for rank, canonical in product(RANKS, CANONICAL):
-            way = {"rank": rank, "canonical": canonical}
+        for rank, dtype in product(RANKS, DTYPES):
+            way = {"rank": rank, "base_dtype": dtype}
             figures = measure(first, cases, **way)
             print("  ".join(f"{name} {value}" for name, value in (way | figures).items()), flush=True)
             ways.append(way | figures)

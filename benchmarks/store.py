@@ -44,7 +44,7 @@ def make_record(seed: int) -> Record:
     shape = (NUM_KV_HEADS, NUM_TOKENS, HEAD_DIM)
     layers = [[torch.randn(shape, generator=generator) for _ in range(2)] for _ in range(NUM_LAYERS)]
     key = Key.of(benchmark="store")
-    return Record.of(key, key.digest, "canonical", layers)
+    return Record.of(key, key.digest, "base", layers)
 
 
 class Workload:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from blake3 import blake3
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-RecordKind = Literal["canonical", "patch"]
+RecordKind = Literal["base", "patch"]
 
 
 class Key(NamedTuple):
@@ -69,13 +70,13 @@ class Chunk:
         return self.kind != "document"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextRun:
     """Adjacent text tokens. Each token takes one position on every axis."""
 
     token_ids: tuple[int, ...]
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """BLAKE3-128 of the token ids: it distinguishes runs, but never proves that two are equal."""
         return blake3(np.array(self.token_ids, dtype=np.int64).tobytes()).digest(16)
@@ -95,17 +96,34 @@ class Antecedents:
 
     chunks: digests of the chunks before it, in order.
     texts: digests of the text runs before it, in order, without the anchor.
-    approximate: whether the KV of any of these runs was not exact.
+    chain: digest of all runs before it, in order, the anchor first; see link().
+    exact: whether the KV is that of a full prefill of this chain.
     """
 
     chunks: tuple[bytes, ...] = ()
     texts: tuple[bytes, ...] = ()
-    approximate: bool = False
+    chain: bytes = b""
+    exact: bool = True
 
     @property
     def orbit(self) -> tuple[bytes, ...]:
         """The antecedent chunks without their order: one patch serves the whole orbit (arXiv 2606.23581)."""
         return tuple(sorted(self.chunks))
+
+    def then(self, run: Run, *, exact: bool) -> Antecedents:
+        """The antecedents of what follows one more run. exact: whether that run's KV is exact here."""
+        chunks, texts = self.chunks, self.texts
+        if isinstance(run, Chunk):
+            chunks = (*chunks, run.digest)
+        elif self.chain:
+            # The anchor is before every chunk, so it tells none apart.
+            texts = (*texts, run.digest)
+        return Antecedents(chunks, texts, link(self.chain, run), self.exact and exact)
+
+
+def link(chain: bytes, run: Run) -> bytes:
+    """The chain of the runs of `chain` and one more; the empty chain is b""."""
+    return blake3(chain + run.digest).digest(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +131,11 @@ class Header:
     """A record without its tensors.
 
     key: identity of the record.
-    chunk: digest of the chunk that it belongs to; equal to key.digest for canonical KV in full precision.
-    kind: "canonical" or "patch".
-    attributes: JSON facts about the tensors (for a patch: antecedents, ranks, energy, error).
+    chunk: digest of the chunk that it belongs to; equal to key.digest for a base of the default settings.
+    kind: "base" or "patch".
+    attributes: JSON facts about the tensors: antecedents, and for a patch ranks, energy and error.
     num_bytes: size of the tensors.
+    base: digest of the key of the base that a patch is fitted over; None for a base.
     """
 
     key: Key
@@ -124,13 +143,14 @@ class Header:
     kind: RecordKind
     attributes: Mapping[str, Any] = field(default_factory=dict)
     num_bytes: int = 0
+    base: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """The unit that a store keeps: a header and the tensors of each layer.
 
-    Canonical KV: layers[l] = (K pre-RoPE [H, T, D], V [H, T, D]); for MLA (raw k_pe [1, T, P], c_KV [1, T, C]).
+    Base: layers[l] = (K pre-RoPE [H, T, D], V [H, T, D]); for MLA (raw k_pe [1, T, P], c_KV [1, T, C]).
     In int8: (K, V, step of K [H, 1, D], step of V [H, T, 1]).
     Patch: layers[l] = (U [T, r_l], V [r_l, W]), or (U, V, scale [r_l]) in int8. W is the number of values in a token's
     K and V; the rank r_l may differ between layers and may be 0.
@@ -148,8 +168,9 @@ class Record:
         kind: RecordKind,
         layers: Sequence[Sequence[torch.Tensor]],
         attributes: Mapping[str, Any] | None = None,
+        base: bytes | None = None,
     ) -> Record:
         """Make a record of tensors, with their size in its header."""
         frozen = tuple(tuple(tensors) for tensors in layers)
         num_bytes = sum(t.numel() * t.element_size() for tensors in frozen for t in tensors)
-        return cls(Header(key, chunk, kind, dict(attributes or {}), num_bytes), frozen)
+        return cls(Header(key, chunk, kind, dict(attributes or {}), num_bytes, base), frozen)

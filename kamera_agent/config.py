@@ -13,16 +13,19 @@ from kamera_agent.errors import SettingError
 from kamera_agent.options import check_names, real, whole
 
 Fidelity = Literal["exact", "patched", "blind"]
-Rank = int | Literal["auto"] | None
-Canonical = Literal["full", "int8"]
+Rank = int | Literal["auto"]
+Base = Literal["first", "canonical"]
+BaseDtype = Literal["full", "int8"]
+OnStale = Literal["refresh", "keep", "compute"]
+Heal = Literal["ahead", "idle", "never"]
 
-DEFAULT_RANK = 32
 # Paths may begin with this name, which locate() replaces. So no default holds a value of the environment.
 HOME = "$KAMERA_HOME"
 DEFAULT_STORE = HOME
 MIB = 1 << 20
 
 SHARES = ("error_budget", "byte_budget")
+CHOICES = {"base": Base, "base_dtype": BaseDtype, "fidelity": Fidelity, "stale": OnStale, "heal": Heal}
 SIZES = ("encoder_cache_bytes", "memory_bytes", "dropped_bytes", "disk_bytes")
 
 
@@ -45,15 +48,22 @@ def _home() -> Path:
 class Settings:
     """The precision that a Kamera may trade for speed, and the bounds on what it keeps.
 
-    rank: patch rank per layer. With an integer, a chunk of fewer tokens is refused. None means 32, or the number of
-        tokens of a smaller chunk. "auto" picks the smallest rank per layer within both budgets, and keeps the factors
-        in int8, which gives the least divergence per byte. Rounding adds an error of about 1 %, whatever the budgets.
+    base: the KV that a chunk's patches are fitted over. "first": as it was first computed, in whatever window that was.
+        "canonical": computed alone after the anchor, in a forward pass of its own (arXiv 2606.23581); it carries
+        nothing of any window.
+    base_dtype: how bases are kept. "full": in the dtype of the model's KV. "int8": with one step per component of K and
+        one per token of V; patches are fitted over the rounded KV, and no recall is exact.
+    rank: patch rank per layer. With an integer, a chunk of fewer tokens is refused. "auto" picks the smallest rank per
+        layer within both budgets, and keeps the factors in int8, which gives the least divergence per byte. Rounding
+        adds an error of about 1 %, whatever the budgets.
     error_budget: for "auto", the relative Frobenius error that a layer's patch may leave, above 0 and up to 1.
     byte_budget: for "auto", the share of the chunk's KV bytes that all its factors may take, above 0 and up to 1.
-    canonical: how canonical KV is kept. "full": in the dtype of the model's KV. "int8": with one step per component of
-        K and one per token of V; patches are fitted against the rounded KV.
-    fidelity: the origins that an answer may use. "exact": computed and kept; nothing is stored. "patched": all but
-        blind. "blind": all.
+    fidelity: the KV that an answer may use. "exact": only KV that a full prefill would give. "patched": also KV that
+        was computed after other runs, where that is known and mended. "blind": all, as it is.
+    stale: what happens to a chunk whose KV was computed after other chunks than those before it now. "refresh": some of
+        its tokens are computed again. "keep": nothing. "compute": all of them are.
+    heal: what is computed while no answer is. "idle": stale and approximate spans of live windows, exactly. "ahead":
+        these, and the spans of the window that is expected next. "never": nothing.
     namespace: chunks are never shared between namespaces, even if they are equal.
     encoder_cache_bytes: bound on the cached vision-encoder outputs.
     memory_bytes: bound on the store's memory tier, and on computed KV that waits to be written to the store.
@@ -61,11 +71,14 @@ class Settings:
     dropped_bytes: bound on the pixels of dropped images that a window keeps, so that recall can compute them again.
     """
 
-    rank: Rank = None
+    base: Base = "first"
+    base_dtype: BaseDtype = "full"
+    rank: Rank = "auto"
     error_budget: float = 0.1
     byte_budget: float = 0.25
-    canonical: Canonical = "full"
     fidelity: Fidelity = "patched"
+    stale: OnStale = "refresh"
+    heal: Heal = "ahead"
     namespace: str = "default"
     encoder_cache_bytes: int = 512 * MIB
     memory_bytes: int = 2048 * MIB
@@ -73,15 +86,14 @@ class Settings:
     dropped_bytes: int = 256 * MIB
 
     def __post_init__(self) -> None:
-        if not (self.rank in (None, "auto") or isinstance(self.rank, Real)):
-            raise SettingError(f"rank is {self.rank!r}; use a positive integer, 'auto' or None.")
+        if not (self.rank == "auto" or isinstance(self.rank, Real)):
+            raise SettingError(f"rank is {self.rank!r}; use a positive integer or 'auto'.")
         self._read_numbers()
         if isinstance(self.rank, int) and self.rank < 1:
             raise SettingError(f"rank is {self.rank}; use at least 1 (fidelity='blind' reuses without a patch).")
-        if self.fidelity not in get_args(Fidelity):
-            raise SettingError(f"fidelity is {self.fidelity!r}; use one of {', '.join(get_args(Fidelity))}.")
-        if self.canonical not in get_args(Canonical):
-            raise SettingError(f"canonical is {self.canonical!r}; use one of {', '.join(get_args(Canonical))}.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                raise SettingError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(get_args(choices))}.")
         if not self.namespace or not isinstance(self.namespace, str):
             raise SettingError(f"namespace is {self.namespace!r}; give it a name, as a str.")
         for name in SHARES:
@@ -104,19 +116,21 @@ class Settings:
         """Raise SettingError if an integer rank is above num_tokens, the size of a chunk."""
         if isinstance(self.rank, int) and self.rank > num_tokens:
             raise SettingError(
-                f"rank {self.rank} is above the chunk's size of {num_tokens} tokens; "
-                "use a lower rank, rank='auto', or leave rank out."
+                f"rank {self.rank} is above the chunk's size of {num_tokens} tokens; use a lower rank or rank='auto'."
             )
 
 
 class SettingOptions(TypedDict, total=False):
     """The fields of Settings, as keyword arguments."""
 
+    base: Base
+    base_dtype: BaseDtype
     rank: Rank
     error_budget: float
     byte_budget: float
-    canonical: Canonical
     fidelity: Fidelity
+    stale: OnStale
+    heal: Heal
     namespace: str
     encoder_cache_bytes: int
     memory_bytes: int

@@ -60,7 +60,7 @@ def _see(kamera: Kamera) -> Window:
 
 def _recall(kamera: Any, reference: torch.Tensor, rank: int | None) -> tuple[float, float]:
     """Largest error of the logits, and KL, of a window recalled with patches of a rank. rank None: blind."""
-    options: dict[str, Any] = {"rank": rank} if rank else {"fidelity": "blind"}
+    options: dict[str, Any] = {"base": "canonical"} | ({"rank": rank} if rank else {"fidelity": "blind"})
     with kamera(**options) as first:
         _see(first).logits(QUESTION)
         first.flush()

@@ -71,7 +71,7 @@ def gather(headers: Iterable[Header]) -> list[StoredChunk]:
 
 
 def _chunk(digest: bytes, headers: list[Header]) -> StoredChunk:
-    canonical = [header for header in headers if header.kind == "canonical"]
+    canonical = [header for header in headers if header.kind == "base"]
     return StoredChunk(
         digest=digest.hex(),
         facts=json.loads(canonical[0].key.material) if canonical else {},

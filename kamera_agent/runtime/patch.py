@@ -1,4 +1,4 @@
-"""Patches: what a chunk's KV lost because it was computed after the anchor alone, as thin factors.
+"""Patches: how a chunk's KV in one context differs from its base, as thin factors.
 
 Method: the conditioning residue and its truncated SVD, arXiv 2606.23581. For rank="auto" we add ranks that differ
 between layers, and factors in int8.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kamera_agent.config import DEFAULT_RANK, Settings
+from kamera_agent.config import Settings
 from kamera_agent.errors import SettingError
 from kamera_agent.runtime.compression import to_int8
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
@@ -23,12 +23,12 @@ SCALE_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Factors of the residue (conditioned - canonical), per layer, over tokens x [K | V] before RoPE.
+    """Factors of the residue (conditioned - base), per layer, over tokens x [K | V] before RoPE.
 
     factors: per layer, in the KV dtype, or in int8 for rank="auto".
     energy: per layer, the share of the residue's squared norm that the factors capture; 1.0 where the residue is zero.
     error: Frobenius norm of what the rounded factors leave of the residue over all layers, relative to the residue.
-    norm: per layer, the norm of the residue relative to the norm of the conditioned KV: the lost conditioning.
+    norm: per layer, the norm of the residue relative to the norm of the conditioned KV.
     """
 
     factors: tuple[Factors, ...]
@@ -48,14 +48,14 @@ def flatten(kv: Sequence[LayerKV]) -> torch.Tensor:
     return torch.cat([torch.stack(states).float().transpose(1, 2).flatten(2) for states in parts], dim=2)
 
 
-def fit(conditioned: Sequence[LayerKV], canonical: Sequence[LayerKV], settings: Settings) -> Patch:
+def fit(conditioned: Sequence[LayerKV], base: Sequence[LayerKV], settings: Settings) -> Patch:
     """The patch of a chunk: the truncated SVD of its residue, of all layers in one batch, in float32.
 
-    conditioned, canonical: per layer, not in int8.
+    conditioned, base: per layer, not in int8.
     Raises SettingError for a rank above the largest that the shape allows.
     """
     target = flatten(conditioned)
-    residue = target - flatten(canonical)
+    residue = target - flatten(base)
     dtype = conditioned[0].keys.dtype
     left, basis, spectrum = _decompose(residue)
     ranks = _choose_ranks(spectrum, residue.shape[1:].numel() * dtype.itemsize, sum(residue.shape[1:]), settings)
@@ -101,9 +101,9 @@ def _choose_ranks(spectrum: torch.Tensor, kv_bytes: int, component_numbers: int,
     if settings.rank == "auto":
         affordable = settings.byte_budget * num_layers * kv_bytes / (component_numbers + SCALE_BYTES)
         return _ranks_within_budgets(spectrum, int(affordable), settings.error_budget)
-    if isinstance(settings.rank, int) and settings.rank > largest:
+    if settings.rank > largest:
         raise SettingError(f"rank is {settings.rank}, above {largest}, the largest that this chunk allows; lower it.")
-    return [min(settings.rank or DEFAULT_RANK, largest)] * num_layers
+    return [settings.rank] * num_layers
 
 
 def _ranks_within_budgets(spectrum: torch.Tensor, affordable: int, error_budget: float) -> list[int]:

@@ -75,6 +75,7 @@ def encode(record: Record) -> Encoded:
         material=header.key.material,
         chunk=header.chunk.hex(),
         kind=header.kind,
+        base=None if header.base is None else header.base.hex(),
         attributes=json.loads(json.dumps(header.attributes)),
         layers=tuple(layouts),
     )

@@ -82,6 +82,7 @@ class Manifest(_Stored):
     material: str
     chunk: Digest
     kind: RecordKind
+    base: Digest | None
     attributes: dict[str, JsonValue]
     layers: tuple[LayerLayout, ...]
 
@@ -90,4 +91,5 @@ class Manifest(_Stored):
         """The header of the record."""
         num_bytes = sum(tensor.num_bytes for layer in self.layers for tensor in layer.tensors)
         key = Key(bytes.fromhex(self.digest), self.material)
-        return Header(key, bytes.fromhex(self.chunk), self.kind, self.attributes, num_bytes)
+        base = None if self.base is None else bytes.fromhex(self.base)
+        return Header(key, bytes.fromhex(self.chunk), self.kind, self.attributes, num_bytes, base)

@@ -18,7 +18,7 @@ from kamera_agent.runtime.engine import Engine, Placed
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.layout import Item
 from kamera_agent.window.library import Library, Loaded
-from kamera_agent.window.planner import Regime, Resident, Step, link, make_plan, plan_steps
+from kamera_agent.window.planner import Regime, Resident, Step, make_plan, plan_steps
 from kamera_agent.window.reply import Timings, Usage
 from kamera_agent.window.worker import Job
 
@@ -119,7 +119,7 @@ class Assembly:
         return plan_steps(
             items,
             self.residents,
-            self._settings.fidelity,
+            self._settings,
             self._library,
             answering=answering,
             unavailable=unavailable,
@@ -187,8 +187,8 @@ class Assembly:
         item = Item(reply_id, "reply", "assistant", run)
         slots = self._reply_slots()
         position, order = last.position + last.item.run.extent, last.order + len(last.item.run.token_ids)
-        chain = link(last.chain, run)
-        reply = Resident(item, slots, position, order, chain, last.exact, "computed", last.exact)
+        before = last.seen.then(last.item.run, exact=last.exact)
+        reply = Resident(item, slots, position, order, before, "computed", last.exact)
         with self._changing():
             self._residents, self._reply = [*self._residents, reply], []
         return run
@@ -201,8 +201,8 @@ class Assembly:
 
         keep: number of spans that stay in the pool; None keeps all.
         """
-        # Exact answers cannot use the store, so they do not pay for it. Stored KV has the frequencies of short windows.
-        if self._settings.fidelity != "exact" and not self._long:
+        # Stored KV has the frequencies of short windows.
+        if not self._long:
             self._remember(steps)
         with self._changing():
             for resident in self._residents[len(self._residents) if keep is None else keep :]:
@@ -254,12 +254,11 @@ class Assembly:
         unavailable: frozenset[bytes] = frozenset()
         while True:
             steps = self.plan(items, answering=True, unavailable=unavailable)
-            recalls = [i for i, step in enumerate(steps) if step.origin in ("recalled", "blind")]
-            wanted = [(run, steps[i].match) for i in recalls if isinstance(run := steps[i].item.run, Chunk)]
-            records = self._library.load(wanted) if wanted else []
-            missing = {chunk.digest for (chunk, _), record in zip(wanted, records, strict=True) if record is None}
+            recalls = {index: step.evidence for index, step in enumerate(steps) if step.evidence and step.evidence.base}
+            records = dict(zip(recalls, self._library.load([*recalls.values()]), strict=True)) if recalls else {}
+            missing = {steps[index].item.run.digest for index, record in records.items() if record is None}
             if not missing:
-                return steps, {i: record for i, record in zip(recalls, records, strict=True) if record}
+                return steps, {index: record for index, record in records.items() if record}
             unavailable |= missing
 
     def _rebuild(self, steps: Sequence[Step], loaded: dict[int, Loaded]) -> tuple[list[Resident], list[Placed]]:
@@ -279,7 +278,7 @@ class Assembly:
             if step.origin == "computed":
                 batch.append(placed)
             elif step.origin in ("recalled", "blind"):
-                self._engine.load(self.pool, placed, loaded[index].canonical, loaded[index].factors)
+                self._engine.load(self.pool, placed, loaded[index].base, loaded[index].factors)
             elif step.origin == "moved":
                 self._engine.relocate(self.pool, placed, num_positions)
             residents.append(_resident(step, slots))
@@ -291,10 +290,12 @@ class Assembly:
 
 
 def _resident(step: Step, slots: Slots) -> Resident:
-    """The resident that a step makes. Reused KV keeps the chain that it was computed with."""
-    chain = step.resident.chain if step.resident else step.chain
-    exact_then = step.resident.exact_then if step.resident else step.exact
-    return Resident(step.item, slots, step.position, step.order, chain, exact_then, step.origin, step.exact)
+    """The resident that a step makes. KV that was taken over keeps what it has seen."""
+    seen = step.evidence.seen if step.evidence else step.antecedents
+    refreshed = step.resident.refreshed if step.resident else None
+    if step.refresh:
+        seen, refreshed = replace(seen, exact=False), step.antecedents.chunks
+    return Resident(step.item, slots, step.position, step.order, seen, step.origin, step.exact, step.stale, refreshed)
 
 
 def _num_tokens(items: Sequence[Item]) -> int:

@@ -1,18 +1,18 @@
-"""The library of a Kamera: finds canonical KV and patches, and remembers new ones in the background."""
+"""The library of a Kamera: finds bases and patches, and remembers new ones in the background."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from kamera_agent.chunk import Antecedents, Chunk, Header, Key, Record
-from kamera_agent.config import DEFAULT_RANK, Settings
+from kamera_agent.chunk import Antecedents, Chunk, Header, Key, Record, TextRun, link
+from kamera_agent.config import Settings
 from kamera_agent.errors import StoreClosedError
 from kamera_agent.forking import Forkable
 from kamera_agent.runtime.compression import compressed
@@ -21,37 +21,17 @@ from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device, ten
 from kamera_agent.runtime.kernels.reference import expanded
 from kamera_agent.runtime.patch import Patch, fit
 from kamera_agent.store.base import Store
-from kamera_agent.window.plan import Grade
+from kamera_agent.window.evidence import Evidence, grade, preference, text_match
 from kamera_agent.window.worker import Job, Worker
 
-GRADES: tuple[Grade, ...] = ("ordered", "orbit", "survivor")
 # Answers go first, but an answer that nobody reads to its end must not stop the worker for good.
 PATIENCE_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A stored patch that fits a place in a window.
-
-    grade: how the present antecedent chunks compare with those that the patch was fitted for. "ordered": the same
-        chunks in the same order. "orbit": the same chunks in another order. "survivor": the same chunks in the same
-        order, without some that have left; the chunk comes back as it would be if it had stayed in the window.
-    text_match: share of the text runs before the chunk that are the same, 0 to 1.
-    error: relative error of the truncated patch in the context it was fitted for.
-    approximate: whether the patch was fitted over antecedents that were not exact.
-    """
-
-    key: Key
-    grade: Grade
-    text_match: float
-    error: float
-    approximate: bool
-
-
 class Loaded(NamedTuple):
-    """Canonical KV of a chunk and the factors of its patch (None without a patch), per layer, and their bytes."""
+    """A base and the factors of a patch over it (None without a patch), per layer, and their bytes."""
 
-    canonical: tuple[LayerKV, ...]
+    base: tuple[LayerKV, ...]
     factors: tuple[Factors, ...] | None
     num_bytes: int
 
@@ -79,29 +59,19 @@ class Library(Forkable):
         """Computed chunks that were not remembered because of an unexpected error, which was logged."""
         return self._worker.num_failed
 
-    def find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None:
-        """The best patch for a chunk after these antecedents, chosen by headers alone; None where none fits.
-
-        Raises StoreClosedError after close().
-        """
+    def evidence(self, chunk: Chunk) -> list[Evidence]:
+        """The KV that the store can give of a chunk, by headers alone. Raises StoreClosedError after close()."""
         self.require_open()
-        return self._find(chunk, antecedents)
+        return self._evidence(chunk)
 
-    def has_canonical(self, chunk: Chunk) -> bool:
-        """Whether the chunk's canonical KV is in the store."""
-        digest = self._canonical_key(chunk).digest
-        return any(header.key.digest == digest for header in self._store.headers(chunk.digest))
+    def load(self, wanted: Sequence[Evidence]) -> list[Loaded | None]:
+        """Read the records of evidence in one call; None where anything is missing, damaged or replaced."""
+        keys = [key for evidence in wanted for key in (evidence.base, evidence.patch) if key]
+        records = self._store.get_many(keys)
+        return [_join(evidence, records) for evidence in wanted]
 
-    def load(self, wanted: Sequence[tuple[Chunk, Match | None]]) -> list[Loaded | None]:
-        """Read chunks and their patches in one call; None for a chunk of which anything is missing or damaged."""
-        canonical = [self._canonical_key(chunk) for chunk, _ in wanted]
-        records = self._store.get_many([*canonical, *(match.key for _, match in wanted if match)])
-        return [
-            _join(records.get(key.digest), match, records) for key, (_, match) in zip(canonical, wanted, strict=True)
-        ]
-
-    def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> Job | None:
-        """Have the worker store a computed chunk: its canonical KV, and the patch for these antecedents.
+    def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> Job | None:
+        """Have the worker store a computed chunk: as its base, or as a patch over the base that the store has.
 
         Returns at once. The worker starts when no answer is being computed, or after PATIENCE_S seconds.
 
@@ -117,7 +87,7 @@ class Library(Forkable):
             if self._closed or full:
                 self.num_skipped += 1
                 return None
-            job = Job(partial(self._write_down, chunk, conditioned, antecedents), num_bytes)
+            job = Job(partial(self._write_down, chunk, conditioned, seen), num_bytes)
             self._worker.submit(job)
             return job
 
@@ -138,88 +108,128 @@ class Library(Forkable):
         if self._closed:
             raise StoreClosedError("This Kamera was closed; make a new one.")
 
-    def _find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None:
+    def _evidence(self, chunk: Chunk) -> list[Evidence]:
         headers = self._store.headers(chunk.digest)
-        if self._canonical_key(chunk).digest not in (header.key.digest for header in headers):
-            return None
-        patches = [header for header in headers if header.kind == "patch"]
-        matches = [match for header in patches if (match := self._match(header, antecedents))]
-        return min(matches, key=_preference, default=None)
+        base_key = self._base_key(chunk)
+        base = next((header for header in headers if header.key.digest == base_key.digest), None)
+        if base is None:
+            return []
+        seen = _seen(base)
+        whole = replace(seen, exact=seen.exact and self._settings.base_dtype == "full")
+        found = [Evidence(whole, base_key, approximate=not seen.exact)]
+        if self._settings.fidelity == "exact":
+            return found
+        version, rank = _version(base), _rank_label(self._settings)
+        for header in headers:
+            facts = header.attributes
+            # Of a base that was replaced, patches may be left.
+            if header.base == base_key.digest and facts["rank"] == rank and facts["over"] == version:
+                seen = _seen(header)
+                truncated = replace(seen, exact=False)
+                found.append(Evidence(truncated, base_key, header.key, facts["error"], not seen.exact))
+        return found
 
-    def _canonical_key(self, chunk: Chunk) -> Key:
-        """Key of the record of a chunk's canonical KV; each form that canonical KV is kept in has keys of its own."""
-        if self._settings.canonical == "full":
+    def _base_key(self, chunk: Chunk) -> Key:
+        """Key of a chunk's base; each kind of base, and each form that it is kept in, has keys of its own."""
+        base, dtype = self._settings.base, self._settings.base_dtype
+        if (base, dtype) == ("first", "full"):
             return chunk.key
-        return Key.of(**{**json.loads(chunk.key.material), "canonical": self._settings.canonical})
-
-    def _match(self, header: Header, antecedents: Antecedents) -> Match | None:
-        facts = header.attributes
-        if facts["rank"] != _rank_label(self._settings):
-            return None
-        fitted = Antecedents(
-            tuple(map(bytes.fromhex, facts["chunks"])),
-            tuple(map(bytes.fromhex, facts["texts"])),
-            facts["approximate"],
-        )
-        grade = _grade(fitted, antecedents)
-        if grade is None:
-            return None
-        return Match(header.key, grade, _text_match(fitted, antecedents), facts["error"], fitted.approximate)
+        return Key.of(**{**json.loads(chunk.key.material), "base": base, "base_dtype": dtype})
 
     @torch.no_grad()
-    def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], antecedents: Antecedents) -> int:
-        """Store a chunk; returns the bytes handed over, 0 where the store already has a patch as good."""
+    def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> int:
+        """Store a chunk; returns the bytes handed over, 0 where the store already has KV as good."""
         self._engine.wait_idle(PATIENCE_S)
-        known = self._find(chunk, antecedents)
-        if (
-            known
-            and known.grade == "ordered"
-            and known.text_match == 1
-            and known.approximate <= antecedents.approximate
-        ):
+        known = self._evidence(chunk)
+        best = min(known, key=lambda evidence: preference(evidence, seen), default=None)
+        if best and _is_as_good(best, seen):
             return 0
-        loaded = self.load([(chunk, None)])[0]
-        canonical = loaded.canonical if loaded else self._new_canonical(chunk)
+        # Exact KV takes the place of a base that is not; patches over that one lose their use.
+        if self._settings.base == "first" and (best is None or (seen.exact and known[0].approximate)):
+            return self._put([self._base_record(chunk, conditioned, seen)])
+        if self._settings.fidelity == "exact":
+            return 0
+        return self._put(self._patch_records(chunk, conditioned, seen))
+
+    def _patch_records(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> list[Record]:
+        """The patch over the base that the store has; with the base where that is new."""
+        key = self._base_key(chunk)
+        stored = self._store.get_many([key]).get(key.digest)
+        base = stored or self._new_base(chunk, conditioned, seen)
         device = conditioned[0].keys.device
-        patch = fit(conditioned, [expanded(on_device(layer, device)) for layer in canonical], self._settings)
-        records = [_patch_record(chunk, patch, antecedents, self._settings)]
-        if not loaded:
-            key = self._canonical_key(chunk)
-            records.append(Record.of(key, chunk.digest, "canonical", _record_layers(canonical)))
+        layers = [expanded(on_device(LayerKV(*layer), device)) for layer in base.layers]
+        patch = _patch_record(chunk, base.header, fit(conditioned, layers, self._settings), seen, self._settings)
+        return [patch] if stored else [base, patch]
+
+    def _new_base(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> Record:
+        """A base where the store has none, or has lost it."""
+        if self._settings.base == "first":
+            return self._base_record(chunk, conditioned, seen)
+        anchor = link(b"", TextRun(self._engine.family.chat.anchor_ids))
+        return self._base_record(chunk, self._engine.canonical(chunk), Antecedents(chain=anchor))
+
+    def _base_record(self, chunk: Chunk, kv: Sequence[LayerKV], seen: Antecedents) -> Record:
+        layers = map(compressed, kv) if self._settings.base_dtype == "int8" else kv
+        return Record.of(self._base_key(chunk), chunk.digest, "base", _record_layers([*layers]), _facts(seen))
+
+    def _put(self, records: Sequence[Record]) -> int:
         self._store.put_many(records)
         return sum(record.header.num_bytes for record in records)
 
-    def _new_canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
-        layers = self._engine.canonical(chunk)
-        return tuple(map(compressed, layers)) if self._settings.canonical == "int8" else layers
 
-
-def _join(canonical: Record | None, match: Match | None, records: Mapping[bytes, Record]) -> Loaded | None:
-    patch = records.get(match.key.digest) if match else None
-    if canonical is None or (match and patch is None):
+def _join(evidence: Evidence, records: Mapping[bytes, Record]) -> Loaded | None:
+    assert evidence.base
+    base = records.get(evidence.base.digest)
+    patch = records.get(evidence.patch.digest) if evidence.patch else None
+    if base is None or (evidence.patch and patch is None):
         return None
-    kv, num_bytes = tuple(LayerKV(*layer) for layer in canonical.layers), canonical.header.num_bytes
+    kv, num_bytes = tuple(LayerKV(*layer) for layer in base.layers), base.header.num_bytes
     if patch is None:
-        return Loaded(kv, None, num_bytes)
+        # Another process may have replaced the base since it was found.
+        return Loaded(kv, None, num_bytes) if _seen(base.header).chain == evidence.seen.chain else None
+    if patch.header.attributes["over"] != _version(base.header):
+        return None
     return Loaded(kv, tuple(Factors(*layer) for layer in patch.layers), num_bytes + patch.header.num_bytes)
 
 
-def _patch_record(chunk: Chunk, patch: Patch, antecedents: Antecedents, settings: Settings) -> Record:
+def _is_as_good(known: Evidence, seen: Antecedents) -> bool:
+    """Whether stored KV makes new KV, computed after `seen`, superfluous."""
+    fits = grade(known.seen, seen) in ("chain", "ordered") and text_match(known.seen, seen) == 1
+    return fits and (not known.approximate or not seen.exact)
+
+
+def _patch_record(chunk: Chunk, base: Header, patch: Patch, seen: Antecedents, settings: Settings) -> Record:
     """The record of a patch. Its key omits the texts, so the newest patch for the same chunks replaces older ones."""
-    chunks = [digest.hex() for digest in antecedents.chunks]
-    rank = _rank_label(settings)
-    key = Key.of(kind="patch", chunk=chunk.digest.hex(), antecedents=chunks, rank=rank)
+    facts, rank = _facts(seen), _rank_label(settings)
+    key = Key.of(kind="patch", base=base.key.digest.hex(), antecedents=facts["chunks"], rank=rank)
     attributes = {
+        **facts,
         "rank": rank,
         "ranks": patch.ranks,
-        "chunks": chunks,
-        "texts": [digest.hex() for digest in antecedents.texts],
-        "approximate": antecedents.approximate,
+        "over": _version(base),
         "energy": patch.energy,
         "error": patch.error,
         "norm": patch.norm,
     }
-    return Record.of(key, chunk.digest, "patch", _record_layers(patch.factors), attributes)
+    return Record.of(key, chunk.digest, "patch", _record_layers(patch.factors), attributes, base.key.digest)
+
+
+def _facts(seen: Antecedents) -> dict[str, Any]:
+    """Antecedents as the attributes of a record."""
+    chunks, texts = ([digest.hex() for digest in digests] for digests in (seen.chunks, seen.texts))
+    return {"chunks": chunks, "texts": texts, "chain": seen.chain.hex(), "exact": seen.exact}
+
+
+def _seen(header: Header) -> Antecedents:
+    """The antecedents of a record."""
+    facts = header.attributes
+    chunks, texts = (tuple(map(bytes.fromhex, facts[name])) for name in ("chunks", "texts"))
+    return Antecedents(chunks, texts, bytes.fromhex(facts["chain"]), facts["exact"])
+
+
+def _version(base: Header) -> list[Any]:
+    """Tells the bases apart that a chunk has had."""
+    return [base.attributes["chain"], base.attributes["exact"]]
 
 
 def _record_layers(layers: Sequence[LayerKV | Factors]) -> list[list[torch.Tensor]]:
@@ -229,25 +239,6 @@ def _record_layers(layers: Sequence[LayerKV | Factors]) -> list[list[torch.Tenso
 
 def _rank_label(settings: Settings) -> str:
     """The settings that a patch was fitted with; a patch of other settings does not fit."""
-    over = "" if settings.canonical == "full" else f":{settings.canonical}"
     if settings.rank == "auto":
-        return f"auto:{settings.error_budget}:{settings.byte_budget}{over}"
-    return f"{settings.rank or DEFAULT_RANK}{over}"
-
-
-def _grade(fitted: Antecedents, present: Antecedents) -> Grade | None:
-    if fitted.chunks == present.chunks:
-        return "ordered"
-    if fitted.orbit == present.orbit:
-        return "orbit"
-    remaining = iter(fitted.chunks)
-    return "survivor" if all(chunk in remaining for chunk in present.chunks) else None
-
-
-def _text_match(fitted: Antecedents, present: Antecedents) -> float:
-    same = len(set(fitted.texts) & set(present.texts))
-    return same / max(len(set(fitted.texts) | set(present.texts)), 1) if fitted.texts != present.texts else 1.0
-
-
-def _preference(match: Match) -> tuple[int, bool, float, float]:
-    return GRADES.index(match.grade), match.approximate, -match.text_match, match.error
+        return f"auto:{settings.error_budget}:{settings.byte_budget}"
+    return str(settings.rank)

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
+from kamera_agent.window.evidence import Grade, Stale
 from kamera_agent.window.notebook import PLAN_COLUMNS, plan_html
 
 Kind = Literal["anchor", "turn", "text", "reply", "image", "frames", "document"]
-Grade = Literal["ordered", "orbit", "survivor"]
 Origin = Literal["computed", "kept", "moved", "recalled", "blind"]
 
 
@@ -20,7 +20,9 @@ class PlanRow:
     """One span of a plan, as plain data.
 
     moved_from: its position before; None where it was not in the pool.
-    match, error, text_match, approximate: facts about the patch of a recalled span, as in Match; None for other spans.
+    match, error, text_match, approximate: of the KV that a chunk takes over; see Evidence and grade(). None elsewhere.
+    stale: how the runs before a chunk differ from those that its KV was computed after; None where they do not.
+    refresh: whether some of its tokens are computed again.
     """
 
     id: str
@@ -34,14 +36,16 @@ class PlanRow:
     error: float | None = None
     text_match: float | None = None
     approximate: bool | None = None
+    stale: Stale | None = None
+    refresh: bool = False
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The row as texts, under the heads of PLAN_COLUMNS."""
-        patch = f"{self.match}, error {self.error:.3f}, text {self.text_match:.0%}" if self.match else ""
+        evidence = f"{self.match}, error {self.error:.3f}, text {self.text_match:.0%}" if self.match else ""
         moved_from = "" if self.moved_from is None else str(self.moved_from)
         exact = "yes" if self.exact else "no"
-        return (self.id, self.kind, str(self.num_tokens), str(self.position), moved_from, self.origin, exact, patch)
+        return (self.id, self.kind, str(self.num_tokens), str(self.position), moved_from, self.origin, exact, evidence)
 
 
 @dataclass(frozen=True, slots=True)

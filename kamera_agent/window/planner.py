@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, takewhile
 from typing import NamedTuple, Protocol
 
-from blake3 import blake3
-
-from kamera_agent.chunk import Antecedents, Chunk, Run
-from kamera_agent.config import Fidelity
+from kamera_agent.chunk import Antecedents, Chunk, link
+from kamera_agent.config import Settings
 from kamera_agent.runtime.kernels.slots import Slots
+from kamera_agent.window.evidence import Evidence, Stale, grade, preference, text_match
 from kamera_agent.window.layout import Item
-from kamera_agent.window.library import Match
 from kamera_agent.window.plan import Origin, Plan, PlanRow
 
 
 class Finder(Protocol):
     """What planning asks of a library."""
 
-    def find(self, chunk: Chunk, antecedents: Antecedents) -> Match | None: ...
-
-    def has_canonical(self, chunk: Chunk) -> bool: ...
+    def evidence(self, chunk: Chunk) -> Sequence[Evidence]: ...
 
 
 class Regime(NamedTuple):
@@ -44,19 +42,20 @@ class Resident:
 
     position, order: of its first token. Positions count on the RoPE axes, where an image takes fewer than it has
         tokens; orders count tokens.
-    chain: digest of all runs up to and including this one, as they were when its KV was computed.
-    exact_then: whether that KV was computed over exact spans only, so that it is exact wherever the chain recurs.
-    origin, exact: as of the last turn.
+    seen: what its KV was computed after, and whether it is exact wherever that chain recurs.
+    refreshed: the chunks before it when some of its tokens were computed again; None where none were.
+    origin, exact, stale: as of the last turn.
     """
 
     item: Item
     slots: Slots
     position: int
     order: int
-    chain: bytes
-    exact_then: bool
+    seen: Antecedents
     origin: Origin
     exact: bool
+    stale: Stale | None = None
+    refreshed: tuple[bytes, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +63,9 @@ class Step:
     """An item, its place in the coming window, and where its KV comes from.
 
     antecedents: the runs before it in the coming window.
-    resident: the KV that a kept or moved item takes over. match: the patch of a recalled one.
+    resident: the KV that a kept or moved item takes over. evidence: of a chunk whose KV is taken over or recalled.
+    stale: how its antecedents differ from those of its evidence; None where they do not, and for texts.
+    refresh: whether some of its tokens are to be computed again.
     switched: reusable KV exists, but it has other RoPE frequencies.
     """
 
@@ -73,10 +74,11 @@ class Step:
     order: int
     origin: Origin
     exact: bool
-    chain: bytes
     antecedents: Antecedents
     resident: Resident | None = None
-    match: Match | None = None
+    evidence: Evidence | None = None
+    stale: Stale | None = None
+    refresh: bool = False
     switched: bool = False
 
 
@@ -95,18 +97,24 @@ def _row(step: Step) -> PlanRow:
         origin=step.origin,
         exact=step.exact,
     )
-    match = step.match
-    if match is None:
+    evidence = step.evidence
+    if evidence is None:
         return row
     return replace(
-        row, match=match.grade, error=match.error, text_match=match.text_match, approximate=match.approximate
+        row,
+        match=grade(evidence.seen, step.antecedents),
+        error=evidence.error,
+        text_match=text_match(evidence.seen, step.antecedents),
+        approximate=evidence.approximate,
+        stale=step.stale,
+        refresh=step.refresh,
     )
 
 
 def plan_steps(
     items: Sequence[Item],
     residents: Sequence[Resident],
-    fidelity: Fidelity,
+    settings: Settings,
     library: Finder,
     *,
     answering: bool,
@@ -115,94 +123,109 @@ def plan_steps(
 ) -> list[Step]:
     """Decide for every item where its KV comes from.
 
-    items: the coming window, laid out. residents: the present one, in order.
+    items: the coming window, laid out. residents: those in the pool; those of the present window first, in order.
     answering: the last item is computed in any case, because the answer needs the logits after it.
     unavailable: digests of chunks that the store failed to read. regime: KV of other frequencies is computed anew.
     """
-    num_kept, partners = _match_residents(items, residents)
+    chains = [*accumulate((item.run for item in items), link, initial=b"")]
+    partners = _match_residents(items, chains, residents)
     steps: list[Step] = []
     position = order = 0
-    chain = b""
+    before = Antecedents()
     for index, item in enumerate(items):
-        chain = link(chain, item.run)
-        step = Step(item, position, order, "computed", all(s.exact for s in steps), chain, _antecedents(steps))
+        step = Step(item, position, order, "computed", before.exact, before)
         if not (answering and index == len(items) - 1):
-            computed = step
-            step = _reuse(step, partners.get(index), index < num_kept, fidelity)
-            if regime.switched and step.resident:
-                step = replace(computed, switched=True)
-            if step.origin == "computed" and isinstance(item.run, Chunk) and item.run.digest not in unavailable:
-                step = _recall(step, item.run, fidelity, library)
-                if regime.long and step.origin != "computed":
-                    step = replace(computed, switched=True)
+            available = isinstance(item.run, Chunk) and item.run.digest not in unavailable
+            stored = library.evidence(item.run) if isinstance(item.run, Chunk) and available else ()
+            step = _source(step, partners.get(index), stored, settings, regime)
         steps.append(step)
         position += item.run.extent
         order += len(item.run.token_ids)
+        before = before.then(item.run, exact=step.exact)
     return steps
 
 
-def link(chain: bytes, run: Run) -> bytes:
-    """The chain of a run that follows `chain`."""
-    return blake3(chain + run.digest).digest(16)
+def _source(
+    step: Step, resident: Resident | None, stored: Sequence[Evidence], settings: Settings, regime: Regime
+) -> Step:
+    """Take over the best KV that the pool or the store has, where the settings admit it."""
+    present = step.antecedents
+    candidates = [Evidence(resident.seen, approximate=not resident.seen.exact)] if resident else []
+    candidates += stored
+    if settings.fidelity == "exact":
+        candidates = [evidence for evidence in candidates if _is_exact(evidence, present)]
+    # KV in the pool has the frequencies of the last turn, stored KV those of short windows.
+    usable = [evidence for evidence in candidates if not (regime.long if evidence.base else regime.switched)]
+    if not usable:
+        return replace(step, switched=bool(candidates))
+    best = min(usable, key=lambda evidence: preference(evidence, present))
+    taken = replace(step, origin="recalled", exact=_is_exact(best, present), evidence=best)
+    if resident and best.base is None:
+        in_place = (resident.position, resident.order) == (step.position, step.order)
+        taken = replace(taken, origin="kept" if in_place else "moved", resident=resident)
+    if taken.exact or not isinstance(step.item.run, Chunk):
+        return taken
+    taken = replace(taken, stale=Stale.of(best.seen, present))
+    unknown = best.base is not None and grade(best.seen, present) == "other"
+    if settings.fidelity == "blind":
+        return replace(taken, origin="blind") if unknown else taken
+    match settings.stale:
+        case "refresh" if _is_out_of_date(taken):
+            return step
+        case "compute" if taken.stale and taken.stale.of_chunks:
+            return step
+        case "keep" if unknown:
+            # What was in the window stays. A record that has seen other chunks, used as it is, would be blind reuse.
+            return step
+    return taken
 
 
-def _antecedents(steps: Sequence[Step]) -> Antecedents:
-    # The anchor is before every chunk, so it tells none apart.
-    before = steps[1:]
-    return Antecedents(
-        tuple(step.item.run.digest for step in before if isinstance(step.item.run, Chunk)),
-        tuple(step.item.run.digest for step in before if not isinstance(step.item.run, Chunk)),
-        not all(step.exact for step in steps),
-    )
+def _is_exact(evidence: Evidence, present: Antecedents) -> bool:
+    return evidence.seen.exact and evidence.seen.chain == present.chain
 
 
-def _reuse(step: Step, resident: Resident | None, kept: bool, fidelity: Fidelity) -> Step:
-    """Take over KV from the pool where the fidelity admits it."""
-    if resident is None:
-        return step
-    exact = resident.exact_then and resident.chain == step.chain
-    if fidelity == "exact" and not exact:
-        return step
-    return replace(step, origin="kept" if kept else "moved", exact=exact, resident=resident)
+def _is_out_of_date(step: Step) -> bool:
+    """Whether a chunk does not know which chunks are before it, and was not refreshed in this place already."""
+    if step.resident and step.resident.refreshed is not None:
+        return step.resident.refreshed != step.antecedents.chunks
+    return step.stale is not None and bool(step.stale.unseen or step.stale.reordered)
 
 
-def _recall(step: Step, chunk: Chunk, fidelity: Fidelity, library: Finder) -> Step:
-    """Take a chunk from the store where the fidelity admits it."""
-    if fidelity == "exact":
-        return step
-    if match := library.find(chunk, step.antecedents):
-        return replace(step, origin="recalled", exact=False, match=match)
-    if fidelity == "blind" and library.has_canonical(chunk):
-        return replace(step, origin="blind", exact=False)
-    return step
+def _match_residents(
+    items: Sequence[Item], chains: Sequence[bytes], residents: Sequence[Resident]
+) -> dict[int, Resident]:
+    """Pair items with KV in the pool, by index of the item.
 
-
-def _match_residents(items: Sequence[Item], residents: Sequence[Resident]) -> tuple[int, dict[int, Resident]]:
-    """Pair items with KV in the pool: (length of the unchanged beginning, resident by index of the item).
-
-    After that beginning an item takes the resident of its own id first; a chunk then takes any other of the same
-    content, in order. A text of another id is computed: that is cheap, and it was said elsewhere for another reason.
+    KV that is exact in the item's place goes first, then what is in the unchanged beginning of the window, then the
+    resident of the item's own id; a chunk then takes any other of the same content, in order. A text of another id is
+    computed: that is cheap, and it was said elsewhere for another reason.
     """
-    num_kept = 0
-    for item, resident in zip(items, residents, strict=False):
-        if item.run.digest != resident.item.run.digest:
-            break
-        num_kept += 1
-    partners = dict(enumerate(residents[:num_kept]))
-    unpaired = list(residents[num_kept:])
-    for same_id in (True, False):
-        for index in range(num_kept, len(items)):
-            item = items[index]
-            if index in partners or not (same_id or isinstance(item.run, Chunk)):
-                continue
-            if taken := _take(unpaired, item, same_id):
-                partners[index] = taken
-    return num_kept, partners
+    partners: dict[int, Resident] = {}
 
+    def pair(keys: Mapping[int, object], key_of: Callable[[Resident], object]) -> None:
+        """Give each item without a partner the first free resident with its key."""
+        taken = set(map(id, partners.values()))
+        waiting: dict[object, deque[Resident]] = defaultdict(deque)
+        for resident in residents:
+            if id(resident) not in taken:
+                waiting[key_of(resident)].append(resident)
+        for index, key in keys.items():
+            if index not in partners and waiting[key]:
+                partners[index] = waiting[key].popleft()
 
-def _take(residents: list[Resident], item: Item, same_id: bool) -> Resident | None:
-    for resident in residents:
-        if resident.item.run.digest == item.run.digest and (not same_id or resident.item.id == item.id):
-            residents.remove(resident)
-            return resident
-    return None
+    runs = {index: item.run for index, item in enumerate(items)}
+    pair(
+        {index: (run.digest, chains[index]) for index, run in runs.items()},
+        lambda resident: resident.seen.exact and (resident.item.run.digest, resident.seen.chain),
+    )
+    pairs = zip(items, residents, strict=False)
+    beginning = takewhile(lambda pair: pair[0].run.digest == pair[1].item.run.digest, pairs)
+    places = {id(resident): index for index, (_, resident) in enumerate(beginning)}
+    pair({index: index for index in places.values()}, lambda resident: places.get(id(resident)))
+    pair(
+        {index: (item.id, item.run.digest) for index, item in enumerate(items)},
+        lambda resident: (resident.item.id, resident.item.run.digest),
+    )
+    chunks = {index: run.digest for index, run in runs.items() if isinstance(run, Chunk)}
+    pair(chunks, lambda resident: resident.item.run.digest)
+    return partners

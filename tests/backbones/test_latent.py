@@ -23,9 +23,9 @@ def test_bytes_are_those_of_the_latent(row: Row, make: MakeKamera) -> None:
     pool = window._assembly.pool
     masters = config.num_hidden_layers * config.qk_rope_head_dim * row.dtype.itemsize
     assert pool.num_bytes == pool.capacity * (latent + masters)
-    (canonical,) = [header for header in kamera.store.headers() if header.kind == "canonical"]
+    (base,) = kamera.store.headers()
     num_tokens = next(span.num_tokens for span in window.spans if span.id == image)
-    assert canonical.num_bytes == num_tokens * latent
+    assert base.num_bytes == num_tokens * latent
     # A patch is as thin: its right factor is as wide as a latent.
     (patch,) = [header for header in kamera.store.headers() if header.kind == "patch"]
     width = config.kv_lora_rank + config.qk_rope_head_dim

@@ -169,7 +169,7 @@ def test_tensor_parallel(mesh: DeviceMesh) -> None:
 def test_quantized_cache() -> None:
     model, processor = llava(torch.float32)
     model.generation_config.cache_implementation = "quantized"
-    with pytest.raises(UnsupportedModelError, match=r"cache_implementation is 'quantized'.*canonical='int8'"):
+    with pytest.raises(UnsupportedModelError, match=r"cache_implementation is 'quantized'.*base_dtype='int8'"):
         Kamera(model, processor)
 
 

@@ -11,7 +11,7 @@ RunKamera = Callable[..., Result]
 
 
 def page(name: str, namespace: str = "default") -> Record:
-    """Canonical KV of a screenshot: two layers, 1536 bytes in all."""
+    """The base of a screenshot: two layers, 1536 bytes in all."""
     key = Key.of(
         kind="image",
         pixels=name,
@@ -22,11 +22,11 @@ def page(name: str, namespace: str = "default") -> Record:
         namespace=namespace,
     )
     layer = (torch.full((2, 12, 8), 7.25), torch.full((2, 12, 8), 0.5))
-    return Record.of(key, key.digest, "canonical", [layer[:1], layer[1:]])
+    return Record.of(key, key.digest, "base", [layer[:1], layer[1:]])
 
 
 def patch(chunk: bytes, ranks: tuple[int, int], error: float) -> Record:
     """A patch of a chunk, fitted after one other chunk."""
     key = Key.of(kind="patch", chunk=chunk.hex(), antecedents=["ab" * 32], rank=str(max(ranks)))
     layers = [(torch.zeros(12, rank), torch.zeros(rank, 32)) for rank in ranks]
-    return Record.of(key, chunk, "patch", layers, {"ranks": ranks, "error": error, "chunks": ["ab" * 32]})
+    return Record.of(key, chunk, "patch", layers, {"ranks": ranks, "error": error, "chunks": ["ab" * 32]}, chunk)

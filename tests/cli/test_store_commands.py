@@ -15,7 +15,7 @@ def test_stats_counts_by_kind(folder: Path, run_kamera: RunKamera) -> None:
     done = run_kamera("stats", folder, "--json")
     assert done.exit_code == 0
     found = json.loads(done.stdout)
-    assert found["kinds"]["canonical"] == {"num_records": 2, "num_bytes": 2 * 1536}
+    assert found["kinds"]["base"] == {"num_records": 2, "num_bytes": 2 * 1536}
     assert found["kinds"]["patch"]["num_records"] == 2
     assert found["num_records"] == 4
     assert found["cap_bytes"] > 0
@@ -24,7 +24,7 @@ def test_stats_counts_by_kind(folder: Path, run_kamera: RunKamera) -> None:
 def test_stats_prints_a_table(folder: Path, run_kamera: RunKamera) -> None:
     done = run_kamera("stats", folder)
     assert done.exit_code == 0
-    for word in (str(folder), "canonical", "3.1 kB", "patch", "cap"):
+    for word in (str(folder), "base", "3.1 kB", "patch", "cap"):
         assert word in done.stdout
 
 

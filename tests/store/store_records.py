@@ -40,7 +40,7 @@ def make_record(
         [random_tensor(shape, dtype, base + 100 * layer + place) for place, shape in enumerate(shapes)]
         for layer in range(num_layers)
     ]
-    return Record.of(key, fields.pop("chunk", key.digest), fields.pop("kind", "canonical"), layers, **fields)
+    return Record.of(key, fields.pop("chunk", key.digest), fields.pop("kind", "base"), layers, **fields)
 
 
 def record_of_bytes(name: str, num_bytes: int, seed: int = 0) -> Record:

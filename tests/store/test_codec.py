@@ -38,7 +38,7 @@ BAD_HEADERS = {
     "not JSON": sealed(b"\x80\x04K\x01."),
     "not an object": sealed(b"[]"),
     "wrong magic": edited(lambda f: f.update(magic="kamera-records")),
-    "later version": edited(lambda f: f.update(format_version=2)),
+    "later version": edited(lambda f: f.update(format_version=3)),
     "unknown kind": edited(lambda f: f.update(kind="other")),
     "unknown field": edited(lambda f: f.update(extra=1)),
     "missing field": edited(lambda f: f.pop("material")),
@@ -97,7 +97,7 @@ def test_what_cannot_be_written_is_refused_before_it_is_taken(record: Record, me
 
 def test_values_are_cut_and_layers_without_bytes_have_none() -> None:
     large = random_tensor((40_000_001,), torch.uint8, seed=1)
-    record = Record.of(make_key("large"), bytes(32), "canonical", [[torch.empty(0, 3)], [large], []])
+    record = Record.of(make_key("large"), bytes(32), "base", [[torch.empty(0, 3)], [large], []])
     encoded = encode(record)
     assert [value.size for value in encoded.values] == [1 << 24, 1 << 24, 40_000_001 - (1 << 25)]
     layers = decode_layers(decode_header(encoded.header), lambda number: encoded.values[number].data)

@@ -56,7 +56,7 @@ class TestRoundTrip:
         assert same(get(store, record), record)
 
     def test_a_record_without_layers(self, store: Store) -> None:
-        record = Record.of(make_key("empty"), make_key("empty").digest, "canonical", [])
+        record = Record.of(make_key("empty"), make_key("empty").digest, "base", [])
         store.put_many([record])
         store.flush()
         assert same(get(store, record), record)

@@ -43,7 +43,7 @@ def miss(kamera: Kamera, times: int) -> None:
 
 def record(num_bytes: int) -> Record:
     key = Key.of(num_bytes=num_bytes)
-    return Record.of(key, key.digest, "canonical", [[torch.zeros(num_bytes, dtype=torch.uint8)]])
+    return Record.of(key, key.digest, "base", [[torch.zeros(num_bytes, dtype=torch.uint8)]])
 
 
 def test_the_figures_of_two_replies(reply: Reply) -> None:

@@ -214,7 +214,7 @@ def test_remembering_waits_for_an_answer(make: MakeKamera) -> None:
     assert kamera.store.headers() == []
     stream.close()
     kamera.flush()
-    assert {header.kind for header in kamera.store.headers()} == {"canonical", "patch"}
+    assert {header.kind for header in kamera.store.headers()} == {"base"}
 
 
 def test_usage_counts_every_token_once(make: MakeKamera) -> None:
@@ -233,7 +233,7 @@ def test_usage_counts_every_token_once(make: MakeKamera) -> None:
     assert first.usage.tokens_computed == first.plan.num_tokens()
     assert moved.usage.tokens_moved >= 52
     assert recalled.usage.tokens_recalled == 26
-    assert recalled.usage.bytes_read > 26 * 4 * 2 * 2 * 16 * 4
+    assert recalled.usage.bytes_read == 26 * 4 * 2 * 2 * 16 * 4
     assert moved.usage.bytes_written == kamera.stats().store.bytes_written
     for reply in (first, moved, recalled):
         usage = reply.usage

@@ -36,7 +36,7 @@ def test_a_program_may_end_while_a_stream_is_open(tmp_path: Path) -> None:
     )
     assert (ended.returncode, "Error" in ended.stderr) == (0, False), ended.stderr[-2000:]
     with LmdbStore(tmp_path) as store:
-        assert {header.kind for header in store.headers()} == {"canonical", "patch"}
+        assert {header.kind for header in store.headers()} == {"base"}
 
 
 def test_a_stream_outlives_the_kamera_and_nothing_else_does(make: MakeKamera) -> None:
@@ -109,7 +109,7 @@ def test_a_forked_child_answers_and_remembers(make: MakeKamera) -> None:
         for seed in range(100, 112):
             see(kamera, seed)
         kamera.flush()
-        assert sum(header.kind == "canonical" for header in kamera.store.headers()) >= 12
+        assert sum(header.kind == "base" for header in kamera.store.headers()) >= 12
         kamera.close()
 
     for seed in range(1, 4):
@@ -142,7 +142,7 @@ def test_a_kamera_that_nobody_closes_gives_its_folder_back(
     kamera._library.flush()
     del kamera
     with Kamera(models["qwen2_5_vl"], processor, tmp_path, disk_bytes=2 * 10**8) as other:
-        assert {header.kind for header in other.store.headers()} == {"canonical", "patch"}
+        assert {header.kind for header in other.store.headers()} == {"base"}
 
 
 def test_a_deleted_folder_is_said_and_can_be_opened_again(
@@ -161,5 +161,5 @@ def test_a_deleted_folder_is_said_and_can_be_opened_again(
     see(other, 2)
     other.flush()
     stats = other.stats().store
-    assert (stats.failed_writes, stats.num_records) == (0, 2)
+    assert (stats.failed_writes, stats.num_records) == (0, 1)
     assert (folder / "data.mdb").exists()

@@ -18,9 +18,12 @@ from models import TINY, max_error, screenshot
 
 from kamera_agent import Kamera
 from kamera_agent.pocket.model import build_model, build_processor
+from kamera_agent.runtime.families import family_for
 from kamera_agent.runtime.kernels.slots import Slots
+from kamera_agent.vision.frames import stack_frames
 
 MODEL, PROCESSOR = build_model(TINY), build_processor()
+FAMILY = family_for(MODEL, PROCESSOR)
 GRIDS = [(112, 168), (56, 56), (84, 196), (56, 140), (112, 112)]
 # Even and odd numbers of frames; seconds that are whole, as temporal positions are.
 CLIPS = {
@@ -44,22 +47,77 @@ class Thing:
 
 
 @dataclass
-class Lies:
-    """What the model remembers of a piece that has KV: when it was computed, behind what, and how well."""
+class Known:
+    """KV that was computed after a prefix: whether it was exact, whether it still is, and where it is kept."""
 
-    name: str
     identity: Any
     prefix: tuple[Any, ...]
-    exact_then: bool
+    exact: bool
+    whole: bool = True
+    name: str = ""
+    place: tuple[int, int] | None = None
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        return chunks_of(self.prefix)
+
+    def grade(self, present: tuple[Any, ...]) -> int:
+        """0: the same prefix. 1: its chunks in order. 2: in another order. 3: some have gone. 4: others."""
+        now = chunks_of(present)
+        fits = (
+            self.prefix == present,
+            self.chunks == now,
+            sorted(self.chunks) == sorted(now),
+            is_subsequence(now, self.chunks),
+            True,
+        )
+        return fits.index(True)
+
+    def is_exact_after(self, present: tuple[Any, ...]) -> bool:
+        return self.exact and self.whole and self.prefix == present
+
+    def preference(self, present: tuple[Any, ...]) -> tuple[Any, ...]:
+        common = sum(min(self.chunks.count(x), chunks_of(present).count(x)) for x in set(self.chunks))
+        misses = len(chunks_of(present)) - common, len(self.chunks) - common
+        inexact, stored = not self.is_exact_after(present), self.place is None
+        return (self.grade(present), *misses, inexact, stored, not self.exact, -self.text_match(present))
+
+    def text_match(self, present: tuple[Any, ...]) -> float:
+        ours, theirs = texts_of(self.prefix), texts_of(present)
+        return 1.0 if ours == theirs else len(set(ours) & set(theirs)) / len(set(ours) | set(theirs))
+
+
+def chunks_of(prefix: tuple[Any, ...]) -> tuple[int, ...]:
+    return tuple(x for x in prefix if isinstance(x, int))
+
+
+def texts_of(prefix: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x for x in prefix[1:] if not isinstance(x, int))
+
+
+def size_of(identity: Any) -> tuple[int, int]:
+    """Positions and tokens of a piece."""
+    if isinstance(identity, int):
+        pixels = pixels_of(identity)
+        if identity in CLIPS:
+            chunk = FAMILY.frames_chunk(stack_frames(pixels.pixels, timestamps_of(pixels)), "")
+        else:
+            chunk = FAMILY.image_chunk(pixels, "")
+        return chunk.extent, len(chunk.token_ids)
+    count = len(identity) if isinstance(identity, tuple) else len(FAMILY.tokens.encode(identity))
+    return count, count
 
 
 @dataclass
 class BruteForce:
     fidelity: str
+    stale: str
     held: list[Thing] = field(default_factory=list)
     dropped: dict[str, Thing] = field(default_factory=dict)
-    pool: list[Lies] = field(default_factory=list)
-    seen: dict[int, list[tuple[int, ...]]] = field(default_factory=dict)
+    pool: list[Known] = field(default_factory=list)
+    bases: dict[int, Known] = field(default_factory=dict)
+    patches: dict[int, dict[tuple[int, ...], Known]] = field(default_factory=dict)
+    sizes: dict[Any, tuple[int, int]] = field(default_factory=dict)
 
     def pieces(self, extra: list[Thing], reply: bool) -> list[tuple[str, Any]]:
         out: list[tuple[str, Any]] = [("anchor", "<|im_start|>system\n"), ("system", SYSTEM)]
@@ -74,50 +132,95 @@ class BruteForce:
     def answer(self, extra: list[Thing], *, keep_extra: bool) -> dict[str, tuple[str, bool]]:
         """Origin and exactness of every piece; updates pool and what is remembered."""
         pieces = self.pieces(extra, reply=True)
-        identities = [identity for _, identity in pieces]
-        same = 0
-        while same < min(len(self.pool), len(pieces)) and self.pool[same].identity == identities[same]:
-            same += 1
-        left, partner = self.pool[same:], dict(enumerate(self.pool[:same]))
-        for by_name in (True, False):
-            for i, (name, identity) in enumerate(pieces):
-                if i in partner or not (by_name or isinstance(identity, int)):
-                    continue
-                for lies in left:
-                    if lies.identity == identity and (lies.name == name or not by_name):
-                        partner[i] = lies
-                        left.remove(lies)
-                        break
+        identities = tuple(identity for _, identity in pieces)
+        partner = self.partners(pieces)
         origins: dict[str, tuple[str, bool]] = {}
         pool, computed = [], []
+        place = (0, 0)
         for i, (name, identity) in enumerate(pieces):
-            prefix = tuple(identities[: i + 1])
-            chunks = tuple(x for x in prefix[:-1] if isinstance(x, int))
+            present = identities[:i]
             all_exact = all(exact for _, exact in origins.values())
-            lies = partner.get(i) if i < len(pieces) - 1 else None
-            exact = lies is not None and lies.exact_then and lies.prefix == prefix
-            if lies is not None and (exact or self.fidelity != "exact"):
-                origins[name] = ("kept" if i < same else "moved", exact)
-                pool.append(Lies(name, identity, lies.prefix, lies.exact_then))
-                continue
-            if isinstance(identity, int) and self.fidelity != "exact" and self.fits(identity, chunks):
-                origins[name] = ("recalled", False)
-            elif identity in self.seen and self.fidelity == "blind":
-                origins[name] = ("blind", False)
-            else:
+            known = self.source(identity, present, partner.get(i)) if i < len(pieces) - 1 else None
+            if known is None:
                 origins[name] = ("computed", all_exact)
-                if isinstance(identity, int):
-                    computed.append((identity, chunks))
-            pool.append(Lies(name, identity, prefix, origins[name] == ("computed", True)))
-        for seed, chunks in computed:
-            self.seen.setdefault(seed, []).append(chunks)
+                new = Known(identity, present, all_exact, name=name, place=place)
+                computed += [new] if isinstance(identity, int) else []
+            else:
+                exact = known.is_exact_after(present)
+                if known.place is not None:
+                    origin = "kept" if known.place == place else "moved"
+                else:
+                    origin = "blind" if self.fidelity == "blind" and known.grade(present) == 4 else "recalled"
+                origins[name] = (origin, exact)
+                new = Known(identity, known.prefix, known.exact, known.whole, name, place)
+            pool.append(new)
+            place = tuple(a + b for a, b in zip(place, self.size(identity), strict=True))
+        for new in computed:
+            self.remember(new)
         self.pool = pool if keep_extra else pool[: len(self.pieces([], reply=False))]
         return origins
 
-    def fits(self, seed: int, present: tuple[int, ...]) -> bool:
-        return any(
-            sorted(fitted) == sorted(present) or is_subsequence(present, fitted) for fitted in self.seen.get(seed, [])
+    def size(self, identity: Any) -> tuple[int, int]:
+        if identity not in self.sizes:
+            self.sizes[identity] = size_of(identity)
+        return self.sizes[identity]
+
+    def partners(self, pieces: list[tuple[str, Any]]) -> dict[int, Known]:
+        """Pieces and KV of the same content: exact there, in the unchanged beginning, of the same name, any chunk."""
+        identities = tuple(identity for _, identity in pieces)
+        start = 0
+        while start < min(len(self.pool), len(pieces)) and self.pool[start].identity == identities[start]:
+            start += 1
+        places = {id(known): i for i, known in enumerate(self.pool)}
+        rules = (
+            lambda i, known: known.is_exact_after(identities[:i]),
+            lambda i, known: i < start and places[id(known)] == i,
+            lambda i, known: known.name == pieces[i][0],
+            lambda i, known: isinstance(identities[i], int),
         )
+        left, partner = list(self.pool), {}
+        for fits in rules:
+            for i, identity in enumerate(identities):
+                fitting = [
+                    known for known in left if i not in partner and known.identity == identity and fits(i, known)
+                ]
+                for known in fitting[:1]:
+                    partner[i] = known
+                    left.remove(known)
+        return partner
+
+    def source(self, identity: Any, present: tuple[Any, ...], pooled: Known | None) -> Known | None:
+        found = [known for known in (pooled, *self.stored(identity)) if known]
+        if self.fidelity == "exact":
+            found = [known for known in found if known.is_exact_after(present)]
+        best = min(found, key=lambda known: known.preference(present), default=None)
+        if best is None or best.is_exact_after(present) or not isinstance(identity, int) or self.fidelity == "blind":
+            return best
+        if self.stale == "compute" and best.grade(present) > 1:
+            return None
+        return None if best.place is None and best.grade(present) == 4 else best
+
+    def stored(self, identity: Any) -> list[Known]:
+        if not isinstance(identity, int) or identity not in self.bases:
+            return []
+        patches = [] if self.fidelity == "exact" else self.patches[identity].values()
+        return [self.bases[identity], *patches]
+
+    def remember(self, new: Known) -> None:
+        """The first KV of a chunk, or the first that is exact, is its base; other KV that nothing fits is a patch."""
+        seed, present = new.identity, new.prefix
+        stored = Known(seed, present, new.exact)
+        best = min(self.stored(seed), key=lambda known: known.preference(present), default=None)
+        if best is None or (not self.good(best, new) and new.exact and not self.bases[seed].exact):
+            self.bases[seed], self.patches[seed] = stored, {}
+        elif not self.good(best, new) and self.fidelity != "exact":
+            stored.whole = False
+            self.patches[seed][new.chunks] = stored
+
+    @staticmethod
+    def good(known: Known, new: Known) -> bool:
+        fits = known.grade(new.prefix) <= 1 and known.text_match(new.prefix) == 1
+        return fits and (known.exact or not new.exact)
 
 
 def is_subsequence(short: tuple[int, ...], long: tuple[int, ...]) -> bool:
@@ -127,16 +230,22 @@ def is_subsequence(short: tuple[int, ...], long: tuple[int, ...]) -> bool:
     return not short
 
 
+def timestamps_of(frames: Frames) -> list[float]:
+    return [i * frames.seconds_per_frame for i in range(len(frames.pixels))]
+
+
 def pixels_of(seed: int) -> Any:
     return CLIPS[seed] if seed in CLIPS else screenshot(seed, *GRIDS[seed])
 
 
 class WindowMachine(RuleBasedStateMachine):
-    @initialize(fidelity=st.sampled_from(["patched", "patched", "exact", "blind"]))
-    def start(self, fidelity: str) -> None:
-        self.kamera = Kamera(MODEL, PROCESSOR, fidelity=fidelity, rank="auto")
+    @initialize(
+        fidelity=st.sampled_from(["patched", "patched", "exact", "blind"]), stale=st.sampled_from(["keep", "compute"])
+    )
+    def start(self, fidelity: str, stale: str) -> None:
+        self.kamera = Kamera(MODEL, PROCESSOR, fidelity=fidelity, stale=stale, heal="never")
         self.window = self.kamera.window()
-        self.brute = BruteForce(fidelity)
+        self.brute = BruteForce(fidelity, stale)
         self.answered = False
 
     def teardown(self) -> None:
@@ -152,8 +261,8 @@ class WindowMachine(RuleBasedStateMachine):
     @rule(seed=st.sampled_from(sorted(CLIPS)))
     def add_frames(self, seed: int) -> None:
         frames = CLIPS[seed]
-        timestamps = [i * frames.seconds_per_frame for i in range(len(frames.pixels))]
-        self.brute.held.append(Thing(self.window.add_frames(frames.pixels, timestamps), "user", seed))
+        span_id = self.window.add_frames(frames.pixels, timestamps_of(frames))
+        self.brute.held.append(Thing(span_id, "user", seed))
 
     @rule(text=st.sampled_from(["a", "some text", "é"]), role=st.sampled_from(["user", "assistant"]))
     def add_text(self, text: str, role: str) -> None:
@@ -222,7 +331,8 @@ class WindowMachine(RuleBasedStateMachine):
             last.name = f"{reply.span_id}:turn"
             exact = expected["answer"][1]
             identity = item.run.token_ids
-            self.brute.pool.append(Lies(reply.span_id, identity, (*last.prefix, identity), exact))
+            place = tuple(a + b for a, b in zip(last.place, self.brute.size(last.identity), strict=True))
+            self.brute.pool.append(Known(identity, (*last.prefix, last.identity), exact, True, reply.span_id, place))
             expected[last.name], expected[reply.span_id] = expected.pop("answer"), ("computed", exact)
         self.check_spans(expected)
 

@@ -35,6 +35,7 @@ def full(model: Any, processor: PocketProcessor) -> torch.Tensor:
 
 def recalled_logits(make: MakeKamera, model: Any, **options: Any) -> torch.Tensor:
     """1. One Kamera sees the images and remembers them. 2. Another over the same store recalls every one."""
+    options["base"] = "canonical"
     first = make(model, **options)
     see_all(first).logits("what?")
     first.flush()
@@ -47,13 +48,14 @@ def recalled_logits(make: MakeKamera, model: Any, **options: Any) -> torch.Tenso
 
 
 def blind_logits(make: MakeKamera, model: Any) -> torch.Tensor:
-    first = make(model)
+    first = make(model, base="canonical")
     see_all(first).logits("what?")
     first.flush()
     first.store.delete([header.key for header in first.store.headers() if header.kind == "patch"])
-    window = see_all(make(model, fidelity="blind", store=first.store))
+    window = see_all(make(model, fidelity="blind", base="canonical", store=first.store))
     logits = window.logits("what?")
-    assert {span.origin for span in window.spans if span.kind == "image"} == {"blind"}
+    # The first has no chunk before it, only other texts.
+    assert [span.origin for span in window.spans if span.kind == "image"] == ["recalled"] + 3 * ["blind"]
     return logits
 
 
@@ -78,43 +80,44 @@ def test_int8_factors_of_all_components_cost_what_rounding_costs(
 
 
 def test_blind_is_never_used_unasked(make: MakeKamera, model: Any) -> None:
-    """Without a patch the default computes again, though the canonical KV is there."""
-    first = make(model)
+    """Without a patch, chunks whose canonical KV is there are computed again."""
+    first = make(model, base="canonical")
     see_all(first).logits("what?")
     first.flush()
     first.store.delete([header.key for header in first.store.headers() if header.kind == "patch"])
-    window = see_all(make(model, store=first.store))
+    window = see_all(make(model, base="canonical", stale="keep", store=first.store))
     window.logits("what?")
-    assert {span.origin for span in window.spans} == {"computed"}
+    # The first has no chunk before it, only other texts.
+    assert [span.origin for span in window.spans if span.kind == "image"] == ["recalled"] + 3 * ["computed"]
 
 
 @pytest.mark.parametrize(
     ("order", "grade"),
-    [((0, 1, 2, 3), "ordered"), ((1, 0, 2, 3), "orbit"), ((1, 3), "survivor"), ((3, 2), None)],
+    [((0, 1, 2, 3), "chain"), ((1, 0, 2, 3), "orbit"), ((1, 3), "survivor"), ((3, 2), None)],
     ids=["same order", "another order", "some gone", "not seen so"],
 )
 def test_lookup_order(make: MakeKamera, order: tuple[int, ...], grade: str | None) -> None:
-    """The last chunk of `order`, behind the others, finds the patch it was fitted with behind 0, 1, 2 and 3."""
+    """The last chunk of `order`, after the others, finds the KV that it had after 0, 1, 2 and 3."""
     first = make()
     see_all(first).logits("what?")
     first.flush()
-    window = make(store=first.store).window()
+    window = make(store=first.store, stale="keep").window()
     for i in order:
         window.add_image(screenshot(i))
     last = window.plan().rows[-1]
     assert (last.match, last.origin) == (grade, "recalled" if grade else "computed")
 
 
-def test_patch_over_approximate_antecedents_says_so(make: MakeKamera) -> None:
-    kamera = make()
+def test_a_base_over_approximate_antecedents_says_so(make: MakeKamera) -> None:
+    kamera = make(stale="keep", heal="never")
     window = see_all(kamera)
     window.logits("what?")
     window.slide(2)
     window.add_image(screenshot(9))
     window.logits("what?")
     kamera.flush()
-    flags = [header.attributes["approximate"] for header in kamera.store.headers() if header.kind == "patch"]
-    assert sorted(flags) == [False] * NUM_IMAGES + [True]
+    flags = [header.attributes["exact"] for header in kamera.store.headers()]
+    assert sorted(flags) == [False] + [True] * NUM_IMAGES
 
 
 def test_a_thousand_moves_are_one_relocation_in_bf16(processor: PocketProcessor, seeded: torch.Generator) -> None:

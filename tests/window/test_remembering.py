@@ -17,13 +17,13 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """The worker of every Kamera made meanwhile waits for this event before each chunk."""
     from kamera_agent.runtime.engine import Engine
 
-    opened, canonical = threading.Event(), Engine.canonical
+    opened, wait_idle = threading.Event(), Engine.wait_idle
 
-    def wait(self: Engine, chunk: object) -> object:
+    def wait(self: Engine, timeout_s: float) -> None:
         assert opened.wait(60)
-        return canonical(self, chunk)
+        wait_idle(self, timeout_s)
 
-    monkeypatch.setattr(Engine, "canonical", wait)
+    monkeypatch.setattr(Engine, "wait_idle", wait)
     yield opened
     opened.set()
 
@@ -39,17 +39,17 @@ def answer_over(kamera: Kamera, num_chunks: int) -> bool:
     return not answering.is_alive()
 
 
-def num_canonical(kamera: Kamera) -> int:
-    return sum(header.kind == "canonical" for header in kamera.store.headers())
+def num_bases(kamera: Kamera) -> int:
+    return sum(header.kind == "base" for header in kamera.store.headers())
 
 
 def test_an_answer_does_not_wait_for_the_worker(make: MakeKamera, gate: threading.Event) -> None:
     kamera = make()
     assert answer_over(kamera, NUM_CHUNKS)
-    assert num_canonical(kamera) == 0
+    assert num_bases(kamera) == 0
     gate.set()
     kamera.flush()
-    assert num_canonical(kamera) == NUM_CHUNKS
+    assert num_bases(kamera) == NUM_CHUNKS
     assert kamera.stats().skipped == 0
 
 
@@ -61,13 +61,13 @@ def test_what_waits_is_bounded_in_bytes(make: MakeKamera, gate: threading.Event,
     assert answer_over(kamera, NUM_CHUNKS)
     gate.set()
     kamera.flush()
-    assert num_canonical(kamera) == num_waiting
+    assert num_bases(kamera) == num_waiting
     assert kamera.stats().skipped == NUM_CHUNKS - num_waiting
     again = kamera.window()
     again.add_image(screenshot(NUM_CHUNKS - 1))
     again.logits("what?")
     kamera.flush()
-    assert num_canonical(kamera) == num_waiting + 1
+    assert num_bases(kamera) == num_waiting + 1
 
 
 def test_a_closed_kamera_keeps_the_replies_that_had_begun(make: MakeKamera) -> None:

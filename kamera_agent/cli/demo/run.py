@@ -86,7 +86,7 @@ def summary(totals: Totals) -> str:
 def _forget_earlier_demos(store: Path) -> None:
     with LmdbStore(store) as disk:
         headers = disk.headers()
-        chunks = {header.chunk for header in headers if header.kind == "canonical" and _is_ours(header)}
+        chunks = {header.chunk for header in headers if header.kind == "base" and _is_ours(header)}
         disk.delete([header.key for header in headers if header.chunk in chunks])
 
 

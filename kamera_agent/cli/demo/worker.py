@@ -19,7 +19,6 @@ import torch
 
 from kamera_agent.cli.demo.meter import Meter
 from kamera_agent.cli.demo.trace import TRACE
-from kamera_agent.config import DEFAULT_RANK
 from kamera_agent.pocket.weights import POCKET
 
 
@@ -51,7 +50,6 @@ def _conditions(model: Any) -> dict[str, Any]:
         "device": model.device.type,
         "num_threads": torch.get_num_threads(),
         "machine": platform.machine(),
-        "rank": DEFAULT_RANK,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers")},

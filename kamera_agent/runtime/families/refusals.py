@@ -48,7 +48,7 @@ def check_model(model: Any) -> None:
     if getattr(model.generation_config, "cache_implementation", None) == "quantized":
         raise UnsupportedModelError(
             "generation_config.cache_implementation is 'quantized', and the pool does not quantize KV; set it to None. "
-            "canonical='int8' stores chunks in 8 bits."
+            "base_dtype='int8' stores chunks in 8 bits."
         )
 
 
