@@ -21,11 +21,11 @@ from kamera_agent.agent.messages import Chunks, last_chunk, listed, make_message
 from kamera_agent.agent.overflow import reporting_overflow
 from kamera_agent.agent.profile import profile_of
 from kamera_agent.agent.run import find_run, in_run
-from kamera_agent.agent.structured import describe_tool, make_format, read_call, read_json, titled
+from kamera_agent.agent.structured import describe_tools, make_format, read_call, read_json, titled
 from kamera_agent.closing import Closing
 from kamera_agent.errors import InputError, SettingError
 from kamera_agent.kamera import Kamera
-from kamera_agent.options import several, whole
+from kamera_agent.options import whole
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, aread, never, read
@@ -177,7 +177,7 @@ class ChatKamera(BaseChatModel, Closing):
         Loads the model, if it is not loaded yet. A screenshot that ScreenWindow holds in its folder is not counted.
         Raises InputError for messages that cannot be shown to the model.
         """
-        described = [describe_tool(tool) for tool in several("tools", tools or ())]
+        described = describe_tools(tools or ())
         shown = [read_message(without_ids(message)) for message in listed(messages)]
         return self._chat.count_tokens(shown, described) if shown else 0
 
@@ -199,7 +199,7 @@ class ChatKamera(BaseChatModel, Closing):
         that tool, through constrained decoding. "none" forbids calls; the model sees the tools all the same.
         Raises InputError for a tool that cannot be read.
         """
-        described = [describe_tool(tool) for tool in several("tools", tools)]
+        described = describe_tools(tools)
         return self.bind(tools=described, tool_choice=read_choice(tool_choice), **kwargs)
 
     def with_structured_output(
@@ -360,7 +360,7 @@ class ChatKamera(BaseChatModel, Closing):
             [read_message(message) for message in messages],
             conversation=str(options.get("conversation") or run.thread),
             agent=str(options.get("agent") or run.agent),
-            tools=[describe_tool(tool) for tool in several("tools", options.get("tools") or ())],
+            tools=describe_tools(options.get("tools") or ()),
             tool_choice=options.get("tool_choice"),
             schema=read_format(response_format) if response_format else None,
             max_tokens=answer.get("max_tokens", MAX_TOKENS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from reprlib import repr as short
 from typing import Any, TypeGuard
 
@@ -22,6 +22,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
 from kamera_agent.errors import InputError
+from kamera_agent.options import several
 
 # The keys under which OpenAI, Anthropic and Bedrock wrap the schema of a tool.
 WRAPPED = {"function", "parameters", "input_schema", "toolSpec"}
@@ -41,6 +42,16 @@ def make_format(schema: dict[str, Any] | type | None) -> dict[str, Any]:
         return {"type": "json_object"}
     json_schema = _json_schema(schema)
     return {"type": "json_schema", "json_schema": {"name": json_schema.get("title", REPLY), "schema": json_schema}}
+
+
+def describe_tools(tools: Any) -> list[dict[str, Any]]:
+    """Tools in OpenAI's form, without what only marks a place for a provider's cache. Raises InputError."""
+    marked = ({"cachePoint"}, {"cache_point"})
+    return [
+        describe_tool(tool)
+        for tool in several("tools", tools)
+        if not (isinstance(tool, Mapping) and set(tool) in marked)
+    ]
 
 
 def describe_tool(tool: Any) -> dict[str, Any]:
@@ -66,9 +77,19 @@ def _converted(tool: Any) -> dict[str, Any]:
         raise InputError(
             f"{short(tool)} is no tool; use a function, a class, or a schema as OpenAI, Anthropic or Bedrock take it."
         ) from error
-    if "function" not in described:
+    # OpenAI's Responses write the function's parts beside the type.
+    if described.get("type") == "function" and "name" in described:
+        return {"type": "function", "function": {key: part for key, part in described.items() if key != "type"}}
+    if "function" not in described or _runs_elsewhere(tool):
         raise InputError(f"{short(tool)} is a tool that its provider runs; leave it out.")
     return described
+
+
+def _runs_elsewhere(tool: Any) -> bool:
+    """Whether a tool is one of Anthropic's own, such as {"type": "bash_20250124", "name": "bash"}."""
+    if not isinstance(tool, Mapping) or "name" not in tool or tool.keys() & {"parameters", *WRAPPED}:
+        return False
+    return tool.get("type") not in (None, "custom")
 
 
 def _json_schema(schema: Any) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from pydantic import ConfigDict
@@ -23,6 +22,7 @@ from kamera_agent.agent.look_back import WithLookBack
 from kamera_agent.agent.middleware import ScreenWindow
 from kamera_agent.agent.route import route
 from kamera_agent.agent.screens import LOOK_BACK
+from kamera_agent.agent.structured import describe_tool, describe_tools
 from kamera_agent.errors import InputError
 from kamera_agent.kamera import Kamera
 from kamera_agent.options import several
@@ -130,9 +130,9 @@ class WindowedChat(BaseChatModel):
         """The options bound to another model that ChatKamera knows; options of that model's provider are left out."""
         # A bound model= names the other provider's model. It must not reach ChatKamera, which would load it.
         options = {name: value for name, value in bound.items() if name in OPTIONS}
-        tools = [convert_to_openai_tool(tool) for tool in bound.get("tools") or ()]
+        tools = describe_tools(bound.get("tools") or ())
         if tools and self.offers_look_back and LOOK_BACK not in (tool["function"]["name"] for tool in tools):
-            tools.append(convert_to_openai_tool(self.window.look_back))
+            tools.append(describe_tool(self.window.look_back))
         return options | {"tools": tools, "tool_choice": read_choice(bound.get("tool_choice"))}
 
 

@@ -27,16 +27,29 @@ def check_tools(tools: Any) -> None:
                 raise InputError(f"tools has {short(tool)}; use {form}.")
 
 
-def read_choice(tool_choice: str | dict[str, Any] | bool | None) -> str | None:
-    """The name of a tool, "any", "auto" or "none", from the forms of LangChain, OpenAI and Anthropic."""
+def read_choice(tool_choice: Any) -> str | None:
+    """The name of a tool, "any", "auto" or "none", from the forms of LangChain, OpenAI, Anthropic, Bedrock and Google.
+
+    Raises InputError for another form, and for a choice among several names.
+    """
     match tool_choice:
         case True | "required":
             return "any"
         case False | None:
             return None
-        case {"function": {"name": str(name)}} | {"type": "tool", "name": str(name)} | str(name):
+        case (
+            {"function": {"name": str(name)}}
+            | {"type": "tool" | "function", "name": str(name)}
+            | {"tool": {"name": str(name)}}
+        ):
+            return name
+        case [str(name)] | str(name):
             return name
         case {"type": "any" | "auto" | "none" as kind}:
             return str(kind)
+        case {"any": _}:
+            return "any"
+        case {"auto": _}:
+            return "auto"
         case _:
-            raise InputError(f"tool_choice is {tool_choice!r}; use a tool's name, 'any', 'auto' or 'none'.")
+            raise InputError(f"tool_choice is {short(tool_choice)}; use a tool's name, 'any', 'auto' or 'none'.")

@@ -152,6 +152,56 @@ def test_create_agent_gets_look_back(
     assert shown == [pages[1:], pages]
 
 
+SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+FORMS: dict[str, tuple[list[Any], Any]] = {
+    "OpenAI": (
+        [{"type": "function", "function": {"name": "click", "parameters": SCHEMA}}],
+        {"type": "function", "function": {"name": "click"}},
+    ),
+    "OpenAI, Responses": (
+        [{"type": "function", "name": "click", "parameters": SCHEMA}],
+        {"type": "function", "name": "click"},
+    ),
+    "Anthropic": ([{"name": "click", "input_schema": SCHEMA}], {"type": "tool", "name": "click"}),
+    "Anthropic, any": ([{"name": "click", "input_schema": SCHEMA}], {"type": "any", "disable_parallel_tool_use": True}),
+    "Bedrock": (
+        [{"toolSpec": {"name": "click", "inputSchema": {"json": SCHEMA}}}, {"cachePoint": {"type": "default"}}],
+        {"tool": {"name": "click"}},
+    ),
+    "Bedrock, any": ([{"toolSpec": {"name": "click", "inputSchema": {"json": SCHEMA}}}], {"any": {}}),
+    "Google": ([{"type": "function", "function": {"name": "click", "parameters": SCHEMA}}], ["click"]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_call_that_was_bound_in_the_form_of_a_provider(kamera: Kamera, window: ScreenWindow, form: str) -> None:
+    """Forced there, so it is forced here."""
+    tools, choice = FORMS[form]
+    bound = PROVIDER.bind(tools=tools, tool_choice=choice)
+    ours = wrap(compiled(lambda state: {"messages": [bound.invoke(state["messages"])]}), kamera, window)
+    [call] = ours.invoke({"messages": [HumanMessage("Click.")]})["messages"][-1].tool_calls
+    assert call["name"] == "click"
+    assert type(call["args"]["x"]) is int
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "says"),
+    [
+        ([{"type": "bash_20250124", "name": "bash"}], None, "bash_20250124.*its provider runs"),
+        ([{"type": "web_search_preview"}], None, "web_search_preview.*its provider runs"),
+        ([{"google_search": {}}], None, "google_search.* is no tool"),
+        (FORMS["OpenAI"][0], ["click", "type"], r"tool_choice is \['click', 'type'\]"),
+    ],
+)
+def test_what_only_a_provider_can_do_is_refused(
+    kamera: Kamera, window: ScreenWindow, tools: list[Any], choice: Any, says: str
+) -> None:
+    bound = PROVIDER.bind(tools=tools, tool_choice=choice)
+    ours = wrap(compiled(lambda state: {"messages": [bound.invoke(state["messages"])]}), kamera, window)
+    with pytest.raises(InputError, match=says):
+        ours.invoke({"messages": [HumanMessage("Click.")]})
+
+
 def test_a_tool_node_keeps_its_ways(kamera: Kamera, window: ScreenWindow) -> None:
     """Its own tools, its way with errors, and the models that tools ask."""
 
