@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from kamera_agent.errors import ImageError, InputError
+from kamera_agent.turns.message import unreadable
 from kamera_agent.vision.image import decode_image
 
 Block = Mapping[str, Any]
@@ -54,13 +55,14 @@ class _Place(NamedTuple):
 def read_content(content: Content) -> Iterator[str | bytes]:
     """The texts and encoded images of a content, in order; texts that are empty or None are left out.
 
-    Raises InputError for a block that a model cannot be shown.
+    An image whose data cannot be read becomes a text that says so. Raises InputError for a block that a model cannot be
+    shown, and for a mere reference to an image.
     """
     for block in _blocks(content):
         if isinstance(block, str):
             part: str | bytes = block
         elif is_image(block):
-            part = read_image(block)
+            part = _read_or_say(block)
         elif _kind(block) == "tool_result":
             yield from read_content(block.get("content") or "")
             continue
@@ -141,6 +143,15 @@ def image_block(data: bytes) -> dict[str, Any]:
     with Image.open(BytesIO(data)) as image:
         mime_type = image.get_format_mimetype()
     return {"type": "image", "base64": base64.b64encode(data).decode(), "mime_type": mime_type}
+
+
+def _read_or_say(block: Block) -> str | bytes:
+    try:
+        return read_image(block)
+    except InputError as error:
+        if image_data(block) is None:
+            raise
+        return unreadable(error)
 
 
 def _blocks(content: Content) -> Iterator[str | Block]:

@@ -168,9 +168,11 @@ class Chat(Closing):
         Raises InputError for messages that the window could not hold.
         """
         check_tools(tools)
-        kamera = self.open().kamera
+        live = self.open()
+        kamera = live.kamera
         transcript = transcribe(kamera.family, messages, tools)
-        items = Items(kamera.family, kamera.settings, transcript.system).resolve(transcript.contents)
+        _, contents = live.outliner.outline(transcript)
+        items = Items(kamera.family, kamera.settings, transcript.system).resolve(contents)
         return sum(len(item.run.token_ids) for item in lay_out(items, kamera.family, "reply"))
 
     @contextmanager
@@ -238,6 +240,6 @@ class Chat(Closing):
         return Live(
             kamera,
             Conversations(kamera, self._limits.max_conversations, self._limits.max_bytes),
-            Outliner(),
+            Outliner(lambda pixels: kamera.family.image_chunk(pixels, kamera.settings.namespace)),
             Grammars(kamera.family.processors.tokenizer, self._limits.max_string),
         )

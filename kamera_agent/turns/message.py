@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kamera_agent.errors import InputError
+
+UNREADABLE = "[An image could not be read: {}]"
+MAX_REASON = 200
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -50,3 +55,8 @@ class Message:
     def text(self) -> str:
         """The texts, joined."""
         return "".join(part for part in self.parts if isinstance(part, str))
+
+
+def unreadable(error: InputError) -> str:
+    """A text in the place of an image that is damaged or none. So a thread goes on that holds one."""
+    return UNREADABLE.format(str(error)[:MAX_REASON])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 from blake3 import blake3
 
+from kamera_agent.errors import ImageError
+from kamera_agent.turns.message import unreadable
 from kamera_agent.turns.transcript import Transcript
 from kamera_agent.vision.fingerprint import fingerprint_image
-from kamera_agent.vision.image import decode_image
+from kamera_agent.vision.image import Pixels, decode_image
 from kamera_agent.window.content import Content, ImageContent, TextContent
+
+logger = logging.getLogger("kamera_agent.conversations")
 
 # Images whose pixel digests are remembered: a few hundred kilobytes.
 MAX_DIGESTS = 4096
@@ -85,14 +90,19 @@ def _holds_half(theirs: Sequence[Part], ours: Sequence[Part]) -> bool:
 
 
 class Outliner:
-    """Makes outlines. It decodes an image when it first sees its bytes. Safe for use from several threads."""
+    """Makes outlines. It decodes an image when it first sees its bytes. Safe for use from several threads.
 
-    def __init__(self) -> None:
+    An image that cannot be decoded or shown becomes a text that says so; the log gives the reason once.
+    """
+
+    def __init__(self, check: Callable[[Pixels], object]) -> None:
+        """check: raises ImageError for pixels that cannot be shown."""
+        self._check = check
         self._digests: OrderedDict[bytes, str] = OrderedDict()
         self._lock = threading.Lock()
 
     def outline(self, transcript: Transcript) -> tuple[Outline, list[Content]]:
-        """The outline of a transcript, and its contents with the new images decoded. Raises ImageError."""
+        """The outline of a transcript, and its contents with the new images decoded."""
         pairs = [self._read(content) for content in transcript.contents]
         system = Part("system", transcript.system, len(transcript.system))
         return Outline((system, *(part for part, _ in pairs))), [content for _, content in pairs]
@@ -106,10 +116,20 @@ class Outliner:
             if digest := self._digests.get(key):
                 self._digests.move_to_end(key)
                 return Part(content.role, digest, IMAGE_SIZE), content
-        pixels: Any = decode_image(content.image)
+        try:
+            pixels: Any = decode_image(content.image)
+            self._check(pixels)
+        except ImageError as error:
+            if key not in self._digests:
+                logger.warning("An image could not be read: %s", error)
+            self._note(key, "")
+            return self._read(TextContent(unreadable(error), content.role, content.new_turn))
         digest = fingerprint_image(pixels)
+        self._note(key, digest)
+        return Part(content.role, digest, IMAGE_SIZE), replace(content, image=pixels)
+
+    def _note(self, key: bytes, digest: str) -> None:
         with self._lock:
             self._digests[key] = digest
             if len(self._digests) > MAX_DIGESTS:
                 self._digests.popitem(last=False)
-        return Part(content.role, digest, IMAGE_SIZE), replace(content, image=pixels)

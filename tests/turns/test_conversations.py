@@ -77,7 +77,7 @@ class Turns:
 
     def __init__(self, kamera: Kamera, **bounds: int) -> None:
         self.conversations = Conversations(kamera, **{"max_conversations": 8, "max_bytes": 1 << 30, **bounds})
-        self.outliner = Outliner()
+        self.outliner = Outliner(lambda pixels: kamera.family.image_chunk(pixels, ""))
 
     def ask(self, history: list[str], agent: str = "", conversation: str = "one", system: str = SYSTEM) -> Reply:
         """The reply to the last text."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kamera_agent import ImageContent, ImageError, TextContent
+from kamera_agent import ImageContent, TextContent
 from kamera_agent.turns import outline as module
 from kamera_agent.turns.outline import Outline, Outliner, Part
 from kamera_agent.turns.transcript import Transcript
@@ -60,9 +60,13 @@ def png(pixels: np.ndarray, **options: int) -> bytes:
     return buffer.getvalue()
 
 
+def any_size(pixels: np.ndarray) -> None:
+    """A check that admits all pixels."""
+
+
 def test_images_are_compared_by_pixels_and_decoded_once() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (30, 30, 3), np.uint8)
-    outliner, calls = Outliner(), []
+    outliner, calls = Outliner(any_size), []
     with patch.object(module, "decode_image", lambda image: calls.append(1) or pixels.copy()):
         outlines = []
         for level in (0, 9, 0):
@@ -72,5 +76,17 @@ def test_images_are_compared_by_pixels_and_decoded_once() -> None:
     assert len(calls) == 2
     other, _ = outliner.outline(Transcript("Be brief.", [TextContent("Look."), ImageContent(png(255 - pixels))]))
     assert outlines[0].num_shared(other) == 2
-    with pytest.raises(ImageError):
-        outliner.outline(Transcript("", [ImageContent(b"no image")]))
+
+
+def test_what_is_no_image_becomes_a_text(caplog: pytest.LogCaptureFixture) -> None:
+    """In its place, and the same text in the next call. The log says so once."""
+    outliner = Outliner(any_size)
+    for data in (b"<html>Not found</html>", png(np.zeros((30, 30, 3), np.uint8))[:60]):
+        outlines = [outliner.outline(Transcript("", [ImageContent(data, "tool", new_turn=True)])) for _ in range(2)]
+        assert outlines[0][0] == outlines[1][0]
+        [content] = outlines[0][1]
+        assert isinstance(content, TextContent)
+        assert (content.role, content.new_turn) == ("tool", True)
+        assert content.text.startswith("[An image could not be read: ")
+        assert len(content.text) < 250
+    assert len(caplog.records) == 2
