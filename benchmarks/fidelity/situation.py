@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.fidelity.bench import KV, Bench, Window
 from benchmarks.fidelity.cases import Case
-from benchmarks.fidelity.events import Event, Indices, last_needed
+from benchmarks.fidelity.events import Event, Indices, Script, last_needed
 from kamera_agent.chunk import Chunk
 
 
@@ -35,16 +35,22 @@ def happen(bench: Bench, event: Event, case: Case, seed: int) -> Situation:
     """The situation after an event, for the pictures of a case."""
     script = event.script_of(case, seed)
     chunks = [bench.chunk(picture) for picture in case.pictures]
-    known: dict[int, KV] = {}
-    for turn in script.before:
-        window = _answered(bench, chunks, turn, known)
-        known |= {index: window.read(place) for place, index in enumerate(turn) if index not in known}
+    known = computed_before(bench, chunks, script)
     full = bench.prefilled(tuple(chunks[index] for index in script.after))
     reused = [last_needed(case)] if event.one else [*range(len(script.after))]
     held = {place: known[script.after[place]] for place in reused}
     fitted = {place: full.read(place) for place in reused} if event.num_strangers else held
     other = held if event.reorders else _after_another_order(bench, full, reused)
     return Situation(full, reused, held, fitted, other)
+
+
+def computed_before(bench: Bench, chunks: Sequence[Chunk], script: Script) -> dict[int, KV]:
+    """KV of the chunks that were in a window before the event, by index, as each was first computed."""
+    known: dict[int, KV] = {}
+    for turn in script.before:
+        window = _answered(bench, chunks, turn, known)
+        known |= {index: window.read(place) for place, index in enumerate(turn) if index not in known}
+    return known
 
 
 def _answered(bench: Bench, chunks: Sequence[Chunk], turn: Indices, known: dict[int, KV]) -> Window:

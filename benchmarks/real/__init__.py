@@ -1,0 +1,1 @@
+"""Accuracy and divergence on a text model with real weights."""

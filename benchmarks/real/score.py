@@ -1,0 +1,69 @@
+"""Figures from the events of many cases."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, median
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def summarise(rows: Iterable[Row]) -> dict[str, Any]:
+    """By event and way, and the worst share of the full prefill's right replies that the defaults keep.
+
+    kept: right replies over those of the full prefill. lost, won: replies that only the full prefill, or only the way,
+    gets right. KL in nats, over all tokens of the replies. patches: means by way and layer.
+    """
+    by_event: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_event[row["event"]].append(row)
+    events = {event: {way: _figures(those, way) for way in those[0]["replies"]} for event, those in by_event.items()}
+    worst = min(events, key=lambda event: events[event]["default"]["kept"])
+    return {
+        "default": {"worst_kept": events[worst]["default"]["kept"], "worst_event": worst},
+        "events": events,
+        "patches": {event: _patches([row["patches"] for row in those]) for event, those in by_event.items()},
+    }
+
+
+def _figures(rows: Sequence[Row], way: str) -> dict[str, Any]:
+    pairs = [
+        (two, right, full)
+        for row in rows
+        for two, right, full in zip(
+            row["two_documents"], row["replies"][way]["right"], row["replies"]["full"]["right"], strict=True
+        )
+    ]
+    divergences = [kl for row in rows for kl in row["replies"][way]["kl"]]
+    figures = {
+        "windows": len(rows),
+        "asked": len(pairs),
+        "accuracy": {
+            name: mean(right for two, right, _ in pairs if two == wanted)
+            for name, wanted in (("one_document", False), ("two_documents", True))
+        },
+        "kept": sum(right for _, right, _ in pairs) / max(sum(full for _, _, full in pairs), 1),
+        "lost": sum(full and not right for _, right, full in pairs),
+        "won": sum(right and not full for _, right, full in pairs),
+        "kl_median": median(divergences),
+        "kl_mean": mean(divergences),
+        "kl_worst": max(divergences),
+    }
+    if way in rows[0]["recomputed"]:
+        figures["recomputed"] = mean(row["recomputed"][way] for row in rows)
+    return figures
+
+
+def _patches(rows: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return {
+        way: {
+            "bytes_share": mean(row[way]["bytes_share"] for row in rows),
+            **{
+                name: [round(mean(layer), 4) for layer in zip(*(row[way][name] for row in rows), strict=True)]
+                for name in ("ranks", "errors", "norms")
+            },
+        }
+        for way in rows[0]
+    }

@@ -1,0 +1,50 @@
+"""Ways to reuse the KV of the documents after an event."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.fidelity.bench import KV
+from benchmarks.fidelity.residue import with_factors
+from kamera_agent.config import SettingOptions, Settings
+from kamera_agent.runtime.kernels.layers import tensors_of
+from kamera_agent.runtime.patch import fit, flatten
+
+# Ways that are played in windows of a Kamera: settings that are not the defaults.
+LIVE: dict[str, SettingOptions] = {"default": {}}
+
+
+# Ways that are patches, with their base: "canonical", or "first", the KV as computed after other documents.
+PATCHED: dict[str, tuple[str, Settings]] = {
+    "rank_32": ("canonical", Settings(rank=32)),
+    "auto_canonical": ("canonical", Settings(rank="auto")),
+    "auto_base": ("first", Settings(rank="auto")),
+}
+
+
+class Fitted(NamedTuple):
+    """KV that a patch gives. bytes_share: bytes of the patch over those of the KV.
+
+    ranks [L]; errors [L]: norm of what the patch leaves of the residue, relative to the residue; norms [L]: norm of the
+    residue relative to the KV.
+    """
+
+    kv: KV
+    bytes_share: float
+    ranks: torch.Tensor
+    errors: torch.Tensor
+    norms: torch.Tensor
+
+
+def patched(kv: KV, base: KV, settings: Settings) -> Fitted:
+    """The base with the patch that is fitted to some KV."""
+    patch = fit(kv, base, settings)
+    given = tuple(with_factors(layer, factors) for layer, factors in zip(base, patch.factors, strict=True))
+    target = flatten(kv)
+    left, residue = (target - flatten(given)).norm(dim=(1, 2)), (target - flatten(base)).norm(dim=(1, 2))
+    patch_bytes = sum(tensor.nbytes for factors in patch.factors for tensor in tensors_of(factors))
+    kv_bytes = sum(tensor.nbytes for layer in kv for tensor in tensors_of(layer))
+    errors = left / residue.clamp_min(torch.finfo(residue.dtype).tiny)
+    return Fitted(given, patch_bytes / kv_bytes, torch.tensor(patch.ranks), errors, torch.tensor(patch.norm))
