@@ -9,6 +9,7 @@ from kamera_agent import Kamera
 from kamera_agent.agent.middleware import DEFAULT_FOLDER
 from kamera_agent.agent.pixels import PixelFolder
 from kamera_agent.config import DEFAULT_STORE, locate
+from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
 
@@ -53,6 +54,6 @@ def test_stores_and_pixels_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pass
     with closing(LmdbStore("$KAMERA_HOME/other")):
         pass
-    assert (tmp_path / "home/data.mdb").is_file()
-    assert (tmp_path / "home/other/data.mdb").is_file()
+    assert (tmp_path / "home" / DATABASE).is_file()
+    assert (tmp_path / "home/other" / DATABASE).is_file()
     assert not (tmp_path / "user").exists()

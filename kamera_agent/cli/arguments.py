@@ -10,8 +10,8 @@ from kamera_agent.config import locate
 from kamera_agent.errors import InputError, MissingExtraError, ModelError, StoreUnavailableError
 from kamera_agent.pocket.weights import POCKET
 
-# LMDB makes this file when a folder is first opened as a store.
-DATABASE = "data.mdb"
+# LmdbStore makes this file when a folder is first opened as a store.
+DATABASE = "records-2.mdb"
 
 
 def check_store(path: Path) -> Path:

@@ -35,12 +35,12 @@ class StoredPatch:
 class StoredChunk:
     """A chunk, from its headers.
 
-    facts: key material of the canonical KV; empty when that was evicted and only patches are left.
+    facts: key material of a base. base_bytes: size of its bases; different settings have bases of their own.
     """
 
     digest: str
     facts: dict[str, Any]
-    canonical_bytes: int
+    base_bytes: int
     patches: tuple[StoredPatch, ...]
 
 
@@ -52,7 +52,7 @@ def show_chunks(path: Path, as_json: bool) -> None:
         typer.echo(json.dumps([asdict(chunk) for chunk in chunks], indent=2))
         return
     table = Table("chunk", "kind", "size", "namespace", "model", box=None, pad_edge=False)
-    for name in ("canonical KV", "patches"):
+    for name in ("base", "patches"):
         table.add_column(name, justify="right")
     for name in ("rank", "error"):
         table.add_column(name)
@@ -71,11 +71,11 @@ def gather(headers: Iterable[Header]) -> list[StoredChunk]:
 
 
 def _chunk(digest: bytes, headers: list[Header]) -> StoredChunk:
-    canonical = [header for header in headers if header.kind == "base"]
+    bases = [header for header in headers if header.kind == "base"]
     return StoredChunk(
         digest=digest.hex(),
-        facts=json.loads(canonical[0].key.material) if canonical else {},
-        canonical_bytes=sum(header.num_bytes for header in canonical),
+        facts=json.loads(bases[0].key.material),
+        base_bytes=sum(header.num_bytes for header in bases),
         patches=tuple(_patch(header) for header in headers if header.kind == "patch"),
     )
 
@@ -93,7 +93,7 @@ def _cells(chunk: StoredChunk) -> list[str]:
         _size(chunk.facts.get("shape", [])),
         _fact(chunk, "namespace"),
         config.get("model_type", "-"),
-        format_bytes(chunk.canonical_bytes) if chunk.facts else "evicted",
+        format_bytes(chunk.base_bytes),
         str(len(chunk.patches)),
         _range([rank for patch in chunk.patches for rank in patch.ranks], "d"),
         _range([patch.error for patch in chunk.patches], ".3f"),

@@ -42,6 +42,9 @@ class CheckReport:
 class Store(Closing):
     """Keeps records by key. Takes and returns batches. Safe for use from several threads.
 
+    A base and its patches belong to one chunk. A base that is evicted, deleted, damaged, or replaced by a put of other
+    content takes its patches with it. Using a patch uses its base.
+
     A store may forget: any record can be evicted at any time, so a miss is never an error. A record that it serves
     equals, bit for bit, the one that was put. When the medium fails after opening (a full disk, a damaged page), the
     failure is counted and logged but never raised: the caller computes the chunk again.
@@ -66,9 +69,12 @@ class Store(Closing):
     def put_many(self, records: Iterable[Record]) -> None:
         """Store the records, each as a whole or not at all. May return before they are durable.
 
-        A record replaces the stored one of the same key. Raises StoreClosedError after close(), and InputError for a
-        record that the medium cannot hold, before it takes that record: a tensor that is not on the CPU, an unknown
-        dtype, attributes that are not JSON.
+        A record replaces the stored one of the same key; an equal one changes nothing but the time of its last use. A
+        patch comes after its base; without a stored base it is dropped, and counts as evicted.
+
+        Raises StoreClosedError after close(), and InputError for a record that the medium cannot hold, before it takes
+        that record: a tensor that is not on the CPU, an unknown dtype, attributes that are not JSON, a patch without
+        the digest of a base.
         """
 
     @abstractmethod
@@ -86,7 +92,7 @@ class Store(Closing):
     def headers(self, chunk: bytes | None = None) -> list[Header]:
         """Headers of the records of one chunk, or of all records, also of those that are not durable yet.
 
-        Reads no tensors.
+        No patch is among them without its base. Reads no tensors.
         """
 
     @abstractmethod

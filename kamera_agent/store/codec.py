@@ -45,7 +45,7 @@ class Encoded(NamedTuple):
 
 
 def require_storable(record: Record) -> None:
-    """Raise InputError when the record cannot be written because of a dtype, a device or its attributes."""
+    """Raise InputError when the record cannot be written because of a dtype, a device, its attributes or its base."""
     for tensor in (tensor for layer in record.layers for tensor in layer):
         if tensor.dtype not in DTYPE_NAMES or tensor.device.type != "cpu":
             raise InputError(
@@ -56,6 +56,8 @@ def require_storable(record: Record) -> None:
         json.dumps(record.header.attributes)
     except (TypeError, ValueError) as error:
         raise InputError(f"the attributes of a record are not JSON: {error}; use JSON values only.") from error
+    if (record.header.kind == "patch") != (record.header.base is not None):
+        raise InputError(f"a record of kind {record.header.kind!r} has base {record.header.base!r}; patches have one.")
 
 
 def encode(record: Record) -> Encoded:
@@ -81,6 +83,12 @@ def encode(record: Record) -> Encoded:
     )
     body = manifest.model_dump_json().encode()
     return Encoded(xxh3_128_digest(body) + body, values)
+
+
+def are_equal(record: Record, other: Record) -> bool:
+    """Whether two records have equal headers and tensors."""
+    # The encoded header holds the checksums of the tensors.
+    return record.header == other.header and encode(record).header == encode(other).header
 
 
 def decode_header(blob: bytes | memoryview) -> Manifest:

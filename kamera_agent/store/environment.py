@@ -12,11 +12,16 @@ from typing import TypeVar
 import lmdb
 from lmdb import verify
 
+from kamera_agent.chunk import FORMAT_VERSION
+from kamera_agent.config import MIB
 from kamera_agent.errors import StoreClosedError, StoreUnavailableError
 from kamera_agent.store.gate import Gate
 from kamera_agent.store.tables import Tables, Transaction
 
 MAX_READERS = 1024
+# Records of another format are in another file, which stays as it is.
+DATABASE = f"records-{FORMAT_VERSION}.mdb"
+OLDER_DATABASES = ("data.mdb",)
 
 T = TypeVar("T")
 _log = logging.getLogger("kamera_agent.store")
@@ -34,10 +39,12 @@ class Environment:
         self.path = path
         self._gate = Gate()
         self._closed = False
+        _mention_older(path)
         try:
             # Without metasync, data pages are still synced: a power cut that loses the last meta page loses one batch.
             self._env = lmdb.open(
-                str(path),
+                str(path / DATABASE),
+                subdir=False,
                 map_size=map_size,
                 mode=0o600,
                 metasync=False,
@@ -48,7 +55,7 @@ class Environment:
             self._file = self._stat_file()
         except (OSError, lmdb.Error, verify.VerifyError) as error:
             raise StoreUnavailableError(
-                f"the store {path} cannot be opened: {error}. If its data.mdb is damaged, delete the folder; "
+                f"the store {path} cannot be opened: {error}. If its {DATABASE} is damaged, delete the folder; "
                 "its content can be computed again. Otherwise pass a folder on a local disk that this user may "
                 "write to."
             ) from error
@@ -62,7 +69,7 @@ class Environment:
             return True
 
     def _stat_file(self) -> tuple[int, int]:
-        stat = (self.path / "data.mdb").stat()
+        stat = (self.path / DATABASE).stat()
         return stat.st_dev, stat.st_ino
 
     def read(self, query: Callable[[Transaction], T]) -> T | None:
@@ -126,9 +133,20 @@ class Environment:
     def _require_whole(self) -> None:
         """Raise OSError for a file that was cut short: reading a page that it lacks would kill the process."""
         page_bytes, num_pages = self._env.stat()["psize"], self._env.info()["last_pgno"] + 1
-        if (self.path / "data.mdb").stat().st_size >= num_pages * page_bytes:
+        if (self.path / DATABASE).stat().st_size >= num_pages * page_bytes:
             return
         # A whole file may lack pages at its end that are free; only a walk over all tables can tell.
-        problems = verify.verify(str(self.path))  # type: ignore[no-untyped-call]
+        problems = verify.verify(str(self.path / DATABASE))  # type: ignore[no-untyped-call]
         if problems:
-            raise OSError(f"data.mdb is cut short ({problems[0]})")
+            raise OSError(f"{DATABASE} is cut short ({problems[0]})")
+
+
+def _mention_older(folder: Path) -> None:
+    for older in (folder / name for name in OLDER_DATABASES):
+        if older.is_file():
+            _log.warning(
+                "%s holds chunks in an older format, which this version does not read; they are computed again. Delete "
+                "the file to free %d MiB.",
+                older,
+                older.stat().st_size // MIB,
+            )

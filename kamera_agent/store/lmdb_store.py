@@ -29,7 +29,8 @@ class LmdbStore(Store):
     Reads verify every checksum. Writes go into a bounded queue, can be read back at once, and are committed in
     batches by one thread. Above the cap, the least recently used records are evicted. Stores over one folder share
     one environment, cap and queue in a process; several processes may use one folder. A network file system does
-    not work. After a fork, open the folder again in the child.
+    not work. After a fork, open the folder again in the child. Each format has a file of its own in the folder, so
+    versions of this package with different formats may use one folder.
 
     path: the folder; created with mode 0700 when it is missing.
     cap_bytes: bound of the stored bytes; a record counts as its tensors, but at least 4 KiB. None: the cap that the
@@ -79,20 +80,23 @@ class LmdbStore(Store):
         return records
 
     def put_many(self, records: Iterable[Record]) -> None:
-        """See Store. Waits while the queue is full. A record above the cap fails, and removes the stored one."""
+        """See Store. Waits while the queue is full. A record above the cap fails, and removes the stored one.
+
+        The patches over a base that is replaced are dropped when it is written, in the same transaction.
+        """
         self._require_usable()
         for record in records:
             require_storable(record)
             if record_bytes(record.header) <= self._writer.cap_bytes:
                 self._queue.put(record)
             else:
-                self._queue.remove(record.header.key.digest)
+                self._remove(record.header.key.digest)
                 self._writer.counters.add({"failed_writes": 1})
 
     def delete(self, keys: Sequence[Key]) -> None:
         self._require_usable()
         for key in keys:
-            self._queue.remove(key.digest)
+            self._remove(key.digest)
 
     def use(self, keys: Sequence[Key]) -> None:
         self._require_usable()
@@ -104,7 +108,10 @@ class LmdbStore(Store):
         pending = self._queue.pending()
         stored = self._database.read(partial(self._reader.headers, chunk, pending)) or []
         queued = [intent.record.header for intent in pending.values() if intent.record is not None]
-        return stored + [header for header in queued if chunk in (None, header.chunk)]
+        found = stored + [header for header in queued if chunk in (None, header.chunk)]
+        # A base that was just found to be damaged still has its patches in the tables.
+        bases = {header.key.digest for header in found if header.kind == "base"}
+        return [header for header in found if header.base is None or header.base in bases]
 
     def flush(self) -> None:
         self._require_usable()
@@ -136,6 +143,11 @@ class LmdbStore(Store):
     def close(self) -> None:
         self._closed = True
         self._lease.close()
+
+    def _remove(self, digest: bytes) -> None:
+        patches = self._database.read(partial(self._database.tables.patches_over, digest=digest)) or []
+        for removed in (*patches, digest):
+            self._queue.remove(removed)
 
     def _require_usable(self) -> None:
         if self._closed:

@@ -86,6 +86,12 @@ class Manifest(_Stored):
     attributes: dict[str, JsonValue]
     layers: tuple[LayerLayout, ...]
 
+    @model_validator(mode="after")
+    def _patches_have_bases(self) -> Manifest:
+        if (self.kind == "patch") != (self.base is not None):
+            raise ValueError(f"a {self.kind} has base {self.base}")
+        return self
+
     @property
     def header(self) -> Header:
         """The header of the record."""

@@ -1,4 +1,4 @@
-"""The memory tier: the records themselves, evicted in order of last use."""
+"""The memory tier: the records themselves, evicted in order of last use; patches go with their base, as on disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kamera_agent.errors import StoreClosedError
 from kamera_agent.forking import Forkable
 from kamera_agent.store.base import CheckReport, Store, StoreStats
 from kamera_agent.store.capacity import record_bytes, require_bytes
+from kamera_agent.store.codec import are_equal
 from kamera_agent.store.counters import Counters
 
 
@@ -38,7 +39,7 @@ class MemoryStore(Store, Forkable):
             for key in keys:
                 record = self._records.get(key.digest)
                 if record is not None and record.header.key.material == key.material:
-                    self._records.move_to_end(key.digest)
+                    self._use(record)
                     records[key.digest] = record
         num_bytes = sum(record.header.num_bytes for record in records.values())
         self._counters.add({"hits": len(records), "misses": len(set(keys)) - len(records), "bytes_read": num_bytes})
@@ -60,8 +61,8 @@ class MemoryStore(Store, Forkable):
         with self._lock:
             self._require_open()
             for key in keys:
-                if key.digest in self._records:
-                    self._records.move_to_end(key.digest)
+                if record := self._records.get(key.digest):
+                    self._use(record)
 
     def headers(self, chunk: bytes | None = None) -> list[Header]:
         with self._lock:
@@ -96,22 +97,40 @@ class MemoryStore(Store, Forkable):
             raise StoreClosedError("the memory store was closed; open a new one.")
 
     def _insert(self, record: Record) -> None:
-        digest, num_bytes = record.header.key.digest, record_bytes(record.header)
+        digest, num_bytes, base = record.header.key.digest, record_bytes(record.header), record.header.base
+        stored = self._records.get(digest)
+        if stored and are_equal(stored, record):
+            self._use(stored)
+            return
         self._remove(digest)
         if num_bytes > self._cap_bytes:
             self._counters.add({"failed_writes": 1})
             return
-        while self._held_bytes + num_bytes > self._cap_bytes:
-            self._remove(next(iter(self._records)))
+        if base and base not in self._records:
             self._counters.add({"evictions": 1})
+            return
         # Here and below without a call between the two, so that Ctrl-C comes before or after both.
         self._records[digest] = record
         self._held_bytes += num_bytes
+        self._use(record)
         self._counters.add({"bytes_written": record.header.num_bytes})
+        num_records = len(self._records)
+        while self._held_bytes > self._cap_bytes:
+            self._remove(next(iter(self._records)))
+        self._counters.add({"evictions": num_records - len(self._records)})
+
+    def _use(self, record: Record) -> None:
+        self._records.move_to_end(record.header.key.digest)
+        if record.header.base:
+            self._records.move_to_end(record.header.base)
 
     def _remove(self, digest: bytes) -> None:
         record = self._records.get(digest)
-        if record is not None:
-            num_bytes = record_bytes(record.header)
-            del self._records[digest]
-            self._held_bytes -= num_bytes
+        if record is None:
+            return
+        if record.header.kind == "base":
+            for patch in [other for other in self._records.values() if other.header.base == digest]:
+                self._remove(patch.header.key.digest)
+        num_bytes = record_bytes(record.header)
+        del self._records[digest]
+        self._held_bytes -= num_bytes

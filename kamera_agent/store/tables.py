@@ -2,14 +2,19 @@
 
 headers     digest -> header bytes
 values      digest, number (4 bytes) -> value bytes
-entries     digest -> Entry: last use, bytes counted, chunk
+entries     digest -> Entry: last use, bytes counted, chunk, base of a patch
 uses        tick (8 bytes), digest -> nothing        the least recently used record comes first
 chunks      chunk, digest -> nothing                 the records of one chunk
+patches     base, digest -> nothing                  the patches over one base
 totals      "bytes" -> sum of the bytes counted      written in the transaction that changes it
 quarantine  time (8 bytes, ns), digest -> reason     the latest damaged records
 
 Integers are big-endian, because LMDB sorts keys by their bytes. Every method runs inside the transaction it is
 given and leaves all tables consistent, so a commit publishes whole records and a crash leaves no partial ones.
+
+A patch means nothing without its base, so a base that is removed takes its patches with it. Using a patch uses its base
+one tick later, so a base is evicted after all its patches, and no patch in use goes with it. Adding the base to one of
+the patches instead would free next to nothing: the sum takes as many bytes as the base.
 """
 
 from __future__ import annotations
@@ -44,10 +49,17 @@ class Entry(NamedTuple):
     tick: int
     num_bytes: int
     chunk: bytes
+    base: bytes | None
 
     def pack(self) -> bytes:
         """The entry as stored."""
-        return _ENTRY.pack(*self)
+        return _ENTRY.pack(self.tick, self.num_bytes, self.chunk) + (self.base or b"")
+
+    @classmethod
+    def unpack(cls, packed: memoryview) -> Entry:
+        """The entry that was packed."""
+        tick, num_bytes, chunk = _ENTRY.unpack_from(packed)
+        return cls(tick, num_bytes, chunk, bytes(packed[_ENTRY.size :]) or None)
 
 
 _ENTRY = struct.Struct(">QQ32s")
@@ -65,6 +77,7 @@ class Tables:
     entries: Any
     uses: Any
     chunks: Any
+    patches: Any
     totals: Any
     quarantine: Any
 
@@ -79,13 +92,17 @@ class Tables:
     def entry(self, txn: Transaction, digest: bytes) -> Entry | None:
         """The entry of a record."""
         packed = txn.get(digest, db=self.entries)
-        return None if packed is None else Entry(*_ENTRY.unpack(packed))
+        return None if packed is None else Entry.unpack(packed)
 
     def digests(self, txn: Transaction, chunk: bytes | None = None) -> list[bytes]:
         """Digests of the records of one chunk, or of all."""
         if chunk is None:
             return [bytes(key) for key in txn.cursor(self.entries).iternext(values=False)]
         return [key[DIGEST_BYTES:] for key in self._keys(txn, self.chunks, chunk)]
+
+    def patches_over(self, txn: Transaction, digest: bytes) -> list[bytes]:
+        """Digests of the patches over a base."""
+        return [key[DIGEST_BYTES:] for key in self._keys(txn, self.patches, digest)]
 
     def num_records(self, txn: Transaction) -> int:
         """Number of stored records."""
@@ -103,17 +120,32 @@ class Tables:
 
     def problems(self, txn: Transaction) -> list[str]:
         """The contradictions between the tables."""
-        entry_bytes = sum(Entry(*_ENTRY.unpack(packed)).num_bytes for _, packed in txn.cursor(self.entries))
-        num_records, held_bytes, problems = self.num_records(txn), self.held_bytes(txn), []
+        entries = {bytes(digest): Entry.unpack(packed) for digest, packed in txn.cursor(self.entries)}
+        entry_bytes = sum(entry.num_bytes for entry in entries.values())
+        num_records, held_bytes, problems = len(entries), self.held_bytes(txn), []
         if entry_bytes != held_bytes:
             problems.append(f"the total is {held_bytes} bytes, but the records add up to {entry_bytes}")
         for table, name in ((self.headers, "headers"), (self.uses, "uses"), (self.chunks, "chunks")):
             if (num_rows := txn.stat(table)["entries"]) != num_records:
                 problems.append(f"there are {num_records} records, but table {name} has {num_rows} rows")
+        rows = {bytes(row) for row in txn.cursor(self.patches).iternext(values=False)}
+        if rows != {entry.base + digest for digest, entry in entries.items() if entry.base}:
+            problems.append("table patches does not have one row for each patch")
+        if alone := [digest.hex() for digest, entry in entries.items() if entry.base and entry.base not in entries]:
+            problems.append(f"patches without their base: {', '.join(alone)}")
         return problems
 
-    def insert(self, txn: Transaction, digest: bytes, entry: Entry, encoded: Encoded) -> None:
-        """Write a record. No record may be stored under its digest."""
+    def put(self, txn: Transaction, digest: bytes, entry: Entry, encoded: Encoded) -> None:
+        """Write a record in place of the stored one. If that is a base and differs, its patches go with it.
+
+        The base of a patch must be stored.
+        """
+        # The header holds the checksums of all values. They are written anew even so, because one may be damaged.
+        stored = self.header(txn, digest)
+        if stored is not None and bytes(stored) == encoded.header:
+            self._remove_alone(txn, digest)
+        else:
+            self.remove(txn, digest)
         for number, value in enumerate(encoded.values):
             txn.put(digest + _NUMBER.pack(number), value.data, db=self.values)
         txn.put(digest, encoded.header, db=self.headers)
@@ -121,9 +153,17 @@ class Tables:
         txn.put(_TICK.pack(entry.tick) + digest, b"", db=self.uses)
         txn.put(entry.chunk + digest, b"", db=self.chunks)
         self._add_bytes(txn, entry.num_bytes)
+        if entry.base:
+            txn.put(entry.base + digest, b"", db=self.patches)
+            self.use(txn, entry.base, entry.tick + 1)
 
     def remove(self, txn: Transaction, digest: bytes) -> None:
-        """Remove a record. An unknown digest is ignored."""
+        """Remove a record, and the patches over it. An unknown digest is ignored."""
+        for patch in self.patches_over(txn, digest):
+            self._remove_alone(txn, patch)
+        self._remove_alone(txn, digest)
+
+    def _remove_alone(self, txn: Transaction, digest: bytes) -> None:
         entry = self.entry(txn, digest)
         if entry is None:
             return
@@ -134,24 +174,30 @@ class Tables:
         txn.delete(digest, db=self.entries)
         txn.delete(_TICK.pack(entry.tick) + digest, db=self.uses)
         txn.delete(entry.chunk + digest, db=self.chunks)
+        if entry.base:
+            txn.delete(entry.base + digest, db=self.patches)
         self._add_bytes(txn, -entry.num_bytes)
 
     def use(self, txn: Transaction, digest: bytes, tick: int) -> None:
-        """Set the last use of a record, unless a later one is known. An unknown digest is ignored."""
+        """Set the last use of a record, unless a later one is known, and that of its base to a tick later.
+
+        An unknown digest is ignored.
+        """
         entry = self.entry(txn, digest)
         if entry is None or entry.tick >= tick:
             return
         txn.delete(_TICK.pack(entry.tick) + digest, db=self.uses)
         txn.put(_TICK.pack(tick) + digest, b"", db=self.uses)
         txn.put(digest, entry._replace(tick=tick).pack(), db=self.entries)
+        if entry.base:
+            self.use(txn, entry.base, tick + 1)
 
     def evict(self, txn: Transaction, max_bytes: int) -> int:
         """Remove the least recently used records until at most max_bytes are left. Returns their number."""
-        num_evicted = 0
+        num_records = self.num_records(txn)
         while self.held_bytes(txn) > max_bytes and (cursor := txn.cursor(self.uses)).first():
             self.remove(txn, bytes(cursor.key()[_TICK.size :]))
-            num_evicted += 1
-        return num_evicted
+        return num_records - self.num_records(txn)
 
     def note_damage(self, txn: Transaction, digest: bytes, reason: str) -> None:
         """Note in quarantine why a record was removed. The oldest note is dropped when there are too many."""

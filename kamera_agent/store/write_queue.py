@@ -9,6 +9,7 @@ from typing import NamedTuple
 from kamera_agent.chunk import Record
 from kamera_agent.errors import StoreClosedError
 from kamera_agent.store.capacity import record_bytes
+from kamera_agent.store.codec import are_equal
 
 
 class Intent(NamedTuple):
@@ -71,19 +72,26 @@ class WriteQueue:
         self._closed = False
 
     def put(self, record: Record) -> None:
-        """Queue a record to be written. Waits while the queue is full.
+        """Queue a record to be written. Waits while the queue is full. Patches that wait over another base are removed.
 
         Raises StoreClosedError after close().
         """
         num_bytes = record_bytes(record.header)
         with self._lock:
             self._changed.wait_for(lambda: self._closed or self._has_room(num_bytes))
-            self._accept(record.header.key.digest, Intent(record, self._next_tick()))
+            digest, replaced = record.header.key.digest, self._find(record.header.key.digest)
+            self._accept(digest, Intent(record, self._next_tick()))
+            if replaced and replaced.record and not are_equal(replaced.record, record):
+                self._remove_patches(digest)
 
     def remove(self, digest: bytes) -> None:
-        """Queue the removal of the stored record. Raises StoreClosedError after close()."""
+        """Queue the removal of the stored record. Patches over it that wait are removed.
+
+        Raises StoreClosedError after close().
+        """
         with self._lock:
             self._accept(digest, Intent(None, self._next_tick()))
+            self._remove_patches(digest)
 
     def quarantine(self, digest: bytes, damage: str) -> bool:
         """Queue the removal of a damaged record, with a note. Raises StoreClosedError after close().
@@ -159,6 +167,11 @@ class WriteQueue:
     def _find(self, digest: bytes) -> Intent | None:
         return self._waiting.get(digest) or self._writing.get(digest)
 
+    def _remove_patches(self, base: bytes) -> None:
+        for digest, intent in (self._writing | self._waiting).items():
+            if intent.record and intent.record.header.base == base:
+                self._accept(digest, Intent(None, self._next_tick()))
+
     def _accept(self, digest: bytes, intent: Intent) -> None:
         if self._closed:
             raise StoreClosedError("the store was closed before it could take a write; open it again.")
@@ -172,6 +185,7 @@ class WriteQueue:
         self._changed.notify_all()
 
     def _next_tick(self) -> int:
-        # Wall time orders the uses of several processes. The maximum makes every tick of this process new.
-        self._tick = max(time.time_ns(), self._tick + 1)
+        # Wall time orders the uses of several processes. The maximum makes every tick of this process new, and leaves
+        # the one after it to the base of a patch.
+        self._tick = max(time.time_ns(), self._tick + 2)
         return self._tick

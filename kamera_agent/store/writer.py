@@ -7,7 +7,9 @@ import threading
 from collections import Counter
 from functools import partial
 
+from kamera_agent.chunk import Record
 from kamera_agent.config import MIB
+from kamera_agent.store.capacity import record_bytes
 from kamera_agent.store.codec import encode
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.environment import Environment
@@ -80,18 +82,25 @@ class Writer:
     def _apply(self, batch: Batch, txn: Transaction) -> Counter[str]:
         tables, counts = self.database.tables, Counter[str]()
         for digest, intent in batch.intents.items():
-            tables.remove(txn, digest)
+            if intent.record is None:
+                tables.remove(txn, digest)
+            else:
+                counts += self._put(txn, intent.record, intent.tick)
             if intent.damage is not None:
                 tables.note_damage(txn, digest, intent.damage)
-            if intent.record is not None:
-                header = intent.record.header
-                entry = Entry(intent.tick, intent.num_bytes, header.chunk)
-                tables.insert(txn, digest, entry, encode(intent.record))
-                counts["bytes_written"] += header.num_bytes
         for digest, tick in batch.uses.items():
             tables.use(txn, digest, tick)
         counts["evictions"] += tables.evict(txn, self.cap_bytes)
         return counts
+
+    def _put(self, txn: Transaction, record: Record, tick: int) -> Counter[str]:
+        tables, header = self.database.tables, record.header
+        if header.base and tables.entry(txn, header.base) is None:
+            tables.remove(txn, header.key.digest)
+            return Counter(evictions=1)
+        entry = Entry(tick, record_bytes(header), header.chunk, header.base)
+        tables.put(txn, header.key.digest, entry, encode(record))
+        return Counter(bytes_written=header.num_bytes)
 
     def _make_room(self, num_bytes: int, txn: Transaction) -> int:
         return self.database.tables.evict(txn, max(0, self.database.tables.held_bytes(txn) - num_bytes))

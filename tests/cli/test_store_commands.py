@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from cli_records import RunKamera
 
+from kamera_agent.store.environment import DATABASE
+
 COMMANDS = ["stats", "ls", "verify"]
 
 
@@ -34,7 +36,7 @@ def test_ls_tells_chunks_and_patches(folder: Path, run_kamera: RunKamera) -> Non
     first, second = json.loads(done.stdout)
     assert [chunk["facts"]["namespace"] for chunk in (first, second)] == ["default", "team"]
     assert first["facts"]["model"] == {"config": {"model_type": "qwen2_vl"}}
-    assert first["canonical_bytes"] == 1536
+    assert first["base_bytes"] == 1536
     assert sorted(found["ranks"] for found in first["patches"]) == [[4, 2], [8, 8]]
     assert first["patches"][0]["antecedents"] == ["ab" * 32]
     assert second["patches"] == []
@@ -56,7 +58,7 @@ def test_verify_passes_a_whole_store(folder: Path, run_kamera: RunKamera) -> Non
 
 
 def test_verify_names_what_is_damaged(folder: Path, run_kamera: RunKamera) -> None:
-    damage(folder / "data.mdb", np.full(192, 7.25, dtype=np.float32).tobytes())
+    damage(folder / DATABASE, np.full(192, 7.25, dtype=np.float32).tobytes())
     done = run_kamera("verify", folder)
     assert done.exit_code == 1
     assert "checksum" in done.stdout

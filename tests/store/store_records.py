@@ -43,9 +43,15 @@ def make_record(
     return Record.of(key, fields.pop("chunk", key.digest), fields.pop("kind", "base"), layers, **fields)
 
 
-def record_of_bytes(name: str, num_bytes: int, seed: int = 0) -> Record:
+def record_of_bytes(name: str, num_bytes: int, seed: int = 0, **fields: Any) -> Record:
     """A one-layer record of exactly that many tensor bytes."""
-    return make_record(name, shapes=[(num_bytes,)], dtype=torch.uint8, num_layers=1, seed=seed)
+    return make_record(name, [(num_bytes,)], torch.uint8, num_layers=1, seed=seed, **fields)
+
+
+def over(base: str) -> dict[str, Any]:
+    """Fields of a patch over a base."""
+    digest = make_key(base).digest
+    return {"kind": "patch", "chunk": digest, "base": digest}
 
 
 def bits(record: Record) -> list[tuple[str, tuple[int, ...], bytes]]:
@@ -67,9 +73,11 @@ def same(left: Record, right: Record) -> bool:
 
 
 def versioned_record(name: str, version: int) -> Record:
-    """A record with its version in its attributes, so that a reader can check it."""
+    """A record with its version in its attributes, so that a reader can check it. "b/p" names a patch over base "b"."""
     shapes = [(version % 7 + 1, 512), (3, 1 + version % 5, 256)]
-    return make_record(name, shapes, torch.bfloat16, seed=version, attributes={"version": version})
+    base, _, patch = name.partition("/")
+    fields = over(base) if patch else {}
+    return make_record(name, shapes, torch.bfloat16, seed=version, attributes={"version": version}, **fields)
 
 
 def genuine(name: str, record: Record) -> bool:

@@ -39,6 +39,9 @@ BAD_HEADERS = {
     "not an object": sealed(b"[]"),
     "wrong magic": edited(lambda f: f.update(magic="kamera-records")),
     "later version": edited(lambda f: f.update(format_version=3)),
+    "earlier version": edited(lambda f: f.update(format_version=1)),
+    "a patch without a base": edited(lambda f: f.update(kind="patch")),
+    "a base with a base": edited(lambda f: f.update(base="ab" * 32)),
     "unknown kind": edited(lambda f: f.update(kind="other")),
     "unknown field": edited(lambda f: f.update(extra=1)),
     "missing field": edited(lambda f: f.pop("material")),
@@ -82,13 +85,15 @@ def test_a_bad_value_is_refused(spoil: Callable[[bytes], bytes | None], message:
     ("record", "message"),
     [
         (
-            Record.of(make_key("r"), bytes(32), "patch", [[torch.zeros(2, dtype=torch.complex64)]]),
+            Record.of(make_key("r"), bytes(32), "base", [[torch.zeros(2, dtype=torch.complex64)]]),
             "complex64",
         ),
-        (Record.of(make_key("r"), bytes(32), "patch", [[torch.zeros(2, device="meta")]]), "on meta"),
-        (Record.of(make_key("r"), bytes(32), "patch", [], {"tensor": {1, 2}}), "not JSON"),
+        (Record.of(make_key("r"), bytes(32), "base", [[torch.zeros(2, device="meta")]]), "on meta"),
+        (Record.of(make_key("r"), bytes(32), "base", [], {"tensor": {1, 2}}), "not JSON"),
+        (Record.of(make_key("r"), bytes(32), "patch", []), "has base None"),
+        (Record.of(make_key("r"), bytes(32), "base", [], base=bytes(32)), "kind 'base' has base"),
     ],
-    ids=["dtype", "device", "attributes"],
+    ids=["dtype", "device", "attributes", "patch", "base"],
 )
 def test_what_cannot_be_written_is_refused_before_it_is_taken(record: Record, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -7,10 +7,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from store_records import AWKWARD_SHAPES, KIB, bits, make_key, make_record, record_of_bytes, same
+from store_records import AWKWARD_SHAPES, KIB, bits, make_key, make_record, over, record_of_bytes, same
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.errors import SettingError, StoreClosedError
@@ -42,16 +43,18 @@ class TestRoundTrip:
             [],
             [odd, torch.ones(1, dtype=torch.bfloat16), odd],
         ]
-        record = Record.of(make_key("mixed"), make_key("chunk").digest, "patch", layers)
+        record = Record.of(make_key("mixed"), make_key("chunk").digest, "base", layers)
         store.put_many([record])
         store.flush()
         assert same(get(store, record), record)
 
     def test_ranks_differ_between_layers_and_may_be_zero(self, store: Store) -> None:
         layers = [[torch.randn(63, rank), torch.randn(rank, 128)] for rank in (0, 1, 16, 0, 5)]
-        attributes = {"ranks": [0, 1, 16, 0, 5], "energy": 0.5, "error": float("inf"), "approximate": True}
-        record = Record.of(make_key("patch"), make_key("chunk").digest, "patch", layers, attributes)
-        store.put_many([record])
+        attributes = {"ranks": [0, 1, 16, 0, 5], "energy": 0.5, "error": float("inf"), "exact": True}
+        base = make_record("base")
+        digest = base.header.key.digest
+        record = Record.of(make_key("patch"), digest, "patch", layers, attributes, digest)
+        store.put_many([base, record])
         store.flush()
         assert same(get(store, record), record)
 
@@ -122,7 +125,7 @@ class TestIdentity:
 class TestHeaders:
     def test_headers_by_chunk_and_of_all_with_what_is_queued(self, store: Store) -> None:
         chunks = [make_key(f"chunk{i}").digest for i in range(3)]
-        records = [make_record(f"r{i}", chunk=chunks[i % 3], kind="patch", attributes={"place": i}) for i in range(12)]
+        records = [make_record(f"r{i}", chunk=chunks[i % 3], attributes={"place": i}) for i in range(12)]
         store.put_many(records[:6])
         store.flush()
         store.put_many(records[6:])
@@ -139,8 +142,101 @@ class TestHeaders:
         assert store.headers(make_key("no such chunk").digest) == []
 
 
+class TestBases:
+    """Patches "p" and "q" over base "b", and base "other" with its patch "r"."""
+
+    @pytest.fixture(params=[False, True], ids=["queued", "flushed"])
+    def filled(self, store: Store, request: pytest.FixtureRequest) -> Store:
+        bases = {"p": "b", "q": "b", "r": "other"}
+        store.put_many([make_record("b"), make_record("other")])
+        store.put_many(make_record(name, **over(base)) for name, base in bases.items())
+        if request.param:
+            store.flush()
+        return store
+
+    @staticmethod
+    def names(store: Store) -> str:
+        """The initials of all records by their headers, which must agree with what is read."""
+        names = {make_key(name): name for name in ("b", "p", "q", "other", "r")}
+        found = {header.key for header in store.headers()}
+        assert set(store.get_many(list(found))) == {key.digest for key in found}
+        assert store.check().problems == ()
+        return "".join(sorted(names[key][0] for key in found))
+
+    def test_a_patch_keeps_its_base_in_its_header(self, filled: Store) -> None:
+        (patch,) = [h for h in filled.headers(make_key("other").digest) if h.kind == "patch"]
+        assert patch == make_record("r", **over("other")).header
+        assert self.names(filled) == "bopqr"
+
+    def test_deleting_a_base_deletes_its_patches(self, filled: Store) -> None:
+        filled.delete([make_key("b")])
+        assert filled.headers(make_key("b").digest) == []
+        filled.flush()
+        assert self.names(filled) == "or"
+        assert filled.get_many([make_key("p"), make_key("q")]) == {}
+
+    def test_deleting_a_patch_leaves_its_base(self, filled: Store) -> None:
+        filled.delete([make_key("p")])
+        filled.flush()
+        assert self.names(filled) == "boqr"
+
+    @pytest.mark.parametrize("changes", [{"seed": 1}, {"attributes": {"chain": "ab"}}], ids=["tensors", "attributes"])
+    def test_another_base_under_the_same_key_drops_the_patches(self, filled: Store, changes: dict[str, Any]) -> None:
+        base = make_record("b", **changes)
+        filled.put_many([base])
+        filled.flush()
+        assert self.names(filled) == "bor"
+        assert same(get(filled, base), base)
+        filled.put_many([make_record("q", **over("b"))])
+        filled.flush()
+        assert self.names(filled) == "boqr"
+
+    def test_an_equal_base_keeps_the_patches(self, filled: Store) -> None:
+        filled.put_many([make_record("b")])
+        filled.flush()
+        assert self.names(filled) == "bopqr"
+
+    def test_another_patch_under_the_same_key_replaces_only_itself(self, filled: Store) -> None:
+        patch = make_record("p", seed=1, **over("b"))
+        filled.put_many([patch])
+        filled.flush()
+        assert self.names(filled) == "bopqr"
+        assert same(get(filled, patch), patch)
+
+    def test_a_patch_without_its_base_is_dropped(self, store: Store) -> None:
+        store.put_many([make_record("p", **over("b"))])
+        assert store.headers() == []
+        store.flush()
+        assert self.names(store) == ""
+        assert store.stats().evictions == 1
+        store.put_many([make_record("b")])
+        assert self.names(store) == "b"
+
+    def test_a_base_above_the_cap_takes_the_patches_of_the_old_one_along(self, make_store: MakeStore) -> None:
+        store = make_store(40 * KIB)
+        store.put_many([make_record("b"), make_record("p", **over("b"))])
+        store.put_many([record_of_bytes("b", 41 * KIB)])
+        store.flush()
+        assert self.names(store) == ""
+
+    def test_a_patch_in_use_keeps_its_base(self, make_tier: MakeStore) -> None:
+        store = make_tier(50 * KIB)
+        store.put_many([record_of_bytes("b", 10 * KIB), record_of_bytes("other", 10 * KIB)])
+        store.put_many([record_of_bytes("p", 10 * KIB, **over("b")), record_of_bytes("q", 10 * KIB, **over("b"))])
+        store.put_many([record_of_bytes("r", 10 * KIB, **over("other"))])
+        store.flush()
+        store.use([make_key("p")])
+        store.put_many([record_of_bytes("b2", 30 * KIB)])
+        store.flush()
+        left = {header.key for header in store.headers()}
+        assert left == {make_key(name) for name in ("b", "p", "b2")}
+
+
 class Reference:
-    """The content of an LRU store by brute force: all records, least recently used first."""
+    """The content of an LRU store by brute force: all records, least recently used first.
+
+    A base follows right after the last used of its patches, and they go with it.
+    """
 
     def __init__(self, cap_bytes: int) -> None:
         self.cap_bytes = cap_bytes
@@ -155,17 +251,27 @@ class Reference:
         return sum(self.size(record) for record in self.records.values())
 
     def put(self, record: Record) -> None:
-        self.records.pop(record.header.key.digest, None)
-        if self.size(record) > self.cap_bytes:
+        key, base = record.header.key, record.header.base
+        if key.digest in self.records and not same(self.records[key.digest], record):
+            self.remove(key)
+        if self.size(record) > self.cap_bytes or (base and base not in self.records):
             return
-        self.records[record.header.key.digest] = record
+        self.records[key.digest] = record
+        self.get(key)
         while self.num_bytes > self.cap_bytes:
-            self.records.popitem(last=False)
+            self.remove(next(iter(self.records.values())).header.key)
+
+    def remove(self, key: Key) -> None:
+        for record in list(self.records.values()):
+            if key.digest in (record.header.key.digest, record.header.base):
+                del self.records[record.header.key.digest]
 
     def get(self, key: Key) -> Record | None:
         record = self.records.get(key.digest)
         if record is not None:
             self.records.move_to_end(key.digest)
+            if record.header.base:
+                self.records.move_to_end(record.header.base)
         return record
 
 
@@ -175,11 +281,15 @@ class TestCap:
         """1. The list, by brute force. 2. The store, flushed after each put. Equal throughout."""
         cap_bytes, rng = 64 * KIB, random.Random(seed)
         store, reference = make_tier(cap_bytes), Reference(cap_bytes)
-        names = [f"r{i}" for i in range(20)]
-        for step in range(120):
+        bases = [f"r{i}" for i in range(10)]
+        names = bases + [f"{base}/{i}" for base in bases[:5] for i in range(3)]
+        for step in range(200):
             name, action = rng.choice(names), rng.random()
             if action < 0.5:
-                record = record_of_bytes(name, rng.choice([1, 5000, 9000, 20_000, 60_000, 70_000]), seed=step)
+                base, _, is_patch = name.partition("/")
+                num_bytes = rng.choice([1, 5000, 9000] if is_patch else [1, 5000, 9000, 20_000, 60_000, 70_000])
+                fields = over(base) if is_patch else {}
+                record = record_of_bytes(name, num_bytes, seed=rng.choice([0, step]), **fields)
                 store.put_many([record])
                 store.flush()
                 reference.put(record)
@@ -193,7 +303,7 @@ class TestCap:
                 reference.get(make_key(name))
             else:
                 store.delete([make_key(name)])
-                reference.records.pop(make_key(name).digest, None)
+                reference.remove(make_key(name))
             stats = store.stats()
             assert (stats.num_records, stats.num_bytes) == (len(reference.records), reference.num_bytes)
         assert {header.key.digest for header in store.headers()} == set(reference.records)

@@ -13,11 +13,12 @@ from pathlib import Path
 from lmdb.verify import verify
 from store_records import genuine, make_key, versioned_record
 
+from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
 NUM_KILLS = 50
 CAP_BYTES = 400_000
-NAMES = [f"r{i}" for i in range(60)]
+NAMES = [f"r{i}{patch}" for i in range(20) for patch in ("", "/p", "/q")]
 
 
 def write_for_ever(folder: Path, seed: int, ready: Connection) -> None:
@@ -40,7 +41,7 @@ def test_kill_during_writes_50_times(tmp_path: Path, forkserver: ForkServerConte
         time.sleep(rng.uniform(0.0, 0.12))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
-        assert verify(str(tmp_path)) == []
+        assert verify(str(tmp_path / DATABASE)) == []
         store = LmdbStore(tmp_path, CAP_BYTES)
         found = store.get_many([make_key(name) for name in NAMES])
         report, stats = store.check(), store.stats()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from store_records import bits, make_key, make_record, record_of_bytes, same
+from store_records import bits, make_key, make_record, over, record_of_bytes, same
 
 from kamera_agent.chunk import Record
+from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
 NUM_FLIPS = 500
@@ -22,8 +23,8 @@ RECORDS = [
     make_record("small", [(1, 3, 5), (7,)], torch.bfloat16, num_layers=3),
     make_record("medium", [(2, 63, 4), (2, 63, 4)], torch.float32),
     make_record("large", [(2, 217, 16), (2, 217, 16)], torch.float16, num_layers=4),
-    make_record("patch", [(63, 5), (5, 32)], torch.float32, kind="patch", attributes={"ranks": [5, 5]}),
     record_of_bytes("single", 10_001),
+    make_record("patch", [(63, 5), (5, 32)], torch.float32, attributes={"ranks": [5, 5]}, **over("large")),
 ]
 
 
@@ -33,7 +34,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     store = LmdbStore(folder, CAP_BYTES)
     store.put_many(RECORDS)
     store.close()
-    return (folder / "data.mdb").read_bytes()
+    return (folder / DATABASE).read_bytes()
 
 
 def header_ranges(data: bytes) -> Iterator[range]:
@@ -63,21 +64,24 @@ def test_the_places_are_found(pristine: bytes) -> None:
 def test_500_flipped_bits(pristine: bytes, tmp_path: Path) -> None:
     """1. Flip one random bit of a record in a copy of the file. 2. Open it and read every record. 3. Heal it."""
     rng, where, num_misses = random.Random(0), places(pristine), 0
-    (tmp_path / "lock.mdb").touch()
+    (tmp_path / f"{DATABASE}-lock").touch()
     for _ in range(NUM_FLIPS):
         data = bytearray(pristine)
         data[rng.choice(rng.choice(where))] ^= 1 << rng.randrange(8)
-        (tmp_path / "data.mdb").write_bytes(data)
+        (tmp_path / DATABASE).write_bytes(data)
         store = LmdbStore(tmp_path, CAP_BYTES)
         reported = store.check().problems if rng.random() < 0.5 else None
         found = store.get_many([record.header.key for record in RECORDS])
-        missing = [record for record in RECORDS if record.header.key.digest not in found]
-        assert all(same(found[r.header.key.digest], r) for r in RECORDS if r not in missing)
-        assert len(missing) <= 1
-        assert reported is None or len(reported) == len(missing)
-        assert store.stats().quarantined == len(missing)
         store.flush()
-        assert store.stats().num_records == len(store.headers()) == len(found)
+        assert all(same(found[r.header.key.digest], r) for r in RECORDS if r.header.key.digest in found)
+        whole = {header.key.digest for header in store.headers()}
+        missing = [record for record in RECORDS if record.header.key.digest not in whole]
+        # A patch is whole and useless if its base is damaged.
+        damaged = [record for record in missing if record.header.base is None or len(missing) == 1]
+        assert len(damaged) <= 1
+        assert reported is None or len(reported) == len(damaged)
+        assert store.stats().quarantined == len(damaged)
+        assert store.stats().num_records == len(whole)
         store.put_many(missing)
         store.flush()
         healed = store.get_many([record.header.key for record in RECORDS])
@@ -91,7 +95,7 @@ def test_500_flipped_bits(pristine: bytes, tmp_path: Path) -> None:
 def test_headers_leaves_a_damaged_record_out_and_quarantines_it(pristine: bytes, tmp_path: Path) -> None:
     data = bytearray(pristine)
     data[next(header_ranges(pristine))[40]] ^= 4
-    (tmp_path / "data.mdb").write_bytes(data)
+    (tmp_path / DATABASE).write_bytes(data)
     store = LmdbStore(tmp_path, CAP_BYTES)
     assert len(store.headers()) == len(RECORDS) - 1
     assert store.stats().quarantined == 1
@@ -101,12 +105,29 @@ def test_headers_leaves_a_damaged_record_out_and_quarantines_it(pristine: bytes,
     store.close()
 
 
+def test_patches_over_a_damaged_base_go_with_it(pristine: bytes, tmp_path: Path) -> None:
+    data = bytearray(pristine)
+    data[next(value_ranges(pristine, RECORDS[2]))[100]] ^= 1
+    (tmp_path / DATABASE).write_bytes(data)
+    store = LmdbStore(tmp_path, CAP_BYTES)
+    assert {header.key for header in store.headers(make_key("large").digest)} == {make_key("large"), make_key("patch")}
+    assert store.get_many([make_key("large")]) == {}
+    assert store.headers(make_key("large").digest) == []
+    store.flush()
+    assert store.get_many([make_key("patch")]) == {}
+    assert (store.stats().num_records, store.stats().quarantined) == (len(RECORDS) - 2, 1)
+    store.put_many([RECORDS[2]])
+    store.flush()
+    assert [header.key for header in store.headers(make_key("large").digest)] == [make_key("large")]
+    store.close()
+
+
 def test_damage_is_noted_with_its_reason(pristine: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = bytearray(pristine)
-    data[next(value_ranges(pristine, RECORDS[4]))[5000]] ^= 1
-    (tmp_path / "data.mdb").write_bytes(data)
+    data[next(value_ranges(pristine, RECORDS[3]))[5000]] ^= 1
+    (tmp_path / DATABASE).write_bytes(data)
     store = LmdbStore(tmp_path, CAP_BYTES)
     assert store.get_many([make_key("single")]) == {}
     store.close()
     assert "the checksum of value 0 (10001 bytes) does not match" in caplog.text
-    assert b"the checksum of value 0 (10001 bytes) does not match" in (tmp_path / "data.mdb").read_bytes()
+    assert b"the checksum of value 0 (10001 bytes) does not match" in (tmp_path / DATABASE).read_bytes()

@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import stat
+import struct
 import sys
 import threading
 from collections import namedtuple
@@ -20,7 +21,7 @@ from store_records import KIB, make_key, make_record, record_of_bytes, same
 from kamera_agent.config import MIB
 from kamera_agent.errors import SettingError, StoreUnavailableError
 from kamera_agent.store import capacity, sharing
-from kamera_agent.store.environment import Environment
+from kamera_agent.store.environment import DATABASE, Environment
 from kamera_agent.store.lmdb_store import LmdbStore
 
 CAP_BYTES = 100 * KIB
@@ -70,12 +71,12 @@ class TestFolder:
     def test_folder_and_files_are_private(self, tmp_path: Path) -> None:
         LmdbStore(tmp_path / "a" / "b", CAP_BYTES).close()
         assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
-        assert stat.S_IMODE((tmp_path / "a" / "b" / "data.mdb").stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "a" / "b" / DATABASE).stat().st_mode) == 0o600
 
     def test_home_is_expanded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         LmdbStore("~/cache", CAP_BYTES).close()
-        assert (tmp_path / "cache" / "data.mdb").exists()
+        assert (tmp_path / "cache" / DATABASE).exists()
 
     @pytest.mark.parametrize(
         ("free_bytes", "expected"),
@@ -103,6 +104,36 @@ class TestFolder:
             LmdbStore(tmp_path, queue_bytes=-1)
 
 
+def write_format_1(folder: Path, num_bytes: int) -> bytes:
+    """A store as the first format laid it out: data.mdb in the folder, tables by these names. Returns the file."""
+    env = lmdb.open(str(folder), map_size=4 * MIB, max_dbs=7)
+    names = ("headers", "values", "entries", "uses", "chunks", "totals", "quarantine")
+    tables = {name: env.open_db(name.encode()) for name in names}
+    digest = make_key("r").digest
+    with env.begin(write=True) as txn:
+        txn.put(digest, b'{"magic":"kamera-record","format_version":1}', db=tables["headers"])
+        txn.put(digest + bytes(4), bytes(num_bytes), db=tables["values"])
+        txn.put(digest, struct.pack(">QQ32s", 1, num_bytes, digest), db=tables["entries"])
+        txn.put(bytes(8) + digest, b"", db=tables["uses"])
+        txn.put(digest + digest, b"", db=tables["chunks"])
+        txn.put(b"bytes", struct.pack(">q", num_bytes), db=tables["totals"])
+    env.close()
+    return (folder / "data.mdb").read_bytes()
+
+
+def test_a_store_of_the_first_format_is_named_and_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = write_format_1(tmp_path, 2 * MIB)
+    for expected in (0, 1):
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            assert store.stats().num_records == expected
+            store.put_many([make_record("r")])
+            assert store.check().problems == ()
+    assert (tmp_path / "data.mdb").read_bytes() == before
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert f"{tmp_path / 'data.mdb'} holds chunks in an older format" in caplog.text
+    assert "free 2 MiB" in caplog.text
+
+
 def a_file(folder: Path) -> Path:
     folder.write_text("in the way")
     return folder
@@ -118,7 +149,7 @@ def not_creatable(folder: Path) -> Path:
 
 def garbage(folder: Path) -> Path:
     folder.mkdir()
-    (folder / "data.mdb").write_bytes(bytes(range(256)) * 100)
+    (folder / DATABASE).write_bytes(bytes(range(256)) * 100)
     return folder
 
 
@@ -126,18 +157,18 @@ def cut_short(folder: Path) -> Path:
     store = LmdbStore(folder, CAP_BYTES)
     store.put_many([record_of_bytes("r", 50 * KIB)])
     store.close()
-    os.truncate(folder / "data.mdb", (folder / "data.mdb").stat().st_size // 2)
+    os.truncate(folder / DATABASE, (folder / DATABASE).stat().st_size // 2)
     return folder
 
 
 def cut_to_a_stump(folder: Path) -> Path:
     cut_short(folder)
-    os.truncate(folder / "data.mdb", 100)
+    os.truncate(folder / DATABASE, 100)
     return folder
 
 
 def folder_for_data(folder: Path) -> Path:
-    (folder / "data.mdb").mkdir(parents=True)
+    (folder / DATABASE).mkdir(parents=True)
     return folder
 
 
@@ -156,7 +187,7 @@ def test_a_spoiled_folder_can_be_used_again_once_emptied(tmp_path: Path) -> None
     folder = garbage(tmp_path / "folder")
     with pytest.raises(StoreUnavailableError):
         LmdbStore(folder, CAP_BYTES)
-    (folder / "data.mdb").unlink()
+    (folder / DATABASE).unlink()
     store = LmdbStore(folder, CAP_BYTES)
     store.put_many([make_record("r")])
     assert store.check().num_records == 1

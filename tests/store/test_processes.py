@@ -19,7 +19,7 @@ from kamera_agent.store.lmdb_store import LmdbStore
 
 SHARED_SECONDS = 60
 CAP_BYTES = 300 * KIB
-NAMES = [f"r{i}" for i in range(50)]
+NAMES = [f"r{i}{patch}" for i in range(17) for patch in ("", "/p", "/q")]
 
 
 def operate(folder: Path, seed: int, seconds: float) -> None:

@@ -14,6 +14,7 @@ from models import MakeKamera, screenshot
 
 from kamera_agent import Kamera, StoreClosedError, StoreUnavailableError, Window
 from kamera_agent.pocket.model import PocketProcessor
+from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
 SECONDS = 30
@@ -162,4 +163,4 @@ def test_a_deleted_folder_is_said_and_can_be_opened_again(
     other.flush()
     stats = other.stats().store
     assert (stats.failed_writes, stats.num_records) == (0, 1)
-    assert (folder / "data.mdb").exists()
+    assert (folder / DATABASE).exists()

@@ -19,6 +19,7 @@ from kamera_agent import (
 )
 from kamera_agent.pocket.model import PocketProcessor, build_model, build_processor
 from kamera_agent.runtime.families import family_for
+from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.memory import MemoryStore
 from kamera_agent.store.tiered import TieredStore
 from kamera_agent.vision.frames import stack_frames
@@ -66,7 +67,7 @@ def test_damaged_record_is_computed_again(make: MakeKamera, tmp_path: Path, expe
         header = next(header for header in first.store.headers() if header.kind == "base")
         value = first.store.get_many([header.key])[header.key.digest].layers[2][1]
         needle = value.contiguous().view(torch.uint8).numpy().tobytes()
-    data = tmp_path / "data.mdb"
+    data = tmp_path / DATABASE
     content = bytearray(data.read_bytes())
     assert content.count(needle[:512]) == 1
     content[content.find(needle[:512]) + 100] ^= 1
