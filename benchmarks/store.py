@@ -1,4 +1,4 @@
-"""Writing and reading one chunk on the disk tier, compared with plain files and memory copies.
+"""Writing and reading one chunk on the disk tier, compared with plain files and memory copies; and what contexts take.
 
     python -m benchmarks.store --json
 
@@ -13,6 +13,8 @@ memcpy      resident memory into fresh memory, numpy.copyto on one thread, tenso
 
 get, file_read and memcpy fill the same kind of memory: one uninitialised block from torch.empty, which is allocated
 within the measured time and freed after it.
+
+contexts  bytes of a chunk that was seen in 1, 2, 3 and 8 contexts, over as many full copies (benchmarks/contexts.py)
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.command import parser_of
+from benchmarks.contexts import measure_contexts
 from kamera_agent.chunk import Key, Record
 from kamera_agent.config import MIB
 from kamera_agent.store.lmdb_store import LmdbStore
@@ -39,7 +42,7 @@ SEED = 0
 
 
 def make_record(seed: int) -> Record:
-    """Canonical KV of one 1280x720 screenshot: per layer K and V [H, T, D]."""
+    """The base of one 1280x720 screenshot: per layer K and V [H, T, D]."""
     generator = torch.Generator().manual_seed(seed)
     shape = (NUM_KV_HEADS, NUM_TOKENS, HEAD_DIM)
     layers = [[torch.randn(shape, generator=generator) for _ in range(2)] for _ in range(NUM_LAYERS)]
@@ -140,10 +143,14 @@ def main() -> None:
         workload = Workload(Path(folder))
         result = report(measure(workload, max(7, args.rounds)), workload.record, max(7, args.rounds))
         workload.store.close()
+    result["contexts"] = contexts = measure_contexts()
     print(f"one chunk of {NUM_TOKENS} tokens, {workload.record.header.num_bytes / 1e6:.1f} MB, float32")
     for name in ("put", "get", "file_write", "file_read", "memcpy"):
         print(f"{name:>10}  {result[f'{name}_gbps']:7.3f} GB/s")
     print(f"get: {result['get_vs_memcpy']} of the rate of memcpy; put: {result['put_vs_file']} of that of a plain file")
+    for dtype in ("full", "int8"):
+        shares = ", ".join(f"{share:.2f} for {count}" for count, share in contexts[dtype].items())
+        print(f"bytes over full copies by contexts, base in {dtype}: {shares}")
     if args.json:
         print(json.dumps(result))
 
