@@ -39,7 +39,6 @@ class Environment:
         self.path = path
         self._gate = Gate()
         self._closed = False
-        _mention_older(path)
         try:
             # Without metasync, data pages are still synced: a power cut that loses the last meta page loses one batch.
             self._env = lmdb.open(
@@ -53,6 +52,7 @@ class Environment:
             )
             self.tables = self._prepare()
             self._file = self._stat_file()
+            _mention_older(path)
         except (OSError, lmdb.Error, verify.VerifyError) as error:
             raise StoreUnavailableError(
                 f"the store {path} cannot be opened: {error}. If its {DATABASE} is damaged, delete the folder; "
