@@ -186,7 +186,9 @@ def _join(evidence: Evidence, records: Mapping[bytes, Record]) -> Loaded | None:
     kv, num_bytes = tuple(LayerKV(*layer) for layer in base.layers), base.header.num_bytes
     if patch is None:
         # Another process may have replaced the base since it was found.
-        return Loaded(kv, None, num_bytes) if _seen(base.header).chain == evidence.seen.chain else None
+        seen = _seen(base.header)
+        fits = seen.chain == evidence.seen.chain and (seen.exact or not evidence.seen.exact)
+        return Loaded(kv, None, num_bytes) if fits else None
     if patch.header.attributes["over"] != _version(base.header):
         return None
     return Loaded(kv, tuple(Factors(*layer) for layer in patch.layers), num_bytes + patch.header.num_bytes)

@@ -1,5 +1,6 @@
 """Windows over the disk tier: restart, damage, and what a key tells apart."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kamera_agent import (
     StoreClosedError,
     UnsupportedModelError,
 )
+from kamera_agent.chunk import Record
 from kamera_agent.pocket.model import PocketProcessor, build_model, build_processor
 from kamera_agent.runtime.families import family_for
 from kamera_agent.store.environment import DATABASE
@@ -82,13 +84,25 @@ def test_damaged_record_is_computed_again(make: MakeKamera, tmp_path: Path, expe
         assert third.store.check().problems == ()
 
 
-def test_record_that_vanishes_between_plan_and_read(make: MakeKamera, expected: torch.Tensor) -> None:
-    """The store loses bases after planning from headers: the chunk is computed."""
+def inexact(record: Record) -> Record:
+    """A base computed after the same runs, but not exactly."""
+    header = replace(record.header, attributes={**record.header.attributes, "exact": False})
+    return Record(header, tuple(tuple(tensor + 1 for tensor in layer) for layer in record.layers))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [lambda found: {}, lambda found: {digest: inexact(record) for digest, record in found.items()}],
+    ids=["lost", "replaced"],
+)
+def test_a_base_that_changes_between_plan_and_read_is_not_used(
+    changed: Any, make: MakeKamera, expected: torch.Tensor
+) -> None:
     first = make()
     ask(first)
     store = first.store
     original = store.get_many
-    store.get_many = lambda keys: {}  # type: ignore[method-assign]
+    store.get_many = lambda keys: changed(original(keys))  # type: ignore[method-assign]
     try:
         logits, origins = ask(make(store=store))
     finally:
