@@ -32,15 +32,15 @@ DTYPES = ("full", "int8")
 
 
 def draw_cases(count: int) -> list[Case]:
-    """Cases of all scenes in turn but "now", which is for pictures that change places."""
-    scenes = [scene for scene in SCENES if scene != "now"]
-    return [draw_case(POCKET_GROUND, scenes[seed % len(scenes)], NUM_PICTURES, seed) for seed in range(count)]
+    """Cases of all scenes in turn."""
+    scenes, after = [*SCENES], range(NUM_PICTURES)
+    return [draw_case(POCKET_GROUND, scenes[seed % len(scenes)], NUM_PICTURES, after, seed) for seed in range(count)]
 
 
 def look(kamera: Kamera, case: Case) -> Window:
     """A window of the case's pictures."""
     window = kamera.window()
-    for picture in case.window:
+    for picture in case.pictures:
         shown = draw(picture)
         window.add_image(shown if shown.ndim == 3 else shown[0])
     return window

@@ -122,6 +122,7 @@ class Assembly:
             self._settings,
             self._library,
             answering=answering,
+            both_ways=self._engine.family.both_ways,
             unavailable=unavailable,
             regime=Regime(long, switched=long != self._long),
         )
@@ -146,19 +147,20 @@ class Assembly:
         steps, loaded = self._resolve(items)
         planned = perf_counter()
         with self._changing():
-            residents, batch = self._rebuild(steps, loaded)
-            num_ready = next(i for i, step in enumerate(steps) if step.origin == "computed")
+            residents, batch, stale = self._rebuild(steps, loaded)
+            num_ready = next(i for i, step in enumerate(steps) if step.origin == "computed" or step.refresh)
             self._residents, self._long = residents[:num_ready], self._is_long(items)
             self._unsettled = True
         rebuilt = perf_counter()
         num_layers = self._engine.family.decoder.kv_shape.num_layers
-        with Progress("computing", len(batch) + num_layers) as progress:
-            logits, encoder_calls, _ = self._engine.prefill(self.pool, batch, progress)
+        with Progress("computing", len(stale) + len(batch) + num_layers) as progress:
+            outcome = self._engine.prefill(self.pool, batch, progress, stale)
         self._residents = residents
+        shares = iter([refreshed.computed(num_layers) for refreshed in outcome.refreshed])
         return Assembled(
-            steps=tuple(steps),
-            logits=logits,
-            encoder_calls=encoder_calls,
+            steps=tuple(replace(step, refreshed=next(shares)) if step.refresh else step for step in steps),
+            logits=outcome.logits,
+            encoder_calls=outcome.encoder_calls,
             bytes_read=sum(record.num_bytes for record in loaded.values()),
             plan_ms=1e3 * (planned - start),
             rebuild_ms=1e3 * (rebuilt - planned),
@@ -261,8 +263,10 @@ class Assembly:
                 return steps, {index: record for index, record in records.items() if record}
             unavailable |= missing
 
-    def _rebuild(self, steps: Sequence[Step], loaded: dict[int, Loaded]) -> tuple[list[Resident], list[Placed]]:
-        """Bring every span into place, except those to be computed; returns all residents, and these as a batch."""
+    def _rebuild(
+        self, steps: Sequence[Step], loaded: dict[int, Loaded]
+    ) -> tuple[list[Resident], list[Placed], list[Placed]]:
+        """Bring every span into place; returns all residents, the runs to compute, and the spans to refresh."""
         reused = {id(step.resident) for step in steps}
         for resident in self._residents:
             if id(resident) not in reused:
@@ -270,7 +274,9 @@ class Assembly:
         num_new = sum(len(step.item.run.token_ids) for step in steps if step.resident is None)
         self.pool.reserve(num_new + DECODE_BLOCK)
         num_positions = _num_positions([step.item for step in steps])
-        residents, batch = [], []
+        residents: list[Resident] = []
+        batch: list[Placed] = []
+        stale: list[Placed] = []
         for index, step in enumerate(steps):
             run = step.item.run
             slots = step.resident.slots if step.resident else self.pool.allocate(len(run.token_ids))
@@ -281,8 +287,9 @@ class Assembly:
                 self._engine.load(self.pool, placed, loaded[index].base, loaded[index].factors)
             elif step.origin == "moved":
                 self._engine.relocate(self.pool, placed, num_positions)
+            stale += [placed] if step.refresh else []
             residents.append(_resident(step, slots))
-        return residents, batch
+        return residents, batch, stale
 
     def _compact(self) -> None:
         slots = self.pool.compact([resident.slots for resident in self._residents])
@@ -324,6 +331,8 @@ def make_usage(assembled: Assembled, num_generated: int, bytes_written: int) -> 
         encoder_avoided=num_visual - assembled.encoder_calls,
         bytes_read=assembled.bytes_read,
         bytes_written=bytes_written,
+        tokens_stale=sum(row.num_tokens for row in plan.rows if row.stale and row.stale.of_chunks),
+        tokens_refreshed=round(sum(row.num_tokens * row.refreshed for row in plan.rows)),
     )
 
 

@@ -22,7 +22,8 @@ class PlanRow:
     moved_from: its position before; None where it was not in the pool.
     match, error, text_match, approximate: of the KV that a chunk takes over; see Evidence and grade(). None elsewhere.
     stale: how the runs before a chunk differ from those that its KV was computed after; None where they do not.
-    refresh: whether some of its tokens are computed again.
+    refresh: whether some of its tokens are computed again. refreshed: the share of its KV, in tokens times layers, that
+        was; 0.0 in a plan that was not carried out.
     """
 
     id: str
@@ -38,6 +39,7 @@ class PlanRow:
     approximate: bool | None = None
     stale: Stale | None = None
     refresh: bool = False
+    refreshed: float = 0.0
 
     @property
     def cells(self) -> tuple[str, ...]:

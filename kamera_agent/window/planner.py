@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from typing import NamedTuple, Protocol
 
-from kamera_agent.chunk import Antecedents, Chunk, link
+import torch
+
+from kamera_agent.chunk import Antecedents, Chunk, Run, link
 from kamera_agent.config import Settings
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.evidence import Evidence, Stale, grade, preference, text_match
@@ -65,7 +67,8 @@ class Step:
     antecedents: the runs before it in the coming window.
     resident: the KV that a kept or moved item takes over. evidence: of a chunk whose KV is taken over or recalled.
     stale: how its antecedents differ from those of its evidence; None where they do not, and for texts.
-    refresh: whether some of its tokens are to be computed again.
+    refresh: whether some of its tokens are computed again. refreshed: the share of its KV, in tokens times layers, that
+        was; 0.0 before the step is carried out.
     switched: reusable KV exists, but it has other RoPE frequencies.
     """
 
@@ -79,6 +82,7 @@ class Step:
     evidence: Evidence | None = None
     stale: Stale | None = None
     refresh: bool = False
+    refreshed: float = 0.0
     switched: bool = False
 
 
@@ -108,6 +112,7 @@ def _row(step: Step) -> PlanRow:
         approximate=evidence.approximate,
         stale=step.stale,
         refresh=step.refresh,
+        refreshed=step.refreshed,
     )
 
 
@@ -118,6 +123,7 @@ def plan_steps(
     library: Finder,
     *,
     answering: bool,
+    both_ways: Callable[[Run], torch.Tensor | None],
     unavailable: frozenset[bytes] = frozenset(),
     regime: Regime = SHORT,
 ) -> list[Step]:
@@ -125,6 +131,7 @@ def plan_steps(
 
     items: the coming window, laid out. residents: those in the pool; those of the present window first, in order.
     answering: the last item is computed in any case, because the answer needs the logits after it.
+    both_ways: the tokens of a run that also see later ones; None where there are none.
     unavailable: digests of chunks that the store failed to read. regime: KV of other frequencies is computed anew.
     """
     chains = [*accumulate((item.run for item in items), link, initial=b"")]
@@ -137,7 +144,7 @@ def plan_steps(
         if not (answering and index == len(items) - 1):
             available = isinstance(item.run, Chunk) and item.run.digest not in unavailable
             stored = library.evidence(item.run) if isinstance(item.run, Chunk) and available else ()
-            step = _source(step, partners.get(index), stored, settings, regime)
+            step = _source(step, partners.get(index), stored, settings, both_ways, regime)
         steps.append(step)
         position += item.run.extent
         order += len(item.run.token_ids)
@@ -146,7 +153,12 @@ def plan_steps(
 
 
 def _source(
-    step: Step, resident: Resident | None, stored: Sequence[Evidence], settings: Settings, regime: Regime
+    step: Step,
+    resident: Resident | None,
+    stored: Sequence[Evidence],
+    settings: Settings,
+    both_ways: Callable[[Run], torch.Tensor | None],
+    regime: Regime,
 ) -> Step:
     """Take over the best KV that the pool or the store has, where the settings admit it."""
     present = step.antecedents
@@ -171,7 +183,8 @@ def _source(
         return replace(taken, origin="blind") if unknown else taken
     match settings.stale:
         case "refresh" if _is_out_of_date(taken):
-            return step
+            # Tokens that see later ones cannot be computed a few at a time.
+            return step if both_ways(step.item.run) is not None else replace(taken, refresh=True)
         case "compute" if taken.stale and taken.stale.of_chunks:
             return step
         case "keep" if unknown:

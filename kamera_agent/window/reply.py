@@ -26,6 +26,8 @@ class Usage:
     encoder_calls, encoder_avoided: images and clips that went through the vision encoder, and those that did not.
     bytes_read: KV and factors read from the store for this turn.
     bytes_written: KV and factors of the window's chunks handed to the store since the window's previous turn.
+    tokens_stale: tokens of spans whose KV was computed after other chunks than those before them.
+    tokens_refreshed: of these, what was computed again, in tokens of which all layers are computed.
     """
 
     tokens_computed: int
@@ -39,6 +41,8 @@ class Usage:
     encoder_avoided: int
     bytes_read: int
     bytes_written: int
+    tokens_stale: int = 0
+    tokens_refreshed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ origins and exactness, every slot must have one owner, and the logits must be th
 with the same K and V.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -56,6 +56,7 @@ class Known:
     whole: bool = True
     name: str = ""
     place: tuple[int, int] | None = None
+    refreshed: tuple[int, ...] | None = None
 
     @property
     def chunks(self) -> tuple[int, ...]:
@@ -81,6 +82,13 @@ class Known:
         misses = len(chunks_of(present)) - common, len(self.chunks) - common
         inexact, stored = not self.is_exact_after(present), self.place is None
         return (self.grade(present), *misses, inexact, stored, not self.exact, -self.text_match(present))
+
+    def needs_refresh(self, present: tuple[Any, ...]) -> bool:
+        """Whether a chunk is before it that it has not seen, or two that it has seen changed places."""
+        now = chunks_of(present)
+        if self.refreshed is not None:
+            return self.refreshed != now
+        return not is_subsequence(now, self.chunks)
 
     def text_match(self, present: tuple[Any, ...]) -> float:
         ours, theirs = texts_of(self.prefix), texts_of(present)
@@ -152,7 +160,9 @@ class BruteForce:
                 else:
                     origin = "blind" if self.fidelity == "blind" and known.grade(present) == 4 else "recalled"
                 origins[name] = (origin, exact)
-                new = Known(identity, known.prefix, known.exact, known.whole, name, place)
+                new = replace(known, name=name, place=place)
+                if isinstance(identity, int) and self.refreshes(known, present):
+                    new = replace(new, whole=False, refreshed=chunks_of(present))
             pool.append(new)
             place = tuple(a + b for a, b in zip(place, self.size(identity), strict=True))
         for new in computed:
@@ -198,7 +208,11 @@ class BruteForce:
             return best
         if self.stale == "compute" and best.grade(present) > 1:
             return None
-        return None if best.place is None and best.grade(present) == 4 else best
+        return None if self.stale == "keep" and best.place is None and best.grade(present) == 4 else best
+
+    def refreshes(self, known: Known, present: tuple[Any, ...]) -> bool:
+        mends = self.stale == "refresh" and self.fidelity == "patched" and not known.is_exact_after(present)
+        return mends and known.needs_refresh(present)
 
     def stored(self, identity: Any) -> list[Known]:
         if not isinstance(identity, int) or identity not in self.bases:
@@ -240,7 +254,8 @@ def pixels_of(seed: int) -> Any:
 
 class WindowMachine(RuleBasedStateMachine):
     @initialize(
-        fidelity=st.sampled_from(["patched", "patched", "exact", "blind"]), stale=st.sampled_from(["keep", "compute"])
+        fidelity=st.sampled_from(["patched", "patched", "exact", "blind"]),
+        stale=st.sampled_from(["refresh", "refresh", "keep", "compute"]),
     )
     def start(self, fidelity: str, stale: str) -> None:
         self.kamera = Kamera(MODEL, PROCESSOR, fidelity=fidelity, stale=stale, heal="never")
