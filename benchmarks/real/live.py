@@ -13,11 +13,12 @@ from benchmarks.real.weights import Weights
 from kamera_agent import Kamera
 from kamera_agent.config import SettingOptions
 from kamera_agent.window.content import DocumentContent
+from kamera_agent.window.plan import Plan
 from kamera_agent.window.window import Window
 
 
 class Left(NamedTuple):
-    """KV of the documents of a window, and the share of their tokens that the turn of the event computed."""
+    """KV of the documents of a window, and the share of it, in tokens times layers, that the event's turn computed."""
 
     kv: list[KV]
     recomputed: float
@@ -42,16 +43,16 @@ def play(weights: Weights, settings: SettingOptions, script: Script, texts: Sequ
                 kamera = Kamera(*weights, Path(folder), **settings)
                 window = kamera.window()
             window.sync([documents[index] for index in script.after])
-            recomputed = _recomputed_share(window)
-            window.logits()
-            return Left(_documents(window), recomputed)
+            reply = window.generate(max_tokens=1)
+            return Left(_documents(window), _computed_share(reply.plan))
         finally:
             kamera.close()
 
 
-def _recomputed_share(window: Window) -> float:
-    rows = [row for row in window.plan().rows if row.kind == "document"]
-    return sum(row.num_tokens for row in rows if row.origin == "computed") / sum(row.num_tokens for row in rows)
+def _computed_share(plan: Plan) -> float:
+    rows = [row for row in plan.rows if row.kind == "document"]
+    computed = sum(row.num_tokens * (1.0 if row.origin == "computed" else row.refreshed) for row in rows)
+    return computed / sum(row.num_tokens for row in rows)
 
 
 def _documents(window: Window) -> list[KV]:
