@@ -3,7 +3,7 @@
     python -m benchmarks.kernels --json
 
 relocate  keys are rotated from their masters: reads K, writes K
-rebuild   canonical KV and a patch of some rank are added and rotated: reads K, V and factors, writes masters, K and V
+rebuild   a base and a patch of some rank are added and rotated: reads K, V and factors, writes masters, K and V
 
 gbps       the fewest bytes that the operation has to move, with tables and factors, in 10^9 bytes per second
 copy_gbps  a copy of as many bytes, read and written, on the same device in the same run
@@ -76,11 +76,9 @@ class Workload:
             self.run = lambda kernels: kernels.relocate(masters, keys, slots, cos, sin, "half")
         else:
             numbers = sum(num * dim for num, dim in heads[1:])
-            canonical = [LayerKV(*(normal(num, tokens, dim) for num, dim in heads[1:])) for _ in layers]
+            base = [LayerKV(*(normal(num, tokens, dim) for num, dim in heads[1:])) for _ in layers]
             factors = [Factors(normal(tokens, rank), normal(rank, numbers)) for _ in layers] if rank else None
-            self.run = lambda kernels: kernels.rebuild(
-                masters, keys, values, slots, canonical, factors, cos, sin, "half"
-            )
+            self.run = lambda kernels: kernels.rebuild(masters, keys, values, slots, base, factors, cos, sin, "half")
             moved += [masters[:, :, FIRST_SLOT:], *2 * [values[:, :, FIRST_SLOT:]]]
             moved += [factor for layer in factors or () for factor in tensors_of(layer)]
         self.num_bytes = sum(tensor.numel() * tensor.itemsize for tensor in moved)

@@ -1,4 +1,4 @@
-"""Rounding to int8. Canonical KV has one step per component of K, and one step per token of V.
+"""Rounding to int8. A base has one step per component of K, and one step per token of V.
 
 The outliers of K are in the same components of all tokens, those of V in single tokens. Each has a step of its own, so
 it does not cost the other numbers their precision (KIVI, arXiv 2402.02750).

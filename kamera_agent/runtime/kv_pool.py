@@ -186,29 +186,29 @@ class KVPool:
     def load(
         self,
         slots: Slots,
-        canonical: Sequence[LayerKV],
+        base: Sequence[LayerKV],
         factors: Sequence[Factors] | None,
         cos: torch.Tensor,
         sin: torch.Tensor,
     ) -> None:
-        """Rebuild a chunk in its slots: canonical KV plus patch, then one rotation to its positions.
+        """Rebuild a chunk in its slots: its base plus a patch, then one rotation to its positions.
 
-        canonical, factors: per layer, on the CPU or on the pool's device; factors None for blind reuse. Neither is
+        base, factors: per layer, on the CPU or on the pool's device; factors: None for a base as it is. Neither is
             written to.
         cos, sin: [1 or L, T, R] at its positions.
         """
-        for layers, kv, patch in self._groups(canonical, factors):
+        for layers, kv, patch in self._groups(base, factors):
             turns = (cos, sin) if len(cos) == 1 else (cos[layers], sin[layers])
             buffers = self.masters[layers], self.keys[layers], self.values[layers]
             self._kernels.rebuild(*buffers, slots, kv, patch, *turns, self.shape.pairs)
 
-    def _groups(self, canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterable[Group]:
+    def _groups(self, base: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterable[Group]:
         """The layers of a chunk on the pool's device: group by group from the CPU to a GPU, all at once otherwise."""
-        if self.shape.device.type == "cuda" and not canonical[0].keys.is_cuda:
+        if self.shape.device.type == "cuda" and not base[0].keys.is_cuda:
             if self._upload is None:
                 self._upload = Upload(self.shape.device)
-            return self._upload.groups(canonical, factors)
-        kv = [on_device(layer, self.shape.device) for layer in canonical]
+            return self._upload.groups(base, factors)
+        kv = [on_device(layer, self.shape.device) for layer in base]
         patch = None if factors is None else [on_device(layer, self.shape.device) for layer in factors]
         return [Group(slice(0, len(kv)), kv, patch)]
 

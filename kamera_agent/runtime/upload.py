@@ -21,7 +21,7 @@ class Group(NamedTuple):
     """Some layers of a chunk on the device. layers: their slice of the pool's layers. factors: None without a patch."""
 
     layers: slice
-    canonical: Sequence[LayerKV]
+    base: Sequence[LayerKV]
     factors: Sequence[Factors] | None
 
 
@@ -40,13 +40,13 @@ class Upload:
         self._stream = torch.cuda.Stream(device)
         self._halves: list[_Half] = []
 
-    def groups(self, canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterator[Group]:
+    def groups(self, base: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterator[Group]:
         """Yield the layers in order. A group is valid on the current stream until the next one is requested.
 
-        canonical, factors: one per layer, contiguous, on the CPU. factors: None without a patch.
+        base, factors: one per layer, contiguous, on the CPU. factors: None without a patch.
         """
-        num_kv = len(tensors_of(canonical[0])) if canonical else 0
-        layers = [tensors_of(kv) for kv in canonical]
+        num_kv = len(tensors_of(base[0])) if base else 0
+        layers = [tensors_of(kv) for kv in base]
         if factors is not None:
             layers = [kv + tensors_of(patch) for kv, patch in zip(layers, factors, strict=True)]
         sizes = [sum(_room(tensor) for tensor in layer) for layer in layers]

@@ -125,8 +125,8 @@ def test_a_chunk_is_taken_to_the_device_of_the_pool() -> None:
     got: list[torch.Tensor] = []
 
     def rebuild(*arguments: Any) -> None:
-        _masters, _keys, _values, _slots, canonical, factors, *_ = arguments
-        got.extend(tensor for layer in (*canonical, *factors) for tensor in tensors_of(layer))
+        _masters, _keys, _values, _slots, base, factors, *_ = arguments
+        got.extend(tensor for layer in (*base, *factors) for tensor in tensors_of(layer))
 
     pool._kernels = pool._kernels._replace(rebuild=rebuild)
     kv = [LayerKV(torch.ones(1, 3, 4), torch.ones(1, 3, 4))] * 2

@@ -44,13 +44,13 @@ def left_over(patch: Patch, change: list[LayerKV]) -> list[torch.Tensor]:
 def test_truncation_is_the_best_of_its_rank(shape: tuple[int, int, int], rank: int, seeded: torch.Generator) -> None:
     """Eckart and Young: no matrix of that rank comes nearer than the truncated SVD."""
     tokens, heads, dim = shape
-    canonical, change = random_kv(*shape, seeded), random_kv(*shape, seeded)
+    base, change = random_kv(*shape, seeded), random_kv(*shape, seeded)
     largest = min(tokens, 2 * heads * dim)
     if rank > largest:
         with pytest.raises(SettingError, match=f"above {largest}"):
-            fit(add(canonical, change), canonical, Settings(rank=rank))
+            fit(add(base, change), base, Settings(rank=rank))
         return
-    patch = fit(add(canonical, change), canonical, Settings(rank=rank))
+    patch = fit(add(base, change), base, Settings(rank=rank))
     assert patch.ranks == (rank,) * NUM_LAYERS
     total, tail = 0.0, 0.0
     for index, (layer, rest) in enumerate(zip(change, left_over(patch, change), strict=True)):
@@ -59,7 +59,7 @@ def test_truncation_is_the_best_of_its_rank(shape: tuple[int, int, int], rank: i
         whole = float(spectrum.sum())
         assert float(rest.square().sum()) <= 1.001 * best + 1e-8 * whole
         assert patch.energy[index] == pytest.approx(1 - best / whole, abs=1e-4)
-        norm = matrix(add(canonical, change)[index]).norm()
+        norm = matrix(add(base, change)[index]).norm()
         assert patch.norm[index] == pytest.approx(float(matrix(layer).norm() / norm), rel=1e-4)
         total, tail = total + whole, tail + float(rest.square().sum())
     assert patch.error == pytest.approx((tail / total) ** 0.5, rel=1e-3, abs=1e-6)
@@ -67,15 +67,9 @@ def test_truncation_is_the_best_of_its_rank(shape: tuple[int, int, int], rank: i
 
 def test_full_rank_loses_nothing(seeded: torch.Generator) -> None:
     for shape in SHAPES:
-        canonical, change = random_kv(*shape, seeded), random_kv(*shape, seeded)
-        patch = fit(add(canonical, change), canonical, Settings(rank=min(shape[0], 2 * shape[1] * shape[2])))
+        base, change = random_kv(*shape, seeded), random_kv(*shape, seeded)
+        patch = fit(add(base, change), base, Settings(rank=min(shape[0], 2 * shape[1] * shape[2])))
         assert all(float(rest.abs().max()) < 1e-4 for rest in left_over(patch, change))
-
-
-def test_default_rank_bends_to_the_chunk(seeded: torch.Generator) -> None:
-    for tokens, expected in ((7, 7), (63, 32)):
-        kv = random_kv(tokens, 2, 16, seeded)
-        assert fit(add(kv, random_kv(tokens, 2, 16, seeded)), kv, Settings()).ranks == (expected,) * NUM_LAYERS
 
 
 def test_nothing_lost_is_nothing_patched(seeded: torch.Generator) -> None:

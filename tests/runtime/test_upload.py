@@ -79,14 +79,14 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def chunk(generator: torch.Generator, num_layers: int, tokens: int) -> tuple[list[LayerKV], list[Factors]]:
-    """Canonical KV, and factors whose ranks differ; the first rank is 0."""
-    canonical = [LayerKV(*torch.randn(2, 2, tokens, 8, generator=generator)) for _ in range(num_layers)]
+    """A base, and factors whose ranks differ; the first rank is 0."""
+    base = [LayerKV(*torch.randn(2, 2, tokens, 8, generator=generator)) for _ in range(num_layers)]
     ranks = [3 * layer % 7 for layer in range(num_layers)]
     factors = [
         Factors(torch.randn(tokens, rank, generator=generator), torch.randn(rank, 32, generator=generator))
         for rank in ranks
     ]
-    return canonical, factors
+    return base, factors
 
 
 @contextmanager
@@ -103,15 +103,15 @@ def test_every_layer_arrives_whole(machine: Machine, group_bytes: int, seeded: t
     current = machine.streams[0]
     expected, actual = [], []
     for num_layers, tokens, patched in ((5, 17, True), (6, 63, True), (3, 1, False)):
-        canonical, factors = chunk(seeded, num_layers, tokens)
+        base, factors = chunk(seeded, num_layers, tokens)
         seen: list[int] = []
         with groups_of(group_bytes):
-            for layers, kv, patch in sender.groups(canonical, factors if patched else None):
+            for layers, kv, patch in sender.groups(base, factors if patched else None):
                 assert (patch is not None) == patched
                 seen += range(num_layers)[layers]
                 for number, tensors in zip(range(num_layers)[layers], kv, strict=True):
                     arrived = [*tensors_of(tensors), *(tensors_of(patch[number - layers.start]) if patch else ())]
-                    expected += [*tensors_of(canonical[number]), *(tensors_of(factors[number]) if patched else ())]
+                    expected += [*tensors_of(base[number]), *(tensors_of(factors[number]) if patched else ())]
                     for tensor in arrived:
                         current.do(lambda tensor=tensor: actual.append(tensor.clone()))
         assert seen == list(range(num_layers))
@@ -122,14 +122,14 @@ def test_every_layer_arrives_whole(machine: Machine, group_bytes: int, seeded: t
 
 def test_a_group_that_is_left_early_is_not_overwritten(machine: Machine, seeded: torch.Generator) -> None:
     sender = Upload(torch.device("cpu"))
-    canonical, _ = chunk(seeded, 4, 63)
+    base, _ = chunk(seeded, 4, 63)
     actual: list[torch.Tensor] = []
     with groups_of(1):
-        groups = sender.groups(canonical, None)
+        groups = sender.groups(base, None)
         _, kv, _ = next(groups)
         machine.streams[0].do(lambda: actual.append(kv[0].keys.clone()))
         groups.close()
-        for _ in sender.groups(canonical[::-1], None):
+        for _ in sender.groups(base[::-1], None):
             pass
     machine.run_until(lambda: not any(stream.queue for stream in machine.streams))
-    assert torch.equal(actual[0], canonical[0].keys)
+    assert torch.equal(actual[0], base[0].keys)

@@ -76,7 +76,7 @@ def summary(totals: Totals) -> str:
         f"First tokens of all turns: kamera {first['kamera']:.2f} s, "
         f"prefix {first['prefix']:.2f} s ({first['prefix'] / first['kamera']:.1f}x), "
         f"full {first['full']:.2f} s ({first['full'] / first['kamera']:.1f}x).\n"
-        f"Paid up front, between the turns: {remember:.2f} s for canonical KV and patches of new chunks; "
+        f"Paid up front, between the turns: {remember:.2f} s for bases and patches of new chunks; "
         f"{first['kamera'] + remember:.2f} s for kamera with that.\n"
         f"Tokens computed: kamera {computed['kamera']}, prefix {computed['prefix']}, full {computed['full']}.\n"
         f"KL: median {totals.median_kl:.1e}, largest {totals.largest_kl:.1e}."
@@ -90,8 +90,8 @@ def _forget_earlier_demos(store: Path) -> None:
         disk.delete([header.key for header in headers if header.chunk in chunks])
 
 
-def _is_ours(canonical: Header) -> bool:
-    return bool(json.loads(canonical.key.material).get("namespace") == NAMESPACE)
+def _is_ours(base: Header) -> bool:
+    return bool(json.loads(base.key.material).get("namespace") == NAMESPACE)
 
 
 def _play(console: Console, parts: Iterable[Part]) -> tuple[dict[str, Any], list[TurnResult]]:

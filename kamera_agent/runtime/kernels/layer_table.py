@@ -37,13 +37,13 @@ class LayerTable(NamedTuple):
     factor_dtype: torch.dtype | None
 
 
-def layer_table(canonical: Sequence[LayerKV], factors: Sequence[Factors] | None) -> LayerTable:
+def layer_table(base: Sequence[LayerKV], factors: Sequence[Factors] | None) -> LayerTable:
     """The table of a chunk. Arguments as for reference.rebuild; all tensors are contiguous and on one device."""
-    device = canonical[0].keys.device
-    patches: Sequence[Factors | None] = [None] * len(canonical) if factors is None else factors
+    device = base[0].keys.device
+    patches: Sequence[Factors | None] = [None] * len(base) if factors is None else factors
     ranks = [0 if patch is None else patch.u.shape[1] for patch in patches]
     rows = []
-    for kv, patch, rank in zip(canonical, patches, ranks, strict=True):
+    for kv, patch, rank in zip(base, patches, ranks, strict=True):
         keys, values, *steps = (_address(tensor, device) for tensor in kv)
         u, v, scale = (_address(tensor, device) for tensor in patch or (None, None, None))
         rows.append([keys, values, u, v, scale, rank, *steps])

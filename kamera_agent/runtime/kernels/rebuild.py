@@ -1,6 +1,6 @@
-"""A chunk, rebuilt in its slots: canonical KV plus patch, with K turned to its positions; all layers in one launch.
+"""A chunk, rebuilt in its slots: its base and a patch, with K turned to its positions; all layers in one launch.
 
-One kernel serves heads of K and V (GQA, MHA) and a latent with its k_pe (MLA), and canonical KV in the KV dtype and in
+One kernel serves heads of K and V (GQA, MHA) and a latent with its k_pe (MLA), and a base in the KV dtype and in
 int8. The differences are known when it is compiled.
 """
 
@@ -53,7 +53,7 @@ def rebuild_kernel(
     num_layers,
     table_tokens,
     # meta
-    CANONICAL: tl.constexpr,
+    BASE: tl.constexpr,
     FACTOR: tl.constexpr,
     ALIGNED: tl.constexpr,
     ALIGNED_RANKS: tl.constexpr,
@@ -76,7 +76,7 @@ def rebuild_kernel(
     Groups of K come first. A tile of V is BLOCK_COLUMNS components of a head.
     """
     dtype: tl.constexpr = keys.dtype.element_ty
-    quantised: tl.constexpr = tl.int8 == CANONICAL
+    quantised: tl.constexpr = tl.int8 == BASE
     key_groups: tl.constexpr = (KEY_HEADS + BLOCK_HEADS - 1) // BLOCK_HEADS
     head_tiles: tl.constexpr = (VALUE_DIM + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
     key_numbers: tl.constexpr = KEY_HEADS * KEY_DIM
@@ -99,7 +99,7 @@ def rebuild_kernel(
     factors = (u, v, scale, rank)
     group = tl.program_id(1)
     if group < key_groups:
-        source = pointer(entry, CANONICAL, ALIGNED)
+        source = pointer(entry, BASE, ALIGNED)
         turns = (layer * table_tokens + tokens) * WIDTH
         first_head = group * BLOCK_HEADS
         for head in range(first_head, tl.minimum(first_head + BLOCK_HEADS, KEY_HEADS)):
@@ -148,7 +148,7 @@ def rebuild_kernel(
                 tl.store(masters + target + rest, tile, mask=row_mask & column_mask)
                 tl.store(keys + target + rest, tile, mask=row_mask & column_mask)
     else:
-        value_source = pointer(entry + num_layers, CANONICAL, ALIGNED)
+        value_source = pointer(entry + num_layers, BASE, ALIGNED)
         first_block = (group - key_groups) * BLOCK_HEADS
         for block in range(first_block, tl.minimum(first_block + BLOCK_HEADS, VALUE_HEADS * head_tiles)):
             value_head = block // head_tiles
@@ -172,7 +172,7 @@ def rebuild(
     keys: torch.Tensor,
     values: torch.Tensor,
     slots: Slots,
-    canonical: Sequence[LayerKV],
+    base: Sequence[LayerKV],
     factors: Sequence[Factors] | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
@@ -188,8 +188,8 @@ def rebuild(
     if slots.num_tokens * num_layers == 0:
         return
     start, index = slots.start_and_index(masters.device)
-    tensors = layer_table(canonical, factors)
-    numbers = {canonical[0].keys.dtype, tensors.factor_dtype or masters.dtype, masters.dtype}
+    tensors = layer_table(base, factors)
+    numbers = {base[0].keys.dtype, tensors.factor_dtype or masters.dtype, masters.dtype}
     block_tokens, num_warps = TILES[key_dim > BLOCK_COLUMNS, not numbers <= {torch.float16, torch.bfloat16}]
     block_columns = min(BLOCK_COLUMNS, triton.next_power_of_2(value_dim))
     key_groups = triton.cdiv(key_heads, BLOCK_HEADS)
@@ -209,7 +209,7 @@ def rebuild(
             num_slots,
             num_layers,
             0 if len(cos) == 1 else slots.num_tokens,
-            CANONICAL=TYPES[canonical[0].keys.dtype],
+            BASE=TYPES[base[0].keys.dtype],
             FACTOR=TYPES[tensors.factor_dtype or masters.dtype],
             ALIGNED=tensors.aligned,
             ALIGNED_RANKS=tensors.aligned_ranks,

@@ -55,7 +55,7 @@ def rebuild(
     keys: torch.Tensor,
     values: torch.Tensor,
     slots: Slots,
-    canonical: Sequence[LayerKV],
+    base: Sequence[LayerKV],
     factors: Sequence[Factors] | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
@@ -64,7 +64,7 @@ def rebuild(
     """masters = K + U Vk, keys = R(position) masters, values = V + U Vv in the given slots, in all layers.
 
     masters, keys: [L, Hk, S, Dk]; values: [L, Hv, S, Dv]; contiguous. slots: as for relocate.
-    canonical, factors: per layer, on the device of the buffers; not written to. factors: None without a patch.
+    base, factors: per layer, on the device of the buffers; not written to. factors: None without a patch.
 
     Sums are float32 and rounded once.
     """
@@ -74,7 +74,7 @@ def rebuild(
     )
     scratch = masters.new_empty(masters.shape[1], slots.num_tokens, cos.shape[-1])
     crossed = _crossed(sin, pairs)
-    for layer, kv in enumerate(canonical):
+    for layer, kv in enumerate(base):
         states = _patched(kv, None if factors is None else factors[layer], LayerKV(key_sum, value_sum))
         turn = -1 if len(cos) == 1 else layer
         for tokens, part in slots.parts():

@@ -90,10 +90,10 @@ class Case:
         sizes = (key_heads, self.tokens, key_dim), (value_heads, self.tokens, value_dim)
         numbers = key_heads * key_dim + value_heads * value_dim
         make = whole if self.int8_kv else normal
-        canonical = [LayerKV(*(make(*size) for size in sizes)) for _ in range(self.num_layers)]
+        base = [LayerKV(*(make(*size) for size in sizes)) for _ in range(self.num_layers)]
         if self.int8_kv:
             step_sizes = (key_heads, 1, key_dim), (value_heads, self.tokens, 1)
-            canonical = [LayerKV(kv.keys, kv.values, *(steps(*size) for size in step_sizes)) for kv in canonical]
+            base = [LayerKV(kv.keys, kv.values, *(steps(*size) for size in step_sizes)) for kv in base]
         factors = None
         if self.ranks is not None:
             make = whole if self.int8_factors else normal
@@ -104,13 +104,13 @@ class Case:
         tables = 1 if self.layers_turn_alike else self.num_layers
         # The components of a pair differ: a kernel must take each from the table.
         angles = 100 * torch.randn(tables, self.tokens, width, generator=generator)
-        return Chunk(canonical, factors, angles.cos().to(self.dtype).to(device), angles.sin().to(self.dtype).to(device))
+        return Chunk(base, factors, angles.cos().to(self.dtype).to(device), angles.sin().to(self.dtype).to(device))
 
 
 class Chunk(NamedTuple):
     """Arguments of reference.rebuild."""
 
-    canonical: Sequence[LayerKV]
+    base: Sequence[LayerKV]
     factors: Sequence[Factors] | None
     cos: torch.Tensor
     sin: torch.Tensor
@@ -133,8 +133,8 @@ def relocate(kernels: Any, case: Case, chunk: Chunk, masters: torch.Tensor) -> t
 def exact_states(case: Case, chunk: Chunk) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """For K, then V: the exact sums [L, H, T, D] in float64, and the sums of the magnitudes of their terms."""
     results = []
-    keys = [(layer.keys, layer.key_steps) for layer in chunk.canonical]
-    values = [(layer.values, layer.value_steps) for layer in chunk.canonical]
+    keys = [(layer.keys, layer.key_steps) for layer in chunk.base]
+    values = [(layer.values, layer.value_steps) for layer in chunk.base]
     for kv, (heads, dim), first in ((keys, case.keys, 0), (values, case.values, case.keys[0] * case.keys[1])):
         states = torch.stack([state.double() if step is None else state.double() * step for state, step in kv])
         exact, magnitudes = states.clone(), states.abs()
@@ -236,7 +236,7 @@ CASES = [
     Case(FP32, 63, (1, 64), (1, 512), (16, 7), gaps=True),
     Case(BF16, 217, (1, 64), (1, 512), (64, 0)),
     Case(FP16, 100, (1, 32), (1, 80), None, pairs="interleaved"),
-    # Canonical KV and factors in int8.
+    # A base and factors in int8.
     Case(FP32, 63, (2, 64), (2, 64), (7, 16), int8_kv=True, int8_factors=True, gaps=True),
     Case(BF16, 100, (3, 80), (3, 80), (16, 0), int8_kv=True, width=64),
     Case(FP16, 217, (1, 128), (1, 128), (1, 64), int8_factors=True),

@@ -79,7 +79,7 @@ def test_the_pool_takes_chunks_from_the_cpu(side: bool, seeded: torch.Generator)
         for where in ("cpu", DEVICE):
             pool = KVPool(shape)
             for chunk in chunks:
-                kv = [on_device(layer, torch.device(where)) for layer in chunk.canonical]
+                kv = [on_device(layer, torch.device(where)) for layer in chunk.base]
                 factors = [on_device(layer, torch.device(where)) for layer in chunk.factors or ()]
                 pool.load(pool.allocate(case.tokens), kv, factors, chunk.cos.to(DEVICE), chunk.sin.to(DEVICE))
             results.append([buffer.cpu() for buffer in (pool.masters, pool.keys, pool.values)])

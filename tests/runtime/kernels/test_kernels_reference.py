@@ -73,7 +73,7 @@ def test_m_rope_is_a_matter_of_the_table(layout: str, seeded: torch.Generator) -
     positions = torch.randint(0, 5000, (3, 1, 217), generator=seeded)
     cos, sin = rotary(torch.empty(0, dtype=BF16), positions)
     buffers = rebuild(EAGER, case, chunk._replace(cos=cos, sin=sin))
-    keys = torch.stack([layer.keys for layer in chunk.canonical])
+    keys = torch.stack([layer.keys for layer in chunk.base])
     assert torch.equal(buffers.keys[:, :, case.slot_list], module.apply_rotary_pos_emb(keys, keys, cos, sin)[1])
 
 
