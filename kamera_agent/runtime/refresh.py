@@ -1,11 +1,12 @@
 """Refresh: some tokens of stale spans are computed again in a turn's forward pass, which chooses them on the way.
 
-layers before `first`   all tokens of the stale spans, and the new runs
-layer `first`           K and V of all of them; then the tokens are chosen whose KV departs most from what the span held
-from there on           the chosen tokens and the new runs; the other tokens keep what the span held
+layers                    tokens of stale spans that are computed, beside the new runs
+before the first choice   all
+before the second         those whose KV departs most from what the spans hold, twice as many as after it
+after the second          of these, again those that depart most
 
-So in the first layers the KV of a stale span becomes as exact as what is before it, and no layer is computed twice, but
-for the projections of layer `first`.
+A token that goes no further keeps what its span holds in later layers. A layer's K and V are known before the layer is
+computed, so only their projections are computed for tokens that do not go on.
 """
 
 from __future__ import annotations
@@ -23,115 +24,126 @@ from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.slot_cache import KVKnown, Queries
 
-# The share of the layers that are computed for all tokens of a stale span: at least one, because K and V of the very
-# first layer depend on nothing before a token. The share of the tokens that go on.
-FIRST_LAYERS, GOING_ON = 0.05, 0.19
+# The share of the KV of the stale spans, in tokens times layers, that is computed.
+BUDGET = 0.35
+# The shares of the layers before the two choices.
+CHOICES = 0.13, 0.4
 
 
 class Refreshed(NamedTuple):
     """A span after its refresh.
 
-    departures [T]: per token, the squared deviation of its KV in the first layers from what the span held, relative to
-        the span's mean. tokens [n]: the tokens that were computed in all layers, ascending.
+    departures [T]: per token, the squared deviation of its KV from what the span held, relative to the mean square and
+        summed over the layers up to the last choice that the token took part in.
+    depths [T]: per token, the number of layers that were computed.
     """
 
     departures: torch.Tensor
-    tokens: torch.Tensor
+    depths: torch.Tensor
 
     def computed(self, num_layers: int) -> float:
         """The share of the span's KV that was computed, in tokens times layers."""
-        first = num_first(num_layers)
-        return (first + (num_layers - first) * len(self.tokens) / len(self.departures)) / num_layers
+        return float(self.depths.sum()) / (num_layers * len(self.depths))
 
 
-def num_first(num_layers: int) -> int:
-    """The number of layers that are computed for all tokens of a stale span."""
-    return min(max(1, round(FIRST_LAYERS * num_layers)), num_layers - 1)
+def stages(num_layers: int) -> dict[int, float]:
+    """The layers before which tokens are chosen, and the share of the stale tokens that go on."""
+    # The very first layer is computed for all: its K and V do not depend on what is before a token.
+    first, second = (max(least, round(share * num_layers)) for least, share in enumerate(CHOICES, start=1))
+    share = (BUDGET * num_layers - first) / (2 * (second - first) + num_layers - second)
+    return {first: 2 * max(share, 0), second: max(share, 0)}
 
 
-def choose(departures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The tokens [n] of each stale span that go on, ascending. departures: per span, [T].
+def choose(departures: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """Which tokens go on: the indices, ascending, of those that depart most. departures [n]: of all stale spans.
 
     The spans share one budget: one that departs little leaves its tokens to the others.
     """
-    ends = [len(span) for span in departures]
-    chosen = torch.zeros(sum(ends), dtype=torch.bool, device=departures[0].device)
-    chosen[torch.cat([*departures]).topk(round(GOING_ON * len(chosen))).indices] = True
-    return [span.nonzero()[:, 0] for span in chosen.split(ends)]
+    return departures.topk(num_tokens).indices.sort().values
 
 
 class Refresh:
     """The refresh in one forward pass.
 
     queries: the tokens that the pass computes: those of the stale spans, and then others. spans: the slots of each
-        stale span. refreshed: per span, once the pass is done.
+        stale span.
     """
 
     def __init__(self, pool: KVPool, slots: Slots, spans: Sequence[Slots]) -> None:
-        self.queries = Queries(slots.index(pool.shape.device))
-        self.refreshed: list[Refreshed] = []
-        self._pool, self._spans = pool, spans
-        self._first = num_first(pool.shape.num_layers)
-        self._held = [self._read(span) for span in spans]
-        # The rows that go on, once they are chosen, and the input of the present layer.
-        self._rows = self._input = torch.empty(0)
+        device = pool.shape.device
+        self.queries = Queries(slots.index(device))
+        self._pool = pool
+        self._stages = stages(pool.shape.num_layers)
+        self._lengths = [span.num_tokens for span in spans]
+        num_tokens = sum(self._lengths)
+        # The slots of the pass, and the rows that are still computed; the stale ones are a part of them.
+        self._slots = torch.arange(pool.capacity, device=device)[self.queries.index]
+        self._rows = torch.arange(len(self._slots), device=device)
+        self._departures = torch.zeros(num_tokens, device=device)
+        self._depths = torch.zeros(num_tokens, dtype=torch.long, device=device)
+        # The input of the present layer, and what the stale spans hold in it.
+        self._input: torch.Tensor
+        self._held: Sequence[torch.Tensor]
 
-    def _read(self, slots: Slots) -> tuple[torch.Tensor, torch.Tensor]:
-        """A copy of a span's K before RoPE and V in the layers that tokens are chosen by: [first, T, H·D] each."""
-        layers, index = slice(1, self._first + 1), slots.index(self._pool.shape.device)
-        keys, values = (buffer[layers, :, index] for buffer in (self._pool.masters, self._pool.values))
-        return keys.transpose(1, 2).flatten(2).clone(), values.transpose(1, 2).flatten(2).clone()
+    @property
+    def refreshed(self) -> list[Refreshed]:
+        """The stale spans, in order, after the pass."""
+        split = self._departures.split(self._lengths), self._depths.split(self._lengths)
+        return [Refreshed(*parts) for parts in zip(*split, strict=True)]
 
-    def before(self, number: int, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        """The arguments of a layer for the rows that it computes; None leaves them alone."""
-        if number < self._first:
-            return None
+    @property
+    def _tokens(self) -> torch.Tensor:
+        """The stale tokens that are still computed."""
+        return self._rows[self._rows < len(self._depths)]
+
+    def _read(self, number: int) -> Sequence[torch.Tensor]:
+        """K before RoPE and V [H, T, D] of the stale spans in a layer. Indexing copies."""
+        stale = self._slots[: len(self._depths)]
+        return self._pool.masters[number][:, stale], self._pool.values[number][:, stale]
+
+    def before(self, number: int, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments of a layer for the rows that it computes."""
         self._input = args[0] if args else kwargs["hidden_states"]
-        num_rows = self._input.shape[1]
-        if number == self._first:
-            self._probe(layer, args, kwargs)
-            self._rows = self._choose(num_rows)
-        return _narrow(args, num_rows, self._rows), _narrow(kwargs, num_rows, self._rows)
+        if number <= max(self._stages):
+            self._held = self._read(number)
+        if number in self._stages:
+            self._probe(layer, self._narrow(args), self._narrow(kwargs))
+            self._depart(number)
+            self._choose(self._stages[number])
+        self._depths[self._tokens] += 1
+        return self._narrow(args), self._narrow(kwargs)
 
     def after(self, number: int, output: Any) -> Any:
-        """The output of a layer for all rows. Those that do not go on keep its input."""
-        if number < self._first:
-            return output
+        """The output of a layer for all rows. Those that were not computed keep its input."""
+        if number < max(self._stages) and number not in self._stages:
+            self._depart(number)
         hidden, *others = output if isinstance(output, tuple) else (output,)
         whole = self._input.index_copy(1, self._rows, hidden)
         return (whole, *others) if isinstance(output, tuple) else whole
 
     def _probe(self, layer: nn.Module, args: Any, kwargs: Any) -> None:
-        """Bring the K and V of all rows in a layer into the pool, without computing the layer."""
+        """Bring K and V of a layer into the pool, without computing the layer."""
         self.queries.probed = True
         try:
             layer.forward(*args, **kwargs)
         except KVKnown:
             self.queries.probed = False
 
-    def _choose(self, num_rows: int) -> torch.Tensor:
-        """The rows that go on; from here on, the pass computes their slots."""
-        departures = [_departures(*pair) for pair in zip(self._held, map(self._read, self._spans), strict=True)]
-        tokens = choose(departures)
-        self.refreshed = [Refreshed(*pair) for pair in zip(departures, tokens, strict=True)]
-        going_on = torch.ones(num_rows, dtype=torch.bool, device=self._pool.shape.device)
-        start = 0
-        for span in self.refreshed:
-            num_tokens = len(span.departures)
-            going_on[start : start + num_tokens] = False
-            going_on[start + span.tokens] = True
-            start += num_tokens
-        rows = going_on.nonzero()[:, 0]
-        index = self.queries.index
-        self.queries.index = index.start + rows if isinstance(index, slice) else index[rows]
-        return rows
+    def _depart(self, number: int) -> None:
+        """Add what the tokens depart by in a layer. K and V count alike, whatever their sizes."""
+        for held, found in zip(self._held, self._read(number), strict=True):
+            off, size = (part.square().sum((0, 2)) for part in (found.float() - held, held.float()))
+            self._departures += off / size.mean()
 
+    def _choose(self, share: float) -> None:
+        tokens = self._tokens
+        chosen = tokens[choose(self._departures[tokens], int(share * len(self._depths)))]
+        self._rows = torch.cat([chosen, self._rows[len(tokens) :]])
+        self.queries.index = self._slots[self._rows]
 
-def _departures(held: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Squared deviation [T] of K and V [first, T, N] relative to the mean over the tokens, summed over layers."""
-    old, new = (torch.cat([*parts], dim=2).float() for parts in (held, found))
-    off, size = (old - new).square().sum(2), new.square().sum(2)
-    return (off / size.mean(1, keepdim=True)).sum(0)
+    def _narrow(self, value: Any) -> Any:
+        num_rows = self._input.shape[1]
+        return value if len(self._rows) == num_rows else _narrow(value, num_rows, self._rows)
 
 
 def _narrow(value: Any, num_rows: int, rows: torch.Tensor) -> Any:

@@ -18,7 +18,7 @@ from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.slot_cache import cache_argument
 
 FRONT, FIRST, SECOND = (screenshot(seed, *size) for seed, size in enumerate([(84, 154), (70, 98), (126, 84)]))
-Choice = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+Choice = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 class Scene(NamedTuple):
@@ -74,16 +74,16 @@ def choosing(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
     monkeypatch.setattr(refresh, "choose", choice)
 
 
-def all_tokens(departures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [torch.arange(len(span)) for span in departures]
+def all_tokens(departures: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    return torch.arange(len(departures))
 
 
-def no_tokens(departures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [torch.arange(0) for _ in departures]
+def no_tokens(departures: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    return torch.arange(0)
 
 
-def every_third(departures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [torch.arange(0, len(span), 3) for span in departures]
+def every_third(departures: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    return torch.arange(0, len(departures), 3)
 
 
 @pytest.mark.parametrize("row", rows("fp32"), indirect=True)
@@ -100,7 +100,7 @@ def test_all_tokens_are_a_full_prefill(scene: Scene, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("row", rows("fp32"), indirect=True)
 def test_no_tokens_leave_the_last_layers_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     choosing(monkeypatch, no_tokens)
-    first = refresh.num_first(scene.pool.shape.num_layers)
+    first = min(refresh.stages(scene.pool.shape.num_layers))
     scene.run()
     for held, kv in zip(scene.held, scene.kv()[2:4], strict=True):
         assert_equal_kv([held[first + 1 :]], [kv[first + 1 :]], 0)
@@ -112,17 +112,24 @@ def test_some_tokens_are_those_of_a_plain_pass(scene: Scene, monkeypatch: pytest
     """The reference: token by token through plain Hugging Face, where after each token that was not chosen, the last
     layers of its cache take what the span held."""
     choosing(monkeypatch, every_third)
-    expected = token_by_token(scene)
-    assert max_error(expected, scene.run().logits) <= 1e-4
+    first, second = refresh.stages(scene.pool.shape.num_layers)
+    num_tokens = [len(placed.run.token_ids) for placed in scene.placed[2:4]]
+    depths = torch.full((sum(num_tokens),), first)
+    depths[::3] = second
+    depths[::9] = scene.pool.shape.num_layers
+    expected = token_by_token(scene, depths.split(num_tokens))
+    prefilled = scene.run()
+    assert max_error(expected, prefilled.logits) <= 1e-4
+    assert torch.equal(torch.cat([span.depths for span in prefilled.refreshed]), depths)
 
 
-def token_by_token(scene: Scene) -> torch.Tensor:
+def token_by_token(scene: Scene, depths: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits [vocab] after the last token. depths: per token of the stale spans, the layers that are computed."""
     engine, pool = scene.engine, scene.pool
-    family, first = engine.family, refresh.num_first(pool.shape.num_layers)
-    text, cache = family.decoder.module, DynamicCache()
+    family, text, cache = engine.family, engine.family.decoder.module, DynamicCache()
     keys, values = (pool.values, pool.keys) if pool.shape.values_first else (pool.keys, pool.values)
     keys, values = keys.clone(), values.clone()
-    for placed in scene.placed:
+    for number, placed in enumerate(scene.placed):
         embeds, positions = engine.embed(placed.run), family.positions(placed.run, placed.position)
         slots = [slot for part in placed.slots.ranges for slot in part]
         for token, slot in enumerate(slots):
@@ -134,8 +141,8 @@ def token_by_token(scene: Scene) -> torch.Tensor:
                 **{cache_argument(text): cache},
                 **extras,
             ).last_hidden_state
-            if any(placed is stale for stale in scene.placed[2:4]) and token % 3:
-                for layer in range(first + 1, pool.shape.num_layers):
+            if number in (2, 3):
+                for layer in range(int(depths[number - 2][token]) + 1, pool.shape.num_layers):
                     cache.layers[layer].keys[0, :, -1] = keys[layer, :, slot]
                     cache.layers[layer].values[0, :, -1] = values[layer, :, slot]
     return family.logits(hidden[0, -1])
