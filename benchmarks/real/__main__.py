@@ -1,11 +1,11 @@
 """Accuracy and divergence on SmolLM2-135M-Instruct, a text model with real weights.
 
     make real
-    python -m benchmarks.real --json [--cases 100] [--dtype bfloat16] [--parts FOLDER] [--markdown FILE]
+    python -m benchmarks.real --json [--cases 40] [--dtype bfloat16] [--parts FOLDER] [--markdown FILE]
 
-A case is four documents and two strangers. After each event the model answers two questions about one document and two
-about two (benchmarks/real/documents.py), with the documents' KV of every way (benchmarks/real/ways.py). A run that is
-stopped goes on with the same --parts.
+A case is four documents and two strangers. After each event the model answers four questions about one document and
+four about two (benchmarks/real/documents.py), with the documents' KV of every way (benchmarks/real/ways.py). A run
+that is stopped goes on with the same --parts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from benchmarks.real.jobs import Job, run_job
 from benchmarks.real.report import as_markdown
 from benchmarks.real.run import NUM_ASKED
 from benchmarks.real.score import summarise
-from benchmarks.real.weights import FILE, PACKAGES
-
-DTYPES = ("bfloat16", "float32")
+from benchmarks.real.weights import DTYPES, FILE, PACKAGES
 
 
 def measure(packages: Path, dtype: str, num_cases: int, parts: Path | None) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def measure(packages: Path, dtype: str, num_cases: int, parts: Path | None) -> d
 def main() -> None:
     """Measure all events and print the figures."""
     parser = parser_of(__doc__)
-    parser.add_argument("--cases", type=int, default=100, help="cases per event (default 100)")
+    parser.add_argument("--cases", type=int, default=40, help="cases per event (default 40)")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model (default bfloat16)")
     parser.add_argument("--packages", type=Path, default=PACKAGES, help=f"folder of the weights (default {PACKAGES})")
     parser.add_argument("--parts", type=Path, help="folder for the figures of finished cases, to go on from them")

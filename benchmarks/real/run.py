@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple, Self
 
-import torch
-
 from benchmarks.fidelity.bench import KV, Bench
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.situation import computed_before
 from benchmarks.real.documents import Question, draw_shelf
 from benchmarks.real.live import play
-from benchmarks.real.transcript import Transcript, write
-from benchmarks.real.ways import LIVE, PATCHED, Fitted, patched
+from benchmarks.real.replies import reply
+from benchmarks.real.ways import LIVE, PATCHED, Fitted, by_layer, patched
 from benchmarks.real.weights import Weights
 from kamera_agent.chunk import Chunk
 from kamera_agent.runtime.engine import Engine
@@ -22,7 +20,7 @@ from kamera_agent.runtime.families import family_for
 
 PLAYED = ("recall_all", "reorder_3", "slide_one", "drop_middle", "recall_front", "second_context")
 # Of one document and of two.
-NUM_ASKED = (2, 2)
+NUM_ASKED = (4, 4)
 # Shelves of strangers have seeds that no case has.
 FIRST_STRANGER = 1_000_000
 CACHE_BYTES = 1 << 20
@@ -65,11 +63,7 @@ def _run_event(
     strangers: Sequence[Document],
     questions: Sequence[Question],
 ) -> dict[str, Any]:
-    """The event, questions and replies after it.
-
-    two_documents: per question. replies: by way, per question whether it is right, and the divergence from the full
-    prefill in nats before each token of the replies. patches: figures by way and layer. recomputed: by way.
-    """
+    """The event, replies after it, figures of patches by way and layer, and by way the share that is computed again."""
     bench, event = subject.bench, EVENTS[name]
     texts, chunks = zip(*own[: event.num_pictures], *strangers[: event.num_strangers], strict=True)
     script = event.script(seed, 0)
@@ -88,14 +82,10 @@ def _run_event(
             variants[way] = {place: patch.kv for place, patch in enumerate(patches[way])}
     left = {way: play(subject.weights, settings, script, texts) for way, settings in LIVE.items()}
     variants |= {way: dict(enumerate(there.kv)) for way, there in left.items()}
-    asked = _ask(questions, script.after, seed)
-    transcript = write(bench.engine.family, asked)
-    logits = full.logits_along(transcript.run, [*variants.values()], transcript.places)
     return {
         "event": name,
-        "two_documents": [len(question.needs) > 1 for question in asked],
-        "replies": {way: _judge(row, logits[0], transcript) for way, row in zip(variants, logits, strict=True)},
-        "patches": {way: _by_layer(those) for way, those in patches.items()},
+        **reply(bench.engine.family, full, variants, _ask(questions, script.after, seed)),
+        "patches": {way: by_layer(those) for way, those in patches.items()},
         "recomputed": {way: there.recomputed for way, there in left.items()},
     }
 
@@ -109,22 +99,3 @@ def _ask(questions: Sequence[Question], present: Sequence[int], seed: int) -> li
         for num_documents, num_asked in enumerate(NUM_ASKED, 1)
         for question in rng.sample([q for q in fitting if len(q.needs) == num_documents], num_asked)
     ]
-
-
-def _judge(logits: torch.Tensor, full: torch.Tensor, transcript: Transcript) -> dict[str, list[Any]]:
-    """Logits and those of the full prefill: [places, vocab]."""
-    theirs, ours = full.double().log_softmax(-1), logits.double().log_softmax(-1)
-    right = [
-        all(going_on[int(logits[place, going_on].argmax())] == token for place, token, going_on in tokens)
-        for tokens in transcript.judged
-    ]
-    return {"right": right, "kl": (theirs.exp() * (theirs - ours)).sum(-1).clamp_min(0).tolist()}
-
-
-def _by_layer(patches: Sequence[Fitted]) -> dict[str, Any]:
-    """Means over the documents."""
-    figures = {
-        name: torch.stack([getattr(patch, name) for patch in patches]).double().mean(0).tolist()
-        for name in ("ranks", "errors", "norms")
-    }
-    return {"bytes_share": sum(patch.bytes_share for patch in patches) / len(patches), **figures}

@@ -19,16 +19,17 @@ def summarise(rows: Iterable[Row]) -> dict[str, Any]:
     by_event: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_event[row["event"]].append(row)
-    events = {event: {way: _figures(those, way) for way in those[0]["replies"]} for event, those in by_event.items()}
+    events = {event: {way: figures(those, way) for way in those[0]["replies"]} for event, those in by_event.items()}
     worst = min(events, key=lambda event: events[event]["default"]["kept"])
     return {
         "default": {"worst_kept": events[worst]["default"]["kept"], "worst_event": worst},
         "events": events,
-        "patches": {event: _patches([row["patches"] for row in those]) for event, those in by_event.items()},
+        "patches": {event: patch_means([row["patches"] for row in those]) for event, those in by_event.items()},
     }
 
 
-def _figures(rows: Sequence[Row], way: str) -> dict[str, Any]:
+def figures(rows: Sequence[Row], way: str) -> dict[str, Any]:
+    """Of the rows of one event."""
     pairs = [
         (two, right, full)
         for row in rows
@@ -37,7 +38,7 @@ def _figures(rows: Sequence[Row], way: str) -> dict[str, Any]:
         )
     ]
     divergences = [kl for row in rows for kl in row["replies"][way]["kl"]]
-    figures = {
+    result = {
         "windows": len(rows),
         "asked": len(pairs),
         "accuracy": {
@@ -52,11 +53,12 @@ def _figures(rows: Sequence[Row], way: str) -> dict[str, Any]:
         "kl_worst": max(divergences),
     }
     if way in rows[0]["recomputed"]:
-        figures["recomputed"] = mean(row["recomputed"][way] for row in rows)
-    return figures
+        result["recomputed"] = mean(row["recomputed"][way] for row in rows)
+    return result
 
 
-def _patches(rows: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+def patch_means(rows: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Means over the windows of one event, by way."""
     return {
         way: {
             "bytes_share": mean(row[way]["bytes_share"] for row in rows),

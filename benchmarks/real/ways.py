@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -48,3 +49,12 @@ def patched(kv: KV, base: KV, settings: Settings) -> Fitted:
     kv_bytes = sum(tensor.nbytes for layer in kv for tensor in tensors_of(layer))
     errors = left / residue.clamp_min(torch.finfo(residue.dtype).tiny)
     return Fitted(given, patch_bytes / kv_bytes, torch.tensor(patch.ranks), errors, torch.tensor(patch.norm))
+
+
+def by_layer(patches: Sequence[Fitted]) -> dict[str, Any]:
+    """JSON of means over documents."""
+    figures = {
+        name: torch.stack([getattr(patch, name) for patch in patches]).double().mean(0).tolist()
+        for name in ("ranks", "errors", "norms")
+    }
+    return {"bytes_share": sum(patch.bytes_share for patch in patches) / len(patches), **figures}

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 # Where `make real` fetches it to.
 PACKAGES = Path("build/real")
+DTYPES = ("bfloat16", "float32")
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.backbones.zoo.text_only import text_only
 from benchmarks.fidelity.events import EVENTS
+from benchmarks.real import budgets
 from benchmarks.real.documents import Value, draw_shelf
 from benchmarks.real.live import play
 from benchmarks.real.report import as_markdown
@@ -100,7 +101,7 @@ def test_a_case_plays(rows: list[dict[str, Any]]) -> None:
     """Ways that hold nothing less than the full prefill diverge by rounding alone; a patch is better than none."""
     assert [row["event"] for row in rows] == [*PLAYED]
     for row in rows:
-        assert row["two_documents"] == [False, False, True, True]
+        assert row["two_documents"] == [False] * 4 + [True] * 4
         divergences = {way: sum(reply["kl"]) for way, reply in row["replies"].items()}
         assert divergences["full"] == 0
         assert {"default", "moved", "blind", "rank_32", "auto_canonical"} <= {*divergences}
@@ -144,3 +145,15 @@ def test_the_tables_have_a_row_per_event_and_way(rows: list[dict[str, Any]]) -> 
     events, layers = as_markdown(report).split("\n\n")
     assert len(events.splitlines()) == 2 + sum(len(ways) for ways in report["events"].values())
     assert len(layers.splitlines()) == 2 + 4
+
+
+def test_more_bytes_buy_less_divergence(subject: Subject) -> None:
+    """Error budgets bind once there are bytes enough; the table has a row per base and budgets, and one without."""
+    summary = budgets.summarise([*budgets.run_case(subject, SEED, long=False)])
+    for ways in summary.values():
+        tight, ample = ways["0.06 0.05"], ways["0.5 0.05"]
+        assert tight["bytes_share"] <= 0.06 < ample["bytes_share"] <= 0.5
+        assert ways["unpatched"]["kl_mean"] > tight["kl_mean"] > ample["kl_mean"] > 0
+        assert ample["errors"] < tight["errors"]
+        assert ways["0.5 0.2"]["bytes_share"] < ample["bytes_share"]
+    assert len(budgets.as_markdown(summary).splitlines()) == 2 + 2 * (1 + 15)
