@@ -23,6 +23,7 @@ from kamera_agent.store.base import Store, StoreStats
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
 from kamera_agent.store.tiered import TieredStore
+from kamera_agent.window.healer import Healer
 from kamera_agent.window.library import Library
 from kamera_agent.window.window import Window
 
@@ -35,6 +36,8 @@ class KameraStats:
     encoder_bytes: size of that cache. pool_bytes: KV pools of all windows in use.
     failed: computed chunks that were not remembered because of an unexpected error, which was logged.
     skipped: computed chunks that were not remembered because the KV of too many waited.
+    healed_tokens, healing_s: tokens computed while no answer was wanted, and the seconds that took.
+    unhealed: times that this failed because of an unexpected error, the first of which was logged.
     """
 
     store: StoreStats
@@ -45,6 +48,9 @@ class KameraStats:
     encoder_bytes: int
     failed: int
     skipped: int
+    healed_tokens: int
+    healing_s: float
+    unhealed: int
 
 
 class Kamera(Closing, Forkable):
@@ -73,6 +79,7 @@ class Kamera(Closing, Forkable):
         self.store = _open(store, self.settings)
         self._owns_store = self.store is not store
         self._library = Library(self._engine, self.store, self.settings)
+        self._healer = Healer(self._engine)
         self._windows: weakref.WeakSet[Window] = weakref.WeakSet()
         self._before_close: list[Callable[[Kamera], None]] = []
 
@@ -134,7 +141,7 @@ class Kamera(Closing, Forkable):
         """
         self._library.require_open()
         prompt = self._engine.family.chat.default_system if system is None else system
-        window = Window(self._engine, self._library, self.settings, prompt)
+        window = Window(self._engine, self._library, self._healer, self.settings, prompt)
         with self._windows_lock:
             self._windows.add(window)
         return window
@@ -143,6 +150,16 @@ class Kamera(Closing, Forkable):
         """Return once everything computed so far is remembered and durable."""
         self._library.flush()
         self.store.flush()
+
+    def settle(self) -> bool:
+        """Heal all windows now, each for the window that it expects, as far as settings.heal says.
+
+        Returns whether all are healed; a window that is busy is left out. Raises StoreClosedError after close().
+        """
+        self._library.require_open()
+        with self._windows_lock:
+            windows = list(self._windows)
+        return self._healer.settle(windows)
 
     def stats(self) -> KameraStats:
         """Counters and sizes. May be called from any thread. Raises StoreClosedError after close()."""
@@ -158,6 +175,9 @@ class Kamera(Closing, Forkable):
             encoder_bytes=encoder.num_bytes,
             failed=self._library.num_failed,
             skipped=self._library.num_skipped,
+            healed_tokens=self._healer.num_tokens,
+            healing_s=self._healer.seconds,
+            unhealed=self._healer.num_failed,
         )
 
     def before_close(self, action: Callable[[Kamera], None]) -> None:
@@ -166,6 +186,7 @@ class Kamera(Closing, Forkable):
 
     def close(self) -> None:
         """Flush, and close the store unless it was passed in open. Idempotent."""
+        self._healer.close()
         self._library.close()
         while self._before_close:
             self._before_close.pop()(self)

@@ -35,6 +35,21 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(SEED)
 
 
+@pytest.fixture(autouse=True)
+def asleep(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is healed beside a test, which would find other KV from run to run; settle() heals.
+
+    A test of what goes on beside answers asks for the fixture `awake`.
+    """
+    if "awake" not in request.fixturenames:
+        monkeypatch.setattr("kamera_agent.window.healer.Healer.wake", lambda *_: None)
+
+
+@pytest.fixture
+def awake() -> None:
+    """Windows are healed in the background."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def fresh_memory_is_poison() -> Iterator[None]:
     """torch.empty and its kin return NaN, or the largest integer, instead of what happened to lie there.

@@ -13,7 +13,6 @@ from torch.utils.hooks import RemovableHandle
 
 from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.forking import Forkable
-from kamera_agent.progress import Progress
 from kamera_agent.runtime.capture import Tap, remove
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
@@ -85,11 +84,16 @@ class Engine(Forkable):
         self._lock = threading.Lock()
         self.answers: set[ref[Any]] = set()
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is being computed."""
+        return any(answer() for answer in self.answers.copy())
+
     def wait_idle(self, timeout_s: float) -> None:
         """Wait until no answer is being computed, for at most timeout_s seconds, or until the program ends."""
         # Looks again and again: an answer that Ctrl-C interrupts while it notifies a condition could keep it locked.
         end = monotonic() + timeout_s
-        while any(answer() for answer in self.answers.copy()) and monotonic() < end:
+        while self.is_answering and monotonic() < end:
             if not threading.main_thread().is_alive():
                 return
             sleep(POLL_S)
@@ -105,7 +109,7 @@ class Engine(Forkable):
         num_positions: of the whole window; a RoPE that switches its frequencies needs it.
         """
         pool.relocate(placed.slots, *self._tables(placed, num_positions))
-        self._place(pool, placed)
+        self.place(pool, placed)
 
     @torch.no_grad()
     def load(
@@ -121,22 +125,26 @@ class Engine(Forkable):
         computed in such a window.
         """
         pool.load(placed.slots, canonical, factors, *self._tables(placed))
-        self._place(pool, placed)
+        self.place(pool, placed)
+
+    def place(self, pool: KVPool, placed: Placed) -> None:
+        """Enter a span's place in the window's order. Its KV must be there."""
+        pool.place(placed.slots, placed.order, self.family.both_ways(placed.run))
 
     @torch.no_grad()
     def prefill(
         self,
         pool: KVPool,
         batch: Sequence[Placed],
-        progress: Progress | None = None,
+        tick: Callable[[], None] = _no_tick,
         stale: Sequence[Placed] = (),
     ) -> Prefilled:
         """Compute the runs of a batch in one forward pass, wherever in the window they are. KV goes to their slots.
 
-        Every other span must be in its place already. progress: advances by one per run and per layer.
+        Every other span must be in its place already. tick: called once per run and per layer; what it raises ends the
+        pass.
         stale: spans in their places that are refreshed in the same pass. If it fails, their KV is of no use.
         """
-        tick = progress.advance if progress else _no_tick
         with self._lock:
             calls_before = self.encoder.num_calls
             rows = []
@@ -176,9 +184,6 @@ class Engine(Forkable):
         with self._lock:
             return self.family.decoder.rope_tables(positions, num_positions)
 
-    def _place(self, pool: KVPool, placed: Placed) -> None:
-        pool.place(placed.slots, placed.order, self.family.both_ways(placed.run))
-
     def _forward(
         self,
         pool: KVPool,
@@ -189,7 +194,7 @@ class Engine(Forkable):
     ) -> tuple[torch.Tensor, Sequence[Refreshed]]:
         runs = [*stale, *batch]
         for placed in runs:
-            self._place(pool, placed)
+            self.place(pool, placed)
         positions = torch.cat([self.family.positions(placed.run, placed.position) for placed in runs], dim=1)
         slots = Slots(tuple(part for placed in runs for part in placed.slots.ranges))
         refresh = Refresh(pool, slots, [placed.slots for placed in stale]) if stale else None

@@ -126,10 +126,14 @@ class KVPool:
 
     def free(self, slots: Slots) -> None:
         """Give slots back. Their numbers, which are finite, stay until the slots are taken again."""
+        self.hide(slots)
+        self._free = _in_order((*self._free.ranges, *slots.ranges))
+
+    def hide(self, slots: Slots) -> None:
+        """Keep a span from attention until place() shows it again."""
         index = slots.index(self.shape.device)
         self.order[index] = FREE
         self.block[index] = CAUSAL
-        self._free = _in_order((*self._free.ranges, *slots.ranges))
 
     def reclaim(self, spans: Sequence[Slots]) -> None:
         """Free every slot that none of these spans owns, such as those that an interrupted answer had taken."""

@@ -59,6 +59,9 @@ GAUGES = {
 COUNTERS = {
     "failed": ("remember_failures", "Computed chunks that could not be remembered."),
     "skipped": ("remember_skips", "Computed chunks that were not remembered because too many waited."),
+    "healed_tokens": ("healed_tokens", "Tokens computed while no answer was wanted."),
+    "healing_s": ("healing_seconds", "Time that this took."),
+    "unhealed": ("healing_failures", "Times that this failed."),
     "store.hits": ("store_hits", "Records that were asked for and found."),
     "store.misses": ("store_misses", "Records that were asked for and not found."),
     "store.evictions": ("store_evictions", "Records that gave way to others."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from time import perf_counter
 
 import torch
@@ -16,6 +16,8 @@ from kamera_agent.errors import WindowTooLongError
 from kamera_agent.progress import Progress
 from kamera_agent.runtime.engine import Engine, Placed
 from kamera_agent.runtime.kernels.slots import Slots
+from kamera_agent.runtime.kv_pool import KVPool
+from kamera_agent.window.ahead import Ahead, Tick, compute, num_common, slice_of
 from kamera_agent.window.layout import Item
 from kamera_agent.window.library import Library, Loaded
 from kamera_agent.window.planner import Regime, Resident, Step, make_plan, plan_steps
@@ -55,12 +57,21 @@ class Assembly:
         self._library = library
         self._settings = settings
         self._jobs: list[Job] = []
+        self._is_healing = False
         self._empty()
 
     @property
     def residents(self) -> list[Resident]:
-        """In the order of the window as of the last turn; none after a change that was not finished."""
-        return [] if self._torn else self._residents
+        """In the order of the window as of the last turn; none after a change that was not finished.
+
+        May be read from any thread while spans are healed.
+        """
+        return [] if self._torn and not self._is_healing else self._residents
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the KV in use, expected windows included. May be read from any thread."""
+        return self.pool.num_bytes + (self._ahead.pool.num_bytes if self._ahead else 0)
 
     def _empty(self) -> None:
         """Forget every resident, and take an empty pool."""
@@ -72,6 +83,9 @@ class Assembly:
         self._reply: list[tuple[int, Slots]] = []
         # Whether slots of the pool may be taken that neither a resident nor the reply owns.
         self._unsettled = False
+        # Residents that are hidden from attention while they are computed again.
+        self._hidden: list[Resident] = []
+        self._ahead: Ahead | None = None
         self._torn = False
 
     @contextmanager
@@ -93,19 +107,22 @@ class Assembly:
         elif self._unsettled:
             with self._changing():
                 self._reply = []
+                for resident in self._hidden:
+                    self._engine.place(self.pool, resident.placed)
+                self._hidden = []
                 self.pool.reclaim([resident.slots for resident in self._residents])
                 self._unsettled = False
 
     def adopt(self, source: Assembly, items: Sequence[Item]) -> None:
         """Take a copy of the residents that another assembly has of the beginning of these items."""
-        pairs = zip(items, source.residents, strict=False)
-        common = [*takewhile(lambda pair: pair[0].run.digest == pair[1].item.run.digest, pairs)]
+        source._recover()
+        common = source.residents[: num_common(items, source.residents)]
         with self._changing():
             self._empty()
-            slots = self.pool.take(source.pool, [resident.slots for _, resident in common])
+            slots = self.pool.take(source.pool, [resident.slots for resident in common])
             self._residents = [
                 replace(resident, item=item, slots=copied)
-                for (item, resident), copied in zip(common, slots, strict=True)
+                for item, resident, copied in zip(items, common, slots, strict=False)
             ]
             self._long = source._long
 
@@ -118,7 +135,8 @@ class Assembly:
         long = self._is_long(items)
         return plan_steps(
             items,
-            self.residents,
+            # KV that was computed ahead has the frequencies of short windows.
+            [*self.residents, *([] if long else self._spares())],
             self._settings,
             self._library,
             answering=answering,
@@ -154,7 +172,7 @@ class Assembly:
         rebuilt = perf_counter()
         num_layers = self._engine.family.decoder.kv_shape.num_layers
         with Progress("computing", len(stale) + len(batch) + num_layers) as progress:
-            outcome = self._engine.prefill(self.pool, batch, progress, stale)
+            outcome = self._engine.prefill(self.pool, batch, progress.advance, stale)
         self._residents = residents
         shares = iter([refreshed.computed(num_layers) for refreshed in outcome.refreshed])
         return Assembled(
@@ -184,13 +202,8 @@ class Assembly:
         """Make the tokens that extend() added a span, and return them; None where there are none."""
         if not self._reply:
             return None
-        last = self._residents[-1]
         run = TextRun(tuple(token for token, _ in self._reply))
-        item = Item(reply_id, "reply", "assistant", run)
-        slots = self._reply_slots()
-        position, order = last.position + last.item.run.extent, last.order + len(last.item.run.token_ids)
-        before = last.seen.then(last.item.run, exact=last.exact)
-        reply = Resident(item, slots, position, order, before, "computed", last.exact)
+        reply = self._residents[-1].then(Item(reply_id, "reply", "assistant", run), self._reply_slots())
         with self._changing():
             self._residents, self._reply = [*self._residents, reply], []
         return run
@@ -198,29 +211,96 @@ class Assembly:
     def _reply_slots(self) -> Slots:
         return Slots(tuple(part for _, slots in self._reply for part in slots.ranges))
 
-    def settle(self, steps: Sequence[Step], keep: int | None = None) -> None:
+    def settle(self, keep: int | None = None) -> None:
         """After an answer, remember the computed chunks and give back the pool's surplus.
 
         keep: number of spans that stay in the pool; None keeps all.
         """
-        # Stored KV has the frequencies of short windows.
-        if not self._long:
-            self._remember(steps)
+        self._remember(self.pool, [resident for resident in self._residents if resident.origin == "computed"])
         with self._changing():
             for resident in self._residents[len(self._residents) if keep is None else keep :]:
                 self.pool.free(resident.slots)
             self._residents = self._residents[:keep]
-            if self.pool.num_free > MAX_WASTE * self.pool.capacity:
-                self._compact()
             self._unsettled = False
+        self._give_back()
 
-    def _remember(self, steps: Sequence[Step]) -> None:
-        slots = {resident.item.id: resident.slots for resident in self._residents}
-        for step in steps:
-            run = step.item.run
-            if step.origin == "computed" and isinstance(run, Chunk) and step.item.id in slots:
+    def heal(self, items: Sequence[Item], tick: Tick, *, beside: bool) -> int:
+        """Compute the first of these items that are not exact in their places; returns the number of tokens, often 0.
+
+        Those of the present window's unchanged beginning are replaced. beside: whether the others are computed for a
+        later turn, as far as they take no more room than the present window. tick: called once per run and per layer;
+        what it raises leaves everything as it was.
+        """
+        self._is_healing = True
+        try:
+            return self._heal(items, tick, beside=beside)
+        finally:
+            self._is_healing = False
+
+    def _heal(self, items: Sequence[Item], tick: Tick, *, beside: bool) -> int:
+        self._recover()
+        # A forward pass over a part of a long window would have the frequencies of a short one.
+        if self._long or self._is_long(items):
+            return 0
+        num_same = num_common(items, self._residents)
+        num_exact = next((i for i, resident in enumerate(self._residents[:num_same]) if not resident.exact), num_same)
+        if num_exact < num_same:
+            pool, healed = self.pool, self._heal_present(num_exact, num_same, tick)
+        elif beside and 0 < num_same < len(items):
+            pool, healed = self._heal_ahead(items, num_same, tick)
+        else:
+            if beside:
+                self._ahead = None
+            self._give_back()
+            return 0
+        self._remember(pool, healed)
+        return _num_tokens([resident.item for resident in healed])
+
+    def _heal_present(self, first: int, end: int, tick: Tick) -> list[Resident]:
+        """Compute residents again from the first one on, which is not exact; those before it are."""
+        inexact = [*takewhile(lambda resident: not resident.exact, self._residents[first:end])]
+        old = inexact[: len(slice_of([resident.item for resident in inexact]))]
+        with self._changing():
+            self.pool.reserve(_num_tokens([resident.item for resident in old]))
+            self._hidden, self._unsettled = old, True
+        try:
+            for resident in old:
+                self.pool.hide(resident.slots)
+            items = [resident.item for resident in old]
+            new = compute(self._engine, self.pool, self._residents[first - 1], items, tick)
+        except BaseException:
+            # If this is interrupted, the next turn does it.
+            self._recover()
+            raise
+        with self._changing():
+            for resident in old:
+                self.pool.free(resident.slots)
+            # Their origins are those of the last answer.
+            new = [replace(resident, origin=before.origin) for resident, before in zip(new, old, strict=True)]
+            self._residents = [*self._residents[:first], *new, *self._residents[first + len(old) :]]
+            self._hidden, self._unsettled = [], False
+        return new
+
+    def _heal_ahead(self, items: Sequence[Item], num_same: int, tick: Tick) -> tuple[KVPool, list[Resident]]:
+        """Compute the next items of an expected window, which has num_same items in common with this one."""
+        bound = _num_tokens([resident.item for resident in self._residents])
+        totals = accumulate(len(item.run.token_ids) for item in items[num_same:])
+        fitting = items[: num_same + sum(total <= bound for total in totals)]
+        num_tokens = _num_tokens(fitting)
+        ahead = self._ahead
+        if ahead is None or num_common(fitting, ahead.residents) < num_same or ahead.pool.capacity < num_tokens:
+            ahead = self._ahead = Ahead(self.pool, self._residents[:num_same], num_tokens)
+        return ahead.pool, ahead.compute(self._engine, fitting, tick)
+
+    def _spares(self) -> list[Resident]:
+        return self._ahead.residents if self._ahead else []
+
+    def _remember(self, pool: KVPool, residents: Sequence[Resident]) -> None:
+        # Stored KV has the frequencies of short windows.
+        for resident in () if self._long else residents:
+            if isinstance(run := resident.item.run, Chunk):
                 # read() copies: another span may take the slots before the worker comes to this chunk.
-                job = self._library.remember(run, self.pool.read(slots[step.item.id]), step.antecedents)
+                job = self._library.remember(run, pool.read(resident.slots), resident.seen)
                 self._jobs += [job] if job else []
 
     def count_written(self) -> int:
@@ -271,7 +351,8 @@ class Assembly:
         for resident in self._residents:
             if id(resident) not in reused:
                 self.pool.free(resident.slots)
-        num_new = sum(len(step.item.run.token_ids) for step in steps if step.resident is None)
+        present = set(map(id, self._residents))
+        num_new = _num_tokens([step.item for step in steps if id(step.resident) not in present])
         self.pool.reserve(num_new + DECODE_BLOCK)
         num_positions = _num_positions([step.item for step in steps])
         residents: list[Resident] = []
@@ -279,7 +360,13 @@ class Assembly:
         stale: list[Placed] = []
         for index, step in enumerate(steps):
             run = step.item.run
-            slots = step.resident.slots if step.resident else self.pool.allocate(len(run.token_ids))
+            if step.resident is None:
+                slots = self.pool.allocate(len(run.token_ids))
+            elif id(step.resident) in present:
+                slots = step.resident.slots
+            else:
+                assert self._ahead
+                [slots] = self.pool.take(self._ahead.pool, [step.resident.slots])
             placed = Placed(run, slots, step.position, step.order)
             if step.origin == "computed":
                 batch.append(placed)
@@ -291,9 +378,13 @@ class Assembly:
             residents.append(_resident(step, slots))
         return residents, batch, stale
 
-    def _compact(self) -> None:
-        slots = self.pool.compact([resident.slots for resident in self._residents])
-        self._residents = [replace(old, slots=new) for old, new in zip(self._residents, slots, strict=True)]
+    def _give_back(self) -> None:
+        """Copy the pool into a smaller one where much of it is free."""
+        if self.pool.num_free <= MAX_WASTE * self.pool.capacity:
+            return
+        with self._changing():
+            slots = self.pool.compact([resident.slots for resident in self._residents])
+            self._residents = [replace(old, slots=new) for old, new in zip(self._residents, slots, strict=True)]
 
 
 def _resident(step: Step, slots: Slots) -> Resident:

@@ -12,6 +12,7 @@ import torch
 
 from kamera_agent.chunk import Antecedents, Chunk, Run, link
 from kamera_agent.config import Settings
+from kamera_agent.runtime.engine import Placed
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.evidence import Evidence, Stale, grade, preference, text_match
 from kamera_agent.window.layout import Item
@@ -58,6 +59,17 @@ class Resident:
     exact: bool
     stale: Stale | None = None
     refreshed: tuple[bytes, ...] | None = None
+
+    @property
+    def placed(self) -> Placed:
+        """Its run in its place."""
+        return Placed(self.item.run, self.slots, self.position, self.order)
+
+    def then(self, item: Item, slots: Slots) -> Resident:
+        """The resident of an item that is computed right after it."""
+        run = self.item.run
+        position, order = self.position + run.extent, self.order + len(run.token_ids)
+        return Resident(item, slots, position, order, self.seen.then(run, exact=self.exact), "computed", self.exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

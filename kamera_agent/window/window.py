@@ -19,6 +19,7 @@ from kamera_agent.runtime.engine import Engine
 from kamera_agent.vision.image import Pixels
 from kamera_agent.window.assembly import Assembled, Assembly, make_timings, make_usage
 from kamera_agent.window.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
+from kamera_agent.window.healer import Healer
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import Item, lay_out
 from kamera_agent.window.library import Library
@@ -37,6 +38,10 @@ T = TypeVar("T")
 
 class _Hold:
     """Has a window to itself while it lives or until it is let go."""
+
+
+class _GaveWay(Exception):
+    """Ends a slice of healing, because an answer is wanted."""
 
 
 def _alone(method: Callable[Concatenate[Window, P], T]) -> Callable[Concatenate[Window, P], T]:
@@ -68,17 +73,23 @@ class Window(Forkable):
     on to its end.
     """
 
-    def __init__(self, engine: Engine, library: Library, settings: Settings, system: str) -> None:
+    def __init__(self, engine: Engine, library: Library, healer: Healer, settings: Settings, system: str) -> None:
         super().__init__()
         self._engine = engine
         self._library = library
+        self._healer = healer
+        self._settings = settings
         self._family = engine.family
         self._items = Items(engine.family, settings, system)
         self._assembly = Assembly(engine, library, settings)
+        # What the window is expected to hold next; None where that is what it holds.
+        self._expected: list[Item] | None = None
         self._hold: ref[_Hold] | None = None
 
     def renew(self) -> None:
         self._lock = threading.Lock()
+        # Held while a slice is healed.
+        self._lock_of_slice = threading.Lock()
 
     def add_image(self, image: Any, role: str = "user") -> str:
         """Add an image at the end; returns its span id.
@@ -151,6 +162,43 @@ class Window(Forkable):
         return tuple(item.id for item in items[1:])
 
     @_alone
+    def expect(self, spans: Iterable[Content | str] | None, system: str | None = None) -> None:
+        """Say what the window will hold before its next new content comes, for heal="ahead".
+
+        The spans are then computed in that order while no answer is wanted, so that the next answer finds them. Holds
+        until the end of the next answer. Who keeps the last three screenshots knows which of them goes:
+
+            window.expect([span_id for span_id in span_ids if span_id != oldest])
+
+        spans, system: as for sync; None forgets what was expected. Raises the errors of sync.
+        """
+        self._expected = None if spans is None else self._items.resolve(spans, system)
+        self._wake()
+
+    def heal(self, gives_way: Callable[[], bool]) -> int | None:
+        """Compute the next spans that are not exact, up to a chunk: those of the expected window first.
+
+        gives_way: looked at between layers; where it returns True, the window is left as it was.
+        Returns the number of tokens, 0 where all that can be is exact, and None where the window is busy or the slice
+        gave way.
+        """
+
+        def tick() -> None:
+            if gives_way():
+                raise _GaveWay
+
+        with self._lock_of_slice:
+            if self._hold and self._hold():
+                return None
+            try:
+                targets = self._targets(self._items.live, self._expected)
+                return next(
+                    filter(None, (self._assembly.heal(items, tick, beside=beside) for items, beside in targets)), 0
+                )
+            except _GaveWay:
+                return None
+
+    @_alone
     def adopt(self, source: Window) -> None:
         """Copy the KV of the beginning that another window of the same Kamera has in common with this one.
 
@@ -208,7 +256,8 @@ class Window(Forkable):
         self._library.require_open()
         items = [*self._items.live, *self._ask(question)]
         assembled = self._assembly.run(lay_out(items, self._family, "answer"))
-        self._assembly.settle(assembled.steps, keep=len(lay_out(self._items.live, self._family)))
+        self._assembly.settle(keep=len(lay_out(self._items.live, self._family)))
+        self._wake()
         return assembled.logits
 
     @_alone
@@ -250,7 +299,7 @@ class Window(Forkable):
     @property
     def pool_bytes(self) -> int:
         """Bytes of the KV pool. May be read from any thread."""
-        return self._assembly.pool.num_bytes
+        return self._assembly.num_bytes
 
     @property
     def dropped_bytes(self) -> int:
@@ -259,7 +308,8 @@ class Window(Forkable):
 
     def check_integrity(self) -> None:
         """Assert that every slot of the pool has exactly one owner."""
-        self._assembly.check_integrity()
+        with self._lock_of_slice:
+            self._assembly.check_integrity()
 
     @_alone
     def _add(self, content: Content) -> str:
@@ -270,6 +320,22 @@ class Window(Forkable):
     def _ask(self, question: str | None) -> list[Item]:
         return [] if question is None else [self._items.make(TextContent(question))]
 
+    def _targets(self, live: Sequence[Item], expected: Sequence[Item] | None) -> list[tuple[list[Item], bool]]:
+        """What is to be healed, nearest first, and whether that goes beyond the unchanged beginning of the window."""
+        match self._settings.heal:
+            case "never":
+                return []
+            case "idle":
+                return [(lay_out(live, self._family), False)]
+            case "ahead" if expected is None:
+                return [(lay_out(live, self._family), True)]
+            case "ahead":
+                return [(lay_out(expected, self._family), True), (lay_out(live, self._family), False)]
+
+    def _wake(self) -> None:
+        if self._settings.heal != "never":
+            self._healer.wake(self)
+
     def _take(self, hold: ref[_Hold]) -> None:
         with self._lock:
             # A weak reference: a holder that was interrupted in its last line is gone all the same.
@@ -277,6 +343,9 @@ class Window(Forkable):
                 raise WindowError("The window is busy with an answer; exhaust or close the stream first.")
             self._hold = hold
         self._engine.answers.add(hold)
+        # A slice of healing that runs gives way now.
+        with self._lock_of_slice:
+            pass
 
     def _stream(
         self, question: str | None, max_tokens: int, sampler: Sampler, streamer: Streamer, replies: list[Reply]
@@ -345,5 +414,7 @@ class Window(Forkable):
         run = self._assembly.finish(reply_id)
         reply = [self._items.make_reply(reply_id, run, self._family.tokens.decode(run.token_ids))] if run else []
         self._items.enter(*asked, *reply)
-        self._assembly.settle(assembled.steps)
+        self._assembly.settle()
+        self._expected = None
+        self._wake()
         return reply_id if run else None

@@ -24,7 +24,9 @@ PACKAGE = kamera_agent.__path__[0]
 TRACED = re.compile(rf"{re.escape(PACKAGE)}/(window|runtime|kamera)|contextlib")
 ANY = re.compile("")
 # Functions that change a pool, its residents or the items of a window.
-CHANGES = re.compile(r"_resize|reserve|compact|free|reclaim|_rebuild|finish|settle|_recover|_empty|enter|forward_at")
+CHANGES = re.compile(
+    r"_resize|reserve|compact|free|reclaim|take|hide|_rebuild|finish|settle|heal|compute|_recover|_empty|enter|forward_at"
+)
 # Between the last line of such a block and the release of its lock, Python looks for no signal.
 ON_A_LOCK = re.compile(r"\s*with self\._lock")
 TOLERANCE = 2e-3
@@ -63,6 +65,8 @@ class Subject:
             ]
         )()
         rng.choice([lambda: window.generate("what?", max_tokens=4), lambda: window.logits("and?"), self._leave])()
+        rng.choice([lambda: None, lambda: window.expect(images[1:]), lambda: window.expect(images[::-1])])()
+        rng.choice([lambda: None, self._kamera.settle])()
 
     def _leave(self) -> None:
         with self.window.stream("go on", max_tokens=9, temperature=1.0, seed=1) as stream:
@@ -167,10 +171,12 @@ def test_interrupt_at_opcodes(make: MakeKamera, names: re.Pattern[str]) -> None:
     interrupt_by_opcodes(make, names, 1, 16)
 
 
+@pytest.mark.usefixtures("awake")
 def test_interrupt_by_signals(make: MakeKamera, alarm: Callable[[float], None]) -> None:
     interrupt_by_signals(make, alarm, 0, 40, fidelity="exact")
 
 
+@pytest.mark.usefixtures("awake")
 def test_interrupt_beside_the_worker_and_the_store(
     make: MakeKamera, alarm: Callable[[float], None], tmp_path: Path
 ) -> None:
@@ -236,6 +242,7 @@ def test_interrupt_at_many_opcodes(make: MakeKamera, names: re.Pattern[str], see
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(20, 23))
+@pytest.mark.usefixtures("awake")
 def test_interrupt_by_many_signals(make: MakeKamera, alarm: Callable[[float], None], seed: int, tmp_path: Path) -> None:
     interrupt_by_signals(make, alarm, seed, 400, fidelity="exact")
     interrupt_by_signals(make, alarm, seed, 400, store=tmp_path)
