@@ -25,6 +25,10 @@ Content = str | Sequence[str | Block]
 
 # Ids that ScreenWindow puts in the place of pixels.
 PREFIX = "kamera:"
+# extras[MARK] of a block holds what ScreenWindow says of it.
+MARK = "kamera"
+# The text that takes the place of a block in the next call, in its mark.
+NEXT = "next"
 
 IMAGES = {"image", "image_url", "input_image", "computer_screenshot"}
 # Blocks of anything; their MIME type names the kind.
@@ -52,19 +56,22 @@ class _Place(NamedTuple):
     value: Any
 
 
-def read_content(content: Content) -> Iterator[str | bytes]:
+def read_content(content: Content, *, ahead: bool = False) -> Iterator[str | bytes]:
     """The texts and encoded images of a content, in order; texts that are empty or None are left out.
 
+    ahead: as the next call will have them, as far as the blocks say so.
     An image whose data cannot be read becomes a text that says so. Raises InputError for a block that a model cannot be
     shown, and for a mere reference to an image.
     """
     for block in _blocks(content):
         if isinstance(block, str):
             part: str | bytes = block
+        elif ahead and NEXT in mark_of(block):
+            part = mark_of(block)[NEXT]
         elif is_image(block):
             part = _read_or_say(block)
         elif _kind(block) == "tool_result":
-            yield from read_content(block.get("content") or "")
+            yield from read_content(block.get("content") or "", ahead=ahead)
             continue
         else:
             part = "" if _kind(block) in SILENT else _text(block)
@@ -97,6 +104,13 @@ def find_images(content: Content) -> list[Block]:
 
     map_images(content, note)
     return found
+
+
+def mark_of(block: Block) -> Mapping[str, Any]:
+    """What ScreenWindow says of a block."""
+    extras = block.get("extras")
+    mark = extras.get(MARK) if isinstance(extras, Mapping) else None
+    return mark if isinstance(mark, Mapping) else {}
 
 
 def is_image(block: Block) -> bool:

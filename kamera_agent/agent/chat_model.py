@@ -366,6 +366,7 @@ class ChatKamera(BaseChatModel, Closing):
             max_tokens=answer.get("max_tokens", MAX_TOKENS),
             stop=answer.get("stop", ()),
             sampling=cast(SamplingOptions, {name: answer[name] for name in SAMPLING if name in answer}),
+            expected=[read_message(message, ahead=True) for message in messages],
         )
 
 

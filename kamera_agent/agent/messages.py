@@ -39,12 +39,13 @@ def listed(messages: Any) -> list[Any]:
     return all_messages
 
 
-def read_message(message: BaseMessage) -> Message:
+def read_message(message: BaseMessage, *, ahead: bool = False) -> Message:
     """Translate a LangChain message.
 
+    ahead: as the next call will have it, as far as its blocks say so.
     Raises InputError for a kind of message or block that cannot be shown to the model.
     """
-    parts = tuple(read_content(message.content))
+    parts = tuple(read_content(message.content, ahead=ahead))
     match message:
         case AIMessage():
             calls = tuple(ToolCall(call["name"], call["args"]) for call in message.tool_calls)

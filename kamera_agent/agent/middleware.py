@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from reprlib import repr as short
 from string import Formatter
@@ -158,15 +159,23 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
         twins = _twins(screens)
         # A repeated screen and one that cannot be read cost one line of text, so the policy does not count them.
         single = [screen for screen in screens if screen.step not in twins and screen.is_readable]
-        newest = single[self._policy.first(self._sizes(single, model)) :]
-        broken = {screen.step for screen in screens if not screen.is_readable}
-        kept = {screen.step for screen in newest} | self._pinned | broken | looked_back(stowed, screens)
+        sizes = self._sizes(single, model)
+        always = self._pinned | {screen.step for screen in screens if not screen.is_readable}
+        kept = self._newest(single, sizes) | always | looked_back(stowed, screens)
+        # Another screenshot is expected, as large as the last one. Only a ChatKamera can make use of that.
+        next_kept = self._newest(single, [*sizes, *sizes[-1:]]) | always if isinstance(model, ChatKamera) else kept
 
-        def stub(screen: Screen) -> str:
+        def stub(kept: Collection[int], screen: Screen) -> str | None:
             shown = twins.get(screen.step)
+            if screen.step in kept:
+                return None
             return SAME.format(step=shown) if shown in kept else self._stub.format(step=screen.step)
 
-        return show(messages, stowed, screens, kept, self._stowage, stub)
+        return show(messages, stowed, screens, self._stowage, partial(stub, kept), partial(stub, next_kept))
+
+    def _newest(self, screens: Sequence[Screen], sizes: Sequence[int]) -> set[int]:
+        """The steps that the policy shows. sizes: tokens of each screenshot, and of those that are expected."""
+        return {screen.step for screen in screens[self._policy.first(sizes) :]}
 
     def _take_in(self, state: AgentState[Any]) -> Update:
         """Put ids in place of pixels, and give steps to the screenshots that have none."""

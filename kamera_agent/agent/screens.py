@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import ReferenceType, ref
@@ -12,7 +12,18 @@ from weakref import ReferenceType, ref
 from blake3 import blake3
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from kamera_agent.agent.blocks import PREFIX, Block, find_images, image_block, image_data, map_images, read_image
+from kamera_agent.agent.blocks import (
+    MARK,
+    NEXT,
+    PREFIX,
+    Block,
+    find_images,
+    image_block,
+    image_data,
+    map_images,
+    mark_of,
+    read_image,
+)
 from kamera_agent.agent.pixels import PixelFolder
 from kamera_agent.errors import ImageError, InputError
 
@@ -21,8 +32,7 @@ CAPTION = 80
 LOOK_BACK = "look_back"
 GONE = "[The screenshot of step {step} is no longer stored.]"
 BROKEN = "[The screenshot of step {step} could not be read: {error}]"
-# extras[MARK] of a block holds the step, and where they are not in file_id the id or the reason that there is none.
-MARK = "kamera"
+# The mark of a stowed block holds its step, and where they are not in file_id the id or the reason that there is none.
 UNREADABLE = f"{PREFIX}unreadable"
 MAX_REASON = 200
 
@@ -213,24 +223,25 @@ def show(
     originals: Sequence[BaseMessage],
     messages: Sequence[M],
     screens: Sequence[Screen],
-    shown: Collection[int],
     stowage: Stowage,
-    stub: Callable[[Screen], str],
+    stub: Callable[[Screen], str | None],
+    next_stub: Callable[[Screen], str | None],
 ) -> list[M]:
-    """The messages as the model sees them: pixels for the steps in `shown`, stubs for the others.
+    """The messages as the model sees them: a screenshot is a stub where there is one for it, and pixels elsewhere.
 
     A screenshot that cannot be shown becomes a stub that says so. originals: the messages before they were stowed.
+    next_stub: what the next call is going to have; where it is another one, the block is marked with it.
     """
 
     def change(screen: Screen) -> Block:
-        if screen.step not in shown:
-            return {"type": "text", "text": stub(screen)}
-        return _shown(screen, originals[screen.message], stowage)
+        text, next_text = stub(screen), next_stub(screen)
+        block = _shown(screen, originals[screen.message], stowage) if text is None else {"type": "text", "text": text}
+        return block if next_text in (None, text) else _with_mark(block, {NEXT: next_text})
 
     return replace_screens(messages, screens, change)
 
 
-def _shown(screen: Screen, original: BaseMessage, stowage: Stowage) -> Block:
+def _shown(screen: Screen, original: BaseMessage, stowage: Stowage) -> dict[str, Any]:
     if image_data(screen.block) is not None:
         return {name: value for name, value in screen.block.items() if name != "extras"}
     error = mark_of(screen.block).get("error")
@@ -244,13 +255,6 @@ def _shown(screen: Screen, original: BaseMessage, stowage: Stowage) -> Block:
     if screen.is_readable:
         stowage.warn("%s It is %s in %s.", text, screen.image_id, stowage.folder.path)
     return {"type": "text", "text": text}
-
-
-def mark_of(block: Block) -> Mapping[str, Any]:
-    """What a stowed block says of itself beside its id."""
-    extras = block.get("extras")
-    mark = extras.get(MARK) if isinstance(extras, Mapping) else None
-    return mark if isinstance(mark, Mapping) else {}
 
 
 def _with_mark(block: Block, mark: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, Stoppable, never
 from kamera_agent.turns.conversations import Caller, Conversations
+from kamera_agent.turns.conversations import Live as Held
 from kamera_agent.turns.grammar import Grammars
 from kamera_agent.turns.loans import Loan
 from kamera_agent.turns.message import Message
@@ -47,6 +48,7 @@ class Request:
     tools: in OpenAI's form. tool_choice: "auto" or None leaves calls to the model, "none" forbids calls, "any" forces
     a call, and a name forces a call of that tool. schema: a JSON schema that the reply must follow; it takes precedence
     over a forced call. stop: words that end the reply and are not part of it.
+    expected: the messages as the next request will have them, up to the reply; none where they stay as they are.
     Raises InputError for tools of another form.
     """
 
@@ -59,6 +61,7 @@ class Request:
     max_tokens: int = MAX_TOKENS
     stop: Sequence[str] = ()
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    expected: Sequence[Message] = ()
 
     def __post_init__(self) -> None:
         check_tools(self.tools)
@@ -214,8 +217,19 @@ class Chat(Closing):
             except WindowError:  # The caller left before the end.
                 return
             held.end(reply)
+            if live.kamera.settings.heal == "ahead" and request.expected not in ((), request.messages):
+                self._expect(live, held, request, reply)
             report(reply)
             self._observe(reply, window, request.conversation, witness.measure() if witness else None)
+
+    def _expect(self, live: Live, held: Held, request: Request, reply: Reply) -> None:
+        """Tell the window what the next request will begin with."""
+        parsed = request.parse(reply)
+        verbatim = None if parsed.content == reply.text else reply.text
+        said = Message("assistant", (parsed.content,) if parsed.content else (), tuple(parsed.calls), verbatim=verbatim)
+        transcript = transcribe(live.kamera.family, [*request.expected, said], request.tools)
+        outline, contents = live.outliner.outline(transcript)
+        held.expect(contents, transcript.system, outline)
 
     def _observe(self, reply: Reply, window: Window, conversation: str, drift: Drift | None) -> None:
         if self._metrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from weakref import ref
 
 from kamera_agent.kamera import Kamera
 from kamera_agent.turns.background import Cancelled, never
-from kamera_agent.turns.outline import Outline
-from kamera_agent.window.content import Content
+from kamera_agent.turns.outline import Outline, Part
+from kamera_agent.window.content import Content, ImageContent
 from kamera_agent.window.reply import Reply
 from kamera_agent.window.window import Window
 
@@ -44,6 +45,7 @@ class _Hold:
 class Live:
     """A live window of a caller, and the outline of the last call over it.
 
+    span_ids: of the contents of that call, in order.
     num_calls: answers begun over it.
     num_strangers: windows of the conversation, where the present call has a history that none of them holds; else 0.
     source: a window to take the KV of the common beginning from, before the first answer; held together with this one.
@@ -52,6 +54,7 @@ class Live:
     caller: Caller
     window: Window
     outline: Outline = field(default_factory=Outline)
+    span_ids: tuple[str, ...] = ()
     num_calls: int = 0
     num_strangers: int = 0
     source: Live | None = None
@@ -69,12 +72,26 @@ class Live:
 
     def begin(self, contents: Sequence[Content], system: str, call: Outline) -> None:
         """Make the window hold the contents of a call. Raises what Window.sync raises."""
-        self.window.sync(contents, system)
+        self.span_ids = self.window.sync(contents, system)
         self.outline = call
         if self.source:
             self.window.adopt(self.source.window)
             self.source.take(None)
             self.source = None
+
+    def expect(self, contents: Sequence[Content], system: str, call: Outline) -> None:
+        """Have the window expect the contents of the call that will probably come next."""
+        spans: dict[Part, deque[str]] = defaultdict(deque)
+        for part, span_id in zip(self.outline.parts[1:], self.span_ids, strict=True):
+            spans[part].append(span_id)
+        # An image that is in the window need not be decoded again.
+        self.window.expect(
+            [
+                spans[part].popleft() if isinstance(content, ImageContent) and spans[part] else content
+                for content, part in zip(contents, call.parts[1:], strict=True)
+            ],
+            system,
+        )
 
     def end(self, reply: Reply) -> None:
         """Note the reply to the call, and log where nothing could be reused for it."""
