@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="file for the tables")
     parser.add_argument("--plot", type=Path, help="file for the plot")
     arguments = parser.parse_args()
+    if arguments.studied < 1:
+        parser.error(f"--studied is {arguments.studied}; use at least 1")
     if arguments.backbones and arguments.plot:
         parser.error("--plot draws a single model; remove it, or remove --backbones")
     if arguments.backbones:

@@ -113,6 +113,14 @@ class Window:
         """Replace the KV of a chunk."""
         self._engine.load(self._pool, self._placed[index], kv, None)
 
+    def refresh(self, indices: Sequence[int]) -> float:
+        """Refresh these chunks as the runtime does; returns the share of their KV that is computed again."""
+        refreshed = self._engine.prefill(self._pool, [], stale=[self._placed[index] for index in indices]).refreshed
+        sizes = [len(self.chunks[index].token_ids) for index in indices]
+        num_layers = self._pool.shape.num_layers
+        computed = sum(size * one.computed(num_layers) for size, one in zip(sizes, refreshed, strict=True))
+        return computed / sum(sizes)
+
     @torch.no_grad()
     def recompute(self, tokens: dict[int, Sequence[int]]) -> None:
         """Compute some tokens of some chunks over the present KV of the others. tokens: by index of the chunk."""

@@ -2,68 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Unpack
+from weakref import ref
 
 import torch
 
 from benchmarks.fidelity.bench import drawn
-from benchmarks.fidelity.events import Script
-from kamera_agent import Kamera
+from benchmarks.fidelity.events import Indices, Script
+from kamera_agent import Kamera, Window
 from kamera_agent.config import SettingOptions
 from kamera_agent.pocket.screen import SHOT_TIMES, Picture
+from kamera_agent.runtime.refresh import BUDGET
 from kamera_agent.vision.frames import Frames
 from kamera_agent.window.content import Content, FramesContent, ImageContent
 from kamera_agent.window.plan import Plan
 
 
 class Heard(NamedTuple):
-    """Next-token logits [vocab] after a question.
+    """Next-token logits [vocab] after each question, in the same window.
 
-    recomputed: share of the tokens of chunks that the turn of the event computes again. stale: share of them in
-    chunks whose KV is not what a full prefill gives.
+    recomputed: share of the KV of all chunks that the first turn computes again, in tokens times layers.
+    stale: share of it in chunks that were computed after other chunks than those that are before them now.
     """
 
-    logits: torch.Tensor
+    logits: list[torch.Tensor]
     recomputed: float
     stale: float
 
 
 class Live:
-    """A Kamera that plays one event after another, each with an empty store."""
+    """A Kamera that plays one event after another, each with an empty store.
+
+    Everything is healed before an event, as far as the settings say, and nothing while it is asked about. Of all
+    events, only slides are expected.
+    """
 
     def __init__(self, model: str, **settings: Unpack[SettingOptions]) -> None:
         """model: folder of a checkpoint. settings: those that are not the defaults."""
         self._kamera = Kamera.from_pretrained(model, store=None, device="cpu", **settings)
 
     def play(self, script: Script, pictures: Sequence[Picture], questions: Sequence[str]) -> list[Heard]:
-        """What is heard after each question in the window after the event. The first question is one turn with it."""
+        """What is heard in the window after an event: in the turn of the event, and once it has healed, if it heals."""
+        window, shown = self._kamera.window(), ()
         contents = [_content(picture) for picture in pictures]
-        window = self._kamera.window()
         for turn in script.before:
-            window.sync([contents[index] for index in turn])
-            window.logits()
-            self._kamera.flush()
+            self._prepare(window, shown, turn, contents)
+            with self._answering():
+                window.sync([contents[index] for index in turn])
+                window.logits()
+            shown = turn
         if script.anew:
+            self._settle()
             window = self._kamera.window()
-        after = [contents[index] for index in script.after]
-        recomputed, stale = _shares(window.plan(after))
-        window.sync(after)
-        heard = [Heard(window.logits(question), recomputed, stale) for question in questions]
+        else:
+            self._prepare(window, shown, script.after, contents)
+        with self._answering():
+            window.sync([contents[index] for index in script.after])
+            heard = [self._ask(window, questions)]
+        if self._kamera.settings.heal != "never":
+            self._settle()
+            with self._answering():
+                heard.append(self._ask(window, questions))
         self._kamera.flush()
         self._kamera.store.delete([header.key for header in self._kamera.store.headers()])
         return heard
+
+    def _prepare(self, window: Window, shown: Indices, turn: Indices, contents: Sequence[Content]) -> None:
+        """Heal a window that has shown something before its next turn, which it expects if that is a slide."""
+        kept = tuple(index for index in turn if index in shown)
+        slides = bool(kept) and kept != shown and kept == shown[-len(kept) :]
+        window.expect([contents[index] for index in kept] if slides else None)
+        self._settle()
+
+    def _ask(self, window: Window, questions: Sequence[str]) -> Heard:
+        recomputed, stale = self._shares(window.plan())
+        return Heard([window.logits(question) for question in questions], recomputed, stale)
+
+    def _settle(self) -> None:
+        self._kamera.flush()
+        self._kamera.settle()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Keep healing out, from an edit to the last question about it."""
+        answer = ref(self)
+        self._kamera._engine.answers.add(answer)
+        try:
+            yield
+        finally:
+            self._kamera._engine.answers.discard(answer)
+
+    @staticmethod
+    def _shares(plan: Plan) -> tuple[float, float]:
+        """Shares of the KV of chunks that is computed again, and that is stale. All chunks are known."""
+        rows = [row for row in plan.rows if row.kind in ("image", "frames")]
+        num_tokens = sum(row.num_tokens for row in rows)
+        recomputed = sum(row.num_tokens * (1.0 if row.origin == "computed" else BUDGET * row.refresh) for row in rows)
+        stale = sum(row.num_tokens for row in rows if row.origin == "computed" or (row.stale and row.stale.of_chunks))
+        return recomputed / num_tokens, stale / num_tokens
 
 
 def _content(picture: Picture) -> Content:
     frames = drawn(picture)
     return ImageContent(frames[0]) if len(frames) == 1 else FramesContent(Frames(frames, SHOT_TIMES))
-
-
-def _shares(plan: Plan) -> tuple[float, float]:
-    """Shares of the tokens of chunks that are computed, and that are not exact without being computed."""
-    rows = [row for row in plan.rows if row.kind in ("image", "frames")]
-    num_tokens = sum(row.num_tokens for row in rows)
-    computed = sum(row.num_tokens for row in rows if row.origin == "computed")
-    stale = sum(row.num_tokens for row in rows if row.origin == "computed" or not row.exact)
-    return computed / num_tokens, stale / num_tokens

@@ -23,6 +23,7 @@ LABELS = {
     "settled": "window, healed after the event",
     "default": "window, default settings",
     "no_heal": "window, never healed",
+    "refresh": "moved, refreshed",
     "refresh_40pct": "moved, 40 % refreshed",
     "refresh_25pct": "moved, 25 % refreshed",
     "refresh_10pct": "moved, 10 % refreshed",
@@ -50,7 +51,7 @@ COLOURS = {
     "recompute_15pct": "#e3a34f",
     "moved": "#e3a34f",
     "canonical_12pct": "#7fb3c8",
-    "refresh_25pct": "#7fb3c8",
+    "refresh": "#7fb3c8",
     "no_heal": "#4b93ad",
     "canonical_25pct": "#1f6f8b",
     "default": "#1f6f8b",
@@ -58,7 +59,7 @@ COLOURS = {
     "settled": "#30363d",
 }
 RECALLED = ("blind", "first_4", "recompute_15pct", "canonical_12pct", "canonical_25pct", "full")
-HELD = ("blind", "moved", "refresh_25pct", "no_heal", "default", "settled")
+HELD = ("blind", "moved", "refresh", "no_heal", "default", "settled")
 KEPT = ("blind", "recompute_15pct", "canonical_6pct", "canonical_12pct", "canonical_25pct", "orbit")
 
 

@@ -12,8 +12,8 @@ import torch
 from benchmarks.fidelity.bench import KV, Bench, Window
 from benchmarks.fidelity.cases import Asked
 from benchmarks.fidelity.events import EVENTS
-from benchmarks.fidelity.live import Live
-from benchmarks.fidelity.methods import MAIN, Auto, Method, Moved, Patch, Recompute
+from benchmarks.fidelity.live import Heard, Live
+from benchmarks.fidelity.methods import MAIN, Auto, Method, Moved, Patch, Recompute, Refresh
 from benchmarks.fidelity.residue import Residue, decompose, energy_ranks, share_basis
 from benchmarks.fidelity.situation import Situation, happen
 from kamera_agent.runtime.patch import flatten
@@ -62,27 +62,29 @@ def read_result(fields: Mapping[str, Any]) -> Result:
 class Subject(NamedTuple):
     """A model on its bench, and the methods to measure, by name.
 
-    weights [L, W]: weights of the columns, for weighted patches. None if no method is weighted. live: the ways to
-    play events in windows of a Kamera, by name.
+    weights [L, W]: weights of the columns, for weighted patches. None if no method is weighted. live: Kameras
+    that play events, by the names of what they give.
     """
 
     bench: Bench
     methods: Mapping[str, Method]
     weights: torch.Tensor | None
-    live: Mapping[str, Live]
+    live: Mapping[tuple[str, ...], Live]
 
 
 def run_case(subject: Subject, scene: str, event: str, seed: int, *, studied: bool = True) -> list[Result]:
     """The questions of one case, answered with every method; unless it is studied, with the main ones."""
     bench, happening = subject.bench, EVENTS[event]
     case = happening.case(bench.ground, scene, seed)
-    situation = happen(bench, happening, case, seed)
+    situation = happen(bench, happening, case, seed, orders=studied)
     canonical = {index: bench.canonical(situation.full.chunks[index]) for index in situation.reused}
     ideal = {index: decompose(situation.full.read(index), kv) for index, kv in canonical.items()}
     methods = {name: method for name, method in subject.methods.items() if studied or name in MAIN}
     variants = _variants(bench, methods, subject.weights, situation, canonical)
     script, texts = happening.script_of(case, seed), [question.text for question in case.questions.values()]
-    played = {name: live.play(script, case.pictures, texts) for name, live in subject.live.items()}
+    heard: dict[str, Heard] = {}
+    for names, live in subject.live.items():
+        heard |= zip(names, live.play(script, case.pictures, texts), strict=True)
     norms = torch.stack([residue.norms for residue in ideal.values()]).mean(0).tolist()
     ranks = torch.stack([energy_ranks(residue) for residue in ideal.values()]).mean(0).tolist()
     results = []
@@ -93,9 +95,8 @@ def run_case(subject: Subject, scene: str, event: str, seed: int, *, studied: bo
             name: _judge(row, logits[0], expected, variant.bytes_share, variant.recomputed, variant.stale)
             for (name, variant), row in zip(variants.items(), logits, strict=True)
         }
-        for name, heard in played.items():
-            row, recomputed, stale = heard[number]
-            answers[name] = _judge(row, logits[0], expected, 0.0, recomputed, stale)
+        for name, (rows, recomputed, stale) in heard.items():
+            answers[name] = _judge(rows[number], logits[0], expected, 0.0, recomputed, stale)
         results.append(Result(task, event, answers, norms, ranks))
     return results
 
@@ -135,6 +136,8 @@ def _variants(
             variants[name] = _recomputed(bench, full, method, over[method.base], deviations[method.base])
         elif isinstance(method, Moved):
             variants[name] = Variant(held, 0.0, 0.0, _stale_share(deviations["held"]))
+        elif isinstance(method, Refresh):
+            variants[name] = _refreshed(bench, full, held, deviations["held"])
         elif isinstance(method, Patch):
             variants[name] = _patched(method, residues[method.basis])
         elif method.base == "canonical" or situation.has_base:
@@ -173,14 +176,28 @@ def _recomputed(
     bench: Bench, full: Window, method: Recompute, base: Mapping[int, KV], deviations: Mapping[int, torch.Tensor]
 ) -> Variant:
     """Base KV with some tokens of all stale chunks computed again in one pass, over everything before them."""
-    window = bench.window(full.chunks)
-    for index in range(len(full.chunks)):
-        window.put(index, base[index] if index in base else full.read(index))
+    window = _with_base(bench, full, base)
     tokens = {index: method.tokens(deviation) for index, deviation in deviations.items() if deviation.any()}
     window.recompute(tokens)
     num_tokens = sum(deviation.shape[1] for deviation in deviations.values())
     recomputed = sum(map(len, tokens.values())) / num_tokens
     return Variant({index: window.read(index) for index in base}, 0.0, recomputed, _stale_share(deviations))
+
+
+def _refreshed(bench: Bench, full: Window, held: Mapping[int, KV], deviations: Mapping[int, torch.Tensor]) -> Variant:
+    window = _with_base(bench, full, held)
+    stale = [index for index, deviation in deviations.items() if deviation.any()]
+    share = window.refresh(stale) if stale else 0.0
+    stale_share = _stale_share(deviations)
+    return Variant({index: window.read(index) for index in held}, 0.0, share * stale_share, stale_share)
+
+
+def _with_base(bench: Bench, full: Window, base: Mapping[int, KV]) -> Window:
+    """A window with the base KV of the chunks that have one, and the KV of the full prefill for the others."""
+    window = bench.window(full.chunks)
+    for index in range(len(full.chunks)):
+        window.put(index, base[index] if index in base else full.read(index))
+    return window
 
 
 def _judge(

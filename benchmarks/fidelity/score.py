@@ -25,7 +25,7 @@ SUMMARISED = {
     "orbit": "orbit",
 }
 # Methods that are judged by their worst cell.
-PROMISED = ("base_6pct", "base_12pct", "moved", "refresh_25pct", "no_heal", "default", "settled")
+PROMISED = ("base_6pct", "base_12pct", "moved", "refresh", "no_heal", "default", "settled")
 RECALL = "recall_all"
 SAME = 0.99
 JUDGED = ("recall_one", "recall_all", "reorder_3", "reorder_4")

@@ -42,7 +42,8 @@ def subject_for(model: str) -> Subject:
         bench = StemBench(Engine(load_backbone(Path(model)), ENCODER_BYTES), GROUND)
         return Subject(bench, PLAIN_METHODS, None, {})
     bench = Bench(Engine(family_for(*load(model, device="cpu")), ENCODER_BYTES))
-    return Subject(bench, METHODS, column_weights(bench), {"no_heal": Live(model)})
+    live = {("no_heal",): Live(model, heal="never"), ("default", "settled"): Live(model)}
+    return Subject(bench, METHODS, column_weights(bench), live)
 
 
 def run_shard(job: Job) -> list[Result]:

@@ -16,7 +16,8 @@ class Situation(NamedTuple):
 
     full: the window, fully computed. reused: the chunks that a runtime does not compute. held: their KV as computed
     before the event. fitted: the KV that patches are fitted to: `held`, or that of the window itself if the chunks are
-    seen in it for the second time; then `held` is their base. other: KV after the same chunks in another order.
+    seen in it for the second time; then `held` is their base. other: KV after the same chunks in another order; empty
+    where no method asks for it.
     """
 
     full: Window
@@ -31,8 +32,8 @@ class Situation(NamedTuple):
         return self.fitted is not self.held
 
 
-def happen(bench: Bench, event: Event, case: Case, seed: int) -> Situation:
-    """The situation after an event, for the pictures of a case."""
+def happen(bench: Bench, event: Event, case: Case, seed: int, *, orders: bool = True) -> Situation:
+    """The situation after an event, for the pictures of a case. orders: whether to compute `other`."""
     script = event.script_of(case, seed)
     chunks = [bench.chunk(picture) for picture in case.pictures]
     known = computed_before(bench, chunks, script)
@@ -40,7 +41,7 @@ def happen(bench: Bench, event: Event, case: Case, seed: int) -> Situation:
     reused = [last_needed(case)] if event.one else [*range(len(script.after))]
     held = {place: known[script.after[place]] for place in reused}
     fitted = {place: full.read(place) for place in reused} if event.num_strangers else held
-    other = held if event.reorders else _after_another_order(bench, full, reused)
+    other = held if event.reorders else _after_another_order(bench, full, reused if orders else ())
     return Situation(full, reused, held, fitted, other)
 
 

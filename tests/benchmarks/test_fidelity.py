@@ -38,8 +38,12 @@ def bench() -> Bench:
 
 
 @pytest.fixture(scope="module")
-def exact() -> Live:
-    return Live(str(WEIGHTS), fidelity="exact")
+def lives() -> dict[str, Live]:
+    return {
+        "exact": Live(str(WEIGHTS), fidelity="exact", heal="never"),
+        "never": Live(str(WEIGHTS), heal="never"),
+        "default": Live(str(WEIGHTS)),
+    }
 
 
 def kv(seed: int, num_tokens: int = 6) -> tuple[LayerKV, ...]:
@@ -86,8 +90,9 @@ def test_every_event_plays(bench: Bench, event: str) -> None:
     shares = [result.answers[f"{name}pct"].bytes_share for name in ("canonical_6", "canonical_12", "canonical_25")]
     assert all(0.95 * limit < share <= limit for share, limit in zip(shares, (0.06, 0.12, 0.25), strict=True))
     assert result.answers["recompute_15pct"].recomputed == pytest.approx(0.15, abs=0.01)
-    refreshed = result.answers["refresh_25pct"]
-    assert refreshed.recomputed == pytest.approx(0.25 * refreshed.stale, abs=0.01)
+    quarter, refreshed = result.answers["refresh_25pct"], result.answers["refresh"]
+    assert quarter.recomputed == pytest.approx(0.25 * quarter.stale, abs=0.01)
+    assert refreshed.recomputed == pytest.approx(0.35 * refreshed.stale, abs=0.01)
     (other, *_) = run_case(Subject(bench, METHODS, None, {}), "changes", event, seed=0, studied=False)
     assert set(other.answers) == {"full", *MAIN} - ({"base_6pct", "base_12pct"} - over_bases)
 
@@ -176,22 +181,48 @@ def test_scripts_by_hand() -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_an_event_in_a_window_is_that_of_the_bench(bench: Bench, exact: Live, event: str) -> None:
-    """A window that computes whatever is not exact has the logits of the full prefill."""
+def test_an_event_in_a_window_is_that_of_the_bench(bench: Bench, lives: dict[str, Live], event: str) -> None:
+    """A window that takes exact KV only, and one that has healed, have the logits of the full prefill."""
     case = EVENTS[event].case(POCKET_GROUND, "moves", 1)
     full = happen(bench, EVENTS[event], case, 1).full
     texts = [question.text for question in case.questions.values()]
-    for text, heard in zip(texts, exact.play(EVENTS[event].script_of(case, 1), case.pictures, texts), strict=True):
-        assert divergence(full.logits(bench.ask(text))[0], heard.logits) < 1e-6
-        assert heard.recomputed == heard.stale
+    script = EVENTS[event].script_of(case, 1)
+    (exact,) = lives["exact"].play(script, case.pictures, texts)
+    _, settled = lives["default"].play(script, case.pictures, texts)
+    for heard in (exact, settled):
+        for text, logits in zip(texts, heard.logits, strict=True):
+            assert divergence(full.logits(bench.ask(text))[0], logits) < 1e-6
+    assert exact.recomputed == exact.stale
+    assert (settled.recomputed, settled.stale) == (0, 0)
 
 
-def test_plays_do_not_know_each_other() -> None:
-    live, case = Live(str(WEIGHTS)), EVENTS["recall_all"].case(POCKET_GROUND, "one_change", 1)
+def test_a_slide_that_was_expected_is_exact(bench: Bench, lives: dict[str, Live]) -> None:
+    """Two of four shots leave. Without healing, the others keep what they saw."""
+    case = EVENTS["slide_half"].case(POCKET_GROUND, "moves", 1)
+    script, text = EVENTS["slide_half"].script_of(case, 1), case.questions["track"].text
+    reference = happen(bench, EVENTS["slide_half"], case, 1).full.logits(bench.ask(text))[0]
+    expected, _ = lives["default"].play(script, case.pictures, [text])
+    (never,) = lives["never"].play(script, case.pictures, [text])
+    assert divergence(reference, expected.logits[0]) < 1e-6
+    assert divergence(reference, never.logits[0]) > 1e-3
+    assert (expected.stale, never.stale) == (0, 1)
+
+
+def test_nothing_is_healed_between_the_questions_of_a_turn(lives: dict[str, Live]) -> None:
+    """The last question of a turn is answered as if it were the only one."""
+    case = EVENTS["drop_middle"].case(POCKET_GROUND, "moves", 1)
+    script, texts = EVENTS["drop_middle"].script_of(case, 1), [question.text for question in case.questions.values()]
+    both, _ = lives["default"].play(script, case.pictures, texts)
+    one, _ = lives["default"].play(script, case.pictures, texts[-1:])
+    assert divergence(one.logits[-1], both.logits[-1]) < 1e-6
+
+
+def test_plays_do_not_know_each_other(lives: dict[str, Live]) -> None:
+    case = EVENTS["recall_all"].case(POCKET_GROUND, "one_change", 1)
     script, texts = Script(((0, 1, 2),), (0, 1, 2), anew=True), [case.questions["diff"].text]
-    (first,), (again,) = (live.play(script, case.pictures, texts) for _ in range(2))
-    (unseen,) = live.play(Script((), (0, 1, 2)), case.pictures, texts)
-    assert torch.equal(first.logits, again.logits)
+    (first,), (again,) = (lives["never"].play(script, case.pictures, texts) for _ in range(2))
+    (unseen,) = lives["never"].play(Script((), (0, 1, 2)), case.pictures, texts)
+    assert torch.equal(first.logits[0], again.logits[0])
     assert (first.recomputed, again.recomputed, unseen.recomputed) == (0, 0, 1)
 
 
