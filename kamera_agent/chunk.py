@@ -21,7 +21,7 @@ class Key(NamedTuple):
     """Identity of a chunk or a record: the digest finds it, and the material proves it.
 
     digest: BLAKE3-256 of the material, 32 bytes.
-    material: canonical JSON of all that the KV depends on; it is compared in full on every hit.
+    material: JSON, with sorted names, of all that the KV depends on; it is compared in full on every hit.
     """
 
     digest: bytes
