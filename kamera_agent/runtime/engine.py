@@ -116,15 +116,15 @@ class Engine(Forkable):
         self,
         pool: KVPool,
         placed: Placed,
-        canonical: Sequence[LayerKV],
+        base: Sequence[LayerKV],
         factors: Sequence[Factors] | None,
     ) -> None:
-        """Rebuild a chunk at its position from canonical KV and the factors of a patch (None: blind).
+        """Rebuild a chunk at its position from a base and the factors of a patch (None: the base as it is).
 
-        Under a RoPE that switches its frequencies, the window must be shorter than the switch, because canonical KV is
-        computed in such a window.
+        Under a RoPE that switches its frequencies, the window must be shorter than the switch, because only KV of such
+        windows is stored.
         """
-        pool.load(placed.slots, canonical, factors, *self._tables(placed))
+        pool.load(placed.slots, base, factors, *self._tables(placed))
         self.place(pool, placed)
 
     def place(self, pool: KVPool, placed: Placed) -> None:

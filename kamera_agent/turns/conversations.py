@@ -109,7 +109,7 @@ class Live:
 
 
 class Conversations:
-    """Windows by conversation. When a window goes, its chunks and patches stay in the store.
+    """Windows by conversation. When a window goes, its chunks stay in the store.
 
     A conversation has a window for each agent that speaks in it, and for each branch of its history. A call continues
     the window of its own agent that it goes on from. Without one, it gets a new window, with a copy of the KV of the
