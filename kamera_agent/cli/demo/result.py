@@ -25,7 +25,7 @@ ORIGINS: tuple[Origin, ...] = ("kept", "moved", "recalled", "computed")
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """A chunk of the window with the origin of its KV. match, error: of the patch of a recalled chunk."""
+    """A chunk of the window with the origin of its KV. match, error: of the KV that it takes over."""
 
     name: str
     num_tokens: int

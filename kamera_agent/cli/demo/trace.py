@@ -23,7 +23,7 @@ class Turn:
     """One turn.
 
     action: "see" a new chunk, which enters at the end; "reorder" the window; "recall" a chunk that was dropped
-        earlier, to the front, where its stored patch fits whatever comes after it.
+        earlier, to the front.
     window: names of the chunks, in order. task: kind of the question about them. word: a word of the question.
     """
 
