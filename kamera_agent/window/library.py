@@ -17,6 +17,7 @@ from kamera_agent.errors import StoreClosedError
 from kamera_agent.forking import Forkable
 from kamera_agent.runtime.compression import compressed
 from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.families.identity import NUM_SAMPLES, digest_tensors
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device, tensors_of
 from kamera_agent.runtime.kernels.reference import expanded
 from kamera_agent.runtime.patch import Patch, fit
@@ -119,11 +120,11 @@ class Library(Forkable):
         found = [Evidence(whole, base_key, approximate=not seen.exact)]
         if self._settings.fidelity == "exact":
             return found
-        version, rank = _version(base), _rank_label(self._settings)
+        rank = _rank_label(self._settings)
         for header in headers:
             facts = header.attributes
             # Of a base that was replaced, patches may be left.
-            if header.base == base_key.digest and facts["rank"] == rank and facts["over"] == version:
+            if header.base == base_key.digest and facts["rank"] == rank and facts["over"] == base.attributes["content"]:
                 seen = _seen(header)
                 truncated = replace(seen, exact=False)
                 found.append(Evidence(truncated, base_key, header.key, facts["error"], not seen.exact))
@@ -169,8 +170,11 @@ class Library(Forkable):
         return self._base_record(chunk, self._engine.canonical(chunk), Antecedents(chain=anchor))
 
     def _base_record(self, chunk: Chunk, kv: Sequence[LayerKV], seen: Antecedents) -> Record:
-        layers = map(compressed, kv) if self._settings.base_dtype == "int8" else kv
-        return Record.of(self._base_key(chunk), chunk.digest, "base", _record_layers([*layers]), _facts(seen))
+        layers = _record_layers([*map(compressed, kv)] if self._settings.base_dtype == "int8" else kv)
+        # The samples change with every other computation of the chunk, however little it differs.
+        named = {f"{number}.{part}": t for number, layer in enumerate(layers) for part, t in enumerate(layer)}
+        attributes = {**_facts(seen), "content": digest_tensors(named, NUM_SAMPLES)}
+        return Record.of(self._base_key(chunk), chunk.digest, "base", layers, attributes)
 
     def _put(self, records: Sequence[Record]) -> int:
         self._store.put_many(records)
@@ -189,7 +193,7 @@ def _join(evidence: Evidence, records: Mapping[bytes, Record]) -> Loaded | None:
         seen = _seen(base.header)
         fits = seen.chain == evidence.seen.chain and (seen.exact or not evidence.seen.exact)
         return Loaded(kv, None, num_bytes) if fits else None
-    if patch.header.attributes["over"] != _version(base.header):
+    if patch.header.attributes["over"] != base.header.attributes["content"]:
         return None
     return Loaded(kv, tuple(Factors(*layer) for layer in patch.layers), num_bytes + patch.header.num_bytes)
 
@@ -208,7 +212,7 @@ def _patch_record(chunk: Chunk, base: Header, patch: Patch, seen: Antecedents, s
         **facts,
         "rank": rank,
         "ranks": patch.ranks,
-        "over": _version(base),
+        "over": base.attributes["content"],
         "energy": patch.energy,
         "error": patch.error,
         "norm": patch.norm,
@@ -227,11 +231,6 @@ def _seen(header: Header) -> Antecedents:
     facts = header.attributes
     chunks, texts = (tuple(map(bytes.fromhex, facts[name])) for name in ("chunks", "texts"))
     return Antecedents(chunks, texts, bytes.fromhex(facts["chain"]), facts["exact"])
-
-
-def _version(base: Header) -> list[Any]:
-    """Tells the bases apart that a chunk has had."""
-    return [base.attributes["chain"], base.attributes["exact"]]
 
 
 def _record_layers(layers: Sequence[LayerKV | Factors]) -> list[list[torch.Tensor]]:
