@@ -83,6 +83,14 @@ class Conversation:
         return self.model(**self.inputs(), use_cache=False).logits[0, -1].float()
 
     @torch.no_grad()
+    def prefill(self) -> DynamicCache:
+        """The cache after one full prefill."""
+        self.model.model.rope_deltas = None
+        cache = DynamicCache()
+        self.model(**self.inputs(), **{CACHE_ARGUMENT: cache})
+        return cache
+
+    @torch.no_grad()
     def generate(self, max_new_tokens: int) -> str:
         """The greedy reply of Hugging Face's own generate()."""
         self.model.model.rope_deltas = None

@@ -324,6 +324,7 @@ class WindowMachine(RuleBasedStateMachine):
         logits = self.window.logits(question)
         self.kamera.flush()
         self.check_spans(expected)
+        self.check_exact_spans()
         # The opening of the question's turn may be one that lay there, and know what has left since.
         beside = expected.keys() - {name for name, _ in self.brute.pieces([], reply=False)}
         if all(origin == "computed" or exact for origin, exact in map(expected.__getitem__, beside)):
@@ -367,6 +368,19 @@ class WindowMachine(RuleBasedStateMachine):
         positions = positions_of(MODEL, self.conversation().inputs())
         starts = torch.tensor([sum(span.num_tokens for span in spans[:i]) for i in range(len(spans))])
         assert [span.position for span in spans] == positions[0, starts].tolist()
+
+    def check_exact_spans(self) -> None:
+        """What says exact has the keys, turned, and the values of one full prefill."""
+        pool, start = self.window._assembly.pool, 0
+        cache = self.conversation().prefill()
+        for span in self.window.spans:
+            if span.exact:
+                index = Slots(span.slots).index(pool.shape.device)
+                for number, layer in enumerate(cache.layers):
+                    for ours, theirs in ((pool.keys, layer.keys), (pool.values, layer.values)):
+                        expected = theirs[0, :, start : start + span.num_tokens]
+                        assert max_error(expected, ours[number][:, index]) <= 1e-4
+            start += span.num_tokens
 
     def conversation(self, *more: Any) -> Conversation:
         talk = Conversation(MODEL, PROCESSOR)
