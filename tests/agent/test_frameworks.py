@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from acting import Acting, computed, total
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
     ClearToolUsesEdit,
@@ -14,14 +15,12 @@ from langchain.agents.middleware import (
     HumanInTheLoopMiddleware,
     SummarizationMiddleware,
 )
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.types import Command
 from langgraph_supervisor import create_supervisor
-from pydantic import Field
 
 from kamera_agent import Kamera
 from kamera_agent.agent import ChatKamera
@@ -30,20 +29,6 @@ Block = Callable[[int], dict[str, str]]
 SYSTEM = "You operate a browser. " * 20
 QUESTION = "Where is anna now?"
 PAGE = "The page has many words. " * 12
-
-
-class Acting(ChatKamera):
-    """Makes the calls of a script, one after each question, where it has the tool. All else is the model's own."""
-
-    script: list[dict[str, Any]] = Field(default_factory=list)
-
-    def _generate(self, messages: list[BaseMessage], *rest: Any, **options: Any) -> ChatResult:
-        step = sum(isinstance(message, HumanMessage) for message in messages) - 1
-        tools = [described["function"]["name"] for described in options.get("tools") or ()]
-        if isinstance(messages[-1], ToolMessage) or not self.script or self.script[step]["name"] not in tools:
-            return super()._generate(messages, *rest, **options)
-        call = self.script[step] | {"id": f"call{step}"}
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("", tool_calls=[call]))])
 
 
 @tool
@@ -56,16 +41,6 @@ def ask(agent: Any, text: str, thread: str, *blocks: Any, **place: Any) -> AnyMe
     content = [*blocks, {"type": "text", "text": text}]
     config = {"configurable": {"thread_id": thread, **place}}
     return agent.invoke({"messages": [HumanMessage(content)]}, config)["messages"][-1]
-
-
-def computed(message: AnyMessage) -> int:
-    return int(message.response_metadata["kamera"]["origins"]["computed"])
-
-
-def total(message: AnyMessage) -> int:
-    assert isinstance(message, AIMessage)
-    assert message.usage_metadata
-    return message.usage_metadata["input_tokens"]
 
 
 @pytest.fixture
