@@ -174,7 +174,8 @@ class ChatKamera(BaseChatModel, Closing):
     ) -> int:
         """The tokens that an answer to these messages has as its input: markup, images and tools included.
 
-        Loads the model, if it is not loaded yet. A screenshot that ScreenWindow holds in its folder is not counted.
+        Loads the model, if it is not loaded yet. A screenshot that ScreenWindow holds in its folder is not counted; its
+        edit() gives the messages with those that are shown.
         Raises InputError for messages that cannot be shown to the model.
         """
         described = describe_tools(tools or ())

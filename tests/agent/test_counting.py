@@ -82,13 +82,19 @@ def test_langchain_trims_and_edits_by_these_counts(caller: Kamera) -> None:
     assert agent.invoke({"messages": [("user", "hello")]})["messages"][-1].text
 
 
-def test_screens_in_the_folder_are_not_counted(kamera: Kamera, image_block: Block, tmp_path: Path) -> None:
-    chat = ChatKamera(kamera=kamera)
-    message = HumanMessage([image_block(1), {"type": "text", "text": "hello"}])
-    state = ScreenWindow(folder=tmp_path).before_agent({"messages": [message]}, None)  # type: ignore[typeddict-item, arg-type]
+def test_screens_in_the_folder_are_counted_where_they_are_shown(
+    kamera: Kamera, image_block: Block, tmp_path: Path
+) -> None:
+    chat, window = ChatKamera(kamera=kamera, max_tokens=1), ScreenWindow(keep_last=2, folder=tmp_path)
+    asked = [HumanMessage([image_block(number), {"type": "text", "text": "hello"}]) for number in range(4)]
+    state = window.before_agent({"messages": [*asked]}, None)  # type: ignore[typeddict-item, arg-type]
     assert state is not None
-    plain = [HumanMessage([{"type": "text", "text": "hello"}])]
+    plain = [HumanMessage([{"type": "text", "text": "hello"}]) for _ in asked]
     assert chat.get_num_tokens_from_messages(state["messages"]) == chat.get_num_tokens_from_messages(plain)
+    shown = window.edit(state["messages"], chat)
+    reply = chat.invoke(shown, conversation="counted")
+    assert reply.usage_metadata is not None
+    assert chat.get_num_tokens_from_messages(shown) == reply.usage_metadata["input_tokens"]
 
 
 def test_the_profile_is_that_of_the_model(caller: Kamera, monkeypatch: pytest.MonkeyPatch) -> None:
