@@ -21,6 +21,7 @@ from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, Stoppable, never
 from kamera_agent.turns.conversations import Caller, Conversations
 from kamera_agent.turns.conversations import Live as Held
+from kamera_agent.turns.documents import keep_long_texts
 from kamera_agent.turns.grammar import Grammars
 from kamera_agent.turns.loans import Loan
 from kamera_agent.turns.message import Message
@@ -175,6 +176,7 @@ class Chat(Closing):
         kamera = live.kamera
         transcript = transcribe(kamera.family, messages, tools)
         _, contents = live.outliner.outline(transcript)
+        contents = keep_long_texts(contents, transcript.system, kamera.family, kamera.settings)
         items = Items(kamera.family, kamera.settings, transcript.system).resolve(contents)
         return sum(len(item.run.token_ids) for item in lay_out(items, kamera.family, "reply"))
 
@@ -187,8 +189,10 @@ class Chat(Closing):
         """
         live = self.open()
         # Tools that may not be called stay in the prompt: they are part of its beginning, which would change otherwise.
-        transcript = transcribe(live.kamera.family, request.messages, request.tools)
+        family = live.kamera.family
+        transcript = transcribe(family, request.messages, request.tools)
         outline, contents = live.outliner.outline(transcript)
+        contents = keep_long_texts(contents, transcript.system, family, live.kamera.settings)
         caller = Caller(request.conversation, request.agent)
         constraint: Constraint | None
         if request.schema is None:

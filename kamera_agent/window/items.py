@@ -163,17 +163,24 @@ class Items:
 
     def _equal(self, content: Content, unused: Mapping[str, Item], ahead: int) -> Item:
         """The item that a content equals, or a new one."""
-        if isinstance(content, TextContent):
-            text = readable(content.text)
-            texts = (item for item in unused.values() if item.kind in ("text", "reply"))
-            same = (item for item in texts if (item.role, item.text) == (content.role, text))
-            # A reply always begins a turn, whether or not the caller's list says so.
-            equal = next((item for item in same if item.kind == "reply" or item.new_turn == content.new_turn), None)
-            return equal or self._new(content, self._run(content), ahead)
+        if isinstance(content, (TextContent, DocumentContent)):
+            equal = (item for item in unused.values() if self._holds(item, content))
+            return next(equal, None) or self._new(content, self._run(content), ahead)
         run = self._run(content)
         known = (content.role, content.new_turn, run.digest)
         same = (item for item in unused.values() if (item.role, item.new_turn, item.run.digest) == known)
         return next(same, None) or self._new(content, run, ahead)
+
+    def _holds(self, item: Item, content: TextContent | DocumentContent) -> bool:
+        """Whether an item is a text of the same words."""
+        if (item.role, item.text) != (content.role, readable(content.text)):
+            return False
+        if item.kind == "reply":
+            # It begins a turn, whether or not the caller's list says so. The store does not hold its KV, so a long one
+            # that has left comes back as a document.
+            return isinstance(content, TextContent) or item in self.live
+        kind = "text" if isinstance(content, TextContent) else "document"
+        return (item.kind, item.new_turn) == (kind, content.new_turn)
 
     def _run(self, content: Content) -> Run:
         if isinstance(content, Content):
@@ -198,7 +205,7 @@ class Items:
 
     def _new(self, content: Content, run: Run, ahead: int) -> Item:
         kind: Kind = run.kind if isinstance(run, Chunk) else "text"
-        text = readable(content.text) if isinstance(content, TextContent) else ""
+        text = readable(content.text) if isinstance(content, (TextContent, DocumentContent)) else ""
         return Item(self.next_id(kind, ahead), kind, content.role, run, text, content.new_turn)
 
     def _text_run(self, text: str) -> TextRun:

@@ -18,7 +18,7 @@ class Item:
     """A run in a window, under an id: a content of the caller, a reply, or what the chat format puts between them.
 
     kind: "anchor" and "turn" are the chat format's own; lay_out adds them.
-    text: what the run was tokenised from; empty for a chunk and for the chat format's own.
+    text: what the run was tokenised from; empty for pictures and for the chat format's own.
     new_turn: whether the item begins a turn even after an item of the same role, as a reply does.
     """
 
