@@ -23,10 +23,10 @@ from kamera_agent.turns.conversations import Caller, Conversations
 from kamera_agent.turns.conversations import Live as Held
 from kamera_agent.turns.documents import keep_long_texts
 from kamera_agent.turns.grammar import Grammars
+from kamera_agent.turns.keywords import Schema
 from kamera_agent.turns.loans import Loan
 from kamera_agent.turns.message import Message
 from kamera_agent.turns.outline import Outliner
-from kamera_agent.turns.schemas import Schema
 from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.tool_calls import ParsedReply, ReplyReader, parse_reply
 from kamera_agent.turns.tools import check_tools

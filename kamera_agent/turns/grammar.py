@@ -14,7 +14,8 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 
 from kamera_agent.errors import InputError
-from kamera_agent.turns.schemas import Form, Rewriter, Schema
+from kamera_agent.turns.keywords import Schema
+from kamera_agent.turns.schemas import Form, Rewriter
 from kamera_agent.turns.tool_calls import OPENING
 
 # Without it a small model may write blanks without end.

@@ -6,30 +6,15 @@ Every rewriting narrows a schema, so whatever follows the result follows the ori
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from itertools import chain
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from kamera_agent.errors import InputError
-
-Schema = Mapping[str, Any]
-
-# Keywords whose values hold schemas; the values of all others, such as enum and default, are data.
-BY_NAME = ("properties", "patternProperties")
-IN_PLACE = ("allOf", "anyOf", "oneOf")
-ITEMS = ("items", "prefixItems", "additionalItems")
-
-# Keywords that limit a value. A schema without any of them admits every value.
-OBJECTS = {"properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties"}
-NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
-STRINGS = {"minLength", "maxLength", "pattern", "format"}
-LISTED = {"enum", "const"}
-LIMITS = {"type", "minItems", "maxItems", *ITEMS, *OBJECTS, *NUMBERS, *STRINGS, *LISTED}
-# Keywords that a rewritten schema has in another form.
-MOVED = {*IN_PLACE, "$ref", "$defs", "definitions", "$id", "$anchor", "$schema"}
+from kamera_agent.turns.keywords import IN_PLACE, ITEMS, LIMITS, LISTED, MOVED, NUMBERS, OBJECTS, Schema, types_of
+from kamera_agent.turns.references import References
 
 # Formats that the grammar enforces. Any other one is an annotation, and is left out.
 FORMATS = {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"}
@@ -74,8 +59,9 @@ class Rewriter:
     def __init__(self, schema: Schema, max_string: int | None) -> None:
         """Raises InputError for a reference to another document, to nothing, or that holds itself without an end."""
         self._root, self._max_string = schema, max_string
+        self._references = References(schema)
+        self._references.check()
         self._definitions: dict[Key, Any] = {}
-        self._check_ends()
 
     def rewrite(self, form: Form) -> dict[str, Any]:
         """The schema in a form. Raises InputError where it cannot be enforced."""
@@ -91,21 +77,8 @@ class Rewriter:
         key = (pointer, form, beside)
         if key not in self._definitions:
             self._definitions[key] = None
-            self._definitions[key] = self._copy(self._target(pointer), form, beside)
+            self._definitions[key] = self._copy(self._references.target(pointer), form, beside)
         return {"$ref": key}
-
-    def _target(self, reference: Any) -> Any:
-        local = str(reference).removeprefix(str(self._root.get("$id", ""))) or "#"
-        if local != "#" and not local.startswith("#/"):
-            raise InputError(f"A schema refers to {reference!r}; use references within it, as in '#/$defs/name'.")
-        target: Any = self._root
-        for step in local.split("/")[1:]:
-            name = unquote(step).replace("~1", "/").replace("~0", "~")
-            try:
-                target = target[int(name)] if isinstance(target, Sequence) else target[name]
-            except (KeyError, IndexError, ValueError, TypeError):
-                raise InputError(f"A schema refers to {reference!r}, which is not in it.") from None
-        return target
 
     def _copy(self, schema: Any, form: Form, beside: Names | None) -> Any:
         """A rewritten schema.
@@ -235,7 +208,7 @@ class Rewriter:
 
     def _bounds(self, schema: Schema) -> dict[str, Any]:
         """Bounds on the strings, numbers and items of a schema that sets none, where they leave some."""
-        types, bounds = _types(schema), dict[str, Any]()
+        types, bounds = types_of(schema), dict[str, Any]()
         if "string" in types and self._max_string and not schema.keys() & {"maxLength", "pattern", "format"}:
             bounds["maxLength"] = max(self._max_string, schema.get("minLength", 0))
         if "array" in types and not schema.keys() & {*ITEMS}:
@@ -252,22 +225,8 @@ class Rewriter:
                 names.append(_own_names(schema))
                 names += [self._names(schema.get(keyword, ()), seen) for keyword in IN_PLACE]
                 if "$ref" in schema and schema["$ref"] not in seen:
-                    names.append(self._names([self._target(schema["$ref"])], seen | {schema["$ref"]}))
+                    names.append(self._names([self._references.target(schema["$ref"])], seen | {schema["$ref"]}))
         return _union(names)
-
-    def _check_ends(self) -> None:
-        """Raise InputError for a definition of which no value is finite, because it requires itself."""
-        pending, targets = ["#"], dict[str, Any]()
-        while pending:
-            pointer = pending.pop()
-            if pointer not in targets:
-                targets[pointer] = self._target(pointer)
-                pending += _references(targets[pointer])
-        ending: set[str] = set()
-        while found := {pointer for pointer in targets.keys() - ending if _ends(targets[pointer], ending)}:
-            ending |= found
-        if endless := targets.keys() - ending:
-            raise InputError(f"No value can follow this schema, because {sorted(endless)[0]!r} requires itself.")
 
 
 def _named(schema: Any, names: Mapping[Key, str]) -> Any:
@@ -294,11 +253,6 @@ def _union(names: Iterable[Names]) -> Names:
     return Names((*dict.fromkeys(chain(*known)),), (*dict.fromkeys(chain(*patterns)),), any(are_open))
 
 
-def _types(schema: Schema) -> AbstractSet[str]:
-    types = schema.get("type", ())
-    return {types} if isinstance(types, str) else {*types}
-
-
 def _own_names(schema: Schema) -> Names:
     extra = schema.get("additionalProperties", False)
     return Names(
@@ -311,7 +265,7 @@ def _own_names(schema: Schema) -> Names:
 def _admits_objects(schema: Schema) -> bool:
     if schema.keys() & LISTED:
         return False
-    types = _types(schema)
+    types = types_of(schema)
     return "object" in types if types else bool(schema.keys() & OBJECTS)
 
 
@@ -340,47 +294,9 @@ def _other_than(names: AbstractSet[str], size: int | None) -> str | None:
     return f"({'|'.join(options)})" if options else None
 
 
-def _parts(schema: Any) -> Iterator[Any]:
-    """The schemas directly in a schema."""
-    if isinstance(schema, Mapping):
-        for keyword in BY_NAME:
-            yield from schema.get(keyword, {}).values()
-        for keyword in IN_PLACE:
-            yield from schema.get(keyword, ())
-        for keyword in (*ITEMS, "additionalProperties"):
-            part = schema.get(keyword, ())
-            yield from part if isinstance(part, Sequence) else [part]
-
-
-def _references(schema: Any) -> Iterator[str]:
-    if isinstance(schema, Mapping) and "$ref" in schema:
-        yield schema["$ref"]
-    for part in _parts(schema):
-        yield from _references(part)
-
-
-def _ends(schema: Any, ending: Collection[str]) -> bool:
-    """Whether a schema has a finite value, if those references have one."""
-    if not isinstance(schema, Mapping):
-        return True
-    required: list[Any] = [*schema.get("allOf", ())]
-    if _types(schema) == {"object"}:
-        properties = schema.get("properties", {})
-        required += [properties[name] for name in schema.get("required", ()) if name in properties]
-    if _types(schema) == {"array"} and schema.get("minItems"):
-        prefix = schema.get("prefixItems", [])
-        required += prefix[: schema["minItems"]]
-        required += [schema.get("items", True)] if schema["minItems"] > len(prefix) else []
-    return (
-        ("$ref" not in schema or schema["$ref"] in ending)
-        and all(_ends(part, ending) for part in required)
-        and all(any(_ends(part, ending) for part in schema[key]) for key in ("anyOf", "oneOf") if key in schema)
-    )
-
-
 def _close_ends(schema: dict[str, Any]) -> None:
     """Make exclusive bounds of numbers with decimals inclusive."""
-    types = _types(schema)
+    types = types_of(schema)
     if types and "number" not in types:
         return
     for exclusive, inclusive, sign, sharper in (
