@@ -26,11 +26,12 @@ from kamera_agent.turns.grammar import Grammars
 from kamera_agent.turns.keywords import Schema
 from kamera_agent.turns.loans import Loan
 from kamera_agent.turns.message import Message
-from kamera_agent.turns.outline import Outliner
+from kamera_agent.turns.outline import Outline, Outliner
 from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.tool_calls import ParsedReply, ReplyReader, parse_reply
 from kamera_agent.turns.tools import check_tools
 from kamera_agent.turns.transcript import transcribe
+from kamera_agent.window.content import Content
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import lay_out
 from kamera_agent.window.reply import Reply, ReplyStream
@@ -91,6 +92,14 @@ class Limits:
     max_string: int | None
 
 
+class Reading(NamedTuple):
+    """A system prompt, the contents after it, and the outline of both."""
+
+    system: str
+    contents: list[Content]
+    outline: Outline
+
+
 class Live(NamedTuple):
     """An open Kamera with the conversations, outlines and grammars of one chat."""
 
@@ -98,6 +107,13 @@ class Live(NamedTuple):
     conversations: Conversations
     outliner: Outliner
     grammars: Grammars
+
+    def read(self, messages: Sequence[Message], tools: Sequence[Schema]) -> Reading:
+        """Messages as contents of a window. Raises what transcribe raises."""
+        family, settings = self.kamera.family, self.kamera.settings
+        transcript = transcribe(family, messages, tools)
+        outline, contents = self.outliner.outline(transcript)
+        return Reading(transcript.system, keep_long_texts(contents, transcript.system, family, settings), outline)
 
 
 class Chat(Closing):
@@ -173,11 +189,8 @@ class Chat(Closing):
         """
         check_tools(tools)
         live = self.open()
-        kamera = live.kamera
-        transcript = transcribe(kamera.family, messages, tools)
-        _, contents = live.outliner.outline(transcript)
-        contents = keep_long_texts(contents, transcript.system, kamera.family, kamera.settings)
-        items = Items(kamera.family, kamera.settings, transcript.system).resolve(contents)
+        kamera, reading = live.kamera, live.read(messages, tools)
+        items = Items(kamera.family, kamera.settings, reading.system).resolve(reading.contents)
         return sum(len(item.run.token_ids) for item in lay_out(items, kamera.family, "reply"))
 
     @contextmanager
@@ -189,10 +202,7 @@ class Chat(Closing):
         """
         live = self.open()
         # Tools that may not be called stay in the prompt: they are part of its beginning, which would change otherwise.
-        family = live.kamera.family
-        transcript = transcribe(family, request.messages, request.tools)
-        outline, contents = live.outliner.outline(transcript)
-        contents = keep_long_texts(contents, transcript.system, family, live.kamera.settings)
+        reading = live.read(request.messages, request.tools)
         caller = Caller(request.conversation, request.agent)
         constraint: Constraint | None
         if request.schema is None:
@@ -201,10 +211,10 @@ class Chat(Closing):
             constraint = live.grammars.json(request.schema)
         with (
             answer_span(self.model_name, request.conversation) as report,
-            live.conversations.hold(caller, outline, cancelled) as held,
+            live.conversations.hold(caller, reading.outline, cancelled) as held,
         ):
             window = held.window
-            held.begin(contents, transcript.system, outline)
+            held.begin(reading.contents, reading.system, reading.outline)
             witness = None
             # Now, because the answer becomes a part of the window.
             if self._trace and self._trace.drift_is_due():
@@ -231,9 +241,8 @@ class Chat(Closing):
         parsed = request.parse(reply)
         verbatim = None if parsed.content == reply.text else reply.text
         said = Message("assistant", (parsed.content,) if parsed.content else (), tuple(parsed.calls), verbatim=verbatim)
-        transcript = transcribe(live.kamera.family, [*request.expected, said], request.tools)
-        outline, contents = live.outliner.outline(transcript)
-        held.expect(contents, transcript.system, outline)
+        reading = live.read([*request.expected, said], request.tools)
+        held.expect(reading.contents, reading.system, reading.outline)
 
     def _observe(self, reply: Reply, window: Window, conversation: str, drift: Drift | None) -> None:
         if self._metrics:
