@@ -140,9 +140,10 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
     def edit(self, messages: Sequence[M], model: BaseChatModel | None = None, *, thread: str | None = None) -> list[M]:
         """The messages as the model sees them. Pixels among them are put into the folder.
 
-        model: counts tokens for a Budget. thread: a name for the conversation, in which every screenshot keeps its step
-        while its message keeps its id, or else its content; by default the thread of the run, or else the one that most
-        of the screenshots are known from. Raises SettingError for a Budget without token counts, and InputError for
+        model: counts tokens for a Budget; a ChatKamera is also told what the next call is going to have. thread: a name
+        for the conversation, in which every screenshot keeps its step while its message keeps its id, or else its
+        content; by default the thread of the run, or else the one that most of the screenshots are known from. Raises
+        SettingError for a Budget without token counts, and InputError for
         what is no list of messages.
         """
         return self._edit(messages, model, thread)

@@ -164,3 +164,45 @@ def test_a_deleted_folder_is_said_and_can_be_opened_again(
     stats = other.stats().store
     assert (stats.failed_writes, stats.num_records) == (0, 1)
     assert (folder / DATABASE).exists()
+
+
+HEALING = """
+import sys
+import numpy as np
+from kamera_agent import Kamera
+kamera = Kamera.pocket(heal="ahead", stale="keep")
+window = kamera.window()
+rng = np.random.default_rng(0)
+ids = [window.add_image(rng.integers(0, 256, (280, 280, 3), dtype=np.uint8)) for _ in range(8)]
+window.generate("Where is anna?", max_tokens=1)
+window.expect(ids[1:])
+print(kamera.stats().healed_tokens)
+"""
+
+
+def test_a_program_ends_without_waiting_for_healing() -> None:
+    ended = subprocess.run([sys.executable, "-c", HEALING], capture_output=True, text=True, timeout=110)
+    assert (ended.returncode, "Error" in ended.stderr) == (0, False), ended.stderr[-2000:]
+    assert int(ended.stdout) < 100
+
+
+@forks
+@pytest.mark.usefixtures("awake")
+def test_a_forked_child_heals_for_itself(make: MakeKamera) -> None:
+    """The parent forks now and then while a slice is computed; either goes on as if it were alone."""
+    kamera = make(heal="ahead", stale="keep")
+    window = kamera.window()
+    ids = [window.add_image(screenshot(seed)) for seed in range(6)]
+
+    def act() -> None:
+        window.check_integrity()
+        window.logits("what?")
+        assert kamera.settle()
+        assert all(span.exact for span in window.spans)
+
+    for keep in (5, 4, 3):
+        window.slide(keep)
+        window.logits("what?")
+        window.expect(ids[-keep + 1 :])
+        assert code_of_child(act) == 0
+    act()
