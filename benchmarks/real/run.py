@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Self
 
 from benchmarks.fidelity.bench import KV, Bench
-from benchmarks.fidelity.events import EVENTS
+from benchmarks.fidelity.events import EVENTS, Script
 from benchmarks.fidelity.situation import computed_before
 from benchmarks.real.documents import Question, draw_shelf
-from benchmarks.real.live import play
+from benchmarks.real.live import Left, LiveDocuments
 from benchmarks.real.replies import reply
-from benchmarks.real.ways import LIVE, PATCHED, Fitted, by_layer, patched
+from benchmarks.real.ways import PATCHED, Fitted, by_layer, patched
 from benchmarks.real.weights import Weights
 from kamera_agent.chunk import Chunk
 from kamera_agent.runtime.engine import Engine
@@ -80,7 +82,7 @@ def _run_event(
         if base in bases:
             patches[way] = [patched(kv, bases[base][place], settings) for place, kv in fitted.items()]
             variants[way] = {place: patch.kv for place, patch in enumerate(patches[way])}
-    left = {way: play(subject.weights, settings, script, texts) for way, settings in LIVE.items()}
+    left = _live(subject.weights, script, texts)
     variants |= {way: dict(enumerate(there.kv)) for way, there in left.items()}
     return {
         "event": name,
@@ -88,6 +90,13 @@ def _run_event(
         "patches": {way: by_layer(those) for way, those in patches.items()},
         "recomputed": {way: there.recomputed for way, there in left.items()},
     }
+
+
+def _live(weights: Weights, script: Script, texts: Sequence[str]) -> dict[str, Left]:
+    """What the defaults leave in the turn of the event, and once the window has healed."""
+    with TemporaryDirectory() as folder:
+        now, healed = LiveDocuments(weights, Path(folder), {}).leave(script, texts)
+    return {"default": now, "settled": healed}
 
 
 def _ask(questions: Sequence[Question], present: Sequence[int], seed: int) -> list[Question]:

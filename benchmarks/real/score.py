@@ -11,7 +11,8 @@ Row = Mapping[str, Any]
 
 
 def summarise(rows: Iterable[Row]) -> dict[str, Any]:
-    """By event and way, and the worst share of the full prefill's right replies that the defaults keep.
+    """By event and way, and the worst share of the full prefill's right replies that windows with the
+    default settings keep.
 
     kept: right replies over those of the full prefill. lost, won: replies that only the full prefill, or only the way,
     gets right. KL in nats, over all tokens of the replies. patches: means by way and layer.
@@ -20,12 +21,16 @@ def summarise(rows: Iterable[Row]) -> dict[str, Any]:
     for row in rows:
         by_event[row["event"]].append(row)
     events = {event: {way: figures(those, way) for way in those[0]["replies"]} for event, those in by_event.items()}
-    worst = min(events, key=lambda event: events[event]["default"]["kept"])
     return {
-        "default": {"worst_kept": events[worst]["default"]["kept"], "worst_event": worst},
+        **{way: _worst(events, way) for way in ("default", "settled")},
         "events": events,
         "patches": {event: patch_means([row["patches"] for row in those]) for event, those in by_event.items()},
     }
+
+
+def _worst(events: Mapping[str, Mapping[str, Mapping[str, Any]]], way: str) -> dict[str, Any]:
+    worst = min(events, key=lambda event: events[event][way]["kept"])
+    return {"worst_kept": events[worst][way]["kept"], "worst_event": worst}
 
 
 def figures(rows: Sequence[Row], way: str) -> dict[str, Any]:

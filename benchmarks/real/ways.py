@@ -9,13 +9,9 @@ import torch
 
 from benchmarks.fidelity.bench import KV
 from benchmarks.fidelity.residue import with_factors
-from kamera_agent.config import SettingOptions, Settings
+from kamera_agent.config import Settings
 from kamera_agent.runtime.kernels.layers import tensors_of
 from kamera_agent.runtime.patch import fit, flatten
-
-# Ways that are played in windows of a Kamera: settings that are not the defaults.
-LIVE: dict[str, SettingOptions] = {"default": {}}
-
 
 # Ways that are patches, with their base: "canonical", or "first", the KV as computed after other documents.
 PATCHED: dict[str, tuple[str, Settings]] = {

@@ -1,6 +1,7 @@
 """The benchmark on real weights, with a small random model of the same class."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from benchmarks.backbones.zoo.text_only import text_only
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.real import budgets
 from benchmarks.real.documents import Value, draw_shelf
-from benchmarks.real.live import play
+from benchmarks.real.live import LiveDocuments
 from benchmarks.real.report import as_markdown
 from benchmarks.real.run import PLAYED, Subject, run_case
 from benchmarks.real.score import summarise
@@ -85,16 +86,16 @@ def test_the_full_prefill_is_hugging_faces(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("name", PLAYED)
-def test_an_exact_window_leaves_the_kv_of_a_full_prefill(subject: Subject, name: str) -> None:
+def test_an_exact_window_leaves_the_kv_of_a_full_prefill(subject: Subject, name: str, tmp_path: Path) -> None:
     bench, event = subject.bench, EVENTS[name]
     texts = [*draw_shelf(SEED).texts[: event.num_pictures], *draw_shelf(SEED + 1).texts[: event.num_strangers]]
     script = event.script(SEED, 0)
-    left = play(subject.weights, {"fidelity": "exact"}, script, texts)
     full = bench.prefilled(tuple(bench.engine.family.document_chunk(texts[index], "bench") for index in script.after))
-    for place, kv in enumerate(left.kv):
-        for (keys, values, *_), (others, more, *_) in zip(kv, full.read(place), strict=True):
-            torch.testing.assert_close(keys, others, atol=1e-4, rtol=0)
-            torch.testing.assert_close(values, more, atol=1e-4, rtol=0)
+    for left in LiveDocuments(subject.weights, tmp_path, {"fidelity": "exact"}).leave(script, texts):
+        for place, kv in enumerate(left.kv):
+            for (keys, values, *_), (others, more, *_) in zip(kv, full.read(place), strict=True):
+                torch.testing.assert_close(keys, others, atol=1e-4, rtol=0)
+                torch.testing.assert_close(values, more, atol=1e-4, rtol=0)
 
 
 def test_a_case_plays(rows: list[dict[str, Any]]) -> None:
@@ -104,9 +105,13 @@ def test_a_case_plays(rows: list[dict[str, Any]]) -> None:
         assert row["two_documents"] == [False] * 4 + [True] * 4
         divergences = {way: sum(reply["kl"]) for way, reply in row["replies"].items()}
         assert divergences["full"] == 0
+        assert divergences["settled"] < 1e-6
         assert {"default", "moved", "blind", "rank_32", "auto_canonical"} <= {*divergences}
         assert ("auto_base" in divergences) == (row["event"] == "second_context")
-    recalled, second = rows[0], rows[-1]
+    recalled, slid, second = rows[0], rows[2], rows[-1]
+    for exact in (recalled, slid):
+        assert sum(exact["replies"]["default"]["kl"]) < 1e-6
+        assert exact["recomputed"]["default"] == 0
     kl = {way: sum(reply["kl"]) for way, reply in recalled["replies"].items()}
     assert kl["moved"] < 1e-6 < kl["auto_canonical"] < kl["blind"]
     kl = {way: sum(reply["kl"]) for way, reply in second["replies"].items()}
@@ -122,9 +127,11 @@ def test_figures_by_hand() -> None:
         "full": {"right": [True, True, True, False], "kl": [0.0, 0.0]},
         "default": {"right": [True, False, True, True], "kl": [0.5, 0.1]},
     }
+    replies["settled"] = replies["full"]
     row = {"event": "slide_one", "two_documents": [False, False, True, True], "replies": replies, "patches": {}}
     worse = {**row, "event": "reorder_3", "replies": {**replies, "default": {"right": [False] * 4, "kl": [1.0, 1.0]}}}
     summary = summarise([{**each, "recomputed": {"default": 0.25}} for each in (row, worse)])
+    assert summary["settled"] == {"worst_kept": 1.0, "worst_event": "slide_one"}
     assert summary["default"] == {"worst_kept": 0.0, "worst_event": "reorder_3"}
     assert summary["events"]["slide_one"]["default"] == {
         "windows": 1,
