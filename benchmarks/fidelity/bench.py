@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from benchmarks.fidelity.cases import POCKET_GROUND, Ground
 from kamera_agent.chunk import Chunk, TextRun
+from kamera_agent.config import Settings
 from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.screen import Picture
 from kamera_agent.runtime.engine import Engine, Placed
@@ -41,7 +42,7 @@ class Bench:
         self.engine, self.ground = engine, ground
         family = engine.family
         opening = (*family.tokens.encode(family.chat.default_system), *family.chat.turn("system", "user"))
-        self.chunk = lru_cache(KNOWN)(lambda picture: chunk_of(family, drawn(picture)))
+        self.chunk = lru_cache(KNOWN)(lambda picture: chunk_of(family, drawn(picture), Settings().namespace))
         self.canonical = lru_cache(KNOWN)(engine.canonical)
         self.prefilled = lru_cache(KNOWN)(self._prefill)
         self._opening = Opening.compute(engine, (TextRun(family.chat.anchor_ids), TextRun(opening)))

@@ -14,6 +14,7 @@ from benchmarks.fidelity.events import Indices, Script
 from kamera_agent import Kamera, Window
 from kamera_agent.config import SettingOptions
 from kamera_agent.pocket.screen import SHOT_TIMES, Picture
+from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.refresh import BUDGET
 from kamera_agent.vision.frames import Frames
 from kamera_agent.window.content import Content, FramesContent, ImageContent
@@ -39,9 +40,14 @@ class Live:
     events, only slides are expected.
     """
 
-    def __init__(self, model: str, **settings: Unpack[SettingOptions]) -> None:
-        """model: folder of a checkpoint. settings: those that are not the defaults."""
+    def __init__(self, model: str, encoder: Encoder | None = None, **settings: Unpack[SettingOptions]) -> None:
+        """model: folder of a checkpoint. settings: those that are not the defaults.
+
+        encoder: of the same model, so that pictures which it has encoded are not encoded again.
+        """
         self._kamera = Kamera.from_pretrained(model, store=None, device="cpu", **settings)
+        if encoder:
+            self._kamera._engine.encoder = encoder
 
     def play(self, script: Script, pictures: Sequence[Picture], questions: Sequence[str]) -> list[Heard]:
         """What is heard in the window after an event: in the turn of the event, and once it has healed, if it heals."""

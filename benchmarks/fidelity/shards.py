@@ -18,7 +18,7 @@ from benchmarks.fidelity.run import Result, Subject, read_result, run_case
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
 
-ENCODER_BYTES = 1 << 26
+ENCODER_BYTES = 1 << 29
 
 
 class Job(NamedTuple):
@@ -42,7 +42,8 @@ def subject_for(model: str) -> Subject:
         bench = StemBench(Engine(load_backbone(Path(model)), ENCODER_BYTES), GROUND)
         return Subject(bench, PLAIN_METHODS, None, {})
     bench = Bench(Engine(family_for(*load(model, device="cpu")), ENCODER_BYTES))
-    live = {("no_heal",): Live(model, heal="never"), ("default", "settled"): Live(model)}
+    encoder = bench.engine.encoder
+    live = {("no_heal",): Live(model, encoder, heal="never"), ("default", "settled"): Live(model, encoder)}
     return Subject(bench, METHODS, column_weights(bench), live)
 
 
