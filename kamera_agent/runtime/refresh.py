@@ -6,7 +6,8 @@ before the second         those whose KV departs most from what the spans hold, 
 after the second          of these, again those that depart most
 
 A token that goes no further keeps what its span holds in later layers. A layer's K and V are known before the layer is
-computed, so only their projections are computed for tokens that do not go on.
+computed, so only their projections are computed for tokens that do not go on. A span that departs nearly everywhere is
+computed whole: a part of it would not help, and would take all tokens that the others may have.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.slot_cache import KVKnown, Queries
 
-# The share of the KV of the stale spans, in tokens times layers, that is computed.
+# The share of the KV of the stale spans, in tokens times layers, that is computed; of those computed in part.
 BUDGET = 0.35
+# A span is computed whole if more than this share of its tokens depart by more than half the mean of all stale tokens.
+WHOLE = 0.9
 # The shares of the layers before the two choices.
 CHOICES = 0.13, 0.4
 
@@ -54,12 +57,18 @@ def stages(num_layers: int) -> dict[int, float]:
     return {first: 2 * max(share, 0), second: max(share, 0)}
 
 
+def depart_whole(departures: Sequence[torch.Tensor]) -> list[bool]:
+    """Which spans depart nearly everywhere. departures: per span, [T]."""
+    typical = torch.cat([*departures]).mean()
+    return [float((span > typical / 2).float().mean()) > WHOLE for span in departures]
+
+
 def choose(departures: torch.Tensor, num_tokens: int) -> torch.Tensor:
-    """Which tokens go on: the indices, ascending, of those that depart most. departures [n]: of all stale spans.
+    """Which tokens go on: the indices of those that depart most. departures [n]: of all spans computed in part.
 
     The spans share one budget: one that departs little leaves its tokens to the others.
     """
-    return departures.topk(num_tokens).indices.sort().values
+    return departures.topk(num_tokens).indices
 
 
 class Refresh:
@@ -81,6 +90,8 @@ class Refresh:
         self._rows = torch.arange(len(self._slots), device=device)
         self._departures = torch.zeros(num_tokens, device=device)
         self._depths = torch.zeros(num_tokens, dtype=torch.long, device=device)
+        # The stale tokens of spans that are computed whole.
+        self._whole = torch.zeros(num_tokens, dtype=torch.bool, device=device)
         # The input of the present layer, and what the stale spans hold in it.
         self._input: torch.Tensor
         self._held: Sequence[torch.Tensor]
@@ -109,6 +120,8 @@ class Refresh:
         if number in self._stages:
             self._probe(layer, self._narrow(args), self._narrow(kwargs))
             self._depart(number)
+            if number == min(self._stages):
+                self._find_whole()
             self._choose(self._stages[number])
         self._depths[self._tokens] += 1
         return self._narrow(args), self._narrow(kwargs)
@@ -135,10 +148,16 @@ class Refresh:
             off, size = (part.square().sum((0, 2)) for part in (found.float() - held, held.float()))
             self._departures += off / size.mean()
 
+    def _find_whole(self) -> None:
+        whole = depart_whole(self._departures.split(self._lengths))
+        for tokens, is_whole in zip(self._whole.split(self._lengths), whole, strict=True):
+            tokens.fill_(is_whole)
+
     def _choose(self, share: float) -> None:
         tokens = self._tokens
-        chosen = tokens[choose(self._departures[tokens], int(share * len(self._depths)))]
-        self._rows = torch.cat([chosen, self._rows[len(tokens) :]])
+        parts = tokens[~self._whole[tokens]]
+        chosen = parts[choose(self._departures[parts], int(share * int((~self._whole).sum())))]
+        self._rows = torch.cat([self._whole.nonzero()[:, 0], chosen, self._rows[len(tokens) :]])
         self.queries.index = self._slots[self._rows]
 
     def _narrow(self, value: Any) -> Any:

@@ -72,6 +72,7 @@ def scene(row: Row) -> Scene:
 
 def choosing(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
     monkeypatch.setattr(refresh, "choose", choice)
+    monkeypatch.setattr(refresh, "WHOLE", 1)
 
 
 def all_tokens(departures: torch.Tensor, num_tokens: int) -> torch.Tensor:
@@ -121,6 +122,31 @@ def test_some_tokens_are_those_of_a_plain_pass(scene: Scene, monkeypatch: pytest
     prefilled = scene.run()
     assert max_error(expected, prefilled.logits) <= 1e-4
     assert torch.equal(torch.cat([span.depths for span in prefilled.refreshed]), depths)
+
+
+@pytest.mark.parametrize("row", named("qwen2_vl"), indirect=True)
+def test_the_budget_holds_for_all_spans_together(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh, "WHOLE", 1)
+    depths = torch.cat([span.depths for span in scene.run().refreshed])
+    assert 0.3 <= depths.sum() / (scene.pool.shape.num_layers * len(depths)) <= refresh.BUDGET
+
+
+@pytest.mark.parametrize("row", named("qwen2_vl"), indirect=True)
+def test_a_span_that_departs_everywhere_is_computed_whole(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first span is, then it equals that of a full prefill; the second keeps to the budget."""
+    monkeypatch.setattr(refresh, "depart_whole", lambda departures: [True, False])
+    first, second = scene.run().refreshed
+    assert (first.depths == scene.pool.shape.num_layers).all()
+    assert second.computed(scene.pool.shape.num_layers) <= refresh.BUDGET
+    pool = scene.engine.new_pool()
+    placed = laid_out(scene.engine, pool, scene.runs)
+    scene.engine.prefill(pool, placed)
+    assert_equal_kv([pool.read(placed[2].slots)], [scene.pool.read(scene.placed[2].slots)], 1e-4)
+
+
+def test_which_spans_depart_everywhere() -> None:
+    spans = torch.full((20,), 1.0), torch.cat([torch.full((2,), 5.0), torch.zeros(18)]), torch.full((20,), 0.1)
+    assert refresh.depart_whole(spans) == [True, False, False]
 
 
 def token_by_token(scene: Scene, depths: Sequence[torch.Tensor]) -> torch.Tensor:
