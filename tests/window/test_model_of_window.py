@@ -264,12 +264,14 @@ def pixels_of(seed: int) -> Any:
 
 
 class WindowMachine(RuleBasedStateMachine):
+    heals = "idle"
+
     @initialize(
         fidelity=st.sampled_from(["patched", "patched", "exact", "blind"]),
         stale=st.sampled_from(["refresh", "refresh", "keep", "compute"]),
     )
     def start(self, fidelity: str, stale: str) -> None:
-        self.kamera = Kamera(MODEL, PROCESSOR, fidelity=fidelity, stale=stale, heal="idle")
+        self.kamera = Kamera(MODEL, PROCESSOR, fidelity=fidelity, stale=stale, heal=self.heals)
         self.window = self.kamera.window()
         self.brute = BruteForce(fidelity, stale)
         self.answered = False
