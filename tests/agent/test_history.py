@@ -89,7 +89,9 @@ class Brute:
     def __init__(self, processor: Any, exact: bool) -> None:
         self._tokenizer, self._exact = processor.tokenizer, exact
         self._before: list[tuple[str, str]] = []
+        self._places: set[tuple[str, int, int]] = set()
         self._fitted: dict[str, list[list[str]]] = {}
+        self._first: dict[str, list[tuple[str, str]]] = {}
 
     def turn(self, messages: Sequence[BaseMessage]) -> tuple[list[str], int]:
         """Origins of the contents, and the tokens that have to be computed, markup before contents included."""
@@ -98,10 +100,15 @@ class Brute:
         same = next((i for i, (a, b) in enumerate(zip(self._before, shown, strict=False)) if a != b), len(self._before))
         lent = same < min(len(self._before), len(shown)) and self._before[same][0] == shown[same][0]
         origins, num_tokens = [], 0
+        places, before = set(), (0, 0)
         for place, (role, content) in enumerate(shown):
             behind = [earlier for _, earlier in shown[:place] if earlier in images]
-            origin = self._origin(content, behind, kept=place < same)
+            places.add((content, *before))
+            in_place = place < same or ((content, *before) in self._places and not self._exact)
+            origin = self._origin(content, behind, shown[:place], kept=in_place)
+            before = before[0] + self._size(content, images), before[1] + (content in images)
             if origin == "computed" and content in images:
+                self._first.setdefault(content, shown[:place])
                 self._fitted.setdefault(content, []).append(behind)
                 num_tokens += 26
             elif origin == "computed":
@@ -111,14 +118,18 @@ class Brute:
             if not (origin in ("kept", "moved") if markup is None else markup):
                 num_tokens += self._count("<|im_end|>\n<|im_start|>user\n")
             origins.append(origin)
-        self._before = shown
+        self._before, self._places = shown, places
         return origins, num_tokens
 
-    def _origin(self, payload: str, behind: list[str], *, kept: bool) -> str:
+    def _size(self, payload: str, images: set[str]) -> int:
+        return 26 if payload in images else self._count(payload)
+
+    def _origin(self, payload: str, behind: list[str], before: list[tuple[str, str]], *, kept: bool) -> str:
         if kept:
             return "kept"
         if self._exact:
-            return "computed"
+            # Only after the very same turns is what was stored first exact.
+            return "recalled" if self._first.get(payload) == before else "computed"
         if payload in [earlier for _, earlier in self._before]:
             return "moved"
         fits = any(
@@ -148,7 +159,7 @@ def is_left_of(left: list[str], known: list[str]) -> bool:
 def test_thirty_turns(edit: Edit, policy: str, fidelity: Any, tiny: tuple[Any, Any], tmp_path: Path) -> None:
     brute = Brute(tiny[1], fidelity == "exact")
     seen: set[str] = set()
-    with Kamera(*tiny, fidelity=fidelity, rank=26) as kamera:
+    with Kamera(*tiny, fidelity=fidelity, rank=26, stale="keep", heal="never") as kamera:
         window = kamera.window()
         for messages in shown(edit, POLICIES[policy], tmp_path):
             transcript = transcribe(kamera.family, [read_message(message) for message in messages])
