@@ -15,7 +15,6 @@ from kamera_agent import Kamera, Window
 from kamera_agent.config import SettingOptions
 from kamera_agent.pocket.screen import SHOT_TIMES, Picture
 from kamera_agent.runtime.encoder import Encoder
-from kamera_agent.runtime.refresh import BUDGET
 from kamera_agent.vision.frames import Frames
 from kamera_agent.window.content import Content, FramesContent, ImageContent
 from kamera_agent.window.plan import Plan
@@ -24,7 +23,7 @@ from kamera_agent.window.plan import Plan
 class Heard(NamedTuple):
     """Next-token logits [vocab] after each question, in the same window.
 
-    recomputed: share of the KV of all chunks that the first turn computes again, in tokens times layers.
+    recomputed: share of the KV of all chunks that the turn computes again, in tokens times layers.
     stale: share of it in chunks that were computed after other chunks than those that are before them now.
     """
 
@@ -64,13 +63,13 @@ class Live:
             window = self._kamera.window()
         else:
             self._prepare(window, shown, script.after, contents)
+        after = [contents[index] for index in script.after]
         with self._answering():
-            window.sync([contents[index] for index in script.after])
-            heard = [self._ask(window, questions)]
+            heard = [self._ask(window, after, questions)]
         if self._kamera.settings.heal != "never":
             self._settle()
             with self._answering():
-                heard.append(self._ask(window, questions))
+                heard.append(self._ask(window, after, questions))
         self._kamera.flush()
         self._kamera.store.delete([header.key for header in self._kamera.store.headers()])
         return heard
@@ -82,8 +81,12 @@ class Live:
         window.expect([contents[index] for index in kept] if slides else None)
         self._settle()
 
-    def _ask(self, window: Window, questions: Sequence[str]) -> Heard:
-        recomputed, stale = self._shares(window.plan())
+    @staticmethod
+    def _ask(window: Window, shown: Sequence[Content], questions: Sequence[str]) -> Heard:
+        """Let a window show something and answer, and then ask: what it has computed by then serves every question."""
+        window.sync(shown)
+        recomputed, stale = _shares(window.generate(max_tokens=1).plan)
+        window.sync(shown)
         return Heard([window.logits(question) for question in questions], recomputed, stale)
 
     def _settle(self) -> None:
@@ -100,14 +103,14 @@ class Live:
         finally:
             self._kamera._engine.answers.discard(answer)
 
-    @staticmethod
-    def _shares(plan: Plan) -> tuple[float, float]:
-        """Shares of the KV of chunks that is computed again, and that is stale. All chunks are known."""
-        rows = [row for row in plan.rows if row.kind in ("image", "frames")]
-        num_tokens = sum(row.num_tokens for row in rows)
-        recomputed = sum(row.num_tokens * (1.0 if row.origin == "computed" else BUDGET * row.refresh) for row in rows)
-        stale = sum(row.num_tokens for row in rows if row.origin == "computed" or (row.stale and row.stale.of_chunks))
-        return recomputed / num_tokens, stale / num_tokens
+
+def _shares(plan: Plan) -> tuple[float, float]:
+    """Shares of the KV of chunks that was computed again, and that was stale. All chunks are known."""
+    rows = [row for row in plan.rows if row.kind in ("image", "frames")]
+    num_tokens = sum(row.num_tokens for row in rows)
+    recomputed = sum(row.num_tokens * (1.0 if row.origin == "computed" else row.refreshed) for row in rows)
+    stale = sum(row.num_tokens for row in rows if row.origin == "computed" or (row.stale and row.stale.of_chunks))
+    return recomputed / num_tokens, stale / num_tokens
 
 
 def _content(picture: Picture) -> Content:

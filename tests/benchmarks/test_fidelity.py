@@ -92,7 +92,7 @@ def test_every_event_plays(bench: Bench, event: str) -> None:
     assert result.answers["recompute_15pct"].recomputed == pytest.approx(0.15, abs=0.01)
     quarter, refreshed = result.answers["refresh_25pct"], result.answers["refresh"]
     assert quarter.recomputed == pytest.approx(0.25 * quarter.stale, abs=0.01)
-    assert refreshed.recomputed == pytest.approx(0.35 * refreshed.stale, abs=0.01)
+    assert 0.3 * refreshed.stale <= refreshed.recomputed <= refreshed.stale
     (other, *_) = run_case(Subject(bench, METHODS, None, {}), "changes", event, seed=0, studied=False)
     assert set(other.answers) == {"full", *MAIN} - ({"base_6pct", "base_12pct"} - over_bases)
 
