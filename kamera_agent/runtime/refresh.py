@@ -85,9 +85,10 @@ class Refresh:
         self._stages = stages(pool.shape.num_layers)
         self._lengths = [span.num_tokens for span in spans]
         num_tokens = sum(self._lengths)
-        # The slots of the pass, and the rows that are still computed; the stale ones are a part of them.
+        # The slots of the pass; the rows that are still computed, and the stale tokens among them.
         self._slots = torch.arange(pool.capacity, device=device)[self.queries.index]
         self._rows = torch.arange(len(self._slots), device=device)
+        self._tokens = self._rows[:num_tokens]
         self._departures = torch.zeros(num_tokens, device=device)
         self._depths = torch.zeros(num_tokens, dtype=torch.long, device=device)
         # The stale tokens of spans that are computed whole.
@@ -101,11 +102,6 @@ class Refresh:
         """The stale spans, in order, after the pass."""
         split = self._departures.split(self._lengths), self._depths.split(self._lengths)
         return [Refreshed(*parts) for parts in zip(*split, strict=True)]
-
-    @property
-    def _tokens(self) -> torch.Tensor:
-        """The stale tokens that are still computed."""
-        return self._rows[self._rows < len(self._depths)]
 
     def _read(self, number: int) -> Sequence[torch.Tensor]:
         """K before RoPE and V [H, T, D] of the stale spans in a layer. Indexing copies."""
@@ -154,10 +150,11 @@ class Refresh:
             tokens.fill_(is_whole)
 
     def _choose(self, share: float) -> None:
-        tokens = self._tokens
-        parts = tokens[~self._whole[tokens]]
+        parts = self._tokens[~self._whole[self._tokens]]
         chosen = parts[choose(self._departures[parts], int(share * int((~self._whole).sum())))]
-        self._rows = torch.cat([self._whole.nonzero()[:, 0], chosen, self._rows[len(tokens) :]])
+        others = self._rows[len(self._tokens) :]
+        self._tokens = torch.cat([self._whole.nonzero()[:, 0], chosen])
+        self._rows = torch.cat([self._tokens, others])
         self.queries.index = self._slots[self._rows]
 
     def _narrow(self, value: Any) -> Any:
