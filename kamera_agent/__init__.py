@@ -24,6 +24,7 @@ from kamera_agent.errors import (
 
 if TYPE_CHECKING:
     from kamera_agent.kamera import Kamera, KameraStats
+    from kamera_agent.telemetry.guard import Guard
     from kamera_agent.telemetry.metrics import Metrics
     from kamera_agent.telemetry.trace import Trace
     from kamera_agent.vision.frames import Frames
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # Imported when they are first asked for: these modules bring torch, transformers or OpenCV, which take seconds.
 _MODULES = {
     "kamera": ("Kamera", "KameraStats"),
+    "telemetry.guard": ("Guard",),
     "telemetry.metrics": ("Metrics",),
     "telemetry.trace": ("Trace",),
     "vision.frames": ("Frames",),
@@ -54,6 +56,7 @@ __all__ = [
     "DocumentContent",
     "Frames",
     "FramesContent",
+    "Guard",
     "ImageContent",
     "ImageError",
     "InputError",

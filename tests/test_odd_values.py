@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kamera_agent import (
     DocumentContent,
     Frames,
     FramesContent,
+    Guard,
     ImageContent,
     Kamera,
     KameraError,
@@ -138,6 +140,7 @@ OTHERS: dict[str, Callable[[Any], object]] = {
     "Frames, timestamps": lambda v: Frames(SHOT[None], v),
     "Trace": lambda v: Trace(v),
     "drift_every": lambda v: Trace("t.jsonl", drift_every=v),
+    "Guard": lambda v: [Guard(**{field.name: v}) for field in fields(Guard)],
     "read_trace": read_trace,
     "KeepLast": KeepLast,
     "Interval": lambda v: Interval(1, v),

@@ -12,6 +12,7 @@ SURFACE = [
     "DocumentContent",
     "Frames",
     "FramesContent",
+    "Guard",
     "ImageContent",
     "ImageError",
     "InputError",

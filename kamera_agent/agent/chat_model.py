@@ -26,6 +26,7 @@ from kamera_agent.closing import Closing
 from kamera_agent.errors import InputError, SettingError
 from kamera_agent.kamera import Kamera
 from kamera_agent.options import whole
+from kamera_agent.telemetry.guard import Guard
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, aread, never, read
@@ -68,7 +69,7 @@ class ChatKamera(BaseChatModel, Closing):
     max_string: characters of a string in a forced call or in JSON where the schema sets no bound; small models may not
     stop. max_conversations, max_bytes: bounds on live windows; the chunks of a window that goes can be recalled.
     metrics: counts answers and reports the state of the Kamera. trace: gets one record per answer; a path
-    stands for a Trace without options.
+    stands for a Trace without options. guard: how the drift of conversations is watched; None does not watch it.
     profile: the size of the window and other facts, for LangChain's middleware. Asking for it, or for a number of
     tokens, loads the model.
     """
@@ -85,6 +86,7 @@ class ChatKamera(BaseChatModel, Closing):
     max_bytes: int = Field(default=8 << 30, frozen=True)
     metrics: Metrics | None = Field(default=None, exclude=True, repr=False, frozen=True)
     trace: Trace | str | os.PathLike[str] | None = Field(default=None, exclude=True, repr=False, frozen=True)
+    guard: Guard | None = Field(default=Guard(), exclude=True, repr=False, frozen=True)
     max_tokens: int = MAX_TOKENS
     temperature: float = 0.0
     top_p: float = 1.0
@@ -118,7 +120,9 @@ class ChatKamera(BaseChatModel, Closing):
         super().model_post_init(context)
         limits = Limits(self.max_conversations, self.max_bytes, self.max_string)
         trace = self.trace if isinstance(self.trace, Trace | None) else Trace(self.trace)
-        self._chat = Chat(self.kamera, self.model, self.model_kwargs, limits, metrics=self.metrics, trace=trace)
+        self._chat = Chat(
+            self.kamera, self.model, self.model_kwargs, limits, metrics=self.metrics, trace=trace, guard=self.guard
+        )
 
     def open(self) -> Kamera:
         """Load the model now, if it is not loaded yet, and return the Kamera that answers.

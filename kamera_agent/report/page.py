@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
@@ -11,6 +12,7 @@ from statistics import median
 
 from kamera_agent.errors import InputError
 from kamera_agent.report.account import Turn
+from kamera_agent.report.drift import drift_table
 
 TEMPLATE = "page.html"
 
@@ -22,10 +24,14 @@ def make_page(turns: Sequence[Turn], title: str) -> str:
     template = files("kamera_agent.report").joinpath(TEMPLATE).read_text("utf-8")
     # The browser ends a script at "</", so no string of a trace may contain it.
     data = json.dumps([asdict(turn) for turn in turns]).replace("<", "\\u003c")
-    parts = {"TITLE": html.escape(title), "TILES": "".join(_tiles(turns)), "TURNS": data}
-    for name, part in parts.items():
-        template = template.replace(f"{{{{{name}}}}}", part)
-    return template
+    parts = {
+        "TITLE": html.escape(title),
+        "TILES": "".join(_tiles(turns)),
+        "DRIFT": drift_table(turns),
+        "TURNS": data,
+    }
+    # In one pass: a part may hold the name of another.
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda place: parts[place[1]], template)
 
 
 def _tiles(turns: Sequence[Turn]) -> list[str]:

@@ -172,6 +172,16 @@ class Engine(Forkable):
             self._gate.current = self._tap.current = None
             return self.family.reference_logits(runs)
 
+    def full_prefill(self, runs: Sequence[Run], tick: Callable[[], None]) -> torch.Tensor:
+        """The same logits, computed with the encoder's cache, in a pool that is dropped. tick: as of prefill()."""
+        pool, batch = self.new_pool(), list[Placed]()
+        pool.reserve(sum(len(run.token_ids) for run in runs))
+        position = order = 0
+        for run in runs:
+            batch.append(Placed(run, pool.allocate(len(run.token_ids)), position, order))
+            position, order = position + run.extent, order + len(run.token_ids)
+        return self.prefill(pool, batch, tick).logits
+
     def embed(self, run: Run) -> torch.Tensor:
         """Decoder inputs [T, hidden] of a run. Runs the encoder for a chunk that is not in its cache."""
         if isinstance(run, Chunk) and run.has_pixels:

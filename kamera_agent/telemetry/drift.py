@@ -26,9 +26,7 @@ class Drift:
 class Witness:
     """A Constraint that forbids what `inner` forbids, and remembers the logits of the first token."""
 
-    def __init__(self, reference: torch.Tensor, inner: Constraint | None) -> None:
-        """reference: next-token logits [vocab] of a full prefill of the same window."""
-        self._reference = reference
+    def __init__(self, inner: Constraint | None) -> None:
         self._inner = inner
         self._first: torch.Tensor | None = None
 
@@ -43,12 +41,12 @@ class Witness:
         if self._inner is not None:
             self._inner.accept(token)
 
-    def measure(self) -> Drift:
-        """The drift, once the first token is drawn."""
+    def measure(self, reference: torch.Tensor) -> Drift:
+        """The drift from the next-token logits [vocab] of a full prefill, once the first token is drawn."""
         assert self._first is not None, "nothing was drawn"
         # The answer's logits are -inf for tokens that are never drawn; the reference still has numbers there.
         drawable = self._first.isfinite()
-        ours, theirs = self._first[drawable], self._reference[drawable]
+        ours, theirs = self._first[drawable], reference[drawable]
         return Drift(divergence(theirs, ours), bool(ours.argmax() == theirs.argmax()))
 
 

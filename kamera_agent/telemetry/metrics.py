@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,12 +22,17 @@ except ImportError:
 
 if TYPE_CHECKING:
     from kamera_agent.kamera import Kamera, KameraStats
+    from kamera_agent.telemetry.drift import Drift
     from kamera_agent.window.reply import Reply
 
     Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 
 MODEL = "model_name"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
+
+NATS = (0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+DRIFT = "KL of the first token, from a full prefill's to the answer's."
+COMPARED = "Answers by how their first token compares with that of a full prefill."
 
 # Field of Timings -> its histogram: name, help.
 TIMES = {
@@ -102,12 +107,16 @@ class Metrics:
             )
             self._prompt = _counter("prompt_tokens", "Tokens of windows by the origin of their KV.", registry, "origin")
             self._answers = _counter("request_success", "Answers by how they ended.", registry, "finished_reason")
+            self._drift = _histogram("drift_kl_nats", DRIFT, registry, NATS)
+            self._compared = _counter("compared_answers", COMPARED, registry, "outcome")
+            self._comparing = _counter("comparing_seconds", "Time that comparisons took beside answers.", registry)
+            self._fallbacks = _counter("fallback_answers", "Answers that a guard restricted to exact KV.", registry)
             registry.register(self)
         except ValueError as error:
             raise SettingError(f"The registry already holds a Metrics; share that one. ({error})") from error
 
-    def observe(self, reply: Reply, model_name: str) -> None:
-        """Count an answer."""
+    def observe(self, reply: Reply, model_name: str, *, exact_only: bool = False) -> None:
+        """Count an answer. exact_only: whether its conversation had fallen back to exact KV."""
         usage, timings = reply.usage, reply.timings
         for field, histogram in self._times.items():
             histogram.labels(model_name).observe(getattr(timings, field) / 1e3)
@@ -116,8 +125,23 @@ class Metrics:
         for row in reply.plan.rows:
             self._prompt.labels(model_name, row.origin).inc(row.num_tokens)
         self._answers.labels(model_name, reply.finish_reason).inc()
+        self._fallbacks.labels(model_name).inc(exact_only)
+        if reply.plan.is_exact:
+            self._compared.labels(model_name, "exact").inc()
         if usage.tokens_generated:
             self._per_token.labels(model_name).observe(timings.decode_ms / 1e3 / usage.tokens_generated)
+
+    def observe_drift(self, drift: Drift | None, model_name: str, seconds: float = 0.0) -> None:
+        """Count a comparison of an answer with a full prefill. drift: None where it gave way to another answer.
+
+        seconds: that it took beside answers.
+        """
+        self._comparing.labels(model_name).inc(seconds)
+        outcome = "unfinished"
+        if drift:
+            self._drift.labels(model_name).observe(drift.kl)
+            outcome = "agrees" if drift.agrees else "differs"
+        self._compared.labels(model_name, outcome).inc()
 
     def watch(self, kamera: Kamera, model_name: str) -> None:
         """Report the state of a Kamera at every scrape while it is open, and keep its counts afterwards.
@@ -187,8 +211,10 @@ def _fill(family: Family, field: str, sums: Mapping[str, Counter[str]]) -> Famil
     return family
 
 
-def _histogram(name: str, text: str, registry: prometheus.CollectorRegistry) -> prometheus.Histogram:
-    return prometheus.Histogram(f"kamera_{name}", text, [MODEL], buckets=SECONDS, registry=registry)
+def _histogram(
+    name: str, text: str, registry: prometheus.CollectorRegistry, buckets: Sequence[float] = SECONDS
+) -> prometheus.Histogram:
+    return prometheus.Histogram(f"kamera_{name}", text, [MODEL], buckets=buckets, registry=registry)
 
 
 def _counter(name: str, text: str, registry: prometheus.CollectorRegistry, *labels: str) -> prometheus.Counter:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import BeforeValidator, Discriminator, Tag, TypeAdapter
 
 from kamera_agent.telemetry.drift import Drift
 from kamera_agent.vision.thumbnail import thumbnail
@@ -50,7 +50,8 @@ class AnswerRecord:
 
     The names of the fields are the names in the JSON.
 
-    time: ISO 8601, UTC. rows: the plan. drift: None where it was not measured. thumbnails: JPEGs in base64, by span id.
+    time: ISO 8601, UTC. rows: the plan. drift: None where it was not measured. exact_only: whether the conversation had
+    fallen back to exact KV. thumbnails: JPEGs in base64, by span id.
     """
 
     time: str
@@ -62,11 +63,30 @@ class AnswerRecord:
     timings: Annotated[Timings, BeforeValidator(partial(_complete, Timings))]
     memory: Memory = Memory()
     drift: Drift | None = None
+    exact_only: bool = False
     thumbnails: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class DriftRecord:
+    """The drift of an answer, measured after its record was written. answer: the time of that record."""
+
+    answer: str
+    conversation: str
+    drift: Drift
+
+
+def _kind(value: Any) -> str:
+    return "drift" if isinstance(value, dict) and "answer" in value else "answer"
+
+
 # Validates JSON from outside. Fields that it does not know are ignored: newer versions may write more.
-RECORDS = TypeAdapter(AnswerRecord)
+RECORDS: TypeAdapter[AnswerRecord | DriftRecord] = TypeAdapter(
+    Annotated[
+        Annotated[AnswerRecord, Tag("answer")] | Annotated[DriftRecord, Tag("drift")],
+        Discriminator(_kind),
+    ]
+)
 
 
 def make_record(
@@ -84,6 +104,7 @@ def make_record(
         timings=reply.timings,
         memory=Memory(window.pool_bytes, window.dropped_bytes),
         drift=drift,
+        exact_only=window.exact_only,
         thumbnails={span_id: _thumbnail(window, span_id) for span_id in chunk_ids} if thumbnails else {},
     )
 

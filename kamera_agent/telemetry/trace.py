@@ -1,18 +1,19 @@
-"""A trace: a file with one JSON line per answer."""
+"""A trace: a file with one JSON line per answer, and one per drift that was measured later."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from kamera_agent.errors import InputError, SettingError
 from kamera_agent.options import path_of, whole
-from kamera_agent.telemetry.record import RECORDS, AnswerRecord
+from kamera_agent.telemetry.drift import Drift
+from kamera_agent.telemetry.record import RECORDS, AnswerRecord, DriftRecord
 
 
 class Trace:
@@ -46,13 +47,20 @@ class Trace:
 
     def write(self, record: AnswerRecord) -> None:
         """Append one record."""
+        self._append(record)
+
+    def write_drift(self, record: AnswerRecord, drift: Drift) -> None:
+        """Append the drift of an answer whose record is in the file."""
+        self._append(DriftRecord(record.time, record.conversation, drift))
+
+    def _append(self, record: AnswerRecord | DriftRecord) -> None:
         line = json.dumps(asdict(record), separators=(",", ":")) + "\n"
         with self._lock, self.path.open("a", encoding="utf-8") as file:
             file.write(line)
 
 
 def read_trace(path: str | os.PathLike[str]) -> list[AnswerRecord]:
-    """The records of a file, in order.
+    """The records of a file, in order, each with its drift.
 
     A last line that is cut off, because its process died, is left out. Raises InputError for a file that cannot be
     read or is not a trace.
@@ -62,10 +70,11 @@ def read_trace(path: str | os.PathLike[str]) -> list[AnswerRecord]:
         lines = file.expanduser().read_text("utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The trace {file} cannot be read: {error}.") from error
-    records = []
+    records: list[AnswerRecord] = []
+    drifts: dict[tuple[str, str], Drift] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(RECORDS.validate_json(line))
+            record = RECORDS.validate_json(line)
         except ValidationError as error:
             if number == len(lines) and not line.endswith("\n"):
                 break
@@ -75,4 +84,8 @@ def read_trace(path: str | os.PathLike[str]) -> list[AnswerRecord]:
                 f"Line {number} of {file} is not a record of a trace: {place} {problem['msg']}. Pass a "
                 "file that a Trace wrote."
             ) from error
-    return records
+        if isinstance(record, DriftRecord):
+            drifts[record.conversation, record.answer] = record.drift
+        else:
+            records.append(record)
+    return [replace(record, drift=record.drift or drifts.get((record.conversation, record.time))) for record in records]

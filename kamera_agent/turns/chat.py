@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from reprlib import repr as short
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ from kamera_agent.errors import InputError, StoreClosedError, WindowError
 from kamera_agent.kamera import Kamera
 from kamera_agent.pocket.weights import POCKET
 from kamera_agent.telemetry.drift import Drift, Witness
+from kamera_agent.telemetry.guard import Guard
 from kamera_agent.telemetry.metrics import Metrics
-from kamera_agent.telemetry.record import make_record
+from kamera_agent.telemetry.record import AnswerRecord, make_record
 from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.turns.background import Cancelled, Stoppable, never
@@ -132,10 +134,11 @@ class Chat(Closing):
         *,
         metrics: Metrics | None = None,
         trace: Trace | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """kamera: None borrows the Kamera of `model`, loaded with `options`. Nothing is loaded yet."""
         self._kamera, self._limits = kamera, limits
-        self._metrics, self._trace = metrics, trace
+        self._metrics, self._trace, self._guard = metrics, trace, guard
         self.model_name = str(model) if kamera is None else name_of(kamera)
         self.options = options if kamera is None else options_of(kamera)
         self._loan: Loan | None = None
@@ -179,7 +182,9 @@ class Chat(Closing):
             self._require_open()
             if model not in self._others:
                 options = {name: value for name, value in self.options.items() if name != "revision"}
-                self._others[model] = Chat(None, model, options, self._limits, metrics=self._metrics, trace=self._trace)
+                self._others[model] = Chat(
+                    None, model, options, self._limits, metrics=self._metrics, trace=self._trace, guard=self._guard
+                )
             return self._others[model]
 
     def count_tokens(self, messages: Sequence[Message], tools: Sequence[Schema] = ()) -> int:
@@ -213,16 +218,16 @@ class Chat(Closing):
             answer_span(self.model_name, request.conversation) as report,
             live.conversations.hold(caller, reading.outline, cancelled) as held,
         ):
-            window = held.window
+            window, watch = held.window, held.watch
             held.begin(reading.contents, reading.system, reading.outline)
-            witness = None
+            witness = Witness(constraint)
             # Now, because the answer becomes a part of the window.
-            if self._trace and self._trace.drift_is_due():
-                witness = constraint = Witness(window.reference_logits(), constraint)
+            reference = window.reference_logits() if self._trace and self._trace.drift_is_due() else None
+            full_prefill = window.full_prefill() if watch and watch.is_due else None
             with window.stream(
                 max_tokens=request.max_tokens,
                 stop=request.stop,
-                constraint=Stoppable(cancelled, constraint),
+                constraint=Stoppable(cancelled, witness),
                 **request.sampling,
             ) as stream:
                 yield stream
@@ -234,7 +239,14 @@ class Chat(Closing):
             if live.kamera.settings.heal == "ahead" and request.expected not in ((), request.messages):
                 self._expect(live, held, request, reply)
             report(reply)
-            self._observe(reply, window, request.conversation, witness.measure() if witness else None)
+            drift = None if reference is None else witness.measure(reference)
+            record = self._observe(reply, window, request.conversation, drift)
+            if watch and not reply.plan.is_exact:
+                if drift:
+                    watch.measured(drift)
+                elif full_prefill:
+                    reported = partial(_report_later, self._metrics, self._trace, self.model_name, record)
+                    window.when_idle(partial(watch.compare, witness, full_prefill, reported))
 
     def _expect(self, live: Live, held: Held, request: Request, reply: Reply) -> None:
         """Tell the window what the next request will begin with."""
@@ -244,14 +256,17 @@ class Chat(Closing):
         reading = live.read([*request.expected, said], request.tools)
         held.expect(reading.contents, reading.system, reading.outline)
 
-    def _observe(self, reply: Reply, window: Window, conversation: str, drift: Drift | None) -> None:
+    def _observe(self, reply: Reply, window: Window, conversation: str, drift: Drift | None) -> AnswerRecord | None:
         if self._metrics:
-            self._metrics.observe(reply, self.model_name)
-        if self._trace:
-            thumbnails = self._trace.thumbnails
-            self._trace.write(
-                make_record(reply, window, conversation, self.model_name, thumbnails=thumbnails, drift=drift)
-            )
+            self._metrics.observe(reply, self.model_name, exact_only=window.exact_only)
+            if drift and not reply.plan.is_exact:
+                self._metrics.observe_drift(drift, self.model_name)
+        if not self._trace:
+            return None
+        thumbnails = self._trace.thumbnails
+        record = make_record(reply, window, conversation, self.model_name, thumbnails=thumbnails, drift=drift)
+        self._trace.write(record)
+        return record
 
     def _require_open(self) -> None:
         if self._closed:
@@ -266,7 +281,22 @@ class Chat(Closing):
             self._metrics.watch(kamera, self.model_name)
         return Live(
             kamera,
-            Conversations(kamera, self._limits.max_conversations, self._limits.max_bytes),
+            Conversations(kamera, self._limits.max_conversations, self._limits.max_bytes, self._guard),
             Outliner(lambda pixels: kamera.family.image_chunk(pixels, kamera.settings.namespace)),
             Grammars(kamera.family.processors.tokenizer, self._limits.max_string),
         )
+
+
+def _report_later(
+    metrics: Metrics | None,
+    trace: Trace | None,
+    model_name: str,
+    record: AnswerRecord | None,
+    drift: Drift | None,
+    seconds: float,
+) -> None:
+    """Report a comparison that was made after its answer. No method: a window that waits would keep its chat alive."""
+    if metrics:
+        metrics.observe_drift(drift, model_name, seconds)
+    if trace and record and drift:
+        trace.write_drift(record, drift)

@@ -12,8 +12,10 @@ from time import sleep
 from weakref import ref
 
 from kamera_agent.kamera import Kamera
+from kamera_agent.telemetry.guard import Guard
 from kamera_agent.turns.background import Cancelled, never
 from kamera_agent.turns.outline import Outline, Part
+from kamera_agent.turns.watch import Budget, Watch
 from kamera_agent.window.content import Content, ImageContent
 from kamera_agent.window.reply import Reply
 from kamera_agent.window.window import Window
@@ -45,6 +47,7 @@ class _Hold:
 class Live:
     """A live window of a caller, and the outline of the last call over it.
 
+    watch: of its conversation; None without a guard.
     span_ids: of the contents of that call, in order.
     num_calls: answers begun over it.
     num_strangers: windows of the conversation, where the present call has a history that none of them holds; else 0.
@@ -53,6 +56,7 @@ class Live:
 
     caller: Caller
     window: Window
+    watch: Watch | None = None
     outline: Outline = field(default_factory=Outline)
     span_ids: tuple[str, ...] = ()
     num_calls: int = 0
@@ -74,6 +78,7 @@ class Live:
         """Make the window hold the contents of a call. Raises what Window.sync raises."""
         self.span_ids = self.window.sync(contents, system)
         self.outline = call
+        self.window.exact_only = self.watch is not None and self.watch.has_fallen_back
         if self.source:
             self.window.adopt(self.source.window)
             self.source.take(None)
@@ -96,6 +101,8 @@ class Live:
     def end(self, reply: Reply) -> None:
         """Note the reply to the call, and log where nothing could be reused for it."""
         self.outline = self.outline.replied(reply.text)
+        if self.watch:
+            self.watch.answered(reply, exact_only=self.window.exact_only)
         if self.num_strangers:
             computed = reply.usage.tokens_computed
             logger.warning(
@@ -118,9 +125,12 @@ class Conversations:
     Safe for use from several threads: one answer at a time per window, several windows side by side.
     """
 
-    def __init__(self, kamera: Kamera, max_conversations: int, max_bytes: int) -> None:
+    def __init__(self, kamera: Kamera, max_conversations: int, max_bytes: int, guard: Guard | None = None) -> None:
         """max_bytes: bound of the windows' KV pools and of the dropped spans that they keep for recall."""
         self._kamera = kamera
+        # Exact answers cannot drift.
+        self._guard = None if kamera.settings.fidelity == "exact" else guard
+        self._budget = Budget(guard.share if guard else 0.0)
         self._max_conversations, self._max_bytes = max_conversations, max_bytes
         # The least recently used first.
         self._live: list[Live] = []
@@ -159,7 +169,7 @@ class Conversations:
             # screenshot that comes back to the front is the beginning of a window that was left long ago.
             live = max(reversed(own), key=lambda live: live.outline.size_held(call), default=None)
             if live is None:
-                live = Live(caller, self._kamera.window())
+                live = Live(caller, self._kamera.window(), family[0].watch if family else self._watch(caller))
                 # A source that is busy is not waited for: its KV changes, and the beginning is computed instead.
                 idle = [other for other in reversed(family) if not other.is_held]
                 live.source = max(idle, key=lambda other: other.outline.num_shared(call), default=None)
@@ -172,6 +182,9 @@ class Conversations:
             live.num_calls += 1
             live.num_strangers = self._count_strangers(caller, call)
             return live
+
+    def _watch(self, caller: Caller) -> Watch | None:
+        return Watch(self._guard, self._budget, caller.conversation) if self._guard else None
 
     def _count_strangers(self, caller: Caller, call: Outline) -> int:
         """Windows of an agent, if none of them knows the history of its call; 0 after the first time."""

@@ -50,6 +50,8 @@ class Assembly:
     are changed together, a mark says that they do not match; the mark is set before the change and cleared after it,
     and the turn that finds it set begins with an empty pool. Elsewhere a turn only writes into slots that no resident
     owns, and the next turn frees them. Neither relies on an exception handler, which could be interrupted as well.
+
+    exact_only: whether turns use exact KV only, whatever the settings say.
     """
 
     def __init__(self, engine: Engine, library: Library, settings: Settings) -> None:
@@ -58,6 +60,7 @@ class Assembly:
         self._settings = settings
         self._jobs: list[Job] = []
         self._is_healing = False
+        self.exact_only = False
         self._empty()
 
     @property
@@ -137,7 +140,7 @@ class Assembly:
             items,
             # KV that was computed ahead has the frequencies of short windows.
             [*self.residents, *([] if long else self._spares())],
-            self._settings,
+            replace(self._settings, fidelity="exact") if self.exact_only else self._settings,
             self._library,
             answering=answering,
             both_ways=self._engine.family.both_ways,

@@ -56,6 +56,11 @@ class Plan:
 
     rows: tuple[PlanRow, ...]
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether a full prefill gives the same KV."""
+        return all(row.exact for row in self.rows)
+
     def num_tokens(self, *origins: Origin) -> int:
         """Tokens of the spans with these origins; of all spans when none is named."""
         wanted = origins or get_args(Origin)

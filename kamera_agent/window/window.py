@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from time import perf_counter
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 from weakref import ref
@@ -31,6 +31,9 @@ from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.sampler import Constraint, Sampler
 from kamera_agent.window.span import Span, make_span
 from kamera_agent.window.streamer import Streamer
+
+# Takes what tells whether it must give way to an answer.
+IdleTask = Callable[[Callable[[], bool]], None]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,6 +87,7 @@ class Window(Forkable):
         self._assembly = Assembly(engine, library, settings)
         # What the window is expected to hold next; None where that is what it holds.
         self._expected: list[Item] | None = None
+        self._idle_task: IdleTask | None = None
         self._hold: ref[_Hold] | None = None
 
     def renew(self) -> None:
@@ -192,11 +196,20 @@ class Window(Forkable):
                 return None
             try:
                 targets = self._targets(self._items.live, self._expected)
-                return next(
-                    filter(None, (self._assembly.heal(items, tick, beside=beside) for items, beside in targets)), 0
-                )
+                healed = (self._assembly.heal(items, tick, beside=beside) for items, beside in targets)
+                if tokens := next(filter(None, healed), 0):
+                    return tokens
             except _GaveWay:
                 return None
+            task, self._idle_task = self._idle_task, None
+            if task:
+                task(gives_way)
+            return 0
+
+    def when_idle(self, task: IdleTask) -> None:
+        """Have a task done once all is healed and no answer is wanted. Only the last one that was given is done."""
+        self._idle_task = task
+        self._healer.wake(self)
 
     @_alone
     def adopt(self, source: Window) -> None:
@@ -266,6 +279,24 @@ class Window(Forkable):
         self._library.require_open()
         items = [*self._items.live, *self._ask(question)]
         return self._engine.reference_logits([item.run for item in lay_out(items, self._family, "answer")])
+
+    @_alone
+    def full_prefill(self) -> Callable[[Callable[[], None]], torch.Tensor]:
+        """A function that computes logits() of the window as it is now anew, at any time, in a pool of its own.
+
+        It takes a function that is called once per run and per layer; what that raises ends the computation.
+        """
+        runs = [item.run for item in lay_out(self._items.live, self._family, "answer")]
+        return partial(self._engine.full_prefill, runs)
+
+    @property
+    def exact_only(self) -> bool:
+        """Whether answers use only KV that a full prefill would give, as with fidelity="exact". May be set."""
+        return self._assembly.exact_only
+
+    @exact_only.setter
+    def exact_only(self, value: bool) -> None:
+        self._assembly.exact_only = value
 
     @property
     def spans(self) -> tuple[Span, ...]:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 import kamera_agent
 from benchmarks.backbones.table import support_table
-from kamera_agent import Kamera, KameraError, Settings
+from kamera_agent import Guard, Kamera, KameraError, Settings
 from kamera_agent.agent import Budget, ChatKamera, Interval, KeepLast, ScreenWindow
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import Trace
@@ -22,6 +22,8 @@ from kamera_agent.telemetry.trace import Trace
 DOCS = Path(__file__).parents[2] / "docs"
 PACKAGE = Path(kamera_agent.__file__).parent
 REQUIRED = "required"
+# Defaults that are no literals.
+OBJECTS = {"`Guard()`": Guard()}
 
 
 def tables(page: str, heading: str) -> list[list[list[str]]]:
@@ -42,7 +44,7 @@ def code(cell: str) -> str:
 def documented(page: str, heading: str) -> dict[str, Any]:
     """Defaults by option, from the table below a heading."""
     return {
-        code(option): REQUIRED if default == REQUIRED else ast.literal_eval(code(default))
+        code(option): REQUIRED if default == REQUIRED else OBJECTS.get(default) or ast.literal_eval(code(default))
         for option, default, _ in tables(page, heading)[0]
     }
 
@@ -73,6 +75,7 @@ def setting_fields() -> dict[str, Any]:
         ("ChatKamera", chat_fields()),
         ("ScreenWindow", parameters(ScreenWindow.__init__)),
         ("Trace", parameters(Trace.__init__)),
+        ("Guard", {field.name: field.default for field in fields(Guard)}),
         ("Metrics", parameters(Metrics.__init__)),
     ],
 )
@@ -115,6 +118,10 @@ def reply_metrics() -> dict[str, set[str]]:
         metrics._per_token,
         metrics._prompt,
         metrics._answers,
+        metrics._drift,
+        metrics._compared,
+        metrics._comparing,
+        metrics._fallbacks,
     ]
     return {
         collector._name + ("_total" if collector._type == "counter" else ""): {*collector._labelnames} - {"model_name"}

@@ -1,8 +1,9 @@
 """Traces and their page: the account by hand, and the page as a browser shows it."""
 
 import json
+import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from kamera_agent.report.page import make_page
 from kamera_agent.telemetry.drift import Drift
 from kamera_agent.telemetry.record import AnswerRecord, Memory, ReplySpan
 from kamera_agent.telemetry.trace import Trace, read_trace
+from kamera_agent.window.evidence import Stale
 from kamera_agent.window.plan import Origin, PlanRow
 from kamera_agent.window.reply import Timings, Usage
 
@@ -85,6 +87,44 @@ def test_a_trace_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_trace(trace.path) == [FIRST, FOURTH]
 
 
+def test_a_drift_that_was_measured_later(tmp_path: Path) -> None:
+    """Its record names the answer by time and conversation."""
+    trace = Trace(tmp_path / "trace.jsonl")
+    later = replace(THIRD, time="2026-11-24T12:00:01.000+00:00")
+    for written in (THIRD, OTHER, later):
+        trace.write(written)
+    trace.write_drift(THIRD, Drift(0.5, agrees=True))
+    trace.write(FOURTH)
+    assert json.loads(trace.path.read_text("utf-8").splitlines()[3]) == {
+        "answer": THIRD.time,
+        "conversation": "a",
+        "drift": {"kl": 0.5, "agrees": True},
+    }
+    assert read_trace(trace.path) == [replace(THIRD, drift=Drift(0.5, agrees=True)), OTHER, later, FOURTH]
+
+
+def test_the_table_of_drift_by_hand() -> None:
+    """Ten of forty tokens have never seen a chunk before them, and half of their KV was computed again."""
+
+    def drifted(kl: float, error: float, stale: Stale | None = None) -> AnswerRecord:
+        recalled = replace(row("image1", 10, "recalled"), error=error, stale=stale, refreshed=0.5 if stale else 0.0)
+        return record("<a>", row("anchor", 30, "kept"), recalled, drift=Drift(kl, agrees=kl < 0.1))
+
+    records = [drifted(0.001, 0.01), drifted(2.0, 0.03, Stale(unseen=("cd",))), OTHER, drifted(0.02, 0.02)]
+    page = make_page(account(records), "trace")
+    table = page[page.index('id="drift"') : page.index("</table>")]
+    assert [re.findall("<td>(.*?)</td>", line) for line in table.split("<tr>")[2:]] == [
+        ["2", "&lt;a&gt;", "2", "no", "0.030", "25%", "", "", "12%"],
+        ["3", "&lt;a&gt;", "0.02", "yes", "0.020", "", "", "", ""],
+        ["1", "&lt;a&gt;", "0.001", "yes", "0.010", "", "", "", ""],
+        # Two are equal and one is above them: ranks .5, .5, 2 against 0, 1, 2.
+        ["", "rank correlation with the KL", "", "", "1.00", "0.87", "", "", "0.87"],
+    ]
+    assert "2 of 3 compared answers" in page
+    assert "The median KL is 0.02 nats, the largest 2." in page
+    assert 'id="drift"' not in make_page(account([FIRST]), "trace")
+
+
 def test_the_names_in_the_file(tmp_path: Path) -> None:
     """Other programs read traces, so these names are as fixed as those of the package."""
     trace = Trace(tmp_path / "trace.jsonl")
@@ -101,6 +141,7 @@ def test_the_names_in_the_file(tmp_path: Path) -> None:
         "timings": asdict(FOURTH.timings),
         "memory": {"pool_bytes": 3 * 10**6, "dropped_bytes": 10**5},
         "drift": {"kl": 0.001234, "agrees": False},
+        "exact_only": False,
         "thumbnails": {},
     }
 
@@ -176,17 +217,17 @@ def test_a_click_on_a_turn_shows_its_plan(tmp_path: Path) -> None:
         assert page.locator(".turn").count() == 5
         assert page.locator("#chart rect").count() == 15
         page.locator(".turn").nth(1).click()
-        cells = page.locator(".plan td").all_inner_texts()
+        cells = page.locator("#turns .plan td").all_inner_texts()
         assert cells[:7] == ["anchor", "text", "3", "0", "", "kept", "yes"]
-        assert cells[8:14] == ["text1", "text", "7", "3", "103", "moved"]
+        assert cells[10:16] == ["text1", "text", "7", "3", "103", "moved"]
         page.locator(".turn").nth(1).click()
-        assert page.locator(".plan").count() == 0
+        assert page.locator("#turns .plan").count() == 0
         assert [text.split("\n")[-1] for text in page.locator(".turn .name").all_inner_texts()[3:]] == [
             "4 of 67, 13 ms",
             "drift 0.0012",
         ]
         page.locator(".turn").nth(4).click()
-        assert page.locator(".plan p").inner_text() == (
+        assert page.locator("#turns .plan p").inner_text() == (
             "Drift from a full prefill: KL 0.0012 nats, another likeliest first token."
         )
         # Nothing is wider than the page.
@@ -223,7 +264,7 @@ def test_nothing_is_cut_off_at_any_width(tmp_path: Path) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate(CUT_OFF) == []
             # The table is wider than a phone, and scrolls inside its box.
-            box = page.locator(".plan").first
+            box = page.locator("#turns .plan").first
             assert box.evaluate("box => { box.scrollLeft = 10_000; return box.scrollLeft > 0; }") == (width < 640)
             # The texts of the chart keep their size.
             heights = page.locator("#chart text").evaluate_all(

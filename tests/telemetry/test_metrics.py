@@ -17,7 +17,9 @@ from kamera_agent.agent import ChatKamera
 from kamera_agent.chunk import Key, Record
 from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.store.memory import MemoryStore
+from kamera_agent.telemetry.drift import Drift
 from kamera_agent.telemetry.metrics import Metrics
+from kamera_agent.window.plan import Plan
 from kamera_agent.window.reply import Reply
 
 
@@ -63,6 +65,7 @@ def test_the_figures_of_two_replies(reply: Reply) -> None:
     assert value(registry, "kamera_generation_tokens_total") == 8
     assert value(registry, "kamera_encoder_calls_total") == 2
     assert value(registry, "kamera_encoder_calls_avoided_total") == 6
+    assert value(registry, "kamera_compared_answers_total", outcome="exact") == 2
     assert value(registry, "kamera_request_success_total", finished_reason="stop") == 1
     assert value(registry, "kamera_request_success_total", finished_reason="length") == 1
     sums = {
@@ -85,6 +88,24 @@ def test_an_empty_reply_has_no_time_per_token(reply: Reply) -> None:
     Metrics(registry).observe(replace(reply, usage=replace(reply.usage, tokens_generated=0)), "m")
     assert value(registry, "kamera_request_time_per_output_token_seconds_count") is None
     assert value(registry, "kamera_time_to_first_token_seconds_count") == 1
+
+
+def test_the_figures_of_comparisons(reply: Reply) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    inexact = Plan((replace(reply.plan.rows[0], exact=False), *reply.plan.rows[1:]))
+    metrics.observe(replace(reply, plan=inexact), "m")
+    metrics.observe(reply, "m", exact_only=True)
+    metrics.observe_drift(Drift(0.02, agrees=True), "m", 1.5)
+    metrics.observe_drift(Drift(4.0, agrees=False), "m")
+    metrics.observe_drift(None, "m", 0.25)
+    outcomes = {"exact": 1, "agrees": 1, "differs": 1, "unfinished": 1}
+    for outcome, count in outcomes.items():
+        assert value(registry, "kamera_compared_answers_total", outcome=outcome) == count
+    assert value(registry, "kamera_drift_kl_nats_sum") == pytest.approx(4.02)
+    assert value(registry, "kamera_drift_kl_nats_bucket", le="0.03") == 1
+    assert value(registry, "kamera_comparing_seconds_total") == 1.75
+    assert value(registry, "kamera_fallback_answers_total") == 1
 
 
 def test_models_are_told_apart(reply: Reply) -> None:
