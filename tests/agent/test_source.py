@@ -179,7 +179,7 @@ def test_the_environment_names_a_model(kamera: Kamera, monkeypatch: pytest.Monke
             "Both kamera= and model='some/model' were given",
         ),
         ({"model_kwargs": {"rank": 8}, "kamera": ...}, InputError, "model_kwargs=.*leave one of them out"),
-        ({"model": "pocket", "model_kwargs": {"heat": 1}}, SettingError, "no option 'heat'; use .* store"),
+        ({"model": "pocket", "model_kwargs": {"warmth": 1}}, SettingError, "no option 'warmth'; use .* store"),
         ({"model": "pocket", "model_kwargs": {"fidelity": "some"}}, SettingError, "fidelity is 'some'; use one of"),
     ],
 )
