@@ -161,7 +161,17 @@ def plan_steps(
         position += item.run.extent
         order += len(item.run.token_ids)
         before = before.then(item.run, exact=step.exact)
-    return steps
+    # A pass that refreshes one span refreshes all that are stale: they are read together.
+    refreshing = any(step.refresh for step in steps)
+    return [replace(step, refresh=True) if refreshing and _may_gain(step, both_ways) else step for step in steps]
+
+
+def _may_gain(step: Step, both_ways: Callable[[Run], torch.Tensor | None]) -> bool:
+    """Whether a refresh would mend something of a step."""
+    mended = step.resident is not None and step.resident.refreshed == step.antecedents.chunks
+    stale = step.stale is not None and step.stale.of_chunks
+    # Tokens that see later ones cannot be computed a few at a time.
+    return stale and not mended and both_ways(step.item.run) is None
 
 
 def _source(

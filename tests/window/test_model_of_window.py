@@ -90,6 +90,9 @@ class Known:
             return self.refreshed != now
         return not is_subsequence(now, self.chunks)
 
+    def may_gain(self, present: tuple[Any, ...]) -> bool:
+        return self.refreshed != chunks_of(present) and (self.grade(present) > 1 or self.refreshed is not None)
+
     def text_match(self, present: tuple[Any, ...]) -> float:
         ours, theirs = texts_of(self.prefix), texts_of(present)
         return 1.0 if ours == theirs else len(set(ours) & set(theirs)) / len(set(ours) | set(theirs))
@@ -143,7 +146,7 @@ class BruteForce:
         identities = tuple(identity for _, identity in pieces)
         partner = self.partners(pieces)
         origins: dict[str, tuple[str, bool]] = {}
-        pool, computed = [], []
+        pool, computed, gaining, refreshing = [], [], [], False
         place = (0, 0)
         for i, (name, identity) in enumerate(pieces):
             present = identities[:i]
@@ -161,10 +164,14 @@ class BruteForce:
                     origin = "blind" if self.fidelity == "blind" and known.grade(present) == 4 else "recalled"
                 origins[name] = (origin, exact)
                 new = replace(known, name=name, place=place)
-                if isinstance(identity, int) and self.refreshes(known, present):
-                    new = replace(new, whole=False, refreshed=chunks_of(present))
+                if isinstance(identity, int) and not exact:
+                    refreshing = refreshing or self.refreshes(known, present)
+                    gaining += [(i, present)] if known.may_gain(present) else []
             pool.append(new)
             place = tuple(a + b for a, b in zip(place, self.size(identity), strict=True))
+        # What is out of date is refreshed together with all that is stale.
+        for i, present in gaining if refreshing else []:
+            pool[i] = replace(pool[i], whole=False, refreshed=chunks_of(present))
         for new in computed:
             self.remember(new)
         self.pool = pool if keep_extra else pool[: len(self.pieces([], reply=False))]
@@ -222,8 +229,7 @@ class BruteForce:
         return None if self.stale == "keep" and best.place is None and best.grade(present) == 4 else best
 
     def refreshes(self, known: Known, present: tuple[Any, ...]) -> bool:
-        mends = self.stale == "refresh" and self.fidelity == "patched" and not known.is_exact_after(present)
-        return mends and known.needs_refresh(present)
+        return self.stale == "refresh" and self.fidelity == "patched" and known.needs_refresh(present)
 
     def stored(self, identity: Any) -> list[Known]:
         if not isinstance(identity, int) or identity not in self.bases:

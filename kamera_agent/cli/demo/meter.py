@@ -27,11 +27,30 @@ ANSWER_TOKENS = 4
 
 
 class Answer(NamedTuple):
-    """A reply, the milliseconds from the edit to its first token, and the milliseconds of remembering afterwards."""
+    """A reply, the milliseconds from the edit to its first token, and those of the work after it.
+
+    logits: [vocab], those that the first token was drawn from. remember_ms, heal_ms: storing new chunks, and healing.
+    """
 
     reply: Reply
+    logits: torch.Tensor
     first_token_ms: float
     remember_ms: float
+    heal_ms: float
+
+
+class _First:
+    """A constraint that admits every token, and keeps the logits of the first."""
+
+    def __init__(self) -> None:
+        self.logits = torch.empty(0)
+
+    def mask(self, logits: torch.Tensor) -> torch.Tensor:
+        self.logits = self.logits if len(self.logits) else logits
+        return logits
+
+    def accept(self, token: int) -> None:
+        """Do nothing: no token depends on another."""
 
 
 class Full(NamedTuple):
@@ -44,9 +63,10 @@ class Full(NamedTuple):
 class Meter:
     """One model in one process, used by Kamera, by a prefix cache that keeps encoder outputs, and directly.
 
-    Every answer is flushed before the next way is measured: background work would slow it down, and two Kameras
-    must not use one model at the same time. The order of the ways changes from turn to turn, because a machine may grow
-    slower or faster meanwhile, and the first way finds other data in the caches of the processor.
+    After every answer, new chunks are stored and the window is healed before the next way is measured: background work
+    would slow it down, and two Kameras must not use one model at the same time. The order of the ways changes from turn
+    to turn, because a machine may grow slower or faster meanwhile, and the first way finds other data in the caches of
+    the processor.
     """
 
     def __init__(self, store: Path) -> None:
@@ -54,7 +74,7 @@ class Meter:
         self._pictures = sketch()
         self._media = {name: draw(picture) for name, picture in self._pictures.items()}
         self._kamera = Kamera(*self._checkpoint, store, namespace=NAMESPACE)
-        self._prefix = Kamera(*self._checkpoint, fidelity="exact")
+        self._prefix = Kamera(*self._checkpoint, fidelity="exact", heal="never")
         self._window, self._prefix_window = self._kamera.window(), self._prefix.window()
         # Never answers, so it has no KV and keeps nothing.
         self._full_window = self._kamera.window()
@@ -73,7 +93,7 @@ class Meter:
         with TemporaryDirectory() as folder:
             kinds: list[tuple[str | None, Fidelity]] = [(folder, "patched"), (folder, "patched"), (None, "exact")]
             for store, fidelity in kinds:
-                with Kamera(*self._checkpoint, store, fidelity=fidelity) as kamera:
+                with Kamera(*self._checkpoint, store, fidelity=fidelity, heal="never") as kamera:
                     window = kamera.window()
                     for contents in (noise, noise[::-1], [], noise):
                         _answer(kamera, window, contents, "Ready?")
@@ -118,7 +138,8 @@ class Meter:
                 "full": full.first_token_ms,
             },
             remember_ms=kamera.remember_ms,
-            kl=divergence(full.logits, self._logits(kamera.reply)),
+            heal_ms=kamera.heal_ms,
+            kl=_divergence(full.logits, kamera.logits),
             bytes_read=kamera.reply.usage.bytes_read,
         )
 
@@ -129,7 +150,7 @@ class Meter:
 
     def _blind(self, turn: Turn, question: str) -> str:
         """The answer over chunks that were each computed alone, then rotated to their positions and not patched."""
-        with Kamera(*self._checkpoint, fidelity="blind") as kamera:
+        with Kamera(*self._checkpoint, base="canonical", fidelity="blind", heal="never") as kamera:
             for name in turn.window:
                 alone = kamera.window()
                 alone.sync([self._media[name]])
@@ -138,15 +159,6 @@ class Meter:
             window = kamera.window()
             window.sync([TextContent(TASK), *(self._media[name] for name in turn.window)])
             return window.generate(question, max_tokens=ANSWER_TOKENS).text
-
-    def _logits(self, reply: Reply) -> torch.Tensor:
-        """The next-token logits [vocab] that Kamera drew the first token from.
-
-        The KV of the prompt is still in the pool, so only the opening of the reply's turn runs again.
-        """
-        if reply.span_id:
-            self._window.drop(reply.span_id)
-        return self._window.logits()
 
 
 def _noise_like(content: ImageContent | FramesContent, seed: int) -> ImageContent | FramesContent:
@@ -160,10 +172,20 @@ def _answer(kamera: Kamera, window: Window, contents: Sequence[Content], questio
     start = perf_counter()
     window.sync(contents)
     edit_ms = 1e3 * (perf_counter() - start)
-    reply = window.generate(question, max_tokens=ANSWER_TOKENS)
-    start = perf_counter()
+    first = _First()
+    reply = window.stream(question, constraint=first, max_tokens=ANSWER_TOKENS).finish()
+    answered = perf_counter()
     kamera.flush()
-    return Answer(reply, edit_ms + reply.timings.first_token_ms, 1e3 * (perf_counter() - start))
+    remembered = perf_counter()
+    kamera.settle()
+    times = 1e3 * (remembered - answered), 1e3 * (perf_counter() - remembered)
+    return Answer(reply, first.logits, edit_ms + reply.timings.first_token_ms, *times)
+
+
+def _divergence(full: torch.Tensor, ours: torch.Tensor) -> float:
+    """The divergence over the tokens that can be drawn: no placeholder of a picture is."""
+    drawn = ours.isfinite()
+    return divergence(full[drawn], ours[drawn])
 
 
 def _prefill(window: Window, contents: Sequence[Content], question: str) -> Full:

@@ -41,7 +41,7 @@ class TurnResult:
     number: from 1. process: 1 before the restart, 2 after it.
     tokens: of the whole window, by origin.
     num_computed: tokens that each way computed. first_token_ms: time to the first token of each way.
-    remember_ms: time in which Kamera stores the new chunks, after the answer.
+    remember_ms, heal_ms: time in which Kamera stores the new chunks after the answer, and then heals the window.
     truth: the right answer. answers: of each way, and of blind reuse.
     kl: KL divergence from the next-token distribution of the full prefill to that of Kamera, in nats.
     bytes_read: KV and factors read from the store.
@@ -58,6 +58,7 @@ class TurnResult:
     num_computed: dict[Way, int]
     first_token_ms: dict[Way, float]
     remember_ms: float
+    heal_ms: float
     kl: float
     bytes_read: int
 
@@ -79,6 +80,7 @@ class Totals(NamedTuple):
     num_computed: dict[Way, int]
     first_token_ms: dict[Way, float]
     remember_ms: float
+    heal_ms: float
     median_kl: float
     largest_kl: float
     bytes_read: int
@@ -92,6 +94,7 @@ class Totals(NamedTuple):
             num_computed={way: sum(r.num_computed[way] for r in results) for way in WAYS},
             first_token_ms={way: sum(r.first_token_ms[way] for r in results) for way in WAYS},
             remember_ms=sum(r.remember_ms for r in results),
+            heal_ms=sum(r.heal_ms for r in results),
             median_kl=median(r.kl for r in results),
             largest_kl=max(r.kl for r in results),
             bytes_read=sum(r.bytes_read for r in results),

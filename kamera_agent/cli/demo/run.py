@@ -68,7 +68,7 @@ def run_demo(store: Path, out: Path) -> None:
 def summary(totals: Totals) -> str:
     """The totals as text."""
     computed, first = totals.num_computed, {way: ms / 1e3 for way, ms in totals.first_token_ms.items()}
-    remember = totals.remember_ms / 1e3
+    remember, heal = totals.remember_ms / 1e3, totals.heal_ms / 1e3
     right, asked = totals.num_right, totals.num_turns
     return (
         f"Right answers of {asked}: kamera {right['kamera']}, prefix {right['prefix']}, full {right['full']}, "
@@ -76,8 +76,8 @@ def summary(totals: Totals) -> str:
         f"First tokens of all turns: kamera {first['kamera']:.2f} s, "
         f"prefix {first['prefix']:.2f} s ({first['prefix'] / first['kamera']:.1f}x), "
         f"full {first['full']:.2f} s ({first['full'] / first['kamera']:.1f}x).\n"
-        f"Paid up front, between the turns: {remember:.2f} s for bases and patches of new chunks; "
-        f"{first['kamera'] + remember:.2f} s for kamera with that.\n"
+        f"Between the turns: {remember:.2f} s for storing new chunks, and {heal:.2f} s for healing stale spans; "
+        f"{first['kamera'] + remember + heal:.2f} s for kamera with both.\n"
         f"Tokens computed: kamera {computed['kamera']}, prefix {computed['prefix']}, full {computed['full']}.\n"
         f"KL: median {totals.median_kl:.1e}, largest {totals.largest_kl:.1e}."
     )
