@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kamera_agent.vision.frames import Frames
     from kamera_agent.vision.sampling import sample_fps, sample_scenes
     from kamera_agent.window.content import DocumentContent, FramesContent, ImageContent, TextContent
+    from kamera_agent.window.evidence import Stale
     from kamera_agent.window.plan import Plan, PlanRow
     from kamera_agent.window.reply import Reply, ReplyStream, Timings, Usage
     from kamera_agent.window.span import Span
@@ -44,6 +45,7 @@ _MODULES = {
     "vision.frames": ("Frames",),
     "vision.sampling": ("sample_fps", "sample_scenes"),
     "window.content": ("DocumentContent", "FramesContent", "ImageContent", "TextContent"),
+    "window.evidence": ("Stale",),
     "window.plan": ("Plan", "PlanRow"),
     "window.reply": ("Reply", "ReplyStream", "Timings", "Usage"),
     "window.span": ("Span",),
@@ -73,6 +75,7 @@ __all__ = [
     "SettingError",
     "Settings",
     "Span",
+    "Stale",
     "StoreClosedError",
     "StoreError",
     "StoreUnavailableError",

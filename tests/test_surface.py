@@ -29,6 +29,7 @@ SURFACE = [
     "SettingError",
     "Settings",
     "Span",
+    "Stale",
     "StoreClosedError",
     "StoreError",
     "StoreUnavailableError",

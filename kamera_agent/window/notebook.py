@@ -47,7 +47,7 @@ STYLE = """
 """
 
 SPAN_COLUMNS = ("span", "content", "tokens", "position", "origin")
-PLAN_COLUMNS = ("span", "kind", "tokens", "position", "from", "origin", "exact", "patch")
+PLAN_COLUMNS = ("span", "kind", "tokens", "position", "from", "origin", "exact", "evidence")
 # Classes of cells, by column.
 CELLS = {"content": "kamera-content", **dict.fromkeys(("tokens", "position", "from"), "kamera-number")}
 

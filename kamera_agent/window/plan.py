@@ -12,6 +12,7 @@ from kamera_agent.window.evidence import Grade, Stale
 from kamera_agent.window.notebook import PLAN_COLUMNS, plan_html
 
 Kind = Literal["anchor", "turn", "text", "reply", "image", "frames", "document"]
+CHANGES = ("unseen", "lost", "reordered")
 Origin = Literal["computed", "kept", "moved", "recalled", "blind"]
 
 
@@ -44,10 +45,29 @@ class PlanRow:
     @property
     def cells(self) -> tuple[str, ...]:
         """The row as texts, under the heads of PLAN_COLUMNS."""
-        evidence = f"{self.match}, error {self.error:.3f}, text {self.text_match:.0%}" if self.match else ""
         moved_from = "" if self.moved_from is None else str(self.moved_from)
         exact = "yes" if self.exact else "no"
-        return (self.id, self.kind, str(self.num_tokens), str(self.position), moved_from, self.origin, exact, evidence)
+        return (
+            self.id,
+            self.kind,
+            str(self.num_tokens),
+            str(self.position),
+            moved_from,
+            self.origin,
+            exact,
+            self._evidence,
+        )
+
+    @property
+    def _evidence(self) -> str:
+        """How the KV that a chunk takes over fits its place, and what is done about it."""
+        if self.match is None or self.match == "chain":
+            return self.match or ""
+        parts = [self.match, f"text {self.text_match:.0%}"]
+        parts += [f"error {self.error:.3f}"] if self.error else []
+        changes = {} if self.stale is None else {name: getattr(self.stale, name) for name in CHANGES}
+        parts += [f"{len(chunks)} {name}" for name, chunks in changes.items() if chunks]
+        return ", ".join([*parts, "refresh"] if self.refresh else parts)
 
 
 @dataclass(frozen=True, slots=True)

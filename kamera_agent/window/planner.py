@@ -114,7 +114,7 @@ def _row(step: Step) -> PlanRow:
         exact=step.exact,
     )
     evidence = step.evidence
-    if evidence is None:
+    if evidence is None or not isinstance(step.item.run, Chunk):
         return row
     return replace(
         row,
