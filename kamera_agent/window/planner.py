@@ -161,17 +161,7 @@ def plan_steps(
         position += item.run.extent
         order += len(item.run.token_ids)
         before = before.then(item.run, exact=step.exact)
-    # A pass that refreshes one span refreshes all that are stale: they are read together.
-    refreshing = any(step.refresh for step in steps)
-    return [replace(step, refresh=True) if refreshing and _may_gain(step, both_ways) else step for step in steps]
-
-
-def _may_gain(step: Step, both_ways: Callable[[Run], torch.Tensor | None]) -> bool:
-    """Whether a refresh would mend something of a step."""
-    mended = step.resident is not None and step.resident.refreshed == step.antecedents.chunks
-    stale = step.stale is not None and step.stale.of_chunks
-    # Tokens that see later ones cannot be computed a few at a time.
-    return stale and not mended and both_ways(step.item.run) is None
+    return steps
 
 
 def _source(
@@ -220,10 +210,10 @@ def _is_exact(evidence: Evidence, present: Antecedents) -> bool:
 
 
 def _is_out_of_date(step: Step) -> bool:
-    """Whether a chunk does not know which chunks are before it, and was not refreshed in this place already."""
+    """Whether a chunk was computed after other chunks than those before it, and was not refreshed among these."""
     if step.resident and step.resident.refreshed is not None:
         return step.resident.refreshed != step.antecedents.chunks
-    return step.stale is not None and bool(step.stale.unseen or step.stale.reordered)
+    return step.stale is not None and step.stale.of_chunks
 
 
 def _match_residents(

@@ -116,14 +116,14 @@ def test_moved_and_recalled(row: Row, make: MakeKamera) -> None:
     keys, values = make().family.decoder.kv_shape[1:3]
     largest = keys.num * keys.dim + values.num * values.dim
     rank = min(largest, next(span.num_tokens for span in window.spans if span.id == clip))
-    first = make(rank=rank)
+    first = make(base="canonical", rank=rank)
     fill(seen := first.window(), [CLIP, TWIN])
     seen.logits(QUESTION)
     first.flush()
-    fill(again := make(store=first.store, rank=rank).window(), [CLIP, TWIN])
+    fill(again := make(store=first.store, base="canonical", rank=rank).window(), [CLIP, TWIN])
     error = max_error(reference, again.logits(QUESTION))
     assert {span.origin for span in again.spans if span.kind == "frames"} == {"recalled"}
     assert error <= 1e-3
     first.store.delete([header.key for header in first.store.headers() if header.kind == "patch"])
-    fill(blind := make(store=first.store, fidelity="blind").window(), [CLIP, TWIN])
+    fill(blind := make(store=first.store, base="canonical", fidelity="blind").window(), [CLIP, TWIN])
     assert max_error(reference, blind.logits(QUESTION)) > 10 * error

@@ -98,12 +98,12 @@ def test_the_story_is_answered_as_it_was_drawn(played: Played) -> None:
     assert [turn["full_answer"] for turn in played.story[:-1]] == [answer for _, answer in asked[:-1]]
 
 
-def test_the_reorder_shows_the_limit(played: Played) -> None:
-    """The full prefill sees the first moment as now; what was last when it was seen still says so to Kamera."""
+def test_what_is_now_after_a_reorder_is_refreshed(played: Played) -> None:
+    """What was last when it was seen is not any more, and a refresh tells it so."""
     turn = played.story[-1]
     assert numbers(turn, played.story) == [2, 3, 1]
     assert {origin for _, origin in turn["moments"]} == {"moved"}
-    assert (turn["full_answer"], turn["reply"]["text"]) == ("sand", "water")
+    assert (turn["full_answer"], turn["reply"]["text"]) == ("sand", "sand")
 
 
 def test_the_window_goes_along_the_clip_and_back(played: Played) -> None:
@@ -118,7 +118,7 @@ def test_only_what_is_new_is_computed(played: Played) -> None:
     for turn in slides:
         assert computed(turn) == [turn["moments"][-1][0]]
     again, back, reorder = played.film[9:]
-    assert [again["moments"][0][1], {origin for _, origin in again["moments"][1:]}] == ["recalled", {"moved"}]
+    assert [again["moments"][0][1], {origin for _, origin in again["moments"][1:]}] == ["recalled", {"kept"}]
     assert [back["moments"][0][1], {origin for _, origin in back["moments"][1:]}] == ["kept", {"recalled"}]
     assert not computed(reorder)
     talk = num_tokens(again, "computed")

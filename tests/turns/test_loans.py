@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kamera_agent import Kamera, ModelError
+from kamera_agent import Kamera, ModelError, Settings
 from kamera_agent.turns.chat import Chat, Limits
 from kamera_agent.turns.loans import Loan
 
@@ -20,6 +20,7 @@ class Loaded:
 
     closed = False
     family = SimpleNamespace(processors=SimpleNamespace(tokenizer=None))
+    settings = Settings()
 
     def close(self) -> None:
         self.closed = True

@@ -232,8 +232,9 @@ def test_usage_counts_every_token_once(make: MakeKamera) -> None:
     assert (recalled.usage.encoder_calls, recalled.usage.encoder_avoided) == (0, 3)
     assert first.usage.tokens_computed == first.plan.num_tokens()
     assert moved.usage.tokens_moved >= 52
-    assert recalled.usage.tokens_recalled == 26
-    assert recalled.usage.bytes_read == 26 * 4 * 2 * 2 * 16 * 4
+    # The two that were moved come from the store as well: there they are exact among all three.
+    assert recalled.usage.tokens_recalled == 3 * 26
+    assert recalled.usage.bytes_read == 3 * 26 * 4 * 2 * 2 * 16 * 4
     assert moved.usage.bytes_written == kamera.stats().store.bytes_written
     for reply in (first, moved, recalled):
         usage = reply.usage

@@ -84,14 +84,8 @@ class Known:
         return (self.grade(present), *misses, inexact, stored, not self.exact, -self.text_match(present))
 
     def needs_refresh(self, present: tuple[Any, ...]) -> bool:
-        """Whether a chunk is before it that it has not seen, or two that it has seen changed places."""
-        now = chunks_of(present)
-        if self.refreshed is not None:
-            return self.refreshed != now
-        return not is_subsequence(now, self.chunks)
-
-    def may_gain(self, present: tuple[Any, ...]) -> bool:
-        return self.refreshed != chunks_of(present) and (self.grade(present) > 1 or self.refreshed is not None)
+        """Whether other chunks are before it than those that it has seen, or was refreshed among."""
+        return self.grade(present) > 1 if self.refreshed is None else self.refreshed != chunks_of(present)
 
     def text_match(self, present: tuple[Any, ...]) -> float:
         ours, theirs = texts_of(self.prefix), texts_of(present)
@@ -146,7 +140,7 @@ class BruteForce:
         identities = tuple(identity for _, identity in pieces)
         partner = self.partners(pieces)
         origins: dict[str, tuple[str, bool]] = {}
-        pool, computed, gaining, refreshing = [], [], [], False
+        pool, computed = [], []
         place = (0, 0)
         for i, (name, identity) in enumerate(pieces):
             present = identities[:i]
@@ -164,14 +158,10 @@ class BruteForce:
                     origin = "blind" if self.fidelity == "blind" and known.grade(present) == 4 else "recalled"
                 origins[name] = (origin, exact)
                 new = replace(known, name=name, place=place)
-                if isinstance(identity, int) and not exact:
-                    refreshing = refreshing or self.refreshes(known, present)
-                    gaining += [(i, present)] if known.may_gain(present) else []
+                if isinstance(identity, int) and not exact and self.refreshes(known, present):
+                    new = replace(new, whole=False, refreshed=chunks_of(present))
             pool.append(new)
             place = tuple(a + b for a, b in zip(place, self.size(identity), strict=True))
-        # What is out of date is refreshed together with all that is stale.
-        for i, present in gaining if refreshing else []:
-            pool[i] = replace(pool[i], whole=False, refreshed=chunks_of(present))
         for new in computed:
             self.remember(new)
         self.pool = pool if keep_extra else pool[: len(self.pieces([], reply=False))]

@@ -141,7 +141,8 @@ def test_image_that_comes_back_in_a_list_is_recalled(make: MakeKamera) -> None:
     window.logits("what?")
     ids = window.sync([ImageContent(screenshot(i)) for i in range(3)])
     window.logits("what?")
-    assert image_origins(window) == ["recalled", "moved", "moved"]
+    # The two that were moved come from the store as well: there they are exact among all three.
+    assert image_origins(window) == 3 * ["recalled"]
     assert len(set(ids)) == 3
 
 
