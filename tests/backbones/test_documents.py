@@ -84,7 +84,7 @@ def test_relocated_keys_are_the_models_own(make: MakeKamera, shift: int) -> None
 
 def test_moved_away_and_back(loaded: tuple[Any, Any], make: MakeKamera) -> None:
     """The KV of a full prefill, turned twice."""
-    kamera = make()
+    kamera = make(stale="keep")
     window, (first, second, _) = read_all(kamera)
     window.logits(QUESTION)
     kamera.flush()
