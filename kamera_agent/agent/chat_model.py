@@ -69,7 +69,7 @@ class ChatKamera(BaseChatModel, Closing):
     max_string: characters of a string in a forced call or in JSON where the schema sets no bound; small models may not
     stop. max_conversations, max_bytes: bounds on live windows; the chunks of a window that goes can be recalled.
     metrics: counts answers and reports the state of the Kamera. trace: gets one record per answer; a path
-    stands for a Trace without options. guard: how the drift of conversations is watched; None does not watch it.
+    is short for a Trace without options. guard: how the drift of conversations is watched; None does not watch it.
     profile: the size of the window and other facts, for LangChain's middleware. Asking for it, or for a number of
     tokens, loads the model.
     """

@@ -102,14 +102,14 @@ class Brute:
         origins, num_tokens = [], 0
         places, before = set(), (0, 0)
         for place, (role, content) in enumerate(shown):
-            behind = [earlier for _, earlier in shown[:place] if earlier in images]
+            antecedents = [earlier for _, earlier in shown[:place] if earlier in images]
             places.add((content, *before))
             in_place = place < same or ((content, *before) in self._places and not self._exact)
-            origin = self._origin(content, behind, shown[:place], kept=in_place)
+            origin = self._origin(content, antecedents, shown[:place], kept=in_place)
             before = before[0] + self._size(content, images), before[1] + (content in images)
             if origin == "computed" and content in images:
                 self._first.setdefault(content, shown[:place])
-                self._fitted.setdefault(content, []).append(behind)
+                self._fitted.setdefault(content, []).append(antecedents)
                 num_tokens += 26
             elif origin == "computed":
                 num_tokens += self._count(content)
@@ -124,7 +124,7 @@ class Brute:
     def _size(self, payload: str, images: set[str]) -> int:
         return 26 if payload in images else self._count(payload)
 
-    def _origin(self, payload: str, behind: list[str], before: list[tuple[str, str]], *, kept: bool) -> str:
+    def _origin(self, payload: str, antecedents: list[str], before: list[tuple[str, str]], *, kept: bool) -> str:
         if kept:
             return "kept"
         if self._exact:
@@ -133,7 +133,8 @@ class Brute:
         if payload in [earlier for _, earlier in self._before]:
             return "moved"
         fits = any(
-            sorted(behind) == sorted(known) or is_left_of(behind, known) for known in self._fitted.get(payload, ())
+            sorted(antecedents) == sorted(known) or is_left_of(antecedents, known)
+            for known in self._fitted.get(payload, ())
         )
         return "recalled" if fits else "computed"
 
@@ -167,7 +168,7 @@ def test_thirty_turns(edit: Edit, policy: str, fidelity: Any, tiny: tuple[Any, A
             logits = window.logits()
             kamera.flush()
             origins, num_computed = brute.turn(messages)
-            spans = window.spans[2:]  # behind the anchor and the system prompt
+            spans = window.spans[2:]  # after the anchor and the system prompt
             assert [span.origin for span in spans if span.kind != "turn"] == origins
             assert sum(span.num_tokens for span in spans if span.origin == "computed") == num_computed
             seen |= {*origins}

@@ -20,7 +20,7 @@ class HealingMachine(WindowMachine):
     @precondition(lambda self: self.brute.held)
     @rule(data=st.data())
     def expect(self, data: st.DataObject) -> None:
-        """Some of the spans, perhaps in another order, behind a stub or without one."""
+        """Some of the spans, perhaps in another order, after a stub or without one."""
         names = [thing.name for thing in self.brute.held]
         order = data.draw(st.permutations(names) | st.just(names))
         kept = order[data.draw(st.integers(0, len(order))) :]
