@@ -64,6 +64,8 @@ class Engine(Forkable):
     Raises ConventionError at construction when the RoPE self-test fails.
     """
 
+    is_innermost = True
+
     def __init__(self, family: Family, encoder_cache_bytes: int) -> None:
         super().__init__()
         self.family = family
@@ -81,7 +83,7 @@ class Engine(Forkable):
         # Guards what windows share: the model and its hooks, the state of its rotary embedding, the encoder's cache. It
         # is held for one forward pass at a time, so that windows take turns. A pool needs no lock: it belongs to one
         # window, and a window answers in one thread. This lock is the innermost: its holder takes no other lock.
-        self._lock = threading.Lock()
+        self.busy = threading.Lock()
         self.answers: set[ref[Any]] = set()
 
     @property
@@ -145,7 +147,7 @@ class Engine(Forkable):
         pass.
         stale: spans in their places that are refreshed in the same pass. If it fails, their KV is of no use.
         """
-        with self._lock:
+        with self.busy:
             calls_before = self.encoder.num_calls
             rows = []
             for placed in (*stale, *batch):
@@ -168,7 +170,7 @@ class Engine(Forkable):
     @torch.no_grad()
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
-        with self._lock:
+        with self.busy:
             self._gate.current = self._tap.current = None
             return self.family.reference_logits(runs)
 
@@ -191,7 +193,7 @@ class Engine(Forkable):
     def _tables(self, placed: Placed, num_positions: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         positions = self.family.positions(placed.run, placed.position)
         # A rotary embedding that switches its frequencies keeps the current ones as state.
-        with self._lock:
+        with self.busy:
             return self.family.decoder.rope_tables(positions, num_positions)
 
     def _forward(

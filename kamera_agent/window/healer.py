@@ -45,7 +45,7 @@ class Healer(Forkable):
     def renew(self) -> None:
         self._lock = threading.Lock()
         # Held for one slice at a time.
-        self._lock_of_slice = threading.Lock()
+        self.busy = threading.Lock()
         # The last one woken comes last.
         self._waiting: dict[ref[Healable], None] = {}
         self._is_woken = False
@@ -77,7 +77,7 @@ class Healer(Forkable):
     def close(self) -> None:
         """Heal no more. A slice that runs ends early. Idempotent."""
         self._closed = True
-        with self._lock_of_slice:
+        with self.busy:
             thread = self._thread
         if thread and thread.is_alive():
             thread.join()
@@ -89,7 +89,7 @@ class Healer(Forkable):
         return tokens == 0
 
     def _slice(self, window: Healable) -> int | None:
-        with self._lock_of_slice:
+        with self.busy:
             if self._gives_way():
                 return None
             start = perf_counter()

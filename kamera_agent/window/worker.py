@@ -63,6 +63,7 @@ class Worker(Forkable):
 
     def renew(self) -> None:
         self._lock = threading.Lock()
+        self.busy = threading.Lock()
         # The first is being done. No other field counts them, so an interrupt leaves no contradiction.
         self._jobs: deque[Job] = deque()
         self._thread: threading.Thread | None = None
@@ -97,7 +98,8 @@ class Worker(Forkable):
     def _run(self) -> None:
         while job := self._next():
             try:
-                job.do()
+                with self.busy:
+                    job.do()
             except Exception:
                 self.num_failed += 1
                 logger.error("A chunk could not be remembered; it will be computed again.", exc_info=True)

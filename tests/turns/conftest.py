@@ -1,4 +1,4 @@
-"""One pocket model for all tests of turns; they keep apart by conversation."""
+"""A pocket model for every test of turns: what one test saw is no evidence in another."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from kamera_agent import Kamera
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture
 def kamera() -> Iterator[Kamera]:
     with Kamera.pocket() as kamera:
         yield kamera
