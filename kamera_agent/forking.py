@@ -16,14 +16,8 @@ import torch
 class Forkable(ABC):
     """Has state that a forked child must make anew.
 
-    A child has none of its parent's threads, so a lock that one of them held at the fork would stay taken. That is true
-    of the locks within torch as well, which nobody can make anew: a fork waits until no thread computes.
-
-    is_innermost: whether its busy lock is taken by threads that hold those of others.
+    A child has none of its parent's threads, so a lock that one of them held at the fork would stay taken.
     """
-
-    is_innermost: ClassVar[bool] = False
-    busy: threading.Lock | None = None  # Held while a thread of ours computes.
 
     def __init__(self) -> None:
         _watch()
@@ -35,7 +29,18 @@ class Forkable(ABC):
         """Make the locks. Called at construction, and first thing in a forked child."""
 
 
-# How long a fork waits for them.
+class Computing(Forkable):
+    """Computes in threads, under locks of torch that nobody can make anew: a fork waits for the end.
+
+    busy: held while a thread computes.
+    is_innermost: whether `busy` is taken by threads that hold those of others.
+    """
+
+    busy: threading.Lock
+    is_innermost: ClassVar[bool] = False
+
+
+# How long a fork waits.
 PATIENCE_S = 5.0
 
 _living: WeakSet[Forkable] = WeakSet()
@@ -50,9 +55,10 @@ def _watch() -> None:
 
 def _pause() -> None:
     end = monotonic() + PATIENCE_S
-    for forkable in sorted(_living, key=lambda forkable: forkable.is_innermost):
-        if (lock := forkable.busy) and lock.acquire(timeout=max(0.0, end - monotonic())):
-            _held.append(lock)
+    computing = [forkable for forkable in list(_living) if isinstance(forkable, Computing)]
+    for each in sorted(computing, key=lambda each: each.is_innermost):
+        if each.busy.acquire(timeout=max(0.0, end - monotonic())):
+            _held.append(each.busy)
 
 
 def _resume() -> None:

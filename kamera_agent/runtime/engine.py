@@ -12,7 +12,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from kamera_agent.chunk import Chunk, Run, TextRun
-from kamera_agent.forking import Forkable
+from kamera_agent.forking import Computing
 from kamera_agent.runtime.capture import Tap, remove
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
@@ -56,7 +56,7 @@ def _no_tick() -> None:
     """Progress that nobody watches."""
 
 
-class Engine(Forkable):
+class Engine(Computing):
     """Runs one model over the pools of many windows.
 
     answers: weak references to whatever computes an answer now; wait_idle() waits for it.

@@ -9,7 +9,7 @@ from time import monotonic, perf_counter, sleep
 from typing import Protocol
 from weakref import ref
 
-from kamera_agent.forking import Forkable
+from kamera_agent.forking import Computing
 from kamera_agent.runtime.engine import POLL_S, Engine
 
 logger = logging.getLogger("kamera_agent.healer")
@@ -24,7 +24,7 @@ class Healable(Protocol):
     def heal(self, gives_way: Callable[[], bool]) -> int | None: ...
 
 
-class Healer(Forkable):
+class Healer(Computing):
     """Heals windows slice by slice, in a thread that lives while there is something to heal.
 
     It works only while no answer is being computed, and a slice that has begun ends early where one is wanted. It knows

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from kamera_agent.forking import Forkable
+from kamera_agent.forking import Computing
 
 logger = logging.getLogger("kamera_agent.library")
 
@@ -47,7 +47,7 @@ class Job:
             pass
 
 
-class Worker(Forkable):
+class Worker(Computing):
     """Does jobs one by one, in a thread that lives while there are jobs.
 
     An idle worker therefore keeps nothing in memory, a forked child gets a thread of its own, and a program ends after
