@@ -34,7 +34,7 @@ CHOICES = 0.13, 0.4
 
 
 class Refreshed(NamedTuple):
-    """A span after its refresh.
+    """A span after its refresh. The tensors are on the CPU.
 
     departures [T]: per token, the squared deviation of its KV from what the span held, relative to the mean square and
         summed over the layers up to the last choice that the token took part in.
@@ -60,7 +60,9 @@ def stages(num_layers: int) -> dict[int, float]:
 def depart_whole(departures: Sequence[torch.Tensor]) -> list[bool]:
     """Which spans depart nearly everywhere. departures: per span, [T]."""
     typical = torch.cat([*departures]).mean()
-    return [float((span > typical / 2).float().mean()) > WHOLE for span in departures]
+    # All shares are read at once: a GPU's queue runs empty at every read.
+    shares: list[float] = torch.stack([(span > typical / 2).float().mean() for span in departures]).tolist()
+    return [share > WHOLE for share in shares]
 
 
 def choose(departures: torch.Tensor, num_tokens: int) -> torch.Tensor:
@@ -91,8 +93,9 @@ class Refresh:
         self._tokens = self._rows[:num_tokens]
         self._departures = torch.zeros(num_tokens, device=device)
         self._depths = torch.zeros(num_tokens, dtype=torch.long, device=device)
-        # The stale tokens of spans that are computed whole.
-        self._whole = torch.zeros(num_tokens, dtype=torch.bool, device=device)
+        # Of these, the tokens of spans computed whole, and those of the others; how many the others have in all.
+        self._whole, self._parts = self._tokens[:0], self._tokens
+        self._num_parts = num_tokens
         # The input of the present layer, and what the stale spans hold in it.
         self._input: torch.Tensor
         self._held: Sequence[torch.Tensor]
@@ -100,7 +103,7 @@ class Refresh:
     @property
     def refreshed(self) -> list[Refreshed]:
         """The stale spans, in order, after the pass."""
-        split = self._departures.split(self._lengths), self._depths.split(self._lengths)
+        split = (figures.cpu().split(self._lengths) for figures in (self._departures, self._depths))
         return [Refreshed(*parts) for parts in zip(*split, strict=True)]
 
     def _read(self, number: int) -> Sequence[torch.Tensor]:
@@ -146,14 +149,15 @@ class Refresh:
 
     def _find_whole(self) -> None:
         whole = depart_whole(self._departures.split(self._lengths))
-        for tokens, is_whole in zip(self._whole.split(self._lengths), whole, strict=True):
-            tokens.fill_(is_whole)
+        # On the CPU, which knows the lengths: the size of a selection would have to be read from the device.
+        is_whole = torch.tensor(whole).repeat_interleave(torch.tensor(self._lengths))
+        self._whole, self._parts = (mask.nonzero()[:, 0].to(self._tokens.device) for mask in (is_whole, ~is_whole))
+        self._num_parts = len(self._parts)
 
     def _choose(self, share: float) -> None:
-        parts = self._tokens[~self._whole[self._tokens]]
-        chosen = parts[choose(self._departures[parts], int(share * int((~self._whole).sum())))]
+        self._parts = self._parts[choose(self._departures[self._parts], int(share * self._num_parts))]
         others = self._rows[len(self._tokens) :]
-        self._tokens = torch.cat([self._whole.nonzero()[:, 0], chosen])
+        self._tokens = torch.cat([self._whole, self._parts])
         self._rows = torch.cat([self._tokens, others])
         self.queries.index = self._slots[self._rows]
 

@@ -1,12 +1,13 @@
 """Stale spans whose tokens are computed again in a turn's pass, on every backbone, against plain forward passes."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from models import max_error, screenshot
 from rows import Row, named, rows
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 from kamera_agent.chunk import Run, TextRun
@@ -142,6 +143,32 @@ def test_a_span_that_departs_everywhere_is_computed_whole(scene: Scene, monkeypa
     placed = laid_out(scene.engine, pool, scene.runs)
     scene.engine.prefill(pool, placed)
     assert_equal_kv([pool.read(placed[2].slots)], [scene.pool.read(scene.placed[2].slots)], 1e-4)
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes a GPU wait: numbers that are read from it, and selections by a mask, whose size is read."""
+
+    num = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        indices = args[1] if function.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put_) else ()
+        masks = any(index is not None and index.dtype is torch.bool for index in indices)
+        self.num += masks or function.overloadpacket is torch.ops.aten._local_scalar_dense
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("row", named("qwen2_vl"), indirect=True)
+def test_the_layers_read_nothing_from_the_device(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = Reads()
+    forward = scene.engine.forward_at
+
+    def counted(*args: Any) -> torch.Tensor:
+        with reads:
+            return forward(*args)
+
+    monkeypatch.setattr(scene.engine, "forward_at", counted)
+    assert all(span.depths.any() for span in scene.run().refreshed)
+    assert reads.num == 0
 
 
 def test_which_spans_depart_everywhere() -> None:
