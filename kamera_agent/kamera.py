@@ -159,7 +159,7 @@ class Kamera(Closing, Forkable):
         self._library.require_open()
         with self._windows_lock:
             windows = list(self._windows)
-        return self._healer.settle(windows)
+        return self._healer.settle(window.idle for window in windows)
 
     def stats(self) -> KameraStats:
         """Counters and sizes. May be called from any thread. Raises StoreClosedError after close()."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Unpack
+from functools import partial
+from typing import NamedTuple, TypeVar, Unpack
 from weakref import ref
 
 import torch
@@ -18,6 +19,8 @@ from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.vision.frames import Frames
 from kamera_agent.window.content import Content, FramesContent, ImageContent
 from kamera_agent.window.plan import Plan
+
+T = TypeVar("T")
 
 
 class Heard(NamedTuple):
@@ -50,8 +53,16 @@ class Live:
 
     def play(self, script: Script, pictures: Sequence[Picture], questions: Sequence[str]) -> list[Heard]:
         """What is heard in the window after an event: in the turn of the event, and once it has healed, if it heals."""
-        window, shown = self._kamera.window(), ()
         contents = [_content(picture) for picture in pictures]
+        window = self._lead_up(script, contents)
+        heard = self._now_and_healed(partial(_ask, window, [contents[index] for index in script.after], questions))
+        self._kamera.flush()
+        self._kamera.store.delete([header.key for header in self._kamera.store.headers()])
+        return heard
+
+    def _lead_up(self, script: Script, contents: Sequence[Content]) -> Window:
+        """Play what comes before an event; returns the window that the event is in."""
+        window, shown = self._kamera.window(), ()
         for turn in script.before:
             self._prepare(window, shown, turn, contents)
             with self._answering():
@@ -60,19 +71,22 @@ class Live:
             shown = turn
         if script.anew:
             self._settle()
-            window = self._kamera.window()
-        else:
-            self._prepare(window, shown, script.after, contents)
-        after = [contents[index] for index in script.after]
+            return self._begin_anew()
+        self._prepare(window, shown, script.after, contents)
+        return window
+
+    def _begin_anew(self) -> Window:
+        return self._kamera.window()
+
+    def _now_and_healed(self, look: Callable[[], T]) -> list[T]:
+        """What is seen in the turn of an event, and once the window has healed, if it heals."""
         with self._answering():
-            heard = [self._ask(window, after, questions)]
+            seen = [look()]
         if self._kamera.settings.heal != "never":
             self._settle()
             with self._answering():
-                heard.append(self._ask(window, after, questions))
-        self._kamera.flush()
-        self._kamera.store.delete([header.key for header in self._kamera.store.headers()])
-        return heard
+                seen.append(look())
+        return seen
 
     def _prepare(self, window: Window, shown: Indices, turn: Indices, contents: Sequence[Content]) -> None:
         """Heal a window that has shown something before its next turn, which it expects if that is a slide."""
@@ -80,14 +94,6 @@ class Live:
         slides = bool(kept) and kept != shown and kept == shown[-len(kept) :]
         window.expect([contents[index] for index in kept] if slides else None)
         self._settle()
-
-    @staticmethod
-    def _ask(window: Window, shown: Sequence[Content], questions: Sequence[str]) -> Heard:
-        """Let a window show something and answer, and then ask: what it has computed by then serves every question."""
-        window.sync(shown)
-        recomputed, stale = _shares(window.generate(max_tokens=1).plan)
-        window.sync(shown)
-        return Heard([window.logits(question) for question in questions], recomputed, stale)
 
     def _settle(self) -> None:
         self._kamera.flush()
@@ -102,6 +108,14 @@ class Live:
             yield
         finally:
             self._kamera._engine.answers.discard(answer)
+
+
+def _ask(window: Window, shown: Sequence[Content], questions: Sequence[str]) -> Heard:
+    """Let a window show something and answer, and then ask: what it has computed by then serves every question."""
+    window.sync(shown)
+    recomputed, stale = _shares(window.generate(max_tokens=1).plan)
+    window.sync(shown)
+    return Heard([window.logits(question) for question in questions], recomputed, stale)
 
 
 def _shares(plan: Plan) -> tuple[float, float]:

@@ -48,6 +48,19 @@ class Ask(NamedTuple):
     words: str
 
 
+class Tie(NamedTuple):
+    """What a document says about the head of another: a field, how it is asked for, and the words before its value."""
+
+    field: str
+    asked: str
+    verb: str
+    words: str
+
+    @property
+    def question(self) -> str:
+        return f"{self.asked} does the {{role}} of {{title}} {self.verb}?"
+
+
 class Subject(NamedTuple):
     """What a document can be about.
 
@@ -62,7 +75,7 @@ class Subject(NamedTuple):
     text: str
     fields: Mapping[str, Sequence[str]]
     facts: tuple[Ask, ...]
-    ties: tuple[Ask, Ask]
+    ties: tuple[Tie, Tie]
 
 
 SUBJECTS = (
@@ -86,8 +99,8 @@ SUBJECTS = (
             Ask("city", "Where was the {name} built?", "The {name} is a cargo ship that was built in"),
         ),
         (
-            Ask("instrument", "Which instrument does the {role} of {title} play?", "plays the"),
-            Ask("drink", "What does the {role} of {title} drink?", "drinks"),
+            Tie("instrument", "Which instrument", "play", "plays the"),
+            Tie("drink", "What", "drink", "drinks"),
         ),
     ),
     Subject(
@@ -110,8 +123,8 @@ SUBJECTS = (
             Ask("year", "When was the {name} School opened?", "The {name} School was opened in"),
         ),
         (
-            Ask("language", "Which language does the {role} of {title} learn?", "learns"),
-            Ask("sport", "What does the {role} of {title} teach?", "teaches"),
+            Tie("language", "Which language", "learn", "learns"),
+            Tie("sport", "What", "teach", "teaches"),
         ),
     ),
     Subject(
@@ -134,8 +147,8 @@ SUBJECTS = (
             Ask("city", "From whom did {head} buy the farm {name}?", "{head} bought it from a merchant of"),
         ),
         (
-            Ask("food", "What does the {role} of {title} bake?", "bakes"),
-            Ask("flowers", "What does the {role} of {title} plant?", "plants"),
+            Tie("food", "What", "bake", "bakes"),
+            Tie("flowers", "What", "plant", "plants"),
         ),
     ),
     Subject(
@@ -158,8 +171,8 @@ SUBJECTS = (
             Ask("number", "How many paintings does the {name} Museum own?", "The museum owns"),
         ),
         (
-            Ask("finds", "What does the {role} of {title} collect?", "collects"),
-            Ask("motifs", "What does the {role} of {title} paint?", "paints"),
+            Tie("finds", "What", "collect", "collects"),
+            Tie("motifs", "What", "paint", "paints"),
         ),
     ),
 )
@@ -193,8 +206,9 @@ def draw_shelf(seed: int) -> Shelf:
         for field, text, words in subject.facts:
             value = Value(own[field], pools[index][field])
             questions.append(Question(text.format(**own), (words.format(**own), value), (index,)))
-        for other, head, (field, text, words) in zip(tied, heads, subject.ties, strict=True):
+        for other, head, tie in zip(tied, heads, subject.ties, strict=True):
             naming = "The {role} of {title} is".format(**fields[other])
-            reply = (naming, Value(head, PEOPLE), f". {head} {words}", Value(own[field], pools[index][field]))
-            questions.append(Question(text.format(**fields[other]), reply, (other, index)))
+            value = Value(own[tie.field], pools[index][tie.field])
+            reply = (naming, Value(head, PEOPLE), f". {head} {tie.words}", value)
+            questions.append(Question(tie.question.format(**fields[other]), reply, (other, index)))
     return Shelf(tuple(texts), tuple(questions))

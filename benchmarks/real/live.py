@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.fidelity.bench import KV
-from benchmarks.fidelity.events import Indices, Script
+from benchmarks.fidelity.events import Script
 from benchmarks.fidelity.live import Live
 from benchmarks.real.weights import Weights
 from kamera_agent import Kamera, Window
 from kamera_agent.config import SettingOptions
-from kamera_agent.window.content import DocumentContent
+from kamera_agent.window.content import Content, DocumentContent
 from kamera_agent.window.plan import Plan
 
 
@@ -37,36 +37,23 @@ class LiveDocuments(Live):
 
     def leave(self, script: Script, texts: Sequence[str]) -> list[Left]:
         """What the turn of the event leaves, and the next one once the window has healed, if it heals."""
-        shown: Indices = ()
-        window, contents = self._kamera.window(), [DocumentContent(text) for text in texts]
-        for turn in script.before:
-            self._prepare(window, shown, turn, contents)
-            with self._answering():
-                window.sync([contents[index] for index in turn])
-                window.logits()
-            shown = turn
-        if script.anew:
-            self._settle()
-            self._kamera.close()
-            self._kamera = self._open()
-            window = self._kamera.window()
-        else:
-            self._prepare(window, shown, script.after, contents)
-        with self._answering():
-            window.sync([contents[index] for index in script.after])
-            left = [_look(window)]
-        if self._kamera.settings.heal != "never":
-            self._settle()
-            with self._answering():
-                left.append(_look(window))
+        contents = [DocumentContent(text) for text in texts]
+        window = self._lead_up(script, contents)
+        left = self._now_and_healed(partial(_leave, window, [contents[index] for index in script.after]))
         self._kamera.close()
         return left
 
+    def _begin_anew(self) -> Window:
+        self._kamera.close()
+        self._kamera = self._open()
+        return self._kamera.window()
 
-def _look(window: Window) -> Left:
+
+def _leave(window: Window, shown: Sequence[Content]) -> Left:
+    window.sync(shown)
     reply = window.generate(max_tokens=1)
-    assembly = window._assembly
-    kv = [assembly.pool.read(there.slots) for there in assembly.residents if there.item.kind == "document"]
+    residence = window._assembly.residence
+    kv = [residence.pool.read(there.slots) for there in residence.residents if there.item.kind == "document"]
     return Left(kv, _computed_share(reply.plan))
 
 

@@ -246,7 +246,7 @@ class Chat(Closing):
                     watch.measured(drift)
                 elif full_prefill:
                     reported = partial(_report_later, self._metrics, self._trace, self.model_name, record)
-                    window.when_idle(partial(watch.compare, witness, full_prefill, reported))
+                    window.idle.then(partial(watch.compare, witness, full_prefill, reported))
 
     def _expect(self, live: Live, held: Held, request: Request, reply: Reply) -> None:
         """Tell the window what the next request will begin with."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import takewhile
 
 from kamera_agent.chunk import Chunk
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.window.layout import Item
-from kamera_agent.window.planner import Resident
+from kamera_agent.window.resident import Resident, num_common
 
 # Tokens of text after which a slice ends. It also ends with its first chunk.
 SLICE_TOKENS = 512
@@ -39,12 +38,6 @@ class Ahead:
         new = compute(engine, self.pool, self.residents[-1], slice_of(items[len(self.residents) :]), tick)
         self.residents = [*self.residents, *new]
         return new
-
-
-def num_common(items: Sequence[Item], residents: Sequence[Resident]) -> int:
-    """How many runs items and residents have in common at their beginning."""
-    pairs = zip(items, residents, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0].run.digest == pair[1].item.run.digest, pairs))
 
 
 def slice_of(items: Sequence[Item]) -> list[Item]:

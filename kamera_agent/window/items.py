@@ -61,6 +61,10 @@ class Items:
         """
         return self._new(content, self._run(content), 1)
 
+    def ask(self, question: str | None) -> list[Item]:
+        """A question as an item of the user; none for None. It does not enter the window. Raises as make does."""
+        return [] if question is None else [self.make(TextContent(question))]
+
     def make_reply(self, item_id: str, run: TextRun, text: str) -> Item:
         """The item of a reply, under an id from next_id. It does not enter the window."""
         return Item(item_id, "reply", "assistant", run, text, new_turn=True)

@@ -65,3 +65,13 @@ def _turn(first_id: str, before: str | None, role: str, family: Family, *, text_
     """The markup that opens a turn; nothing where the anchor has opened it."""
     token_ids = family.chat.turn(before, role, text_follows=text_follows)
     return [Item(f"{first_id}:turn", "turn", role, TextRun(token_ids))] if token_ids else []
+
+
+def count_tokens(items: Sequence[Item]) -> int:
+    """Tokens of items in a row."""
+    return sum(len(item.run.token_ids) for item in items)
+
+
+def count_positions(items: Sequence[Item]) -> int:
+    """Positions of items in a row."""
+    return sum(item.run.extent for item in items)

@@ -12,11 +12,10 @@ import torch
 
 from kamera_agent.chunk import Antecedents, Chunk, Run, link
 from kamera_agent.config import Settings
-from kamera_agent.runtime.engine import Placed
-from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.evidence import Evidence, Stale, grade, preference, text_match
 from kamera_agent.window.layout import Item
 from kamera_agent.window.plan import Origin, Plan, PlanRow
+from kamera_agent.window.resident import Resident
 
 
 class Finder(Protocol):
@@ -37,39 +36,6 @@ class Regime(NamedTuple):
 
 
 SHORT = Regime()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Resident:
-    """An item whose KV is in the pool.
-
-    position, order: of its first token. Positions count on the RoPE axes, where an image takes fewer than it has
-        tokens; orders count tokens.
-    seen: what its KV was computed after, and whether it is exact wherever that chain recurs.
-    refreshed: the chunks before it when some of its tokens were computed again; None where none were.
-    origin, exact, stale: as of the last turn.
-    """
-
-    item: Item
-    slots: Slots
-    position: int
-    order: int
-    seen: Antecedents
-    origin: Origin
-    exact: bool
-    stale: Stale | None = None
-    refreshed: tuple[bytes, ...] | None = None
-
-    @property
-    def placed(self) -> Placed:
-        """Its run in its place."""
-        return Placed(self.item.run, self.slots, self.position, self.order)
-
-    def then(self, item: Item, slots: Slots) -> Resident:
-        """The resident of an item that is computed right after it."""
-        run = self.item.run
-        position, order = self.position + run.extent, self.order + len(run.token_ids)
-        return Resident(item, slots, position, order, self.seen.then(run, exact=self.exact), "computed", self.exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

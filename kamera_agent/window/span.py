@@ -10,7 +10,7 @@ from kamera_agent.window.evidence import Stale
 from kamera_agent.window.layout import Item
 from kamera_agent.window.notebook import span_html
 from kamera_agent.window.plan import Kind, Origin
-from kamera_agent.window.planner import Resident
+from kamera_agent.window.resident import Resident
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,9 +240,9 @@ def test_a_look_back_beside_a_new_screenshot_counts(tmp_path: Path, image_block:
 def first_image(model: ChatKamera, conversation: str) -> Any:
     """KV of the first image in a live window: per layer (K before RoPE, V)."""
     lives = model._chat.open().conversations._live
-    [assembly] = [live.window._assembly for live in lives if live.caller.conversation == conversation]
-    resident = next(resident for resident in assembly.residents if resident.item.kind == "image")
-    return assembly.pool.read(resident.slots)
+    [residence] = [live.window._assembly.residence for live in lives if live.caller.conversation == conversation]
+    resident = next(resident for resident in residence.residents if resident.item.kind == "image")
+    return residence.pool.read(resident.slots)
 
 
 def test_the_kv_that_look_back_brings_is_that_of_the_encoded_pixels(

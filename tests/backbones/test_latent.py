@@ -20,7 +20,7 @@ def test_bytes_are_those_of_the_latent(row: Row, make: MakeKamera) -> None:
     window.logits("what is it?")
     kamera.flush()
 
-    pool = window._assembly.pool
+    pool = window._assembly.residence.pool
     masters = config.num_hidden_layers * config.qk_rope_head_dim * row.dtype.itemsize
     assert pool.num_bytes == pool.capacity * (latent + masters)
     (base,) = [header for header in kamera.store.headers() if header.kind == "base"]

@@ -94,10 +94,10 @@ def test_moved_in_a_long_window(make: MakeKamera) -> None:
     window.logits(QUESTION)
     window.drop(text)
     window.logits(QUESTION)
-    there = next(there for there in window._assembly.residents if there.item.id == moved)
+    there = next(there for there in window._assembly.residence.residents if there.item.id == moved)
     assert there.origin == "moved"
     assert there.position + there.item.run.extent < SWITCH < length(window)
-    pool, (slots,) = window._assembly.pool, there.slots.ranges
+    pool, (slots,) = window._assembly.residence.pool, there.slots.ranges
     positions = torch.arange(there.position, there.position + len(slots))
     expected = turned(kamera, pool.masters[:, :, slots.start : slots.stop], positions)
     assert max_error(expected, pool.keys[:, :, slots.start : slots.stop]) <= 1e-5

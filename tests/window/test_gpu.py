@@ -22,7 +22,7 @@ def test_drop_and_recall_on_a_gpu(processor: PocketProcessor, fidelity: str) -> 
         window.drop(ids[0])
         window.logits("what?")
         moved = next(span for span in window.spans if span.id == ids[2])
-        pool, part = window._assembly.pool, moved.slots[0]
+        pool, part = window._assembly.residence.pool, moved.slots[0]
         chunk = next(item.run for item in window._items.live if item.id == ids[2])
         expected = turn_keys(model, pool.masters[:, :, part.start : part.stop], (chunk.offsets + moved.position).cuda())
         if fidelity == "patched":

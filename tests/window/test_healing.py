@@ -132,7 +132,7 @@ def test_a_slice_that_gives_way_leaves_everything_as_it_was(make: MakeKamera, ah
         logits, exact = window.logits("and?"), [span.exact for span in window.spans]
         for num_ticks in itertools.count():
             ticks = iter([False] * num_ticks)
-            tokens = window.heal(lambda ticks=ticks: next(ticks, True))
+            tokens = window.idle.heal(lambda ticks=ticks: next(ticks, True))
             window.check_integrity()
             if tokens is not None:
                 break

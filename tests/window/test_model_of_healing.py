@@ -33,7 +33,7 @@ class HealingMachine(WindowMachine):
     @rule(ticks=st.integers(0, 12))
     def begin_a_slice(self, ticks: int) -> None:
         left = iter([*repeat(False, ticks)])
-        self.window.heal(lambda: next(left, True))
+        self.window.idle.heal(lambda: next(left, True))
 
     @rule(question=st.sampled_from(["what?", "and?"]))
     def ask(self, question: str) -> None:

@@ -388,7 +388,7 @@ class WindowMachine(RuleBasedStateMachine):
 
     def check_exact_spans(self) -> None:
         """What says exact has the keys, turned, and the values of one full prefill."""
-        pool, start = self.window._assembly.pool, 0
+        pool, start = self.window._assembly.residence.pool, 0
         cache = self.conversation().prefill()
         for span in self.window.spans:
             if span.exact:
@@ -415,7 +415,7 @@ class WindowMachine(RuleBasedStateMachine):
     def from_scratch(self, question: str) -> torch.Tensor:
         """1. Take K before RoPE and V of every span from the pool. 2. Turn K by the model's own function, at the
         positions Hugging Face gives the whole prompt. 3. Plain forward of the question over a DynamicCache."""
-        pool, spans = self.window._assembly.pool, self.window.spans
+        pool, spans = self.window._assembly.residence.pool, self.window.spans
         chunks = [pool.read(Slots(span.slots)) for span in spans]
         keys = torch.cat([torch.stack([kv.keys for kv in layers]) for layers in chunks], dim=2)
         values = torch.cat([torch.stack([kv.values for kv in layers]) for layers in chunks], dim=2)

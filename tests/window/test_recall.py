@@ -165,7 +165,7 @@ def test_moved_keys_are_the_models_own(make: MakeKamera, model: Any, processor: 
     kept = window.add_image(screenshot(1))
     window.logits()
     before = {span.id: span for span in window.spans}[kept]
-    masters = torch.stack([layer.keys for layer in window._assembly.pool.read(Slots(before.slots))])
+    masters = torch.stack([layer.keys for layer in window._assembly.residence.pool.read(Slots(before.slots))])
     window.drop(first)
     window.logits()
     after = {span.id: span for span in window.spans}[kept]
@@ -174,4 +174,4 @@ def test_moved_keys_are_the_models_own(make: MakeKamera, model: Any, processor: 
     offsets = window._items.live[1].run.offsets
     expected = turn_keys(model, masters, offsets + after.position)
     part = after.slots[0]
-    assert max_error(expected, window._assembly.pool.keys[:, :, part.start : part.stop]) <= 1e-4
+    assert max_error(expected, window._assembly.residence.pool.keys[:, :, part.start : part.stop]) <= 1e-4

@@ -56,15 +56,15 @@ def test_a_task_comes_after_healing(make: MakeKamera, model: Any) -> None:
     window, done = moved(make, model, heal="idle"), list[str]()
     window.logits("what?")
     for name in ("first", "last"):
-        window.when_idle(lambda gives_way, name=name: done.append(f"{name}, gives way: {gives_way()}"))
+        window.idle.then(lambda gives_way, name=name: done.append(f"{name}, gives way: {gives_way()}"))
     stream = window.stream("go on", max_tokens=3)
     next(stream)
-    assert window.heal(lambda: False) is None
+    assert window.idle.heal(lambda: False) is None
     stream.finish()
-    while window.heal(lambda: False):
+    while window.idle.heal(lambda: False):
         assert done == []
     assert all(span.exact for span in window.spans)
-    assert window.heal(lambda: False) == 0
+    assert window.idle.heal(lambda: False) == 0
     assert done == ["last, gives way: False"]
 
 
@@ -73,5 +73,5 @@ def test_a_thread_does_it(make: MakeKamera, model: Any) -> None:
     done = threading.Event()
     task: Callable[[Any], None] = lambda _: done.set()  # noqa: E731
     window = moved(make, model, heal="never")
-    window.when_idle(task)
+    window.idle.then(task)
     assert done.wait(30)

@@ -1,0 +1,110 @@
+"""An answer in the making: from the plan to the last token."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from time import perf_counter
+
+from kamera_agent.chunk import Chunk
+from kamera_agent.runtime.families.base import Family
+from kamera_agent.window.assembly import Assembled, Assembly
+from kamera_agent.window.items import Items
+from kamera_agent.window.layout import Item, lay_out
+from kamera_agent.window.planner import make_plan
+from kamera_agent.window.reply import Reply, Timings, Usage
+from kamera_agent.window.sampler import Sampler
+from kamera_agent.window.streamer import Streamer
+
+
+class Answer:
+    """Computes what is asked over the items of a window, draws the reply, and enters both."""
+
+    def __init__(self, items: Items, assembly: Assembly, family: Family, sampler: Sampler, streamer: Streamer) -> None:
+        self._items, self._assembly, self._family = items, assembly, family
+        self._sampler, self._streamer = sampler, streamer
+
+    def pieces(self, question: str | None, max_tokens: int, settled: Callable[[], None]) -> Generator[str, None, Reply]:
+        """The text of the reply piece by piece, as it comes; at the end, the whole.
+
+        settled: called once the question and the reply are in the window, be the reply complete or not.
+        """
+        start = perf_counter()
+        asked = self._items.ask(question)
+        reply_id = self._items.next_id("reply", len(asked) + 1)
+        items = lay_out([*self._items.live, *asked], self._family, reply_id)
+        assembled = self._assembly.run(items)
+        token = self._sampler.draw(assembled.logits)
+        first = perf_counter()
+        try:
+            token = yield from self._decode(token, min(max_tokens, self._assembly.room(items)))
+        except GeneratorExit:
+            # The reader closed the stream. That is no failure: the question and the generated text stay. At the end of
+            # the program Python closes it, and torch is gone.
+            if not sys.is_finalizing():
+                self._settle(asked, reply_id)
+                settled()
+            raise
+        decoded = perf_counter()
+        # Counted before this turn's chunks are handed over, so that they count in the next turn, done or not.
+        bytes_written = self._assembly.count_written()
+        span_id = self._settle(asked, reply_id)
+        settled()
+        times = (first - start, decoded - first, perf_counter() - decoded)
+        return Reply(
+            text=self._streamer.text,
+            span_id=span_id,
+            finish_reason="stop" if token in self._family.chat.stop_ids or self._streamer.stopped else "length",
+            usage=_usage(assembled, len(self._streamer.token_ids), bytes_written),
+            timings=_timings(assembled, *(1e3 * seconds for seconds in times)),
+            plan=make_plan(assembled.steps),
+        )
+
+    def _decode(self, token: int, max_tokens: int) -> Generator[str, None, int]:
+        """Feed token after token, yield their text, and return the token that was drawn but not fed."""
+        streamer = self._streamer
+        while token not in self._family.chat.stop_ids and len(streamer.token_ids) < max_tokens:
+            if text := streamer.push(token):
+                yield text
+            logits = self._assembly.extend(token)
+            if streamer.stopped:
+                break
+            token = self._sampler.draw(logits)
+        if text := streamer.flush():
+            yield text
+        return token
+
+    def _settle(self, asked: list[Item], reply_id: str) -> str | None:
+        """Enter the question and the generated reply; returns the reply's id, None for an empty reply."""
+        run = self._assembly.residence.enter_reply(reply_id)
+        reply = [self._items.make_reply(reply_id, run, self._family.tokens.decode(run.token_ids))] if run else []
+        self._items.enter(*asked, *reply)
+        self._assembly.settle()
+        return reply_id if run else None
+
+
+def _usage(assembled: Assembled, num_generated: int, bytes_written: int) -> Usage:
+    plan = make_plan(assembled.steps)
+    num_visual = sum(isinstance(step.item.run, Chunk) and step.item.run.has_pixels for step in assembled.steps)
+    return Usage(
+        tokens_computed=plan.num_tokens("computed"),
+        tokens_kept=plan.num_tokens("kept"),
+        tokens_moved=plan.num_tokens("moved"),
+        tokens_recalled=plan.num_tokens("recalled"),
+        tokens_blind=plan.num_tokens("blind"),
+        tokens_switched=sum(
+            len(step.item.run.token_ids) for step in assembled.steps if step.switched and step.origin == "computed"
+        ),
+        tokens_generated=num_generated,
+        encoder_calls=assembled.encoder_calls,
+        encoder_avoided=num_visual - assembled.encoder_calls,
+        bytes_read=assembled.bytes_read,
+        bytes_written=bytes_written,
+        tokens_stale=sum(row.num_tokens for row in plan.rows if row.stale and row.stale.of_chunks),
+        tokens_refreshed=round(sum(row.num_tokens * row.refreshed for row in plan.rows)),
+    )
+
+
+def _timings(assembled: Assembled, first_token_ms: float, decode_ms: float, settle_ms: float) -> Timings:
+    parts = assembled.plan_ms, assembled.rebuild_ms, assembled.prefill_ms
+    return Timings(*parts, first_token_ms, decode_ms, settle_ms)

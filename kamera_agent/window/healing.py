@@ -1,0 +1,88 @@
+"""Healing: computing exactly, slice by slice, what is not exact in a window or not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, takewhile
+
+from kamera_agent.runtime.engine import Engine
+from kamera_agent.runtime.kv_pool import KVPool
+from kamera_agent.window.ahead import Ahead, Tick, compute, slice_of
+from kamera_agent.window.layout import Item, count_positions, count_tokens
+from kamera_agent.window.residence import Residence
+from kamera_agent.window.resident import Resident, num_common
+
+
+class Healing:
+    """Heals one residence, and computes ahead beside it. tick: as of Engine.prefill()."""
+
+    def __init__(self, engine: Engine, residence: Residence) -> None:
+        self._engine = engine
+        self._residence = residence
+
+    def heal(self, items: Sequence[Item], tick: Tick, *, beside: bool) -> tuple[KVPool, list[Resident]]:
+        """Compute the first of these items that are not exact; returns a pool and its new residents, often none.
+
+        Those of the present window's unchanged beginning are replaced. beside: whether the others are computed for a
+        later turn, as far as they take no more room than the present window.
+        """
+        self._residence.is_healing = True
+        try:
+            return self._heal(items, tick, beside=beside)
+        finally:
+            self._residence.is_healing = False
+
+    def _heal(self, items: Sequence[Item], tick: Tick, *, beside: bool) -> tuple[KVPool, list[Resident]]:
+        residence = self._residence
+        residence.recover()
+        # A forward pass over a part of a long window would have the frequencies of a short one.
+        if residence.is_long or self._engine.family.decoder.is_long(count_positions(items)):
+            return residence.pool, []
+        num_same = num_common(items, residence.residents)
+        exact = takewhile(lambda resident: resident.exact, residence.residents[:num_same])
+        if (num_exact := sum(1 for _ in exact)) < num_same:
+            return residence.pool, self._present(num_exact, num_same, tick)
+        if beside and 0 < num_same < len(items):
+            return self._ahead(items, num_same, tick)
+        if beside:
+            residence.ahead = None
+        residence.give_back()
+        return residence.pool, []
+
+    def _present(self, first: int, end: int, tick: Tick) -> list[Resident]:
+        """Compute residents again from the first one on, which is not exact; those before it are."""
+        residence = self._residence
+        inexact = [*takewhile(lambda resident: not resident.exact, residence.residents[first:end])]
+        old = inexact[: len(slice_of([resident.item for resident in inexact]))]
+        with residence.changing():
+            residence.pool.reserve(count_tokens([resident.item for resident in old]))
+            residence.hidden, residence.unsettled = old, True
+        try:
+            for resident in old:
+                residence.pool.hide(resident.slots)
+            items = [resident.item for resident in old]
+            new = compute(self._engine, residence.pool, residence.residents[first - 1], items, tick)
+        except BaseException:
+            # If this is interrupted, the next turn does it.
+            residence.recover()
+            raise
+        with residence.changing():
+            for resident in old:
+                residence.pool.free(resident.slots)
+            # Their origins are those of the last answer.
+            new = [replace(resident, origin=before.origin) for resident, before in zip(new, old, strict=True)]
+            residence.residents = [*residence.residents[:first], *new, *residence.residents[first + len(old) :]]
+            residence.hidden, residence.unsettled = [], False
+        return new
+
+    def _ahead(self, items: Sequence[Item], num_same: int, tick: Tick) -> tuple[KVPool, list[Resident]]:
+        """Compute the next items of an expected window, which has num_same items in common with this one."""
+        residence = self._residence
+        bound = count_tokens([resident.item for resident in residence.residents])
+        totals = accumulate(len(item.run.token_ids) for item in items[num_same:])
+        fitting = items[: num_same + sum(total <= bound for total in totals)]
+        size, ahead = count_tokens(fitting), residence.ahead
+        if ahead is None or num_common(fitting, ahead.residents) < num_same or ahead.pool.capacity < size:
+            ahead = residence.ahead = Ahead(residence.pool, residence.residents[:num_same], size)
+        return ahead.pool, ahead.compute(self._engine, fitting, tick)
