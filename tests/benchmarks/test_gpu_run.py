@@ -1,6 +1,7 @@
 """One run of everything that needs a GPU: what a part does to the others, and to the result file."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,13 +57,28 @@ def test_only_a_run_without_failures_passes(tmp_path: Path) -> None:
     assert not run_all({"bad": script("raise SystemExit(1)"), "good": script(JSON_LINE)}, {}, path)
 
 
-def test_the_parts_take_eight_minutes_at_most_and_name_every_test() -> None:
+def test_the_parts_take_eight_minutes_at_most_and_name_every_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
     found = parts()
-    assert {"tests", "kernels", "window"} <= set(found)
-    # compute-sanitizer has a limit of 80 s, and is not on every machine.
-    assert sum(part.limit_s for name, part in found.items() if name != "memcheck") + 80 <= 480
+    assert list(found) == ["tests", "kernels", "window", "memcheck"]
+    assert sum(part.limit_s for part in found.values()) <= 480
     marked = {str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/*.py") if "mark.gpu" in path.read_text()}
     assert marked - {str(Path(__file__).relative_to(ROOT))} <= set(found["tests"].command)
+
+
+def test_memcheck_has_tests_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    command = parts()["memcheck"].command
+    done = subprocess.run(
+        [*command[command.index(sys.executable) :], "--collect-only"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = [line for line in done.stdout.splitlines() if "test_rebuild" in line]
+    assert len(names) == 6
+    assert all(any(kind in name for name in names) for kind in ("v1x512", "int8", "interleaved", "half", "gaps"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
