@@ -171,16 +171,17 @@ def _finish() -> None:
         torch.cuda.synchronize()
 
 
+def median_ratio(figures: Sequence[Figures], upper: str, lower: str) -> float:
+    """The median over rounds of a ratio within each round."""
+    return round(statistics.median(ms[upper] / ms[lower] for ms in figures), 3)
+
+
 def medians(figures: Sequence[Figures], ways: Sequence[str]) -> dict[str, Any]:
     """Medians over rounds, for one event: times in ms, and ratios within each round."""
-
-    def median_ratio(upper: str, lower: str) -> float:
-        return round(statistics.median(ms[upper] / ms[lower] for ms in figures), 3)
-
     return {
-        "ttft_ratio_full": median_ratio("full", "ours"),
-        "ttft_ratio_prefix": median_ratio("prefix", "ours"),
-        "overhead": median_ratio("ours", "bare"),
+        "ttft_ratio_full": median_ratio(figures, "full", "ours"),
+        "ttft_ratio_prefix": median_ratio(figures, "prefix", "ours"),
+        "overhead": median_ratio(figures, "ours", "bare"),
         "tokens_computed": int(figures[0]["tokens_computed"]),
         "tokens_full": int(figures[0]["tokens_full"]),
         **{f"{way}_ms": round(statistics.median(ms[way] for ms in figures), 2) for way in ways},

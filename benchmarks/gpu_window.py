@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu_window --json
 
-A window of 8 screenshots (1280x720, 1,196 tokens each), 64 frames (448x448, 256 tokens each) and a question, on the
+A window of 6 screenshots (1280x720, 1,196 tokens each), 12 frames (448x448, 256 tokens each) and a question, on the
 shape of Qwen2.5-VL-7B with seeded random weights in bfloat16. Every round measures all methods, one after the other.
 The figures are medians over the rounds; each round is printed as it ends.
 
@@ -11,13 +11,20 @@ reorder        all pictures change places
 recall_memory  the oldest screenshot was dropped in the turn before and comes back from the memory tier
 recall_disk    the same from the disk tier (the memory tier is empty; the file can be in the page cache)
 
-benchmarks.window describes ours, full, prefix and bare.
+benchmarks.window describes ours, full, prefix and bare. Here ours leaves stale spans as they are (stale="keep"), so it
+computes the tokens of bare and no others; the time of the same turn with stale="refresh", the default, is refreshed,
+which is also given as a ratio to ours. Nothing is healed (heal="never"): the thread that heals would take the device
+and the interpreter from whatever is timed.
+
+The time of ours is given in parts: edit, plan, rebuild, prefill and wait, which is the device's rest after the host has
+queued all work, and the draw. bytes_read is what the store gave; tokens_refreshed belongs to refreshed.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -26,9 +33,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.baselines import Figures, medians
+from benchmarks.baselines import Figures, Pixels, median_ratio, medians
 from benchmarks.command import parser_of, show, versions
-from benchmarks.session import Session, picture
+from benchmarks.session import PARTS, Session, parts_of, picture
 from kamera_agent import Kamera
 from kamera_agent.config import MIB
 from kamera_agent.pocket.model import Shape, build_model, build_processor
@@ -36,6 +43,9 @@ from kamera_agent.pocket.model import Shape, build_model, build_processor
 SEED = 0
 EVENTS = ("slide", "reorder", "recall_memory", "recall_disk")
 WAYS = ("ours", "bare", "prefix", "full")
+MEMORY_BYTES = 32_768 * MIB
+
+Edit = Callable[[], object]
 
 QWEN2_5_VL_7B = Shape(
     hidden=3584,
@@ -55,43 +65,57 @@ QWEN2_5_VL_7B = Shape(
 class Scene(NamedTuple):
     """The pictures of the window: screenshots, then frames. screen, frame: (height, width) in pixels."""
 
-    num_screens: int = 8
+    num_screens: int = 6
     screen: tuple[int, int] = (720, 1280)
-    num_frames: int = 64
+    num_frames: int = 12
     frame: tuple[int, int] = (448, 448)
 
 
 class Bench:
-    """Two windows over one model. One Kamera has a memory tier, the other a disk tier."""
+    """Windows over one model, each with a Kamera of its own.
+
+    memory, disk: stale spans stay as they are; chunks come from the one tier or the other. refreshed: as memory, but
+        stale spans are refreshed.
+    """
 
     def __init__(self, model: Any, processor: Any, scene: Scene, folder: str) -> None:
+        kamera = partial(Kamera, model, processor, heal="never")
         self.fresh = (picture(*scene.screen, seed) for seed in count(1000))
         # A dropped picture can only come back from the tier under test.
-        self.memory = _filled(Kamera(model, processor, memory_bytes=32_768 * MIB), scene)
-        self.disk = _filled(Kamera(model, processor, store=folder, memory_bytes=0), scene)
+        self.memory = _filled(kamera(stale="keep", memory_bytes=MEMORY_BYTES), scene)
+        self.disk = _filled(kamera(stale="keep", memory_bytes=0, store=folder), scene)
+        self.refreshed = _filled(kamera(stale="refresh", memory_bytes=MEMORY_BYTES), scene)
 
     def round(self, number: int) -> dict[str, Figures]:
         """Figures of every event, each measured once. number: of the round; it sets the order of the ways."""
-        session, new = self.memory, next(self.fresh)
-        baselines = session.baselines(new)
-        full_first = number % 4 < 2
+        new = next(self.fresh)
+        baselines = self.memory.baselines(new)
+        full_first, refreshed_first = number % 4 < 2, number % 2 == 1
         shared = {} if number % 2 else baselines.figures(full_first)
-        figures = {"slide": session.measure(lambda: session.see(new), baselines, num_new=1)}
-        order = session.ids[::-1]
-        figures["reorder"] = session.measure(lambda: session.window.reorder(order), baselines, num_new=0)
-        session.answer(lambda: session.window.reorder(order[::-1]))
-        for name, tier in (("recall_memory", session), ("recall_disk", self.disk)):
-            oldest, second = tier.ids[:2]
-            tier.answer(partial(tier.window.drop, oldest))
-            tier.kamera.flush()
-            recall = partial(tier.window.recall, oldest, at=second)
-            figures[name] = tier.measure(recall, baselines, num_new=0)
+
+        def measure(prepare: Callable[[Session], Edit], num_new: int) -> Figures:
+            refreshed = self._refreshed_figures(prepare) if refreshed_first else {}
+            ours = self.memory.measure(prepare(self.memory), baselines, num_new)
+            return ours | (refreshed or self._refreshed_figures(prepare))
+
+        figures = {"slide": measure(partial(_slide, new), num_new=1), "reorder": measure(_reorder, num_new=0)}
+        for session in (self.memory, self.refreshed):
+            session.answer(_reorder(session))
+        figures["recall_memory"] = measure(_recall, num_new=0)
+        figures["recall_disk"] = self.disk.measure(_recall(self.disk), baselines, num_new=0)
         shared = shared or baselines.figures(full_first)
         return {event: shared | ms for event, ms in figures.items()}
 
+    def _refreshed_figures(self, prepare: Callable[[Session], Edit]) -> Figures:
+        """The time of a turn that refreshes stale spans, its parts, and how many tokens were computed again."""
+        ms, reply = self.refreshed.answer(prepare(self.refreshed))
+        parts = parts_of(ms, reply)
+        times = {f"refreshed_{part}": parts[part] for part in PARTS}
+        return {"refreshed": ms, "tokens_refreshed": parts["tokens_refreshed"], **times}
+
     def close(self) -> None:
-        self.memory.kamera.close()
-        self.disk.kamera.close()
+        for session in (self.memory, self.disk, self.refreshed):
+            session.kamera.close()
 
 
 def _filled(kamera: Kamera, scene: Scene) -> Session:
@@ -105,25 +129,55 @@ def _filled(kamera: Kamera, scene: Scene) -> Session:
     return session
 
 
+def _slide(new: Pixels, session: Session) -> Edit:
+    return partial(session.see, new)
+
+
+def _reorder(session: Session) -> Edit:
+    return partial(session.window.reorder, session.ids[::-1])
+
+
+def _recall(session: Session) -> Edit:
+    """The return of the oldest picture. It is dropped at once, and a turn is answered without it."""
+    oldest, second = session.ids[:2]
+    session.answer(partial(session.window.drop, oldest))
+    session.kamera.flush()
+    return partial(session.window.recall, oldest, at=second)
+
+
 def measure(model: Any, processor: Any, scene: Scene, num_rounds: int) -> dict[str, Any]:
     """Medians by event. The first round is a warm-up and does not count."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(model, processor, scene, folder)
         rounds = [_shown(number, bench.round(number)) for number in range(num_rounds + 1)][1:]
         bench.close()
-    return {event: medians([figures[event] for figures in rounds], WAYS) for event in EVENTS}
+    return {event: _summary([figures[event] for figures in rounds]) for event in EVENTS}
+
+
+def _summary(figures: Sequence[Figures]) -> dict[str, Any]:
+    """The medians of one event."""
+    parts = [*PARTS, *(f"refreshed_{part}" for part in PARTS)]
+    ways = [way for way in (*WAYS, "refreshed", *parts) if way in figures[0]]
+    numbers = {name: int(figures[0][name]) for name in ("bytes_read", "tokens_refreshed")}
+    ratio = {"refreshed": median_ratio(figures, "refreshed", "ours")} if "refreshed" in ways else {}
+    return medians(figures, ways) | numbers | ratio
 
 
 def _shown(number: int, events: dict[str, Figures]) -> dict[str, Figures]:
     """The figures of a round, printed, so that they are not lost if a later round fails."""
     for event, figures in events.items():
-        print(f"round {number}", event, *(f"{way} {figures[way]:.2f} ms" for way in WAYS), sep="  ", flush=True)
+        times = (f"{name} {value:.2f}" for name, value in figures.items())
+        print(f"round {number}", event, *times, sep="  ", flush=True)
     return events
 
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after a warm-up (default 5)")
+    # Every round takes a screenshot away; after more, the oldest picture would be a frame.
+    most = Scene().num_screens - 2
+    parser.add_argument(
+        "--rounds", type=int, default=3, choices=range(1, most + 1), help="measured rounds, after a warm-up (default 3)"
+    )
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit(

@@ -11,6 +11,8 @@ from kamera_agent import Kamera, Reply
 
 QUESTION = "What changed?"
 BLOCK = 16
+# The parts of a turn up to its first token; parts_of() describes them.
+PARTS = ("edit", "plan", "rebuild", "prefill", "wait")
 
 
 def picture(height: int, width: int, seed: int) -> Pixels:
@@ -18,6 +20,19 @@ def picture(height: int, width: int, seed: int) -> Pixels:
     shape = -(-height // BLOCK), -(-width // BLOCK), 3
     blocks = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     return np.ascontiguousarray(blocks.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)[:height, :width])
+
+
+def parts_of(ms: float, reply: Reply) -> Figures:
+    """The parts of a turn of so many milliseconds up to its first token, and what it read and refreshed.
+
+    edit: changing the list of spans, with preprocessing and fingerprint. plan: with reading the store. rebuild,
+    prefill: as Timings says; for a GPU, until the work is queued. wait: the device's rest of that work, and the draw.
+    """
+    times, usage = reply.timings, reply.usage
+    parts = {"edit": ms - times.first_token_ms, "plan": times.plan_ms}
+    parts |= {"rebuild": times.rebuild_ms, "prefill": times.prefill_ms}
+    parts["wait"] = ms - sum(parts.values())
+    return parts | {"bytes_read": usage.bytes_read, "tokens_refreshed": usage.tokens_refreshed}
 
 
 def _nothing() -> None:
@@ -61,11 +76,12 @@ class Session:
         return edit_ms + reply.timings.first_token_ms, reply
 
     def measure(self, edit: Callable[[], object], baselines: Baselines, num_new: int) -> Figures:
-        """Our time to the first token, and the bare forward pass of as many tokens just before and just after it."""
+        """Our time to the first token with its parts, and the bare pass of as many tokens just before and after it."""
         before_ms = baselines.bare_ms(num_new)
         ours_ms, reply = self.answer(edit)
         remember_ms, _ = timed_ms(self.kamera.flush)
         bare_ms = (before_ms + baselines.bare_ms(num_new)) / 2
         computed = reply.usage.tokens_computed
         assert computed == baselines.num_bare(num_new), (computed, reply.plan)
-        return {"ours": ours_ms, "bare": bare_ms, "remember": remember_ms, "tokens_computed": computed}
+        figures = {"ours": ours_ms, "bare": bare_ms, "remember": remember_ms, "tokens_computed": computed}
+        return figures | parts_of(ours_ms, reply)
