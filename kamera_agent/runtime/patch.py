@@ -6,7 +6,7 @@ between layers, and factors in int8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,18 +48,31 @@ def flatten(kv: Sequence[LayerKV]) -> torch.Tensor:
     return torch.cat([torch.stack(states).float().transpose(1, 2).flatten(2) for states in parts], dim=2)
 
 
-def fit(conditioned: Sequence[LayerKV], base: Sequence[LayerKV], settings: Settings) -> Patch:
-    """The patch of a chunk: the truncated SVD of its residue, of all layers in one batch, in float32.
+def _no_tick() -> None:
+    """Progress that nobody watches."""
 
-    conditioned, base: per layer, not in int8.
+
+def fit(
+    conditioned: Sequence[LayerKV],
+    base: Sequence[LayerKV],
+    settings: Settings,
+    tick: Callable[[], None] = _no_tick,
+) -> Patch:
+    """The patch of a chunk: the truncated SVD of its residue, layer by layer, in float32.
+
+    conditioned, base: per layer, not in int8. tick: called before each layer is decomposed, which takes the time.
     Raises SettingError for a rank above the largest that the shape allows.
     """
     target = flatten(conditioned)
     residue = target - flatten(base)
     dtype = conditioned[0].keys.dtype
-    left, basis, spectrum = _decompose(residue)
+    decomposed = []
+    for layer in residue:
+        tick()
+        decomposed.append(_decompose(layer))
+    spectrum = torch.stack([squares for _, _, squares in decomposed])
     ranks = _choose_ranks(spectrum, residue.shape[1:].numel() * dtype.itemsize, sum(residue.shape[1:]), settings)
-    truncated = [(left[layer, :, :rank], basis[layer, :rank]) for layer, rank in enumerate(ranks)]
+    truncated = [(left[:, :rank], basis[:rank]) for (left, basis, _), rank in zip(decomposed, ranks, strict=True)]
     if settings.rank == "auto":
         factors = tuple(rounded(u, v) for u, v in truncated)
     else:
@@ -73,20 +86,20 @@ def fit(conditioned: Sequence[LayerKV], base: Sequence[LayerKV], settings: Setti
 
 
 def _decompose(residue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """U·S [L, T, n], V^T [L, n, W] and the squared singular values [L, n] of a residue [L, T, W], largest first.
+    """U·S [T, n], V^T [n, W] and the squared singular values [n] of a residue [T, W], largest first.
 
     The Gram matrix of the shorter side makes this several times faster than the SVD of a tall matrix. The small
     singular values are inaccurate, but the basis is orthonormal up to rounding, so projecting on it loses nothing.
     """
-    tall = residue.shape[1] >= residue.shape[2]
+    tall = residue.shape[0] >= residue.shape[1]
     gram = residue.mT @ residue if tall else residue @ residue.mT
     _, vectors = torch.linalg.eigh(gram)
     vectors = vectors.flip(-1)
     if tall:
         left, basis = residue @ vectors, vectors.mT
-        return left, basis, left.square().sum(1)
+        return left, basis, left.square().sum(0)
     basis = vectors.mT @ residue
-    return vectors, basis, basis.square().sum(2)
+    return vectors, basis, basis.square().sum(1)
 
 
 def rounded(left: torch.Tensor, basis: torch.Tensor) -> Factors:

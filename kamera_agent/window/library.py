@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,20 @@ class Loaded(NamedTuple):
     base: tuple[LayerKV, ...]
     factors: tuple[Factors, ...] | None
     num_bytes: int
+
+
+class _Patience:
+    """Waits for answers, for at most PATIENCE_S seconds in all."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._left_s = PATIENCE_S
+
+    def give_way(self) -> None:
+        """Wait until no answer is being computed, or patience is at its end."""
+        start = monotonic()
+        self._engine.wait_idle(self._left_s)
+        self._left_s -= monotonic() - start
 
 
 class Library(Forkable):
@@ -74,7 +89,8 @@ class Library(Forkable):
     def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> Job | None:
         """Have the worker store a computed chunk: as its base, or as a patch over the base that the store has.
 
-        Returns at once. The worker starts when no answer is being computed, or after PATIENCE_S seconds.
+        Returns at once. The worker starts when no answer is being computed, and makes way for one between the layers of
+        a patch; it waits PATIENCE_S seconds at most.
 
         conditioned: the chunk's KV per layer; the library takes it over.
         Returns a job whose result is the bytes handed to the store. Returns None where the chunk is skipped: after
@@ -140,7 +156,8 @@ class Library(Forkable):
     @torch.no_grad()
     def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> int:
         """Store a chunk; returns the bytes handed over, 0 where the store already has KV as good."""
-        self._engine.wait_idle(PATIENCE_S)
+        give_way = _Patience(self._engine).give_way
+        give_way()
         known = self._evidence(chunk)
         best = min(known, key=lambda evidence: preference(evidence, seen), default=None)
         if best and _is_as_good(best, seen):
@@ -150,16 +167,20 @@ class Library(Forkable):
             return self._put([self._base_record(chunk, conditioned, seen)])
         if self._settings.fidelity == "exact":
             return 0
-        return self._put(self._patch_records(chunk, conditioned, seen))
+        return self._put(self._patch_records(chunk, conditioned, seen, give_way))
 
-    def _patch_records(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> list[Record]:
+    def _patch_records(
+        self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents, give_way: Callable[[], None]
+    ) -> list[Record]:
         """The patch over the base that the store has; with the base where that is new."""
         key = self._base_key(chunk)
         stored = self._store.get_many([key]).get(key.digest)
         base = stored or self._new_base(chunk, conditioned, seen)
         device = conditioned[0].keys.device
         layers = [expanded(on_device(LayerKV(*layer), device)) for layer in base.layers]
-        patch = _patch_record(chunk, base.header, fit(conditioned, layers, self._settings), seen, self._settings)
+        # An answer that begins meanwhile would wait for its end: a GPU has one queue for both.
+        fitted = fit(conditioned, layers, self._settings, give_way)
+        patch = _patch_record(chunk, base.header, fitted, seen, self._settings)
         return [patch] if stored else [base, patch]
 
     def _new_base(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> Record:

@@ -7,7 +7,9 @@ import pytest
 from models import MakeKamera, screenshot
 
 from kamera_agent import Kamera
+from kamera_agent.runtime.engine import Engine
 from kamera_agent.store.memory import MemoryStore
+from kamera_agent.window.library import PATIENCE_S
 
 NUM_CHUNKS = 20
 
@@ -15,8 +17,6 @@ NUM_CHUNKS = 20
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """The worker of every Kamera made meanwhile waits for this event before each chunk."""
-    from kamera_agent.runtime.engine import Engine
-
     opened, wait_idle = threading.Event(), Engine.wait_idle
 
     def wait(self: Engine, timeout_s: float) -> None:
@@ -51,6 +51,37 @@ def test_an_answer_does_not_wait_for_the_worker(make: MakeKamera, gate: threadin
     kamera.flush()
     assert num_bases(kamera) == NUM_CHUNKS
     assert kamera.stats().skipped == 0
+
+
+def test_an_answer_does_not_wait_for_a_patch(make: MakeKamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patch that is being fitted stops between two layers, for a bounded time in all."""
+    kamera = make(stale="compute", heal="never")
+    window = kamera.window()
+    ids = [window.add_image(screenshot(seed)) for seed in range(2)]
+    window.logits("what?")
+    kamera.flush()
+    waits, stopped, opened = list[float](), threading.Event(), threading.Event()
+
+    def wait(self: Engine, timeout_s: float) -> None:
+        waits.append(timeout_s)
+        if len(waits) == 3:
+            stopped.set()
+            assert opened.wait(60)
+
+    monkeypatch.setattr(Engine, "wait_idle", wait)
+    window.reorder(ids[::-1])
+    window.logits("what?")
+    assert stopped.wait(60)
+    assert window.generate("and now?", max_tokens=1).usage.tokens_computed > 0
+    assert len(kamera.store.headers()) == 2
+    opened.set()
+    kamera.flush()
+    assert sorted(header.kind for header in kamera.store.headers()) == ["base", "base", "patch", "patch"]
+    num_layers = kamera._engine.family.decoder.kv_shape.num_layers
+    assert len(waits) == 2 * (1 + num_layers)
+    for job in (waits[: 1 + num_layers], waits[1 + num_layers :]):
+        assert job == sorted(job, reverse=True)
+        assert job[0] == PATIENCE_S
 
 
 @pytest.mark.parametrize("num_waiting", [1, 3])
