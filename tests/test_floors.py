@@ -47,7 +47,13 @@ FORBIDDEN = {
 
 # Third-party package -> the files and folders that may import it. An empty tuple: nobody.
 CONFINED = {
-    "transformers": ("runtime/families/", "runtime/slot_cache.py", "window/sampler.py", "pocket/"),
+    "transformers": (
+        "runtime/families/",
+        "runtime/slot_cache.py",
+        "runtime/interface.py",
+        "window/sampler.py",
+        "pocket/",
+    ),
     "lmdb": ("store/environment.py",),
     "triton": ("runtime/kernels/",),
     "llguidance": ("turns/grammar.py",),

@@ -17,10 +17,10 @@ from kamera_agent.runtime.capture import Tap, remove
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.text_only import TextOnly
+from kamera_agent.runtime.interface import Interface, current
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
-from kamera_agent.runtime.kernels.slots import Index, Slots
-from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
-from kamera_agent.runtime.masks import make_masks
+from kamera_agent.runtime.kernels.slots import Slots
+from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.refresh import Gate, Refresh, Refreshed
 from kamera_agent.runtime.rope import self_test
 from kamera_agent.runtime.scatter import scatter_test
@@ -75,6 +75,7 @@ class Engine(Computing):
         finalize(self, remove, hooks).atexit = False
         self._tap.install(family.decoder.key_modules, hooks)
         self._gate.install(family.decoder.module.layers, hooks)
+        self._interface = Interface(family.decoder)
         self.rope_errors = self_test(family, self.forward_at)
         if isinstance(family, TextOnly):
             scatter_test(family, self.forward_at)
@@ -171,7 +172,7 @@ class Engine(Computing):
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
         with self.busy:
-            self._gate.current = self._tap.current = None
+            self._gate.current = self._tap.current = current.attention = None
             return self.family.reference_logits(runs)
 
     def full_prefill(self, runs: Sequence[Run], tick: Callable[[], None]) -> torch.Tensor:
@@ -235,24 +236,11 @@ class Engine(Computing):
             if not queries.probed:
                 tick()
 
-        # The model's own causal attention takes half the time of attention with a mask, but relies on the slots' order.
-        fresh = not refresh and _is_plain_prefill(pool, queries.index)
-        masks = None if fresh else make_masks(decoder, pool, queries.index, decoder.kv_shape.dtype)
-        cache = SlotCache(pool, queries, slots.num_tokens if fresh else 0)
         try:
             self._tap.current = threading.get_ident(), keep_master
             self._gate.current = (threading.get_ident(), refresh) if refresh else None
-            return self.family.hidden_states(embeds, positions, masks, cache)
+            masks = self._interface.open(pool, queries)
+            return self.family.hidden_states(embeds, positions, masks, SlotCache(pool, queries))
         finally:
-            self._gate.current = self._tap.current = None
-
-
-def _is_plain_prefill(pool: KVPool, index: Index) -> bool:
-    """Whether the queries are the window from its first token on, in order, in the first slots, and all are causal.
-
-    Then the slots are in the window's order, and the model's own mask is right.
-    """
-    order, block = pool.order[index], pool.block[index]
-    starts = isinstance(index, slice) and index.start == 0
-    in_order = starts and torch.equal(order, torch.arange(len(order), device=order.device))
-    return in_order and bool((block == CAUSAL).all())
+            self._gate.current = self._tap.current = current.attention = None
+            self._interface.close()

@@ -18,6 +18,7 @@ from kamera_agent.runtime.upload import Group, Upload
 FREE = torch.iinfo(torch.int64).max
 # Not a place in a window, so that no block has this number.
 CAUSAL = -1
+CPU = torch.device("cpu")
 
 
 class Heads(NamedTuple):
@@ -57,7 +58,7 @@ class KVPool:
     masters  [L, Hk, S, Dk]  K before RoPE
     keys     [L, Hk, S, Dk]  K turned to the position that the token has now; attention reads it
     values   [L, Hv, S, Dv]  V, which has no position
-    order    [S] int64       the token's place in the window; FREE in a free slot
+    order    [S] int64       the token's place in the window; FREE in a free slot; on the CPU, as is
     block    [S] int64       the place of the first token of its block; CAUSAL for a token outside a block
 
     Attention does not depend on the slot of a key, so moving a span rewrites its turned keys and nothing else. K is
@@ -97,7 +98,7 @@ class KVPool:
             setattr(self, name, buffer)
         for name, nothing in (("order", FREE), ("block", CAUSAL)):
             taken = [getattr(self, name)[part] for part in kept]
-            setattr(self, name, torch.cat([*taken, torch.full((capacity - used,), nothing, device=shape.device)]))
+            setattr(self, name, torch.cat([*taken, torch.full((capacity - used,), nothing)]))
         self._free = Slots((range(used, capacity),))
 
     @property
@@ -131,7 +132,7 @@ class KVPool:
 
     def hide(self, slots: Slots) -> None:
         """Keep a span from attention until place() shows it again."""
-        index = slots.index(self.shape.device)
+        index = slots.index(CPU)
         self.order[index] = FREE
         self.block[index] = CAUSAL
 
@@ -167,6 +168,7 @@ class KVPool:
             here, there = slots.index(self.shape.device), span.index(self.shape.device)
             for name in ("masters", "keys", "values"):
                 getattr(self, name)[:, :, here] = getattr(other, name)[:, :, there]
+            here, there = slots.index(CPU), span.index(CPU)
             self.order[here], self.block[here] = other.order[there], other.block[there]
             taken.append(slots)
         return taken
@@ -177,9 +179,9 @@ class KVPool:
         both_ways: [T] bool, the tokens that also see later ones. Neighbours among them form a block, and every token
             of a block sees the whole block. None: all tokens are causal.
         """
-        orders = torch.arange(order, order + slots.num_tokens, device=self.shape.device)
-        blocks = torch.full_like(orders, CAUSAL) if both_ways is None else _blocks(orders, both_ways)
-        index = slots.index(self.shape.device)
+        orders = torch.arange(order, order + slots.num_tokens)
+        blocks = torch.full_like(orders, CAUSAL) if both_ways is None else _blocks(orders, both_ways.cpu())
+        index = slots.index(CPU)
         self.order[index] = orders
         self.block[index] = blocks
 
@@ -243,11 +245,10 @@ def _blocks(orders: torch.Tensor, both_ways: torch.Tensor) -> torch.Tensor:
     first      0  1  0  0  1  0
     block      -  1  1  -  4  4     for orders from 0 on
     """
-    marked = both_ways.to(orders.device)
-    first = marked.clone()
-    first[1:] &= ~marked[:-1]
+    first = both_ways.clone()
+    first[1:] &= ~both_ways[:-1]
     latest = torch.where(first, orders, CAUSAL).cummax(0).values
-    return torch.where(marked, latest, CAUSAL)
+    return torch.where(both_ways, latest, CAUSAL)
 
 
 def _in_order(free: Sequence[range]) -> Slots:

@@ -1,34 +1,64 @@
-"""Attention masks: which slots a query sees, by kind of layer."""
+"""Which slots a query sees, by kind of layer, and the masks that say so."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 
 from kamera_agent.runtime.families.decoder import SLIDING, Decoder
 from kamera_agent.runtime.kernels.slots import Index
-from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
+from kamera_agent.runtime.kv_pool import CAUSAL, KVPool, KVShape
 
 
-def make_masks(decoder: Decoder, pool: KVPool, index: Index, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """An additive mask [1, 1, Q, S] per kind of layer, for the queries in the slots of an index.
+class Places(NamedTuple):
+    """The places of tokens in a window, as a pool keeps them: order [T], block [T]."""
 
-    A query sees the slots whose order is not above its own. Where the model sees both ways, it also sees its block; in
-    a sliding layer, it sees no slot that is window_tokens or more before it.
+    order: torch.Tensor
+    block: torch.Tensor
 
-    The mask is additive because eager attention adds a mask to the scores, and would add a boolean one as 0 and 1.
+    def at(self, index: Index) -> Places:
+        """Of some of the tokens. index: on the CPU."""
+        return Places(self.order[index], self.block[index])
+
+
+def reached(decoder: Decoder, kind: str, queries: Places, keys: Places) -> torch.Tensor:
+    """Which keys are not too late for a query [Q, S] bool.
+
+    Keys whose order is not above the query's, and where the model sees both ways, those of its block.
     """
     # Slots are compared by their order, never by their number. A free slot has an order above every query's.
-    order, block = pool.order[index, None], pool.block[index, None]
-    causal = pool.order <= order
-    with_block = causal | ((pool.block == block) & (block != CAUSAL))
-    visible = {kind: with_block if kind in decoder.both_ways_kinds else causal for kind in set(decoder.kinds)}
-    if SLIDING in visible:
-        # The distance is counted in tokens, as models count it: under M-RoPE, neighbours may share a position. It is
-        # negative for a later token of the same block, which stays visible.
-        visible[SLIDING] = visible[SLIDING] & (order - pool.order < decoder.window_tokens)
-    return {kind: _additive(slots, dtype) for kind, slots in visible.items()}
+    causal = keys.order <= queries.order[:, None]
+    if kind not in decoder.both_ways_kinds:
+        return causal
+    block = queries.block[:, None]
+    return causal | ((keys.block == block) & (block != CAUSAL))
 
 
-def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[None, None]
+def remembered(decoder: Decoder, kind: str, queries: Places, keys: Places) -> torch.Tensor:
+    """Which keys are not too early for a query [Q, S] bool: in a sliding layer, less than window_tokens before it."""
+    if kind != SLIDING:
+        return torch.ones(len(queries.order), len(keys.order), dtype=torch.bool)
+    # The distance is counted in tokens, as models count it: under M-RoPE, neighbours may share a position. It is
+    # negative for a later token of the same block, which stays visible.
+    return queries.order[:, None] - keys.order < decoder.window_tokens
+
+
+def make_masks(decoder: Decoder, pool: KVPool, index: Index) -> dict[str, torch.Tensor]:
+    """An additive mask [1, 1, Q, S] per kind of layer, for the queries in the slots of an index."""
+    keys = Places(pool.order, pool.block)
+    queries = keys.at(index if isinstance(index, slice) else index.to(pool.order.device))
+    seen = {
+        kind: reached(decoder, kind, queries, keys) & remembered(decoder, kind, queries, keys)
+        for kind in set(decoder.kinds)
+    }
+    return {kind: additive(slots, decoder.kv_shape)[None, None] for kind, slots in seen.items()}
+
+
+def additive(seen: torch.Tensor, shape: KVShape) -> torch.Tensor:
+    """A mask that is added to scores, from a bool one, in the dtype and on the device of KV.
+
+    Eager attention adds any mask, and would add a bool one as 0 and 1.
+    """
+    mask = torch.zeros(seen.shape, dtype=shape.dtype)
+    return mask.masked_fill_(~seen, torch.finfo(shape.dtype).min).to(shape.device)

@@ -26,35 +26,39 @@ class KVKnown(Exception):
 
 @dataclass(slots=True)
 class Queries:
-    """The tokens that a layer computes. index: their slots. probed: whether only their K and V are wanted."""
+    """The tokens that a layer computes.
+
+    index: their slots. probed: whether only their K and V are wanted. layer: the layer that the cache last served.
+    """
 
     index: Index
     probed: bool = False
+    layer: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of the tokens."""
+        return self.index.stop - self.index.start if isinstance(self.index, slice) else len(self.index)
 
 
 class SlotCache(Cache):
     """Gives a Hugging Face model the pool as its cache.
 
-    Queries write to their slots, and attention reads every slot, so the model needs a mask made from the slots' order.
+    Queries write to their slots, and attention gets every slot: what a query sees follows from the slots' order.
     queries: may change from layer to layer.
-    num_fresh: tokens of a window that is computed whole, in order, into the first slots; otherwise 0. For such a window
-        the cache looks like an empty one that is filled for the first time, and the model's own mask is right.
     """
 
-    def __init__(self, pool: KVPool, queries: Queries, num_fresh: int) -> None:
-        super().__init__(layers=[_SlotLayer(pool, layer, queries, num_fresh) for layer in range(pool.shape.num_layers)])
+    def __init__(self, pool: KVPool, queries: Queries) -> None:
+        super().__init__(layers=[_SlotLayer(pool, layer, queries) for layer in range(pool.shape.num_layers)])
 
 
 class _SlotLayer(CacheLayerMixin):
     is_compileable = False
     is_sliding = False
 
-    def __init__(self, pool: KVPool, layer: int, queries: Queries, num_fresh: int) -> None:
+    def __init__(self, pool: KVPool, layer: int, queries: Queries) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # transformers does not annotate it
         self._pool, self._layer, self._queries = pool, layer, queries
-        # The slots that attention reads. The model counts all but the last num_fresh of them as its past.
-        self._length = num_fresh or pool.capacity
-        self._num_fresh = num_fresh
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -63,19 +67,20 @@ class _SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        self._queries.layer = self._layer
         buffers = self._pool.keys[self._layer], self._pool.values[self._layer]
         first, second = reversed(buffers) if self._pool.shape.values_first else buffers
         first[:, self._queries.index] = key_states[0]
         second[:, self._queries.index] = value_states[0]
         if self._queries.probed:
             raise KVKnown
-        return first[None, :, : self._length], second[None, :, : self._length]
+        return first[None], second[None]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._length, 0
+        return self._pool.capacity, 0
 
     def get_seq_length(self) -> int:
-        return self._length - self._num_fresh
+        return self._pool.capacity
 
     def get_max_length(self) -> int:
         return -1

@@ -10,6 +10,8 @@ from rows import Row, rows
 
 from benchmarks.backbones.keys import keys_of_model
 from kamera_agent import Window
+from kamera_agent.runtime import interface
+from kamera_agent.runtime.attention import attend
 
 # Odd sizes, so that token counts are odd where the processor admits it.
 SIZES = [(70, 98), (126, 84), (84, 154)]
@@ -63,6 +65,22 @@ def test_nothing_dropped(row: Row, make: MakeKamera, layout: str) -> None:
         fill(step_by_step, [part])
         step_by_step.logits()
     assert max_error(reference.logits(), step_by_step.logits(QUESTION)) <= bound(row, reference)
+
+
+@pytest.mark.parametrize("row", rows("fp32"), indirect=True)
+def test_every_layer_attends_in_parts(row: Row, make: MakeKamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the other tests here compare attention in parts with the model's own."""
+    kamera = make()
+    num_calls = 0
+
+    def counting(*args: Any) -> torch.Tensor:
+        nonlocal num_calls
+        num_calls += 1
+        return attend(*args)
+
+    monkeypatch.setattr(interface, "attend", counting)
+    kamera.window().logits(QUESTION)
+    assert num_calls == kamera.family.decoder.kv_shape.num_layers
 
 
 @pytest.mark.parametrize("shift", SHIFTS)

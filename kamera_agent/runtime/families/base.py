@@ -140,7 +140,7 @@ class Family(ABC):
         self,
         embeds: torch.Tensor,
         positions: torch.Tensor,
-        masks: Mapping[str, torch.Tensor] | None,
+        masks: Mapping[str, torch.Tensor],
         cache: SlotCache,
     ) -> torch.Tensor:
         """Decoder output [Q, hidden] for embeds as from embed, positions [A, Q] and masks as Decoder takes them."""

@@ -216,16 +216,13 @@ class Decoder:
         self,
         embeds: torch.Tensor,
         positions: torch.Tensor,
-        masks: Mapping[str, torch.Tensor] | None,
+        masks: Mapping[str, torch.Tensor],
         cache: SlotCache,
         **extras: Any,
     ) -> torch.Tensor:
-        """Decoder output [Q, hidden] for embeds [Q, hidden], positions [A, Q] and, per kind, masks [1, 1, Q, S].
-
-        Without masks, the queries are the tokens of the first slots, in order.
-        """
+        """Decoder output [Q, hidden] for embeds [Q, hidden], positions [A, Q] and, per kind, masks [1, 1, Q, S]."""
         where = positions.to(self.device)
-        mask = masks if masks is None or len(masks) > 1 else next(iter(masks.values()))
+        mask = masks if len(masks) > 1 else next(iter(masks.values()))
         hidden: torch.Tensor = self.module(
             inputs_embeds=embeds[None],
             position_ids=where[:, None] if len(where) > 1 else where,

@@ -1,0 +1,141 @@
+"""What the queries of a forward pass attend to, cut into parts of which most need no mask.
+
+A run of queries at the places lo to hi of the window, whose slots are anywhere in the pool:
+
+    slots        before lo                  lo to hi
+    seen by      all of the run: no mask    each query up to its own: causal
+
+Where tokens between the queries are not computed, a mask says what each of them sees between lo and hi. A sliding layer
+adds slots that only some of the queries remember; all of an image that is seen both ways is seen by all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+from kamera_agent.runtime.families.decoder import Decoder
+from kamera_agent.runtime.kernels.slots import Index
+from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
+from kamera_agent.runtime.masks import Places, additive, reached, remembered
+from kamera_agent.runtime.slot_cache import Queries
+
+# A run shorter than SHORT shares a mask with another one that is at most NEAR places before it. With more than
+# MAX_GROUPS groups, all queries share one: each group costs calls of its own.
+SHORT, NEAR, MAX_GROUPS = 32, 64, 8
+# To copy the K and V of a slot takes as long as the attention of this number of queries to it, on a CPU.
+COPY_QUERIES = 32
+
+
+class Part(NamedTuple):
+    """Some of the slots that a group of queries attends to.
+
+    columns: the slots. mask: None, or additive, [1 or Q, columns]. is_causal: whether the columns are the slots of the
+        queries, in order, of which each query sees those up to its own.
+    """
+
+    columns: Index
+    mask: torch.Tensor | None = None
+    is_causal: bool = False
+
+
+class Group(NamedTuple):
+    """Queries that attend together. rows: which of the pass. parts: disjoint, and all that they see."""
+
+    rows: slice
+    parts: tuple[Part, ...]
+
+
+class Sight:
+    """The groups of the queries of one forward pass."""
+
+    def __init__(self, decoder: Decoder, pool: KVPool, queries: Queries) -> None:
+        self._decoder, self._pool, self._queries = decoder, pool, queries
+        self._index = queries.index
+        self._groups: dict[str, list[Group]] = {}
+
+    @property
+    def groups(self) -> list[Group]:
+        """Those of the layer that is computed now."""
+        # A refresh computes fewer tokens from some layers on.
+        if self._index is not self._queries.index:
+            self._index, self._groups = self._queries.index, {}
+        kind = self._decoder.kinds[self._queries.layer]
+        if kind not in self._groups:
+            self._groups[kind] = make_groups(self._decoder, kind, self._pool, self._index)
+        return self._groups[kind]
+
+
+def make_groups(decoder: Decoder, kind: str, pool: KVPool, index: Index) -> list[Group]:
+    """The groups of the queries in the slots of an index, for a kind of layer: together, all rows in order."""
+    slots = torch.arange(pool.capacity)[index if isinstance(index, slice) else index.to(pool.order.device)]
+    keys = Places(pool.order, pool.block)
+    queries = keys.at(slots)
+    return [
+        Group(rows, tuple(_parts(decoder, kind, keys, slots[rows], queries.at(rows)))) for rows in _group_rows(queries)
+    ]
+
+
+def _group_rows(queries: Places) -> list[slice]:
+    """The rows of each group."""
+    order = queries.order
+    breaks = ((order.diff() != 1) | (queries.block.diff() != 0)).nonzero()[:, 0] + 1
+    groups: list[slice] = []
+    last_is_short = False
+    for start, stop in pairwise([0, *breaks.tolist(), len(order)]):
+        is_short = stop - start < SHORT
+        if is_short and last_is_short and 0 < order[start] - order[start - 1] <= NEAR:
+            groups[-1] = slice(groups[-1].start, stop)
+        else:
+            groups.append(slice(start, stop))
+        last_is_short = is_short
+    return groups if len(groups) <= MAX_GROUPS else [slice(0, len(order))]
+
+
+def _parts(decoder: Decoder, kind: str, keys: Places, slots: torch.Tensor, queries: Places) -> Iterator[Part]:
+    """The parts of a group of queries in these slots."""
+    # What the first and the last of them reach and remember bounds what the others do.
+    ends = queries.at(torch.stack([queries.order.argmin(), queries.order.argmax()]))
+    reach, memory = reached(decoder, kind, ends, keys), remembered(decoder, kind, ends, keys)
+    by_all = (reach & memory).all(0)
+    by_some = reach.any(0) & memory.any(0) & ~by_all
+    is_causal = _is_causal(decoder, kind, queries) and bool(memory[:, slots].all())
+    if is_causal:
+        by_all[slots] = by_some[slots] = False
+    if len(seen := by_all.nonzero()[:, 0]):
+        columns = _columns(seen, len(slots), decoder.device)
+        mask = by_all[None, columns] if isinstance(columns, slice) and not by_all[columns].all() else None
+        yield _part(decoder, columns, mask)
+    if len(seen := by_some.nonzero()[:, 0]):
+        columns = _columns(seen, len(slots), decoder.device)
+        others = keys.at(columns)
+        mask = reached(decoder, kind, queries, others) & remembered(decoder, kind, queries, others) & by_some[columns]
+        yield _part(decoder, columns, mask)
+    if is_causal:
+        yield Part(_in_a_row(slots) or slots.to(decoder.device), is_causal=True)
+
+
+def _is_causal(decoder: Decoder, kind: str, queries: Places) -> bool:
+    """Whether each of the queries sees those before it, and there is nothing between them."""
+    both_ways = kind in decoder.both_ways_kinds and bool((queries.block != CAUSAL).any())
+    return len(queries.order) > 1 and not both_ways and bool((queries.order.diff() == 1).all())
+
+
+def _columns(slots: torch.Tensor, num_queries: int, device: torch.device) -> Index:
+    """Slots, in ascending order, as an index for a number of queries: a slice, perhaps with others between, or all."""
+    first, last = int(slots[0]), int(slots[-1])
+    num_others = last - first + 1 - len(slots)
+    # A GPU copies in no time, and its attention takes no mask.
+    most = len(slots) * COPY_QUERIES // num_queries if device.type == "cpu" else 0
+    return slice(first, last + 1) if num_others <= most else slots.to(device)
+
+
+def _in_a_row(slots: torch.Tensor) -> slice | None:
+    return slice(int(slots[0]), int(slots[-1]) + 1) if bool((slots.diff() == 1).all()) else None
+
+
+def _part(decoder: Decoder, columns: Index, seen: torch.Tensor | None) -> Part:
+    return Part(columns, None if seen is None else additive(seen, decoder.kv_shape))
