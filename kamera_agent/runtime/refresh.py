@@ -27,6 +27,8 @@ from kamera_agent.runtime.slot_cache import KVKnown, Queries
 
 # The share of the KV of the stale spans, in tokens times layers, that is computed; of those computed in part.
 BUDGET = 0.35
+# The share of the tokens that are computed in all layers even where that exceeds the budget: in a model of few layers.
+LEAST = 1 / 8
 # A span is computed whole if more than this share of its tokens depart by more than half the mean of all stale tokens.
 WHOLE = 0.9
 # The shares of the layers before the two choices.
@@ -51,10 +53,11 @@ class Refreshed(NamedTuple):
 
 def stages(num_layers: int) -> dict[int, float]:
     """The layers before which tokens are chosen, and the share of the stale tokens that go on."""
-    # The very first layer is computed for all: its K and V do not depend on what is before a token.
-    first, second = (max(least, round(share * num_layers)) for least, share in enumerate(CHOICES, start=1))
-    share = (BUDGET * num_layers - first) / (2 * (second - first) + num_layers - second)
-    return {first: 2 * max(share, 0), second: max(share, 0)}
+    # K and V of layer 0 depend on the token alone, those of layer 1 on what the token reads. From layer 2 on, they show
+    # as well what it reads by way of another token.
+    first, second = (max(least, round(share * num_layers)) for least, share in enumerate(CHOICES, start=2))
+    share = max((BUDGET * num_layers - first) / (2 * (second - first) + num_layers - second), LEAST)
+    return {first: 2 * share, second: share}
 
 
 def depart_whole(departures: Sequence[torch.Tensor]) -> list[bool]:

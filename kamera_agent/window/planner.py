@@ -162,7 +162,8 @@ def _source(
     match settings.stale:
         case "refresh" if _is_out_of_date(taken):
             # Tokens that see later ones cannot be computed a few at a time.
-            return step if both_ways(step.item.run) is not None else replace(taken, refresh=True)
+            whole = both_ways(step.item.run) is not None or _is_strange(best, present)
+            return step if whole else replace(taken, refresh=True)
         case "compute" if taken.stale and taken.stale.of_chunks:
             return step
         case "keep" if unknown:
@@ -173,6 +174,15 @@ def _source(
 
 def _is_exact(evidence: Evidence, present: Antecedents) -> bool:
     return evidence.seen.exact and evidence.seen.chain == present.chain
+
+
+def _is_strange(evidence: Evidence, present: Antecedents) -> bool:
+    """Whether KV saw other chunks, and none of those before its place: refreshing repairs too little of it.
+
+    At the front of a window that slid, no others have come for those that left.
+    """
+    seen = evidence.seen.chunks
+    return bool(seen) and not set(seen) & set(present.chunks) and bool(present.chunks or evidence.base)
 
 
 def _is_out_of_date(step: Step) -> bool:

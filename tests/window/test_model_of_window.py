@@ -87,6 +87,12 @@ class Known:
         """Whether other chunks are before it than those that it has seen, or was refreshed among."""
         return self.grade(present) > 1 if self.refreshed is None else self.refreshed != chunks_of(present)
 
+    def is_strange(self, present: tuple[Any, ...]) -> bool:
+        """Whether it saw chunks that are all gone, and others have come, or it is not in the window."""
+        if not self.chunks or any(chunk in self.chunks for chunk in chunks_of(present)):
+            return False
+        return self.place is None or len(chunks_of(present)) > 0
+
     def text_match(self, present: tuple[Any, ...]) -> float:
         ours, theirs = texts_of(self.prefix), texts_of(present)
         return 1.0 if ours == theirs else len(set(ours) & set(theirs)) / len(set(ours) | set(theirs))
@@ -215,6 +221,8 @@ class BruteForce:
         if best is None or best.is_exact_after(present) or not isinstance(identity, int) or self.fidelity == "blind":
             return best
         if self.stale == "compute" and best.grade(present) > 1:
+            return None
+        if self.refreshes(best, present) and best.is_strange(present):
             return None
         return None if self.stale == "keep" and best.place is None and best.grade(present) == 4 else best
 
