@@ -1,4 +1,4 @@
-"""Chunks, text runs and antecedents, and the records that carry KV between the runtime and the store."""
+"""Chunks and text runs, and the records that carry KV between the runtime and the store."""
 
 from __future__ import annotations
 
@@ -88,42 +88,6 @@ class TextRun:
 
 
 Run = Chunk | TextRun
-
-
-@dataclass(frozen=True, slots=True)
-class Antecedents:
-    """The runs before a chunk when its KV was computed.
-
-    chunks: digests of the chunks before it, in order.
-    texts: digests of the text runs before it, in order, without the anchor.
-    chain: digest of all runs before it, in order, the anchor first; see link().
-    exact: whether the KV is that of a full prefill of this chain.
-    """
-
-    chunks: tuple[bytes, ...] = ()
-    texts: tuple[bytes, ...] = ()
-    chain: bytes = b""
-    exact: bool = True
-
-    @property
-    def orbit(self) -> tuple[bytes, ...]:
-        """The antecedent chunks without their order: one patch serves the whole orbit (arXiv 2606.23581)."""
-        return tuple(sorted(self.chunks))
-
-    def then(self, run: Run, *, exact: bool) -> Antecedents:
-        """The antecedents of what follows one more run. exact: whether that run's KV is exact here."""
-        chunks, texts = self.chunks, self.texts
-        if isinstance(run, Chunk):
-            chunks = (*chunks, run.digest)
-        elif self.chain:
-            # The anchor is before every chunk, so it tells none apart.
-            texts = (*texts, run.digest)
-        return Antecedents(chunks, texts, link(self.chain, run), self.exact and exact)
-
-
-def link(chain: bytes, run: Run) -> bytes:
-    """The chain of the runs of `chain` and one more; the empty chain is b""."""
-    return blake3(chain + run.digest).digest(16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ ROOMS = {
     "runtime/": 3,
     "store/": 1,
     "vision/": 1,
+    "antecedents.py": 0,
     "chunk.py": 0,
     "closing.py": 0,
     "config.py": 0,

@@ -53,7 +53,7 @@ def _leave(window: Window, shown: Sequence[Content]) -> Left:
     window.sync(shown)
     reply = window.generate(max_tokens=1)
     residence = window._assembly.residence
-    kv = [residence.pool.read(there.slots) for there in residence.residents if there.item.kind == "document"]
+    kv = [residence.pool.read(there.slots) for there in residence.residents if there.place.item.kind == "document"]
     return Left(kv, _computed_share(reply.plan))
 
 

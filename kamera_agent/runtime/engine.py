@@ -106,13 +106,14 @@ class Engine(Computing):
         return KVPool(self.family.decoder.kv_shape)
 
     @torch.no_grad()
-    def relocate(self, pool: KVPool, placed: Placed, num_positions: int = 0) -> None:
-        """Turn a span's keys to its position, and enter its place in the window's order.
+    def relocate(self, pool: KVPool, spans: Sequence[Placed], num_positions: int = 0) -> None:
+        """Turn the keys of spans to their positions, in one call, and enter their places in the window's order.
 
         num_positions: of the whole window; a RoPE that switches its frequencies needs it.
         """
-        pool.relocate(placed.slots, *self._tables(placed, num_positions))
-        self.place(pool, placed)
+        pool.relocate(Slots.of(placed.slots for placed in spans), *self._tables(spans, num_positions))
+        for placed in spans:
+            self.place(pool, placed)
 
     @torch.no_grad()
     def load(
@@ -127,7 +128,7 @@ class Engine(Computing):
         Under a RoPE that switches its frequencies, the window must be shorter than the switch, because only KV of such
         windows is stored.
         """
-        pool.load(placed.slots, base, factors, *self._tables(placed))
+        pool.load(placed.slots, base, factors, *self._tables([placed]))
         self.place(pool, placed)
 
     def place(self, pool: KVPool, placed: Placed) -> None:
@@ -191,11 +192,14 @@ class Engine(Computing):
             return self.family.embed(run, self.encoder.features(run))
         return self.family.embed(run, None)
 
-    def _tables(self, placed: Placed, num_positions: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        positions = self.family.positions(placed.run, placed.position)
+    def _tables(self, spans: Sequence[Placed], num_positions: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        positions = self._positions(spans)
         # A rotary embedding that switches its frequencies keeps the current ones as state.
         with self.busy:
             return self.family.decoder.rope_tables(positions, num_positions)
+
+    def _positions(self, spans: Sequence[Placed]) -> torch.Tensor:
+        return torch.cat([self.family.positions(placed.run, placed.position) for placed in spans], dim=1)
 
     def _forward(
         self,
@@ -208,8 +212,7 @@ class Engine(Computing):
         runs = [*stale, *batch]
         for placed in runs:
             self.place(pool, placed)
-        positions = torch.cat([self.family.positions(placed.run, placed.position) for placed in runs], dim=1)
-        slots = Slots(tuple(part for placed in runs for part in placed.slots.ranges))
+        positions, slots = self._positions(runs), Slots.of(placed.slots for placed in runs)
         refresh = Refresh(pool, slots, [placed.slots for placed in stale]) if stale else None
         hidden = self.forward_at(pool, slots, embeds, positions, tick, refresh)
         return hidden, refresh.refreshed if refresh else ()

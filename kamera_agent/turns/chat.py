@@ -35,7 +35,7 @@ from kamera_agent.turns.tools import check_tools
 from kamera_agent.turns.transcript import transcribe
 from kamera_agent.window.content import Content
 from kamera_agent.window.items import Items
-from kamera_agent.window.layout import lay_out
+from kamera_agent.window.layout import Layout
 from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.sampler import Constraint, SamplingOptions
 from kamera_agent.window.window import Window
@@ -196,7 +196,7 @@ class Chat(Closing):
         live = self.open()
         kamera, reading = live.kamera, live.read(messages, tools)
         items = Items(kamera.family, kamera.settings, reading.system).resolve(reading.contents)
-        return sum(len(item.run.token_ids) for item in lay_out(items, kamera.family, "reply"))
+        return Layout(kamera.family).places(items, "reply")[-1].end_order
 
     @contextmanager
     def answer(self, request: Request, cancelled: Cancelled = never) -> Iterator[ReplyStream]:

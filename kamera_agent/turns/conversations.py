@@ -48,7 +48,7 @@ class Live:
     """A live window of a caller, and the outline of the last call over it.
 
     watch: of its conversation; None without a guard.
-    span_ids: of the contents of that call, in order.
+    images: what each image of that call is and whether it begins a turn, with its span id, in order.
     num_calls: answers begun over it.
     num_strangers: windows of the conversation, where the present call has a history that none of them holds; else 0.
     source: a window to take the KV of the common beginning from, before the first answer; held together with this one.
@@ -58,7 +58,7 @@ class Live:
     window: Window
     watch: Watch | None = None
     outline: Outline = field(default_factory=Outline)
-    span_ids: tuple[str, ...] = ()
+    images: tuple[tuple[tuple[Part, bool], str], ...] = ()
     num_calls: int = 0
     num_strangers: int = 0
     source: Live | None = None
@@ -76,8 +76,13 @@ class Live:
 
     def begin(self, contents: Sequence[Content], system: str, call: Outline) -> None:
         """Make the window hold the contents of a call. Raises what Window.sync raises."""
-        self.span_ids = self.window.sync(contents, system)
+        span_ids = self.window.sync(self._known(contents, call), system)
         self.outline = call
+        self.images = tuple(
+            ((part, content.new_turn), span_id)
+            for content, part, span_id in zip(contents, call.parts[1:], span_ids, strict=True)
+            if isinstance(content, ImageContent)
+        )
         self.window.exact_only = self.watch is not None and self.watch.has_fallen_back
         if self.source:
             self.window.adopt(self.source.window)
@@ -86,17 +91,18 @@ class Live:
 
     def expect(self, contents: Sequence[Content], system: str, call: Outline) -> None:
         """Have the window expect the contents of the call that will probably come next."""
-        spans: dict[Part, deque[str]] = defaultdict(deque)
-        for part, span_id in zip(self.outline.parts[1:], self.span_ids, strict=True):
-            spans[part].append(span_id)
-        # An image that is in the window need not be decoded again.
-        self.window.expect(
-            [
-                spans[part].popleft() if isinstance(content, ImageContent) and spans[part] else content
-                for content, part in zip(contents, call.parts[1:], strict=True)
-            ],
-            system,
-        )
+        self.window.expect(self._known(contents, call), system)
+
+    def _known(self, contents: Sequence[Content], call: Outline) -> list[Content | str]:
+        """The contents of a call, with ids in the place of images that are in the window: they need not be decoded."""
+        left: dict[tuple[Part, bool], deque[str]] = defaultdict(deque)
+        for image, span_id in self.images:
+            left[image].append(span_id)
+        known: list[Content | str] = []
+        for content, part in zip(contents, call.parts[1:], strict=True):
+            same = left.get((part, content.new_turn)) if isinstance(content, ImageContent) else None
+            known.append(same.popleft() if same else content)
+        return known
 
     def end(self, reply: Reply) -> None:
         """Note the reply to the call, and log where nothing could be reused for it."""

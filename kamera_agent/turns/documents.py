@@ -19,16 +19,13 @@ def keep_long_texts(contents: Sequence[Content], system: str, family: Family, se
     for content in contents:
         if isinstance(content, TextContent) and len(content.text) >= LONG:
             begins = content.new_turn or content.role != before
-            if not (begins and _is_spaced(family, before, content.role)) and _has_rank(content.text, family, settings):
+            # A document would not take the space that the markup leaves to the first word.
+            spaced = begins and family.chat.leaves_space(before, content.role)
+            if not spaced and _has_rank(content.text, family, settings):
                 content = DocumentContent(content.text, content.role, content.new_turn)
         kept.append(content)
         before = content.role
     return kept
-
-
-def _is_spaced(family: Family, before: str | None, role: str) -> bool:
-    """Whether the markup leaves a space to the first word of a text, which a document would not take."""
-    return family.chat.first_words(before, role, "a") != family.tokens.encode("a")
 
 
 def _has_rank(text: str, family: Family, settings: Settings) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -63,7 +63,7 @@ class Outline:
         holds none of these, nor does a summary of everything.
         """
         num_shared = self.num_shared(call)
-        ours, theirs = self.parts[num_shared:], call.parts[num_shared:]
+        ours, theirs = self.parts[num_shared:], set(call.parts[num_shared:])
         replies = takewhile(lambda part: part.role == "assistant", reversed(self._all))
         return (
             num_shared >= len(self.parts)
@@ -75,17 +75,18 @@ class Outline:
 
     def size_held(self, call: Outline) -> int:
         """Size of the parts of a call that the window holds, wherever they are."""
-        return sum(part.size for part in call.parts if part in self._all)
+        ours = set(self._all)
+        return sum(part.size for part in call.parts if part in ours)
 
     def known(self, call: Outline) -> float:
         """The share of a call's history, up to its last reply, that the window holds somewhere. 1 without a history."""
         ends = [index for index, part in enumerate(call.parts, start=1) if part.role == "assistant"]
         history = call.parts[: ends[-1]] if ends else ()
-        size = sum(part.size for part in history)
-        return sum(part.size for part in history if part in self._all) / size if size else 1.0
+        size, ours = sum(part.size for part in history), set(self._all)
+        return sum(part.size for part in history if part in ours) / size if size else 1.0
 
 
-def _holds_half(theirs: Sequence[Part], ours: Sequence[Part]) -> bool:
+def _holds_half(theirs: Collection[Part], ours: Sequence[Part]) -> bool:
     return 2 * sum(part.size for part in ours if part in theirs) >= sum(part.size for part in ours)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from kamera_agent.chunk import Chunk
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.kv_pool import KVPool
-from kamera_agent.window.layout import Item
+from kamera_agent.window.layout import Place
 from kamera_agent.window.resident import Resident, num_common
 
 # Tokens of text after which a slice ends. It also ends with its first chunk.
@@ -31,33 +31,33 @@ class Ahead:
         slots = self.pool.take(pool, [resident.slots for resident in residents])
         self.residents = [replace(old, slots=new) for old, new in zip(residents, slots, strict=True)]
 
-    def compute(self, engine: Engine, items: Sequence[Item], tick: Tick) -> list[Resident]:
-        """Compute the next of these items; returns their residents, none where all are computed."""
-        self.residents = self.residents[: num_common(items, self.residents)]
+    def compute(self, engine: Engine, places: Sequence[Place], tick: Tick) -> list[Resident]:
+        """Compute what is next in these places; returns their residents, none where all are computed."""
+        self.residents = self.residents[: num_common(places, self.residents)]
         self.pool.reclaim([resident.slots for resident in self.residents])
-        new = compute(engine, self.pool, self.residents[-1], slice_of(items[len(self.residents) :]), tick)
+        new = compute(engine, self.pool, slice_of(places[len(self.residents) :]), tick)
         self.residents = [*self.residents, *new]
         return new
 
 
-def slice_of(items: Sequence[Item]) -> list[Item]:
-    """The first items, up to a chunk or SLICE_TOKENS tokens of text."""
-    first: list[Item] = []
+def slice_of(places: Sequence[Place]) -> list[Place]:
+    """The first places, up to a chunk or SLICE_TOKENS tokens of text."""
+    first: list[Place] = []
     num_tokens = 0
-    for item in items:
-        if num_tokens >= SLICE_TOKENS or (first and isinstance(first[-1].run, Chunk)):
+    for place in places:
+        if num_tokens >= SLICE_TOKENS or (first and isinstance(first[-1].item.run, Chunk)):
             break
-        first.append(item)
-        num_tokens += len(item.run.token_ids)
+        first.append(place)
+        num_tokens += len(place.item.run.token_ids)
     return first
 
 
-def compute(engine: Engine, pool: KVPool, before: Resident, items: Sequence[Item], tick: Tick) -> list[Resident]:
-    """Compute items that follow a resident in one forward pass, into new slots."""
-    residents: list[Resident] = []
-    for item in items:
-        before = before.then(item, pool.allocate(len(item.run.token_ids)))
-        residents.append(before)
+def compute(engine: Engine, pool: KVPool, places: Sequence[Place], tick: Tick) -> list[Resident]:
+    """Compute what follows exact KV in one forward pass, into new slots."""
+    residents = [
+        Resident(place, pool.allocate(len(place.item.run.token_ids)), place.before, "computed", exact=True)
+        for place in places
+    ]
     if residents:
         engine.prefill(pool, [resident.placed for resident in residents], tick)
     return residents

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator
 from time import perf_counter
 
-from kamera_agent.chunk import Chunk
+from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.window.assembly import Assembled, Assembly
 from kamera_agent.window.items import Items
-from kamera_agent.window.layout import Item, lay_out
-from kamera_agent.window.planner import make_plan
+from kamera_agent.window.layout import Item, Layout
+from kamera_agent.window.plan import Origin, Plan
 from kamera_agent.window.reply import Reply, Timings, Usage
 from kamera_agent.window.sampler import Sampler
+from kamera_agent.window.step import Step, make_plan
 from kamera_agent.window.streamer import Streamer
 
 
 class Answer:
     """Computes what is asked over the items of a window, draws the reply, and enters both."""
 
-    def __init__(self, items: Items, assembly: Assembly, family: Family, sampler: Sampler, streamer: Streamer) -> None:
-        self._items, self._assembly, self._family = items, assembly, family
+    def __init__(
+        self,
+        items: Items,
+        layout: Layout,
+        assembly: Assembly,
+        family: Family,
+        sampler: Sampler,
+        streamer: Streamer,
+    ) -> None:
+        self._items, self._layout, self._assembly, self._family = items, layout, assembly, family
         self._sampler, self._streamer = sampler, streamer
 
     def pieces(self, question: str | None, max_tokens: int, settled: Callable[[], None]) -> Generator[str, None, Reply]:
@@ -32,12 +42,12 @@ class Answer:
         start = perf_counter()
         asked = self._items.ask(question)
         reply_id = self._items.next_id("reply", len(asked) + 1)
-        items = lay_out([*self._items.live, *asked], self._family, reply_id)
-        assembled = self._assembly.run(items)
+        places = self._layout.places([*self._items.live, *asked], reply_id)
+        assembled = self._assembly.run(places)
         token = self._sampler.draw(assembled.logits)
         first = perf_counter()
         try:
-            token = yield from self._decode(token, min(max_tokens, self._assembly.room(items)))
+            token = yield from self._decode(token, min(max_tokens, self._assembly.room(places)))
         except GeneratorExit:
             # The reader closed the stream. That is no failure: the question and the generated text stay. At the end of
             # the program Python closes it, and torch is gone.
@@ -50,14 +60,15 @@ class Answer:
         bytes_written = self._assembly.count_written()
         span_id = self._settle(asked, reply_id)
         settled()
+        plan = make_plan(assembled.steps)
         times = (first - start, decoded - first, perf_counter() - decoded)
         return Reply(
             text=self._streamer.text,
             span_id=span_id,
             finish_reason="stop" if token in self._family.chat.stop_ids or self._streamer.stopped else "length",
-            usage=_usage(assembled, len(self._streamer.token_ids), bytes_written),
+            usage=_usage(assembled, plan, len(self._streamer.token_ids), bytes_written),
             timings=_timings(assembled, *(1e3 * seconds for seconds in times)),
-            plan=make_plan(assembled.steps),
+            plan=plan,
         )
 
     def _decode(self, token: int, max_tokens: int) -> Generator[str, None, int]:
@@ -76,24 +87,33 @@ class Answer:
 
     def _settle(self, asked: list[Item], reply_id: str) -> str | None:
         """Enter the question and the generated reply; returns the reply's id, None for an empty reply."""
-        run = self._assembly.residence.enter_reply(reply_id)
-        reply = [self._items.make_reply(reply_id, run, self._family.tokens.decode(run.token_ids))] if run else []
+        residence, reply = self._assembly.residence, list[Item]()
+        if residence.reply:
+            run = TextRun(tuple(token for token, _ in residence.reply))
+            reply = [self._items.make_reply(reply_id, run, self._family.tokens.decode(run.token_ids))]
+            residence.enter_reply(*reply)
         self._items.enter(*asked, *reply)
         self._assembly.settle()
-        return reply_id if run else None
+        return reply_id if reply else None
 
 
-def _usage(assembled: Assembled, num_generated: int, bytes_written: int) -> Usage:
-    plan = make_plan(assembled.steps)
-    num_visual = sum(isinstance(step.item.run, Chunk) and step.item.run.has_pixels for step in assembled.steps)
+def _usage(assembled: Assembled, plan: Plan, num_generated: int, bytes_written: int) -> Usage:
+    tokens = Counter[Origin]()
+    for row in plan.rows:
+        tokens[row.origin] += row.num_tokens
+    steps = [step for step in assembled.steps if isinstance(step, Step)]
+    runs = [step.place.item.run for step in steps]
+    num_visual = sum(isinstance(run, Chunk) and run.has_pixels for run in runs)
     return Usage(
-        tokens_computed=plan.num_tokens("computed"),
-        tokens_kept=plan.num_tokens("kept"),
-        tokens_moved=plan.num_tokens("moved"),
-        tokens_recalled=plan.num_tokens("recalled"),
-        tokens_blind=plan.num_tokens("blind"),
+        tokens_computed=tokens["computed"],
+        tokens_kept=tokens["kept"],
+        tokens_moved=tokens["moved"],
+        tokens_recalled=tokens["recalled"],
+        tokens_blind=tokens["blind"],
         tokens_switched=sum(
-            len(step.item.run.token_ids) for step in assembled.steps if step.switched and step.origin == "computed"
+            len(run.token_ids)
+            for run, step in zip(runs, steps, strict=True)
+            if step.switched and step.origin == "computed"
         ),
         tokens_generated=num_generated,
         encoder_calls=assembled.encoder_calls,

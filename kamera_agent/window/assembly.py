@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from time import perf_counter
 
 import torch
@@ -17,11 +18,12 @@ from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.window.ahead import Tick
 from kamera_agent.window.healing import Healing
-from kamera_agent.window.layout import Item, count_positions, count_tokens
+from kamera_agent.window.layout import Place, count_tokens
 from kamera_agent.window.library import Library, Loaded
-from kamera_agent.window.planner import Regime, Step, plan_steps
+from kamera_agent.window.planner import Planner, Regime
 from kamera_agent.window.residence import Residence
 from kamera_agent.window.resident import Resident
+from kamera_agent.window.step import Step
 from kamera_agent.window.worker import Job
 
 # Slots that a turn reserves for its reply at once, so that decoding does not copy the pool for every token.
@@ -32,7 +34,7 @@ DECODE_BLOCK = 64
 class Assembled:
     """A window put together: its steps, the next-token logits [vocab], and the cost of both."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step | Resident, ...]
     logits: torch.Tensor
     encoder_calls: int
     bytes_read: int
@@ -57,47 +59,46 @@ class Assembly:
         self.exact_only = False
 
     def plan(
-        self, items: Sequence[Item], *, answering: bool, unavailable: frozenset[bytes] = frozenset()
-    ) -> list[Step]:
-        """The steps that run() would take for these items. Raises WindowTooLongError."""
-        self.check_length(items)
-        residence, long = self.residence, self._is_long(items)
+        self, places: Sequence[Place], *, answering: bool, unavailable: frozenset[bytes] = frozenset()
+    ) -> list[Step | Resident]:
+        """The steps that run() would take for these places. Raises WindowTooLongError."""
+        self.check_length(places)
+        residence, long = self.residence, self._is_long(places)
         residence.recover()
-        return plan_steps(
-            items,
-            # KV that was computed ahead has the frequencies of short windows.
-            [*residence.residents, *([] if long else residence.spares)],
+        planner = Planner(
             replace(self._settings, fidelity="exact") if self.exact_only else self._settings,
             self._library,
-            answering=answering,
-            both_ways=self._engine.family.both_ways,
-            unavailable=unavailable,
-            regime=Regime(long, switched=long != residence.is_long),
+            self._engine.family.both_ways,
+            Regime(long, switched=long != residence.is_long),
+            unavailable,
         )
+        # KV that was computed ahead has the frequencies of short windows.
+        spares = [] if long else residence.spares
+        return planner.steps(places, residence.residents, spares, answering=answering)
 
-    def room(self, items: Sequence[Item]) -> int:
-        """Tokens that a reply to these items may have: up to the end of the window, or to the switch of its RoPE."""
+    def room(self, places: Sequence[Place]) -> int:
+        """Tokens that a reply to a window may have: up to the end of the window, or to the switch of its RoPE."""
         decoder = self._engine.family.decoder
-        limit = decoder.max_positions if self._is_long(items) else decoder.switch or decoder.max_positions
-        return limit - max(count_tokens(items), count_positions(items))
+        limit = decoder.max_positions if self._is_long(places) else decoder.switch or decoder.max_positions
+        return limit - max(places[-1].end_order, places[-1].end_position)
 
-    def _is_long(self, items: Sequence[Item]) -> bool:
-        return self._engine.family.decoder.is_long(count_positions(items))
+    def _is_long(self, places: Sequence[Place]) -> bool:
+        return self._engine.family.decoder.is_long(places[-1].end_position)
 
-    def run(self, items: Sequence[Item]) -> Assembled:
-        """Put the items together in the pool and compute the logits after the last one.
+    def run(self, places: Sequence[Place]) -> Assembled:
+        """Put a window together in the pool and compute the logits after the last one.
 
         Where the computation fails, the spans before the first computed one stay in the pool.
 
         Raises WindowTooLongError before any work.
         """
         residence, start = self.residence, perf_counter()
-        steps, loaded = self._resolve(items)
+        steps, loaded = self._resolve(places)
         planned = perf_counter()
         with residence.changing():
             residents, batch, stale = self._rebuild(steps, loaded)
-            num_ready = next(i for i, step in enumerate(steps) if step.origin == "computed" or step.refresh)
-            residence.residents, residence.is_long = residents[:num_ready], self._is_long(items)
+            num_ready = next(i for i, step in enumerate(steps) if _computes(step))
+            residence.residents, residence.is_long = residents[:num_ready], self._is_long(places)
             residence.unsettled = True
         rebuilt = perf_counter()
         num_layers = self._engine.family.decoder.kv_shape.num_layers
@@ -106,7 +107,10 @@ class Assembly:
         residence.residents = residents
         shares = iter([refreshed.computed(num_layers) for refreshed in outcome.refreshed])
         return Assembled(
-            steps=tuple(replace(step, refreshed=next(shares)) if step.refresh else step for step in steps),
+            steps=tuple(
+                replace(step, refreshed=next(shares)) if isinstance(step, Step) and step.refresh else step
+                for step in steps
+            ),
             logits=outcome.logits,
             encoder_calls=outcome.encoder_calls,
             bytes_read=sum(record.num_bytes for record in loaded.values()),
@@ -123,8 +127,8 @@ class Assembly:
                 residence.pool.reserve(DECODE_BLOCK)
         last, num_before = residence.residents[-1], len(residence.reply)
         slots = residence.pool.allocate(1)
-        position, order = last.position + last.item.run.extent, last.order + len(last.item.run.token_ids)
-        placed = Placed(TextRun((token,)), slots, position + num_before, order + num_before)
+        position, order = last.place.end_position + num_before, last.place.end_order + num_before
+        placed = Placed(TextRun((token,)), slots, position, order)
         logits = self._engine.prefill(residence.pool, [placed]).logits
         residence.reply.append((token, slots))
         return logits
@@ -138,20 +142,20 @@ class Assembly:
         self._remember(residence.pool, [resident for resident in residence.residents if resident.origin == "computed"])
         residence.settle(keep)
 
-    def heal(self, items: Sequence[Item], tick: Tick, *, beside: bool) -> int:
-        """Compute the first of these items that are not exact in their places; returns the number of tokens, often 0.
+    def heal(self, places: Sequence[Place], tick: Tick, *, beside: bool) -> int:
+        """Compute what is not exact first in these places; returns the number of tokens, often 0.
 
         beside: as of Healing.heal(). tick: called once per run and per layer; what it raises leaves everything as it
         was.
         """
-        pool, healed = self._healing.heal(items, tick, beside=beside)
+        pool, healed = self._healing.heal(places, tick, beside=beside)
         self._remember(pool, healed)
-        return count_tokens([resident.item for resident in healed])
+        return count_tokens(resident.place.item for resident in healed)
 
     def _remember(self, pool: KVPool, residents: Sequence[Resident]) -> None:
         # Stored KV has the frequencies of short windows.
         for resident in () if self.residence.is_long else residents:
-            if isinstance(run := resident.item.run, Chunk):
+            if isinstance(run := resident.place.item.run, Chunk):
                 # read() copies: another span may take the slots before the worker comes to this chunk.
                 job = self._library.remember(run, pool.read(resident.slots), resident.seen)
                 self._jobs += [job] if job else []
@@ -162,72 +166,111 @@ class Assembly:
         self._jobs = [job for job in self._jobs if job not in done]
         return sum(job.result or 0 for job in done)
 
-    def check_length(self, items: Sequence[Item]) -> None:
-        """Raise WindowTooLongError when these items are more than the model was built for."""
+    def check_length(self, places: Sequence[Place]) -> None:
+        """Raise WindowTooLongError when a window is longer than the model was built for."""
         limit = self._engine.family.decoder.max_positions
-        num_tokens, num_positions = count_tokens(items), count_positions(items)
+        num_tokens, num_positions = places[-1].end_order, places[-1].end_position
         if max(num_tokens, num_positions) > limit:
             raise WindowTooLongError(
                 f"The window would hold {num_tokens} tokens over {num_positions} positions; the model was built for "
                 f"{limit}. Drop spans, or slide(keep_last=...)."
             )
 
-    def _resolve(self, items: Sequence[Item]) -> tuple[list[Step], dict[int, Loaded]]:
+    def _resolve(self, places: Sequence[Place]) -> tuple[list[Step | Resident], dict[int, Loaded]]:
         """The steps, and for those that recall, by index, the KV read from the store.
 
         Where the store cannot read a chunk after all, everything is planned again without it.
         """
         unavailable: frozenset[bytes] = frozenset()
         while True:
-            steps = self.plan(items, answering=True, unavailable=unavailable)
-            recalls = {index: step.evidence for index, step in enumerate(steps) if step.evidence and step.evidence.base}
+            steps = self.plan(places, answering=True, unavailable=unavailable)
+            recalls = {
+                index: step.evidence
+                for index, step in enumerate(steps)
+                if isinstance(step, Step) and step.evidence and step.evidence.base
+            }
             records = dict(zip(recalls, self._library.load([*recalls.values()]), strict=True)) if recalls else {}
-            missing = {steps[index].item.run.digest for index, record in records.items() if record is None}
+            missing = {steps[index].place.item.run.digest for index, record in records.items() if record is None}
             if not missing:
                 return steps, {index: record for index, record in records.items() if record}
             unavailable |= missing
 
     def _rebuild(
-        self, steps: Sequence[Step], loaded: dict[int, Loaded]
+        self, steps: Sequence[Step | Resident], loaded: dict[int, Loaded]
     ) -> tuple[list[Resident], list[Placed], list[Placed]]:
         """Bring every span into place; returns all residents, the runs to compute, and the spans to refresh."""
         residence, pool = self.residence, self.residence.pool
-        reused = {id(step.resident) for step in steps}
-        for resident in residence.residents:
-            if id(resident) not in reused:
-                pool.free(resident.slots)
-        present = set(map(id, residence.residents))
-        num_new = count_tokens([step.item for step in steps if id(step.resident) not in present])
-        pool.reserve(num_new + DECODE_BLOCK)
-        num_positions = count_positions([step.item for step in steps])
+        reused = {id(step if isinstance(step, Resident) else step.resident) for step in steps}
+        present, gone = set(map(id, residence.residents)), [one for one in residence.residents if id(one) not in reused]
+        pool.free(Slots.of(resident.slots for resident in gone))
+        new = [step for step in steps if isinstance(step, Step) and id(step.resident) not in present]
+        pool.reserve(count_tokens(step.place.item for step in new) + DECODE_BLOCK)
+        taken = self._take([step.resident for step in new if step.resident])
         residents: list[Resident] = []
         batch: list[Placed] = []
         stale: list[Placed] = []
+        moved: list[Placed] = []
         for index, step in enumerate(steps):
-            run = step.item.run
-            if step.resident is None:
-                slots = pool.allocate(len(run.token_ids))
-            elif id(step.resident) in present:
-                slots = step.resident.slots
+            if isinstance(step, Resident):
+                residents.append(step)
+                continue
+            if step.resident:
+                slots = taken.get(id(step.resident), step.resident.slots)
             else:
-                assert residence.ahead
-                [slots] = pool.take(residence.ahead.pool, [step.resident.slots])
-            placed = Placed(run, slots, step.position, step.order)
+                slots = pool.allocate(len(step.place.item.run.token_ids))
+            resident = _resident(step, slots)
+            residents.append(resident)
             if step.origin == "computed":
-                batch.append(placed)
+                batch.append(resident.placed)
             elif step.origin in ("recalled", "blind"):
-                self._engine.load(pool, placed, loaded[index].base, loaded[index].factors)
+                self._engine.load(pool, resident.placed, loaded[index].base, loaded[index].factors)
             elif step.origin == "moved":
-                self._engine.relocate(pool, placed, num_positions)
-            stale += [placed] if step.refresh else []
-            residents.append(_resident(step, slots))
-        return residents, batch, stale
+                moved.append(resident.placed)
+            stale += [resident.placed] if step.refresh else []
+        if moved:
+            self._engine.relocate(pool, _joined(moved), steps[-1].place.end_position)
+        return residents, _joined(batch), stale
+
+    def _take(self, spares: Sequence[Resident]) -> dict[int, Slots]:
+        """Copy residents from beside the window into its pool; returns their slots there, by id()."""
+        ahead = self.residence.ahead
+        if not spares or not ahead:
+            return {}
+        [left] = self.residence.pool.take(ahead.pool, [Slots.of(resident.slots for resident in spares)])
+        taken = {}
+        for resident in spares:
+            taken[id(resident)], left = left.split(len(resident.place.item.run.token_ids))
+        return taken
+
+
+def _computes(step: Step | Resident) -> bool:
+    return isinstance(step, Step) and (step.origin == "computed" or step.refresh)
 
 
 def _resident(step: Step, slots: Slots) -> Resident:
     """The resident that a step makes. KV that was taken over keeps what it has seen."""
-    seen = step.evidence.seen if step.evidence else step.antecedents
-    refreshed = step.resident.refreshed if step.resident else None
+    seen, refreshed = step.seen, step.resident.refreshed if step.resident else None
     if step.refresh:
-        seen, refreshed = replace(seen, exact=False), step.antecedents.chunks
-    return Resident(step.item, slots, step.position, step.order, seen, step.origin, step.exact, step.stale, refreshed)
+        seen, refreshed = replace(seen, exact=False), step.place.before.chunks
+    return Resident(step.place, slots, seen, step.origin, step.exact, step.stale, refreshed)
+
+
+def _joined(spans: Sequence[Placed]) -> list[Placed]:
+    """The same tokens in the same places, with texts in a row as one run."""
+    rows: list[list[Placed]] = []
+    for span in spans:
+        if rows and _continues(span, rows[-1][-1]):
+            rows[-1].append(span)
+        else:
+            rows.append([span])
+    return [row[0] if len(row) == 1 else _as_one(row) for row in rows]
+
+
+def _continues(span: Placed, before: Placed) -> bool:
+    are_texts = isinstance(span.run, TextRun) and isinstance(before.run, TextRun)
+    return are_texts and span.order == before.order + len(before.run.token_ids)
+
+
+def _as_one(row: Sequence[Placed]) -> Placed:
+    run = TextRun(tuple(chain.from_iterable(span.run.token_ids for span in row)))
+    return Placed(run, Slots.of(span.slots for span in row), row[0].position, row[0].order)

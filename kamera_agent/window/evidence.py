@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
 if TYPE_CHECKING:
-    from kamera_agent.chunk import Antecedents, Key
+    from kamera_agent.antecedents import Antecedents
+    from kamera_agent.chunk import Key
 
 Grade = Literal["chain", "ordered", "orbit", "survivor", "other"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
@@ -81,13 +82,20 @@ def grade(seen: Antecedents, present: Antecedents) -> Grade:
 
 def text_match(seen: Antecedents, present: Antecedents) -> float:
     """Share of the texts before a chunk that are the same, 0 to 1."""
-    if seen.texts == present.texts:
-        return 1.0
-    return len(set(seen.texts) & set(present.texts)) / len(set(seen.texts) | set(present.texts))
+    return seen.texts.likeness(present.texts)
 
 
-def preference(evidence: Evidence, present: Antecedents) -> tuple[float, ...]:
-    """Sorts evidence for a place, the best first. Among equals, KV in the pool comes before the store's."""
+def best_of(candidates: Sequence[Evidence], present: Antecedents) -> Evidence:
+    """The evidence that fits a place best; KV in the pool comes before the store's, and the first one among equals."""
+    ranks = [_rank(evidence, present) for evidence in candidates]
+    equals = [evidence for evidence, rank in zip(candidates, ranks, strict=True) if rank == min(ranks)]
+    if len(equals) == 1:
+        return equals[0]
+    return min(equals, key=lambda evidence: (-text_match(evidence.seen, present), evidence.error))
+
+
+def _rank(evidence: Evidence, present: Antecedents) -> tuple[int, ...]:
+    """How badly the chunks that evidence has seen fit a place."""
     graded = grade(evidence.seen, present)
     common = (Counter(evidence.seen.chunks) & Counter(present.chunks)).total()
     return (
@@ -97,8 +105,6 @@ def preference(evidence: Evidence, present: Antecedents) -> tuple[float, ...]:
         not (graded == "chain" and evidence.seen.exact),
         evidence.base is not None,
         evidence.approximate,
-        -text_match(evidence.seen, present),
-        evidence.error,
     )
 
 

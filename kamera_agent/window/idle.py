@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from kamera_agent.config import Settings
-from kamera_agent.runtime.families.base import Family
 from kamera_agent.window.assembly import Assembly
 from kamera_agent.window.door import Door
 from kamera_agent.window.healer import Healer
 from kamera_agent.window.items import Items
-from kamera_agent.window.layout import Item, lay_out
+from kamera_agent.window.layout import Item, Layout, Place
 
 # Takes what tells whether it must give way to an answer.
 IdleTask = Callable[[Callable[[], bool]], None]
@@ -24,9 +23,9 @@ class Idle:
     """Has a window healed, and then does a task."""
 
     def __init__(
-        self, items: Items, assembly: Assembly, family: Family, settings: Settings, healer: Healer, door: Door
+        self, items: Items, layout: Layout, assembly: Assembly, settings: Settings, healer: Healer, door: Door
     ) -> None:
-        self._items, self._assembly, self._family = items, assembly, family
+        self._items, self._layout, self._assembly = items, layout, assembly
         self._settings, self._healer, self._door = settings, healer, door
         # What the window is expected to hold next; None where that is what it holds.
         self._expected: Sequence[Item] | None = None
@@ -63,7 +62,7 @@ class Idle:
             if self._door.is_held:
                 return None
             try:
-                healed = (self._assembly.heal(items, tick, beside=beside) for items, beside in self._targets())
+                healed = (self._assembly.heal(places, tick, beside=beside) for places, beside in self._targets())
                 if tokens := next(filter(None, healed), 0):
                     return tokens
             except _GaveWay:
@@ -73,10 +72,10 @@ class Idle:
                 task(gives_way)
             return 0
 
-    def _targets(self) -> Iterator[tuple[list[Item], bool]]:
+    def _targets(self) -> Iterator[tuple[Sequence[Place], bool]]:
         """What is to be healed, nearest first, and whether that goes beyond the unchanged beginning of the window."""
         live, expected, heal = self._items.live, self._expected, self._settings.heal
         if heal == "ahead" and expected is not None:
-            yield lay_out(expected, self._family), True
+            yield self._layout.places(expected), True
         if heal != "never":
-            yield lay_out(live, self._family), heal == "ahead" and expected is None
+            yield self._layout.places(live), heal == "ahead" and expected is None

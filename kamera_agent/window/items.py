@@ -18,6 +18,7 @@ from kamera_agent.vision.sampling import take_frames
 from kamera_agent.window.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.window.layout import Item
 from kamera_agent.window.plan import Kind
+from kamera_agent.window.unused import Unused
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -136,15 +137,12 @@ class Items:
         """
         contents = several("spans", contents)
         system = None if system is None else readable(system)
-        unused = {item.id: item for item in (*self.live[1:], *self._held.dropped.values())}
+        unused = Unused((*self.live[1:], *self._held.dropped.values()))
         resolved: list[Item] = []
         num_new = 0
         for content in contents:
-            if isinstance(content, str):
-                item = self._named(content, unused)
-            else:
-                item = self._equal(content, unused, num_new + 1)
-            num_new += unused.pop(item.id, None) is None
+            item = unused.named(content) if isinstance(content, str) else self._equal(content, unused, num_new + 1)
+            num_new += not unused.take(item)
             resolved.append(item)
         first = self.live[0]
         return [first if system in (None, first.text) else self._system(system or "", num_new + 1), *resolved]
@@ -160,25 +158,19 @@ class Items:
         content = TextContent(text, "system")
         return self._new(content, self._run(content) if text else TextRun(()), ahead)
 
-    def _named(self, item_id: str, unused: Mapping[str, Item]) -> Item:
-        if item_id not in unused:
-            raise UnknownSpanError(f"{short(item_id)} is not a span of the window, or is named twice; add its content.")
-        return unused[item_id]
-
-    def _equal(self, content: Content, unused: Mapping[str, Item], ahead: int) -> Item:
+    def _equal(self, content: Content, unused: Unused, ahead: int) -> Item:
         """The item that a content equals, or a new one."""
         if isinstance(content, (TextContent, DocumentContent)):
-            equal = (item for item in unused.values() if self._holds(item, content))
-            return next(equal, None) or self._new(content, self._run(content), ahead)
+            self._family.chat.format.check_role(content.role)
+            text = readable(content.text)
+            known = unused.first(content.role, text, lambda item: self._holds(item, content))
+            return known or self._new(content, self._run(content), ahead)
         run = self._run(content)
-        known = (content.role, content.new_turn, run.digest)
-        same = (item for item in unused.values() if (item.role, item.new_turn, item.run.digest) == known)
-        return next(same, None) or self._new(content, run, ahead)
+        known = unused.first(content.role, run.digest, lambda item: item.new_turn == content.new_turn)
+        return known or self._new(content, run, ahead)
 
     def _holds(self, item: Item, content: TextContent | DocumentContent) -> bool:
-        """Whether an item is a text of the same words."""
-        if (item.role, item.text) != (content.role, readable(content.text)):
-            return False
+        """Whether an item of the same words may be a text."""
         if item.kind == "reply":
             # It begins a turn, whether or not the caller's list says so. The store does not hold its KV, so a long one
             # that has left comes back as a document.
@@ -232,12 +224,13 @@ class Items:
         """
         kept = {item_id: item for item_id, item in self._held.dropped.items() if item_id not in returned}
         kept |= {item.id: item for item in gone}
+        left = set(gone)
         num_bytes = _num_bytes(kept)
         for item_id in list(kept):
             if num_bytes <= self._settings.dropped_bytes:
                 break
             num_bytes -= kept.pop(item_id).num_bytes
-        return self._held._replace(live=tuple(item for item in self.live if item not in gone), dropped=kept)
+        return self._held._replace(live=tuple(item for item in self.live if item not in left), dropped=kept)
 
 
 def _num_bytes(items: Mapping[str, Item]) -> int:

@@ -9,10 +9,12 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import torch
 
-from kamera_agent.chunk import Antecedents, Chunk, Header, Key, Record, TextRun, link
+from kamera_agent.antecedents import Antecedents, Trail, link
+from kamera_agent.chunk import Chunk, Header, Key, Record, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import StoreClosedError
 from kamera_agent.forking import Forkable
@@ -23,7 +25,7 @@ from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device, ten
 from kamera_agent.runtime.kernels.reference import expanded
 from kamera_agent.runtime.patch import Patch, fit
 from kamera_agent.store.base import Store
-from kamera_agent.window.evidence import Evidence, grade, preference, text_match
+from kamera_agent.window.evidence import Evidence, best_of, grade, text_match
 from kamera_agent.window.worker import Job, Worker
 
 # Answers go first, but an answer that nobody reads to its end must not stop the worker for good.
@@ -63,6 +65,8 @@ class Library(Forkable):
         self._store = store
         self._settings = settings
         self._worker = Worker("kamera-remember")
+        # The texts of chains that a window or evidence still has.
+        self._texts: WeakValueDictionary[bytes, Trail] = WeakValueDictionary()
         self._closed = False
         self.num_skipped = 0
         super().__init__()
@@ -104,6 +108,7 @@ class Library(Forkable):
             if self._closed or full:
                 self.num_skipped += 1
                 return None
+            self._texts[seen.chain] = seen.texts
             job = Job(partial(self._write_down, chunk, conditioned, seen), num_bytes)
             self._worker.submit(job)
             return job
@@ -131,7 +136,7 @@ class Library(Forkable):
         base = next((header for header in headers if header.key.digest == base_key.digest), None)
         if base is None:
             return []
-        seen = _seen(base)
+        seen = self._seen(base)
         whole = replace(seen, exact=seen.exact and self._settings.base_dtype == "full")
         found = [Evidence(whole, base_key, approximate=not seen.exact)]
         if self._settings.fidelity == "exact":
@@ -141,10 +146,19 @@ class Library(Forkable):
             facts = header.attributes
             # Of a base that was replaced, patches may be left.
             if header.base == base_key.digest and facts["rank"] == rank and facts["over"] == base.attributes["content"]:
-                seen = _seen(header)
+                seen = self._seen(header)
                 truncated = replace(seen, exact=False)
                 found.append(Evidence(truncated, base_key, header.key, facts["error"], not seen.exact))
         return found
+
+    def _seen(self, header: Header) -> Antecedents:
+        """The antecedents of a record."""
+        facts = header.attributes
+        chunks, chain = tuple(map(bytes.fromhex, facts["chunks"])), bytes.fromhex(facts["chain"])
+        texts = self._texts.get(chain)
+        if texts is None:
+            self._texts[chain] = texts = Trail.of(map(bytes.fromhex, facts["texts"]))
+        return Antecedents(chunks, texts, chain, facts["exact"])
 
     def _base_key(self, chunk: Chunk) -> Key:
         """Key of a chunk's base; each kind of base, and each form that it is kept in, has keys of its own."""
@@ -159,7 +173,7 @@ class Library(Forkable):
         give_way = _Patience(self._engine).give_way
         give_way()
         known = self._evidence(chunk)
-        best = min(known, key=lambda evidence: preference(evidence, seen), default=None)
+        best = best_of(known, seen) if known else None
         if best and _is_as_good(best, seen):
             return 0
         # Exact KV takes the place of a base that is not; patches over that one lose their use.
@@ -211,8 +225,8 @@ def _join(evidence: Evidence, records: Mapping[bytes, Record]) -> Loaded | None:
     kv, num_bytes = tuple(LayerKV(*layer) for layer in base.layers), base.header.num_bytes
     if patch is None:
         # Another process may have replaced the base since it was found.
-        seen = _seen(base.header)
-        fits = seen.chain == evidence.seen.chain and (seen.exact or not evidence.seen.exact)
+        chain, exact = base.header.attributes["chain"], base.header.attributes["exact"]
+        fits = chain == evidence.seen.chain.hex() and (exact or not evidence.seen.exact)
         return Loaded(kv, None, num_bytes) if fits else None
     if patch.header.attributes["over"] != base.header.attributes["content"]:
         return None
@@ -245,13 +259,6 @@ def _facts(seen: Antecedents) -> dict[str, Any]:
     """Antecedents as the attributes of a record."""
     chunks, texts = ([digest.hex() for digest in digests] for digests in (seen.chunks, seen.texts))
     return {"chunks": chunks, "texts": texts, "chain": seen.chain.hex(), "exact": seen.exact}
-
-
-def _seen(header: Header) -> Antecedents:
-    """The antecedents of a record."""
-    facts = header.attributes
-    chunks, texts = (tuple(map(bytes.fromhex, facts[name])) for name in ("chunks", "texts"))
-    return Antecedents(chunks, texts, bytes.fromhex(facts["chain"]), facts["exact"])
 
 
 def _record_layers(layers: Sequence[LayerKV | Factors]) -> list[list[torch.Tensor]]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, takewhile
 from typing import NamedTuple, Protocol
 
 import torch
 
-from kamera_agent.chunk import Antecedents, Chunk, Run, link
+from kamera_agent.antecedents import Antecedents
+from kamera_agent.chunk import Chunk, Run
 from kamera_agent.config import Settings
-from kamera_agent.window.evidence import Evidence, Stale, grade, preference, text_match
-from kamera_agent.window.layout import Item
-from kamera_agent.window.plan import Origin, Plan, PlanRow
+from kamera_agent.window.evidence import Evidence, Stale, best_of, grade
+from kamera_agent.window.layout import Place
+from kamera_agent.window.partners import find_partners
 from kamera_agent.window.resident import Resident
+from kamera_agent.window.step import Step
 
 
 class Finder(Protocol):
@@ -35,145 +35,93 @@ class Regime(NamedTuple):
     switched: bool = False
 
 
-SHORT = Regime()
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Decides for every place of a coming window where the KV of its item comes from.
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """An item, its place in the coming window, and where its KV comes from.
-
-    antecedents: the runs before it in the coming window.
-    resident: the KV that a kept or moved item takes over. evidence: of a chunk whose KV is taken over or recalled.
-    stale: how its antecedents differ from those of its evidence; None where they do not, and for texts.
-    refresh: whether some of its tokens are computed again. refreshed: the share of its KV, in tokens times layers, that
-        was; 0.0 before the step is carried out.
-    switched: reusable KV exists, but it has other RoPE frequencies.
-    """
-
-    item: Item
-    position: int
-    order: int
-    origin: Origin
-    exact: bool
-    antecedents: Antecedents
-    resident: Resident | None = None
-    evidence: Evidence | None = None
-    stale: Stale | None = None
-    refresh: bool = False
-    refreshed: float = 0.0
-    switched: bool = False
-
-
-def make_plan(steps: Sequence[Step]) -> Plan:
-    """The printable form of steps."""
-    return Plan(tuple(map(_row, steps)))
-
-
-def _row(step: Step) -> PlanRow:
-    row = PlanRow(
-        id=step.item.id,
-        kind=step.item.kind,
-        num_tokens=len(step.item.run.token_ids),
-        position=step.position,
-        moved_from=step.resident.position if step.resident else None,
-        origin=step.origin,
-        exact=step.exact,
-    )
-    evidence = step.evidence
-    if evidence is None or not isinstance(step.item.run, Chunk):
-        return row
-    return replace(
-        row,
-        match=grade(evidence.seen, step.antecedents),
-        error=evidence.error,
-        text_match=text_match(evidence.seen, step.antecedents),
-        approximate=evidence.approximate,
-        stale=step.stale,
-        refresh=step.refresh,
-        refreshed=step.refreshed,
-    )
-
-
-def plan_steps(
-    items: Sequence[Item],
-    residents: Sequence[Resident],
-    settings: Settings,
-    library: Finder,
-    *,
-    answering: bool,
-    both_ways: Callable[[Run], torch.Tensor | None],
-    unavailable: frozenset[bytes] = frozenset(),
-    regime: Regime = SHORT,
-) -> list[Step]:
-    """Decide for every item where its KV comes from.
-
-    items: the coming window, laid out. residents: those in the pool; those of the present window first, in order.
-    answering: the last item is computed in any case, because the answer needs the logits after it.
     both_ways: the tokens of a run that also see later ones; None where there are none.
-    unavailable: digests of chunks that the store failed to read. regime: KV of other frequencies is computed anew.
+    regime: KV of other frequencies is computed anew. unavailable: digests of chunks that the store failed to read.
     """
-    chains = [*accumulate((item.run for item in items), link, initial=b"")]
-    partners = _match_residents(items, chains, residents)
-    steps: list[Step] = []
-    position = order = 0
-    before = Antecedents()
-    for index, item in enumerate(items):
-        step = Step(item, position, order, "computed", before.exact, before)
-        if not (answering and index == len(items) - 1):
-            available = isinstance(item.run, Chunk) and item.run.digest not in unavailable
-            stored = library.evidence(item.run) if isinstance(item.run, Chunk) and available else ()
-            step = _source(step, partners.get(index), stored, settings, both_ways, regime)
-        steps.append(step)
-        position += item.run.extent
-        order += len(item.run.token_ids)
-        before = before.then(item.run, exact=step.exact)
-    return steps
 
+    settings: Settings
+    library: Finder
+    both_ways: Callable[[Run], torch.Tensor | None]
+    regime: Regime
+    unavailable: frozenset[bytes]
 
-def _source(
-    step: Step,
-    resident: Resident | None,
-    stored: Sequence[Evidence],
-    settings: Settings,
-    both_ways: Callable[[Run], torch.Tensor | None],
-    regime: Regime,
-) -> Step:
-    """Take over the best KV that the pool or the store has, where the settings admit it."""
-    present = step.antecedents
-    candidates = [Evidence(resident.seen, approximate=not resident.seen.exact)] if resident else []
-    candidates += stored
-    if settings.fidelity == "exact":
-        candidates = [evidence for evidence in candidates if _is_exact(evidence, present)]
-    # KV in the pool has the frequencies of the last turn, stored KV those of short windows.
-    usable = [evidence for evidence in candidates if not (regime.long if evidence.base else regime.switched)]
-    if not usable:
-        return replace(step, switched=bool(candidates))
-    best = min(usable, key=lambda evidence: preference(evidence, present))
-    taken = replace(step, origin="recalled", exact=_is_exact(best, present), evidence=best)
-    if resident and best.base is None:
-        in_place = (resident.position, resident.order) == (step.position, step.order)
-        taken = replace(taken, origin="kept" if in_place else "moved", resident=resident)
-    if taken.exact or not isinstance(step.item.run, Chunk):
+    def steps(
+        self, places: Sequence[Place], residents: Sequence[Resident], spares: Sequence[Resident], *, answering: bool
+    ) -> list[Step | Resident]:
+        """A step for every place; for a text that stays as it is, its resident.
+
+        residents: those of the present window, in order. spares: those beside it.
+        answering: the last item is computed in any case, because the answer needs the logits after it.
+        """
+        steps: list[Step | Resident] = []
+        exact = True
+        for place, resident in zip(places, find_partners(places, residents, spares), strict=True):
+            if answering and place is places[-1]:
+                step: Step | Resident = Step(place, "computed", exact)
+            elif isinstance(run := place.item.run, Chunk):
+                step = self._chunk(Step(place, "computed", exact), run, resident)
+            else:
+                step = self._text(place, resident, exact)
+            steps.append(step)
+            exact = exact and step.exact
+        return steps
+
+    def _text(self, place: Place, resident: Resident | None, exact: bool) -> Step | Resident:
+        """What the pool has of a text; the store has nothing."""
+        if resident is None:
+            return Step(place, "computed", exact)
+        is_exact = _is_exact(resident.seen, place.before)
+        if not is_exact and self.settings.fidelity == "exact":
+            return Step(place, "computed", exact)
+        if self.regime.switched:
+            return Step(place, "computed", exact, switched=True)
+        if resident.place is place and (resident.origin, resident.exact) == ("kept", is_exact):
+            return resident
+        return Step(place, "kept" if resident.place.is_at(place) else "moved", is_exact, resident)
+
+    def _chunk(self, step: Step, chunk: Chunk, resident: Resident | None) -> Step:
+        """The best KV that the pool or the store has of a chunk, where the settings admit it; else the step."""
+        present, fidelity, regime = step.place.before, self.settings.fidelity, self.regime
+        candidates = [Evidence(resident.seen, approximate=not resident.seen.exact)] if resident else []
+        # Nothing is better than exact KV in the pool.
+        is_settled = resident is not None and _is_exact(resident.seen, present) and not regime.switched
+        if not is_settled and chunk.digest not in self.unavailable:
+            candidates += self.library.evidence(chunk)
+        if fidelity == "exact":
+            candidates = [evidence for evidence in candidates if _is_exact(evidence.seen, present)]
+        # KV in the pool has the frequencies of the last turn, stored KV those of short windows.
+        usable = [evidence for evidence in candidates if not (regime.long if evidence.base else regime.switched)]
+        if not usable:
+            return replace(step, switched=bool(candidates))
+        best = best_of(usable, present)
+        taken = replace(step, origin="recalled", exact=_is_exact(best.seen, present), evidence=best)
+        if resident and best.base is None:
+            taken = replace(taken, origin="kept" if resident.place.is_at(step.place) else "moved", resident=resident)
+        if taken.exact:
+            return taken
+        taken = replace(taken, stale=Stale.of(best.seen, present))
+        unknown = best.base is not None and grade(best.seen, present) == "other"
+        if fidelity == "blind":
+            return replace(taken, origin="blind") if unknown else taken
+        match self.settings.stale:
+            case "refresh" if _is_out_of_date(taken):
+                # Tokens that see later ones cannot be computed a few at a time.
+                whole = self.both_ways(chunk) is not None or _is_strange(best, present)
+                return step if whole else replace(taken, refresh=True)
+            case "compute" if taken.stale and taken.stale.of_chunks:
+                return step
+            case "keep" if unknown:
+                # What was in the window stays. A record that has seen other chunks, as it is, would be blind reuse.
+                return step
         return taken
-    taken = replace(taken, stale=Stale.of(best.seen, present))
-    unknown = best.base is not None and grade(best.seen, present) == "other"
-    if settings.fidelity == "blind":
-        return replace(taken, origin="blind") if unknown else taken
-    match settings.stale:
-        case "refresh" if _is_out_of_date(taken):
-            # Tokens that see later ones cannot be computed a few at a time.
-            whole = both_ways(step.item.run) is not None or _is_strange(best, present)
-            return step if whole else replace(taken, refresh=True)
-        case "compute" if taken.stale and taken.stale.of_chunks:
-            return step
-        case "keep" if unknown:
-            # What was in the window stays. A record that has seen other chunks, used as it is, would be blind reuse.
-            return step
-    return taken
 
 
-def _is_exact(evidence: Evidence, present: Antecedents) -> bool:
-    return evidence.seen.exact and evidence.seen.chain == present.chain
+def _is_exact(seen: Antecedents, present: Antecedents) -> bool:
+    return seen.exact and seen.chain == present.chain
 
 
 def _is_strange(evidence: Evidence, present: Antecedents) -> bool:
@@ -188,45 +136,5 @@ def _is_strange(evidence: Evidence, present: Antecedents) -> bool:
 def _is_out_of_date(step: Step) -> bool:
     """Whether a chunk was computed after other chunks than those before it, and was not refreshed among these."""
     if step.resident and step.resident.refreshed is not None:
-        return step.resident.refreshed != step.antecedents.chunks
+        return step.resident.refreshed != step.place.before.chunks
     return step.stale is not None and step.stale.of_chunks
-
-
-def _match_residents(
-    items: Sequence[Item], chains: Sequence[bytes], residents: Sequence[Resident]
-) -> dict[int, Resident]:
-    """Pair items with KV in the pool, by index of the item.
-
-    KV that is exact in the item's place goes first, then what is in the unchanged beginning of the window, then the
-    resident of the item's own id; a chunk then takes any other of the same content, in order. A text of another id is
-    computed: that is cheap, and it was said elsewhere for another reason.
-    """
-    partners: dict[int, Resident] = {}
-
-    def pair(keys: Mapping[int, object], key_of: Callable[[Resident], object]) -> None:
-        """Give each item without a partner the first free resident with its key."""
-        taken = set(map(id, partners.values()))
-        waiting: dict[object, deque[Resident]] = defaultdict(deque)
-        for resident in residents:
-            if id(resident) not in taken:
-                waiting[key_of(resident)].append(resident)
-        for index, key in keys.items():
-            if index not in partners and waiting[key]:
-                partners[index] = waiting[key].popleft()
-
-    runs = {index: item.run for index, item in enumerate(items)}
-    pair(
-        {index: (run.digest, chains[index]) for index, run in runs.items()},
-        lambda resident: resident.seen.exact and (resident.item.run.digest, resident.seen.chain),
-    )
-    pairs = zip(items, residents, strict=False)
-    beginning = takewhile(lambda pair: pair[0].run.digest == pair[1].item.run.digest, pairs)
-    places = {id(resident): index for index, (_, resident) in enumerate(beginning)}
-    pair({index: index for index in places.values()}, lambda resident: places.get(id(resident)))
-    pair(
-        {index: (item.id, item.run.digest) for index, item in enumerate(items)},
-        lambda resident: (resident.item.id, resident.item.run.digest),
-    )
-    chunks = {index: run.digest for index, run in runs.items() if isinstance(run, Chunk)}
-    pair(chunks, lambda resident: resident.item.run.digest)
-    return partners

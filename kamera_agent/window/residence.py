@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from kamera_agent.chunk import TextRun
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.ahead import Ahead
-from kamera_agent.window.layout import Item
+from kamera_agent.window.layout import Item, Place
 from kamera_agent.window.resident import Resident, num_common
 
 # The share of free slots beyond which a pool is copied into a smaller one.
@@ -91,28 +90,27 @@ class Residence:
                 self.pool.reclaim([resident.slots for resident in self.residents])
                 self.unsettled = False
 
-    def adopt(self, source: Residence, items: Sequence[Item]) -> None:
-        """Take a copy of the residents that another residence has of the beginning of these items."""
+    def adopt(self, source: Residence, places: Sequence[Place]) -> None:
+        """Take a copy of the residents that another residence has at the beginning of these places."""
         source.recover()
-        common = source.residents[: num_common(items, source.residents)]
+        common = source.residents[: num_common(places, source.residents)]
         with self.changing():
             self._empty()
             slots = self.pool.take(source.pool, [resident.slots for resident in common])
             self.residents = [
-                replace(resident, item=item, slots=copied)
-                for item, resident, copied in zip(items, common, slots, strict=False)
+                replace(resident, place=place, slots=copied)
+                for place, resident, copied in zip(places, common, slots, strict=False)
             ]
             self.is_long = source.is_long
 
-    def enter_reply(self, reply_id: str) -> TextRun | None:
-        """Make the tokens of the reply a resident, and return them; None where there are none."""
-        if not self.reply:
-            return None
-        run = TextRun(tuple(token for token, _ in self.reply))
-        resident = self.residents[-1].then(Item(reply_id, "reply", "assistant", run), self._reply_slots())
+    def enter_reply(self, item: Item) -> None:
+        """Make the reply that was generated a resident, as this item."""
+        last = self.residents[-1]
+        place = last.place.next(item)
+        seen = replace(place.before, exact=last.exact)
+        resident = Resident(place, self._reply_slots(), seen, "computed", last.exact)
         with self.changing():
             self.residents, self.reply = [*self.residents, resident], []
-        return run
 
     def settle(self, keep: int | None) -> None:
         """Let go of what a turn took for itself: all but the first `keep` residents; None keeps all."""
@@ -141,4 +139,4 @@ class Residence:
         self.pool.check_integrity(owners)
 
     def _reply_slots(self) -> Slots:
-        return Slots(tuple(part for _, slots in self.reply for part in slots.ranges))
+        return Slots.of(slots for _, slots in self.reply)

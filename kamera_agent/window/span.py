@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from kamera_agent.chunk import Chunk
 from kamera_agent.vision.image import Pixels
 from kamera_agent.window.evidence import Stale
-from kamera_agent.window.layout import Item
+from kamera_agent.window.layout import Place
 from kamera_agent.window.notebook import span_html
 from kamera_agent.window.plan import Kind, Origin
 from kamera_agent.window.resident import Resident
@@ -43,15 +43,16 @@ class Span:
         return span_html(self)
 
 
-def make_span(item: Item, position: int, resident: Resident | None) -> Span:
-    """The span of an item at a position. resident: its KV in the pool, None where there is none."""
+def make_span(place: Place, resident: Resident | None) -> Span:
+    """The span of an item in its place. resident: its KV in the pool, None where there is none."""
+    item = place.item
     chunk = item.run if isinstance(item.run, Chunk) else None
     return Span(
         id=item.id,
         kind=item.kind,
         role=item.role,
         num_tokens=len(item.run.token_ids),
-        position=position,
+        position=place.position,
         origin=resident.origin if resident else None,
         exact=resident.exact if resident else None,
         slots=resident.slots.ranges if resident else (),

@@ -20,16 +20,16 @@ from kamera_agent.window.door import Door, Hold, alone
 from kamera_agent.window.healer import Healer
 from kamera_agent.window.idle import Idle
 from kamera_agent.window.items import Items
-from kamera_agent.window.layout import Item, lay_out
+from kamera_agent.window.layout import Layout, Place
 from kamera_agent.window.library import Library
 from kamera_agent.window.notebook import display, transcript, window_html
 from kamera_agent.window.options import AnswerOptions, read_terms
 from kamera_agent.window.plan import Plan
-from kamera_agent.window.planner import make_plan
 from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.residence import Residence
 from kamera_agent.window.sampler import Constraint, Sampler
 from kamera_agent.window.span import Span, make_span
+from kamera_agent.window.step import make_plan
 from kamera_agent.window.streamer import Streamer
 
 
@@ -50,9 +50,10 @@ class Window:
         self._library = library
         self._family = engine.family
         self._items = Items(engine.family, settings, system)
+        self._layout = Layout(engine.family)
         self._assembly = Assembly(engine, library, settings)
         self._door = Door(engine)
-        self.idle = Idle(self._items, self._assembly, self._family, settings, healer, self._door)
+        self.idle = Idle(self._items, self._layout, self._assembly, settings, healer, self._door)
 
     def add_image(self, image: Any, role: str = "user") -> str:
         """Add an image at the end; returns its span id.
@@ -120,7 +121,7 @@ class Window:
         Raises UnknownSpanError, WindowTooLongError, and the errors of the add methods.
         """
         items = self._items.resolve(spans, system)
-        self._assembly.check_length(lay_out(items, self._family))
+        self._assembly.check_length(self._layout.places(items))
         self._items.replace(items)
         return tuple(item.id for item in items[1:])
 
@@ -146,11 +147,11 @@ class Window:
         """
         if not isinstance(source, Window):
             raise InputError(f"Only the KV of a Window can be adopted; got a {type(source).__name__}.")
-        source._lend(self._assembly.residence, lay_out(self._items.live, self._family))
+        source._lend(self._assembly.residence, self._layout.places(self._items.live))
 
     @alone
-    def _lend(self, borrower: Residence, items: Sequence[Item]) -> None:
-        borrower.adopt(self._assembly.residence, items)
+    def _lend(self, borrower: Residence, places: Sequence[Place]) -> None:
+        borrower.adopt(self._assembly.residence, places)
 
     @alone
     def plan(self, spans: Iterable[Content | str] | None = None) -> Plan:
@@ -160,7 +161,7 @@ class Window:
         """
         self._library.require_open()
         items = self._items.live if spans is None else self._items.resolve(spans)
-        return make_plan(self._assembly.plan(lay_out(items, self._family), answering=False))
+        return make_plan(self._assembly.plan(self._layout.places(items), answering=False))
 
     def generate(self, question: str | None = None, **options: Unpack[AnswerOptions]) -> Reply:
         """Answer over the window. The question and the reply become spans of it.
@@ -185,7 +186,7 @@ class Window:
         self._library.require_open()
         sampling, stop, max_tokens = read_terms(options)
         sampler = Sampler(sampling, self._family.placeholder_ids, constraint)
-        answer = Answer(self._items, self._assembly, self._family, sampler, Streamer(self._family, stop))
+        answer = Answer(self._items, self._layout, self._assembly, self._family, sampler, Streamer(self._family, stop))
         replies: list[Reply] = []
         return ReplyStream(self._stream(question, max_tokens, answer, replies), replies)
 
@@ -194,8 +195,8 @@ class Window:
         """Next-token logits [vocab], float32, over the window and the question. The spans are unchanged."""
         self._library.require_open()
         items = [*self._items.live, *self._items.ask(question)]
-        assembled = self._assembly.run(lay_out(items, self._family, "answer"))
-        self._assembly.settle(keep=len(lay_out(self._items.live, self._family)))
+        assembled = self._assembly.run(self._layout.places(items, "answer"))
+        self._assembly.settle(keep=len(self._layout.places(self._items.live)))
         self.idle.wake()
         return assembled.logits
 
@@ -204,7 +205,7 @@ class Window:
         """The same logits by one plain Hugging Face forward pass over all pixels and tokens: the yardstick."""
         self._library.require_open()
         items = [*self._items.live, *self._items.ask(question)]
-        return self._engine.reference_logits([item.run for item in lay_out(items, self._family, "answer")])
+        return self._engine.reference_logits([place.item.run for place in self._layout.places(items, "answer")])
 
     @alone
     def full_prefill(self) -> Callable[[Callable[[], None]], torch.Tensor]:
@@ -212,7 +213,7 @@ class Window:
 
         It takes a function that is called once per run and per layer; what that raises ends the computation.
         """
-        runs = [item.run for item in lay_out(self._items.live, self._family, "answer")]
+        runs = [place.item.run for place in self._layout.places(self._items.live, "answer")]
         return partial(self._engine.full_prefill, runs)
 
     @property
@@ -227,12 +228,9 @@ class Window:
     @property
     def spans(self) -> tuple[Span, ...]:
         """All spans in order: the anchor, the markup of turns, texts, replies, images, frames and documents."""
-        residents = {resident.item.id: resident for resident in self._assembly.residence.shown}
-        spans, position = [], 0
-        for item in lay_out(self._items.live, self._family):
-            spans.append(make_span(item, position, residents.get(item.id)))
-            position += item.run.extent
-        return tuple(spans)
+        residents = {resident.place.item.id: resident for resident in self._assembly.residence.shown}
+        places = self._layout.places(self._items.live)
+        return tuple(make_span(place, residents.get(place.item.id)) for place in places)
 
     def show(self) -> None:
         """Display what the model sees: pictures, texts and the markup of the chat format, in order.
@@ -240,7 +238,8 @@ class Window:
         In a notebook as HTML; elsewhere as text on stdout, with the size of a picture in its place.
         """
         tokens, spans = self._family.tokens, self.spans
-        texts = [tokens.decode(item.run.token_ids, markup=True) for item in lay_out(self._items.live, self._family)]
+        runs = [place.item.run for place in self._layout.places(self._items.live)]
+        texts = [tokens.decode(run.token_ids, markup=True) for run in runs]
         display(transcript(spans, texts))
 
     def _repr_html_(self) -> str:

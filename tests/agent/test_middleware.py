@@ -241,7 +241,7 @@ def first_image(model: ChatKamera, conversation: str) -> Any:
     """KV of the first image in a live window: per layer (K before RoPE, V)."""
     lives = model._chat.open().conversations._live
     [residence] = [live.window._assembly.residence for live in lives if live.caller.conversation == conversation]
-    resident = next(resident for resident in residence.residents if resident.item.kind == "image")
+    resident = next(resident for resident in residence.residents if resident.place.item.kind == "image")
     return residence.pool.read(resident.slots)
 
 

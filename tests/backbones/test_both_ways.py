@@ -16,7 +16,7 @@ def test_frames_do_not_see_later_frames() -> None:
         window.add_frames([screenshot(seed, 70, 98) for seed in range(3)])
         assert max_error(window.reference_logits("then"), window.logits("then")) <= 1e-4
         residence = window._assembly.residence
-        frames = next(there for there in residence.residents if there.item.kind == "frames")
+        frames = next(there for there in residence.residents if there.place.item.kind == "frames")
         blocks = torch.cat([residence.pool.block[part.start : part.stop] for part in frames.slots.ranges])
         counted = blocks[blocks != CAUSAL].unique(return_counts=True)[1].tolist()
         assert counted == [TOKENS_PER_IMAGE] * 3

@@ -94,11 +94,11 @@ def test_moved_in_a_long_window(make: MakeKamera) -> None:
     window.logits(QUESTION)
     window.drop(text)
     window.logits(QUESTION)
-    there = next(there for there in window._assembly.residence.residents if there.item.id == moved)
+    there = next(there for there in window._assembly.residence.residents if there.place.item.id == moved)
     assert there.origin == "moved"
-    assert there.position + there.item.run.extent < SWITCH < length(window)
+    assert there.place.end_position < SWITCH < length(window)
     pool, (slots,) = window._assembly.residence.pool, there.slots.ranges
-    positions = torch.arange(there.position, there.position + len(slots))
+    positions = torch.arange(there.place.position, there.place.position + len(slots))
     expected = turned(kamera, pool.masters[:, :, slots.start : slots.stop], positions)
     assert max_error(expected, pool.keys[:, :, slots.start : slots.stop]) <= 1e-5
 

@@ -11,7 +11,7 @@ from kamera_agent.turns.documents import LONG, keep_long_texts
 from kamera_agent.turns.message import Message, ToolCall
 from kamera_agent.turns.transcript import transcribe
 from kamera_agent.window.items import Items
-from kamera_agent.window.layout import lay_out
+from kamera_agent.window.layout import Layout
 from kamera_agent.window.reply import Reply
 
 SYSTEM = Message("system", ("You read pages.",))
@@ -126,7 +126,7 @@ def test_the_tokens_are_those_of_the_chat_template(
     num_documents = 0 if TEMPLATES[name] else 1
     assert sum(isinstance(content, DocumentContent) for content in contents) == num_documents
     items = Items(family, kamera.settings, transcript.system).resolve(contents)
-    token_ids = [token for item in lay_out(items, family, "reply") for token in item.run.token_ids]
+    token_ids = [token for place in Layout(family).places(items, "reply") for token in place.item.run.token_ids]
     messages = [{"role": one, "content": text} for one, text in said]
     rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert token_ids == list(family.tokens.markup(rendered))

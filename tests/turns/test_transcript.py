@@ -15,7 +15,7 @@ from kamera_agent.turns.message import Message, ToolCall
 from kamera_agent.turns.tool_calls import parse_reply
 from kamera_agent.turns.transcript import transcribe
 from kamera_agent.window.items import Items
-from kamera_agent.window.layout import lay_out
+from kamera_agent.window.layout import Layout
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -180,7 +180,7 @@ def test_results_are_written_as_the_template_writes_them(
     assert [content.text for content in transcript.contents][2:4] == written
     assert {content.role for content in transcript.contents[2:4]} == {"tool"}
     items = Items(family, kamera.settings, transcript.system).resolve(transcript.contents)
-    token_ids = [token for item in lay_out(items, family, "reply") for token in item.run.token_ids]
+    token_ids = [token for place in Layout(family).places(items, "reply") for token in place.item.run.token_ids]
     said = [{"role": message.role, "content": message.text} for message in messages]
     rendered = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
     if "<|im_end|>" not in text:

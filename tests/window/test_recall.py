@@ -149,7 +149,7 @@ def test_a_thousand_moves_are_the_models_own_keys_in_fp32(
     engine.prefill(pool, [Placed(runs[0], anchor, 0, 0), Placed(runs[1], chunk, start, start)])
     last = 1234
     for shift in [*torch.randint(0, 30000, (999,), generator=seeded).tolist(), last]:
-        engine.relocate(pool, Placed(runs[1], chunk, start + shift, start))
+        engine.relocate(pool, [Placed(runs[1], chunk, start + shift, start)])
     embeds = torch.cat([family.embed(runs[0], None), family.embed(runs[1], family.encode(runs[1]))])
     positions = torch.cat([family.positions(run, at + last) for run, at in zip(runs, (0, start), strict=True)], dim=1)
     cache = DynamicCache()

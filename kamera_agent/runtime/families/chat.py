@@ -22,6 +22,7 @@ class Chat:
         self.template = template
         self._tokens = tokens
         self._generation_config = generation_config
+        self._turns: dict[tuple[str | None, str, bool], tuple[int, ...]] = {}
 
     @cached_property
     def format(self) -> ChatFormat:
@@ -49,15 +50,24 @@ class Chat:
         text_follows: leaves a trailing space to the text, because tokenizers join it to the next word.
         Raises InputError for a role that the template does not write.
         """
+        key = before, role, text_follows
+        if key not in self._turns:
+            self._turns[key] = self._turn(*key)
+        return self._turns[key]
+
+    def _turn(self, before: str | None, role: str, text_follows: bool) -> tuple[int, ...]:
         markup = self._markup(before, role)
         if text_follows:
             markup = markup.removesuffix(" ")
         return self._tokens.markup(markup) if before else self._tokens.opening(markup)[len(self.anchor_ids) :]
 
-    def first_words(self, before: str | None, role: str, text: str) -> tuple[int, ...]:
-        """Tokens of a text that begins a turn, after the markup that `turn` gives with text_follows."""
-        spaced = self._markup(before, role).endswith(" ") and self._tokens.spaces_are_text
-        return self._tokens.encode(Marked.of([(" ", False), (text, False)]) if spaced else text)
+    def leaves_space(self, before: str | None, role: str) -> bool:
+        """Whether the markup that `turn` gives with text_follows leaves a space to the first word of the text."""
+        return self._markup(before, role).endswith(" ") and self._tokens.spaces_are_text
+
+    def spaced(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text after a space that the markup leaves to it."""
+        return self._tokens.encode(Marked.of([(" ", False), (text, False)]))
 
     def _markup(self, before: str | None, role: str) -> str:
         if before is not None:

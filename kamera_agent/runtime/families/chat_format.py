@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -104,18 +105,24 @@ class ChatFormat:
                 f"The chat template does not write this conversation as {self.opening!r}, text, "
                 f"{self.turn('user', 'assistant')!r}, text ...: {rendered[:200]!r}. Use windows instead of messages."
             )
-        rest = rendered.removeprefix(head).removesuffix(end)
+        body, start = rendered.removeprefix(head).removesuffix(end), 0
         turns: list[Turn] = []
+        marks: dict[str, tuple[re.Pattern[str], dict[str, str]]] = {}
         while True:
-            known = [other for other in ROLES if other != "system" or self._mark(role, other)]
-            marks = [(self.turn(role, other), other) for other in (*known, *others)]
-            # Of marks that begin alike the longest: "</s>" may open a second reply, "</s>[INST]" a question.
-            nearest = min(((rest.find(mark), -len(mark), other) for mark, other in marks if mark in rest), default=None)
-            if nearest is None:
-                return [*turns, (role, rest)]
-            start, length, other = nearest
-            turns.append((role, rest[:start]))
-            rest, role = rest[start - length :], other
+            if role not in marks:
+                marks[role] = self._marks_after(role, others)
+            pattern, roles_of = marks[role]
+            if (found := pattern.search(body, start)) is None:
+                return [*turns, (role, body[start:])]
+            turns.append((role, body[start : found.start()]))
+            start, role = found.end(), roles_of[found[0]]
+
+    def _marks_after(self, role: str, others: Sequence[str]) -> tuple[re.Pattern[str], dict[str, str]]:
+        """A pattern of the marks that may follow a turn of a role, and the role that each of them opens."""
+        known = [other for other in ROLES if other != "system" or self._mark(role, other)]
+        roles = {self.turn(role, other): other for other in sorted((*known, *others), reverse=True)}
+        # Of marks that begin alike the longest: "</s>" may open a second reply, "</s>[INST]" a question.
+        return re.compile("|".join(map(re.escape, sorted(roles, key=len, reverse=True)))), roles
 
     def _find_head(self, rendered: str, first: str) -> tuple[str | None, str]:
         # A template may write a system turn that describes the tools, even if no message has that role.
@@ -156,14 +163,20 @@ def turns_of(
     rendered = template.apply(messages, tools)
     if tools and tools[0]["function"]["name"] not in rendered:
         raise InputError("The chat template of this model has no place for tools; leave them out.")
-    results = [message["content"] for message in messages if message["role"] == "tool"]
-    if any(result not in rendered and json.dumps(result) not in rendered for result in results):
-        raise InputError(
-            "The chat template of this model drops or rewrites what tools return; send it as a user message."
-        )
+    start = 0
+    for result in [message["content"] for message in messages if message["role"] == "tool"]:
+        # Usually in the order of the messages, each not far behind the one before.
+        start = max(rendered.find(result, start), start)
+        if not rendered.startswith(result, start) and result not in rendered and json.dumps(result) not in rendered:
+            raise InputError(
+                "The chat template of this model drops or rewrites what tools return; send it as a user message."
+            )
     turns = chat.parse(rendered, [message["role"] for message in messages])
+    # Looked for in all texts at once first: a marker has no line break.
+    texts = "\n".join(text for _, text in turns)
+    present = [marker for marker in markers if marker in texts]
     for role, text in turns:
-        if marker := next((marker for marker in markers if marker in text), None):
+        if marker := next((marker for marker in present if marker in text), None):
             raise UnsupportedModelError(
                 f"The chat template writes {marker!r} inside a turn of the {role}: {text[:200]!r}. "
                 "Use windows instead of messages."

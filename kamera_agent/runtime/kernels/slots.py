@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -33,6 +34,11 @@ class Slots:
             elif part:
                 joined.append(part)
         object.__setattr__(self, "ranges", tuple(joined))
+
+    @classmethod
+    def of(cls, spans: Iterable[Slots]) -> Self:
+        """The slots of spans in a row."""
+        return cls(tuple(part for span in spans for part in span.ranges))
 
     @property
     def num_tokens(self) -> int:

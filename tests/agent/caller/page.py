@@ -14,7 +14,7 @@ from kamera_agent.config import Settings
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.turns.transcript import transcribe
 from kamera_agent.window.items import Items
-from kamera_agent.window.layout import Item, lay_out
+from kamera_agent.window.layout import Item, Layout
 
 from .lessons import ANSWER, Lesson
 from .sayings import MENTION, VALUE
@@ -56,7 +56,8 @@ def make_page(family: Family, lesson: Lesson) -> Page:
     """The tokens of the window of a ChatKamera, up to the end of the last reply."""
     transcript = transcribe(family, [read_message(message) for message in lesson.messages], lesson.tools)
     items = Items(family, Settings(), transcript.system)
-    token_ids, is_reply = _tokens(family, lay_out([*items.live, *map(items.make, transcript.contents)], family))
+    places = Layout(family).places([*items.live, *map(items.make, transcript.contents)])
+    token_ids, is_reply = _tokens(family, [place.item for place in places])
     # In the byte alphabet of the tokenizer, a character of a token is a byte of the text.
     ends = [*accumulate(len(piece) for piece in family.processors.tokenizer.convert_ids_to_tokens(token_ids))]
     text = family.processors.tokenizer.decode(token_ids).encode()

@@ -1,0 +1,73 @@
+"""Steps: where the KV of an item comes from in the coming turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kamera_agent.antecedents import Antecedents
+from kamera_agent.chunk import Chunk
+from kamera_agent.window.evidence import Evidence, Stale, grade, text_match
+from kamera_agent.window.layout import Place
+from kamera_agent.window.plan import Origin, Plan, PlanRow
+from kamera_agent.window.resident import Resident
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """A place in the coming window, and where the KV of its item comes from.
+
+    resident: the KV that a kept or moved item takes over. evidence: of a chunk whose KV is taken over or recalled.
+    stale: how its antecedents differ from those of its evidence; None where they do not, and for texts.
+    refresh: whether some of its tokens are computed again. refreshed: the share of its KV, in tokens times layers, that
+        was; 0.0 before the step is carried out.
+    switched: reusable KV exists, but it has other RoPE frequencies.
+    """
+
+    place: Place
+    origin: Origin
+    exact: bool
+    resident: Resident | None = None
+    evidence: Evidence | None = None
+    stale: Stale | None = None
+    refresh: bool = False
+    refreshed: float = 0.0
+    switched: bool = False
+
+    @property
+    def seen(self) -> Antecedents:
+        """What the KV was computed after."""
+        if self.evidence:
+            return self.evidence.seen
+        return self.resident.seen if self.resident else replace(self.place.before, exact=self.exact)
+
+    @property
+    def row(self) -> PlanRow:
+        """Its printable form."""
+        item, evidence, before = self.place.item, self.evidence, self.place.before
+        row = PlanRow(
+            id=item.id,
+            kind=item.kind,
+            num_tokens=len(item.run.token_ids),
+            position=self.place.position,
+            moved_from=self.resident.place.position if self.resident else None,
+            origin=self.origin,
+            exact=self.exact,
+        )
+        if evidence is None or not isinstance(item.run, Chunk):
+            return row
+        return replace(
+            row,
+            match=grade(evidence.seen, before),
+            error=evidence.error,
+            text_match=text_match(evidence.seen, before),
+            approximate=evidence.approximate,
+            stale=self.stale,
+            refresh=self.refresh,
+            refreshed=self.refreshed,
+        )
+
+
+def make_plan(steps: Sequence[Step | Resident]) -> Plan:
+    """The printable form of steps."""
+    return Plan(tuple(step.row for step in steps))
