@@ -64,6 +64,7 @@ check: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.window --json
 	@$(BIN)/python -m benchmarks.store --json
+	@$(BIN)/python -m benchmarks.turn --json
 	@$(BIN)/python -m benchmarks.agent --json
 
 fidelity: $(READY)

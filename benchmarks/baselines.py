@@ -26,11 +26,13 @@ class Prompt:
     token_ids: [T]. positions: [3, T], computed by the model. first_image: number of tokens before the first image.
     """
 
-    def __init__(self, model: Any, processor: Any, images: Sequence[Pixels], question: str) -> None:
+    def __init__(self, model: Any, processor: Any, images: Sequence[Pixels], question: str, num_more: int = 0) -> None:
+        """num_more: tokens of a text before the images."""
         self.model, self.processor, self.images = model, processor, list(images)
         batch = processor.image_processor(images=self.images, return_tensors="pt")
         self.grids = batch["image_grid_thw"].to(model.device)
         head = self._ids(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
+        head += self._ids("a")[:1] * num_more
         body = [
             token
             for grid in self.grids.tolist()
@@ -101,6 +103,18 @@ class Prompt:
             inputs_embeds=embeds[None], position_ids=self.positions[:, None, start:], **{cache_argument(text): cache}
         )
         int(self.model.lm_head(hidden.last_hidden_state[0, -1]).argmax())
+
+
+def blank_cache(model: Any, num_tokens: int) -> DynamicCache:
+    """A cache of tokens whose keys and values are zeros: a forward pass over it takes as long as over any other."""
+    text = model.model.language_model
+    config = text.config
+    size = 1, config.num_key_value_heads, num_tokens, config.hidden_size // config.num_attention_heads
+    cache = DynamicCache()
+    for index in range(config.num_hidden_layers):
+        keys, values = (torch.zeros(size, dtype=text.dtype, device=text.device) for _ in range(2))
+        cache.update(keys, values, index)
+    return cache
 
 
 def head_of(cache: DynamicCache, num_tokens: int) -> DynamicCache:

@@ -117,7 +117,7 @@ class Layout:
                     places.append(places[-1].next(item))
             roles.append(role)
             ends.append(len(places))
-        self._last = _LaidOut(items, places, roles, ends)
+        self._last = _LaidOut(tuple(items), places, roles, ends)
         if reply_id is None:
             return places
         opened = [*places]
