@@ -14,7 +14,8 @@ default  the default settings, and Window.expect for the screenshot that leaves 
 bare     forward pass of as many tokens as `keep` computes, over a DynamicCache of all others, with the encoder of a new
          screenshot but without its preprocessing; mean of one run before `keep` and one after it
 
-plan_ms, rebuild_ms: of Reply.timings. first_ms: from sync() to the first token, with preprocessing and fingerprint.
+first_ms: from sync() to the first token, with preprocessing and fingerprint. Its parts are edit (sync), plan, rebuild,
+prefill and wait, which is the draw on a CPU.
 p50, p95: over all steps from the fifth on. overhead: first_ms over bare_ms, in one step. growth: median of the last 20
 steps over that of the 20 around step 20; growth.first_token is that of the overhead, so that the attention over a
 longer window does not count. None where there are fewer than 50 steps.
@@ -28,9 +29,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.baselines import Figures, Prompt, blank_cache, timed_ms
+from benchmarks.baselines import Figures, Prompt, blank_cache, median_ratio, timed_ms
 from benchmarks.command import parser_of, show
-from benchmarks.session import picture
+from benchmarks.session import PARTS, parts_of, picture
 from benchmarks.window import SEED, conditions
 from kamera_agent import ImageContent, Kamera, TextContent
 from kamera_agent.config import SettingOptions
@@ -40,7 +41,7 @@ from kamera_agent.window.content import Content
 NUM_KEPT = 3
 SIZES = {"large": (720, 1280), "small": (112, 168)}
 SETTINGS: dict[str, SettingOptions] = {"keep": {"stale": "keep", "heal": "never"}, "default": {}}
-PARTS = ("plan", "rebuild", "first", "bare", "background")
+WAYS = ("first", "bare", "background")
 # The step whose neighbours growth compares with the last ones, and how many there are of both.
 EARLY, SPAN = 20, 20
 # Steps that warm up: in the first ones no screenshot leaves, and the next one shows how many tokens a step adds.
@@ -70,13 +71,8 @@ class Agent:
         background_ms, _ = timed_ms(self._finish)
         self.totals.append(reply.plan.num_tokens())
         self.computed.append(reply.usage.tokens_computed)
-        timings = reply.timings
-        return {
-            "plan": timings.plan_ms,
-            "rebuild": timings.rebuild_ms,
-            "first": sync_ms + timings.first_token_ms,
-            "background": background_ms,
-        }
+        first_ms = sync_ms + reply.timings.first_token_ms
+        return {"first": first_ms, "background": background_ms} | parts_of(first_ms, reply)
 
     def _contents(self, number: int) -> list[Content]:
         """The conversation up to a step: per step a text, a screenshot, and what the agent did."""
@@ -147,21 +143,20 @@ def run(model: Any, processor: Any, size: tuple[int, int], num_steps: int) -> di
 def _print(number: int, figures: dict[str, Figures]) -> None:
     if number % 20 == 19:
         for name, ms in figures.items():
-            times = "  ".join(f"{part} {ms[part]:8.2f} ms" for part in PARTS if part in ms)
+            times = "  ".join(f"{part} {ms[part]:8.2f} ms" for part in (*WAYS, *PARTS) if part in ms)
             print(f"step {number + 1:3}  {name:8} {times}", flush=True)
 
 
 def summary(steps: Sequence[Figures]) -> dict[str, Any]:
     """Medians, 95th percentiles and growth."""
-    overheads = [ms["first"] / ms["bare"] for ms in steps]
     return {
-        **{f"{part}_ms_p50": round(statistics.median(ms[part] for ms in steps), 2) for part in PARTS},
+        **{f"{part}_ms_p50": round(statistics.median(ms[part] for ms in steps), 2) for part in (*WAYS, *PARTS)},
         **{f"{part}_ms_p95": round(_p95([ms[part] for ms in steps]), 2) for part in ("plan", "rebuild")},
-        "overhead_p50": round(statistics.median(overheads), 3),
+        "overhead_p50": median_ratio(steps, "first", "bare"),
         "growth": {
             "plan": _growth([ms["plan"] for ms in steps]),
             "rebuild": _growth([ms["rebuild"] for ms in steps]),
-            "first_token": _growth(overheads),
+            "first_token": _growth([ms["first"] / ms["bare"] for ms in steps]),
         },
         "window_tokens": int(steps[-1]["total"]),
     }

@@ -2,7 +2,8 @@
 
 from models import TINY
 
-from benchmarks.turn import NUM_WARM, SETTINGS, SIZES, run, summary
+from benchmarks.session import PARTS
+from benchmarks.turn import NUM_WARM, SETTINGS, SIZES, WAYS, run, summary
 from kamera_agent.pocket.model import build_model, build_processor
 
 NUM_STEPS = 8
@@ -19,7 +20,7 @@ def test_every_step_is_measured_by_both_settings() -> None:
     assert list(measured) == list(SETTINGS)
     for steps in measured.values():
         assert len(steps) == NUM_STEPS - NUM_WARM
-        assert all(value > 0 for step in steps for value in step.values())
+        assert all(step[part] > 0 for step in steps for part in (*WAYS, *PARTS))
         # Per step a page and the text about it, the text in the place of an older page, and both marks of turns.
         texts = "Page 0-0-0:", "(a page that has gone)", "I click on 0-0-0."
         marks = "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
@@ -31,8 +32,8 @@ def test_every_step_is_measured_by_both_settings() -> None:
 def test_growth_compares_the_last_steps_with_those_around_the_twentieth() -> None:
     """200 steps; all figures are 1 in the early ones, and planning takes twice as long as that at the end."""
     steps = [
-        {"plan": 2.0 if number >= 180 else 1.0 if 10 <= number < 30 else 5.0, "rebuild": 1.0, "first": 3.0, "bare": 2.0}
-        | {"background": 1.0, "total": 7.0}
+        dict.fromkeys((*WAYS, *PARTS, "total"), 1.0)
+        | {"plan": 2.0 if number >= 180 else 1.0 if 10 <= number < 30 else 5.0, "first": 3.0, "bare": 2.0}
         for number in range(NUM_WARM, 200)
     ]
     figures = summary(steps)

@@ -1,17 +1,23 @@
 """Live windows under several threads."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from typing import Any
 
 import pytest
 from models import screenshot
 from PIL import Image
 
 from kamera_agent import ImageContent, Kamera, Reply, TextContent, WindowTooLongError
+from kamera_agent.turns import outline
+from kamera_agent.turns.chat import Chat, Limits, Request
 from kamera_agent.turns.conversations import MAX_SINGLE, Caller, Conversations
+from kamera_agent.turns.message import Message
 from kamera_agent.turns.outline import Outline, Outliner
 from kamera_agent.turns.transcript import Transcript
+from kamera_agent.window import items
 from kamera_agent.window.content import Content
 from kamera_agent.window.layout import Item
 
@@ -191,3 +197,33 @@ def test_a_call_that_fails_leaves_the_others_their_windows(kamera: Kamera) -> No
         turns.ask(["Where is anna?" * 10_000], "other")
     assert turns.ask(["Where is anna?", first.text, "And ben?"]).usage.tokens_computed < 25
     assert turns.ask(["Where is anna?"], "other").text == first.text
+
+
+def test_an_image_in_the_window_is_not_decoded_again(kamera: Kamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second call repeats two images, one of them twice, and adds one. Each encoded image is decoded once."""
+    decoded: list[bytes] = []
+    for module in (outline, items):
+
+        def decode(image: object, original: Callable[[Any], Any] = module.decode_image) -> Any:
+            decoded.extend([image] if isinstance(image, bytes) else [])
+            return original(image)
+
+        monkeypatch.setattr(module, "decode_image", decode)
+    one, two, three = (encoded(seed) for seed in range(3))
+    chat = Chat(kamera, None, {}, Limits(8, 1 << 30, None))
+    messages = [Message("user", (one, "and", two))]
+    for said in ((one, "again"), (three,)):
+        with chat.answer(Request(messages, max_tokens=1)) as stream:
+            reply = stream.finish()
+        messages += [Message("assistant", (reply.text,)), Message("user", said)]
+    with chat.answer(Request(messages, max_tokens=1)) as stream:
+        reply = stream.finish()
+    assert [row.kind for row in reply.plan.rows].count("image") == 4
+    # The twin of the first image is an image of its own in the window; its pixels are read once more.
+    assert sorted(decoded) == sorted([one, one, two, three])
+
+
+def encoded(seed: int) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(screenshot(seed, *SIZE)).save(buffer, "PNG")
+    return buffer.getvalue()
