@@ -94,7 +94,7 @@ class Layout:
         # Items as they are after a space.
         self._spaced: WeakKeyDictionary[Item, Item] = WeakKeyDictionary()
 
-    def places(self, items: Sequence[Item], reply_id: str | None = None) -> list[Place]:
+    def places(self, items: Sequence[Item], reply_id: str | None = None) -> Sequence[Place]:
         """The anchor, the items in order, and a run of markup wherever a turn begins.
 
         items: the first one is the system prompt. Items without tokens add their turns only; a system prompt adds none.

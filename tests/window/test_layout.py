@@ -1,5 +1,6 @@
 """Places of a changing window against those that are laid out from nothing, and by hand."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -35,7 +36,7 @@ def kamera(request: pytest.FixtureRequest) -> Any:
         yield kamera
 
 
-def facts(places: list[Place]) -> list[tuple[Any, ...]]:
+def facts(places: Sequence[Place]) -> list[tuple[Any, ...]]:
     return [
         (place.item.id, place.item.run.token_ids, place.position, place.order, place.before.chain) for place in places
     ]
