@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -33,9 +32,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.baselines import Figures, Pixels, median_ratio, medians
+from benchmarks.baselines import Figures
 from benchmarks.command import parser_of, show, versions
-from benchmarks.session import PARTS, Session, parts_of, picture
+from benchmarks.pair import Pair, recall, reorder, slide, summarise
+from benchmarks.session import Session, picture
 from kamera_agent import Kamera
 from kamera_agent.config import MIB
 from kamera_agent.pocket.model import Shape, build_model, build_processor
@@ -44,8 +44,6 @@ SEED = 0
 EVENTS = ("slide", "reorder", "recall_memory", "recall_disk")
 WAYS = ("ours", "bare", "prefix", "full")
 MEMORY_BYTES = 32_768 * MIB
-
-Edit = Callable[[], object]
 
 QWEN2_5_VL_7B = Shape(
     hidden=3584,
@@ -72,49 +70,32 @@ class Scene(NamedTuple):
 
 
 class Bench:
-    """Windows over one model, each with a Kamera of its own.
-
-    memory, disk: stale spans stay as they are; chunks come from the one tier or the other. refreshed: as memory, but
-        stale spans are refreshed.
-    """
+    """Windows over one model, each with a Kamera of its own. Chunks come from the tier in memory, or from the disk."""
 
     def __init__(self, model: Any, processor: Any, scene: Scene, folder: str) -> None:
         kamera = partial(Kamera, model, processor, heal="never")
         self.fresh = (picture(*scene.screen, seed) for seed in count(1000))
         # A dropped picture can only come back from the tier under test.
-        self.memory = _filled(kamera(stale="keep", memory_bytes=MEMORY_BYTES), scene)
+        large = partial(kamera, memory_bytes=MEMORY_BYTES)
+        self.memory = Pair(_filled(large(stale="keep"), scene), _filled(large(stale="refresh"), scene))
         self.disk = _filled(kamera(stale="keep", memory_bytes=0, store=folder), scene)
-        self.refreshed = _filled(kamera(stale="refresh", memory_bytes=MEMORY_BYTES), scene)
 
     def round(self, number: int) -> dict[str, Figures]:
         """Figures of every event, each measured once. number: of the round; it sets the order of the ways."""
         new = next(self.fresh)
-        baselines = self.memory.baselines(new)
-        full_first, refreshed_first = number % 4 < 2, number % 2 == 1
+        baselines = self.memory.kept.baselines(new)
+        full_first = number % 4 < 2
         shared = {} if number % 2 else baselines.figures(full_first)
-
-        def measure(prepare: Callable[[Session], Edit], num_new: int) -> Figures:
-            refreshed = self._refreshed_figures(prepare) if refreshed_first else {}
-            ours = self.memory.measure(prepare(self.memory), baselines, num_new)
-            return ours | (refreshed or self._refreshed_figures(prepare))
-
-        figures = {"slide": measure(partial(_slide, new), num_new=1), "reorder": measure(_reorder, num_new=0)}
-        for session in (self.memory, self.refreshed):
-            session.answer(_reorder(session))
-        figures["recall_memory"] = measure(_recall, num_new=0)
-        figures["recall_disk"] = self.disk.measure(_recall(self.disk), baselines, num_new=0)
+        measure = partial(self.memory.measure, baselines=baselines, refreshed_first=number % 2 == 1)
+        figures = {"slide": measure(partial(slide, new), num_new=1), "reorder": measure(reorder, num_new=0)}
+        self.memory.answer(reorder)
+        figures["recall_memory"] = measure(recall, num_new=0)
+        figures["recall_disk"] = self.disk.measure(recall(self.disk), baselines, num_new=0)
         shared = shared or baselines.figures(full_first)
         return {event: shared | ms for event, ms in figures.items()}
 
-    def _refreshed_figures(self, prepare: Callable[[Session], Edit]) -> Figures:
-        """The time of a turn that refreshes stale spans, its parts, and how many tokens were computed again."""
-        ms, reply = self.refreshed.answer(prepare(self.refreshed))
-        parts = parts_of(ms, reply)
-        times = {f"refreshed_{part}": parts[part] for part in PARTS}
-        return {"refreshed": ms, "tokens_refreshed": parts["tokens_refreshed"], **times}
-
     def close(self) -> None:
-        for session in (self.memory, self.disk, self.refreshed):
+        for session in (*self.memory, self.disk):
             session.kamera.close()
 
 
@@ -129,38 +110,13 @@ def _filled(kamera: Kamera, scene: Scene) -> Session:
     return session
 
 
-def _slide(new: Pixels, session: Session) -> Edit:
-    return partial(session.see, new)
-
-
-def _reorder(session: Session) -> Edit:
-    return partial(session.window.reorder, session.ids[::-1])
-
-
-def _recall(session: Session) -> Edit:
-    """The return of the oldest picture. It is dropped at once, and a turn is answered without it."""
-    oldest, second = session.ids[:2]
-    session.answer(partial(session.window.drop, oldest))
-    session.kamera.flush()
-    return partial(session.window.recall, oldest, at=second)
-
-
 def measure(model: Any, processor: Any, scene: Scene, num_rounds: int) -> dict[str, Any]:
     """Medians by event. The first round is a warm-up and does not count."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(model, processor, scene, folder)
         rounds = [_shown(number, bench.round(number)) for number in range(num_rounds + 1)][1:]
         bench.close()
-    return {event: _summary([figures[event] for figures in rounds]) for event in EVENTS}
-
-
-def _summary(figures: Sequence[Figures]) -> dict[str, Any]:
-    """The medians of one event."""
-    parts = [*PARTS, *(f"refreshed_{part}" for part in PARTS)]
-    ways = [way for way in (*WAYS, "refreshed", *parts) if way in figures[0]]
-    numbers = {name: int(figures[0][name]) for name in ("bytes_read", "tokens_refreshed")}
-    ratio = {"refreshed": median_ratio(figures, "refreshed", "ours")} if "refreshed" in ways else {}
-    return medians(figures, ways) | numbers | ratio
+    return {event: summarise([figures[event] for figures in rounds], WAYS) for event in EVENTS}
 
 
 def _shown(number: int, events: dict[str, Figures]) -> dict[str, Figures]:

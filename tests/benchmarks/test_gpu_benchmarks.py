@@ -13,6 +13,7 @@ from benchmarks import kernels
 from benchmarks.baselines import Baselines
 from benchmarks.gpu_window import EVENTS, Bench, Scene, measure
 from benchmarks.kernels import RANKS, Shape, cells, measure_cpu
+from benchmarks.pair import Pair
 from benchmarks.session import PARTS, Session
 from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.window.healer import Healer
@@ -77,7 +78,7 @@ def test_the_order_of_the_ways_changes_from_round_to_round(monkeypatch: pytest.M
 
     for owner, name in [(Baselines, "_full_ms"), (Baselines, "_prefix_ms"), (Session, "measure")]:
         note(owner, name)
-    note(Bench, "_refreshed_figures")
+    note(Pair, "_refreshed")
     scene = Scene(num_screens=2, screen=(56, 84), num_frames=1, frame=(56, 84))
     measure(build_model(TINY), build_processor(TINY), scene, num_rounds=3)
     rounds = [order[index : index + 9] for index in range(0, 36, 9)]
@@ -85,7 +86,7 @@ def test_the_order_of_the_ways_changes_from_round_to_round(monkeypatch: pytest.M
     def comes_first(one: str, other: str) -> list[bool]:
         return sorted(some.index(one) < some.index(other) for some in rounds)
 
-    for pair in [("_full_ms", "_prefix_ms"), ("_full_ms", "measure"), ("_refreshed_figures", "measure")]:
+    for pair in [("_full_ms", "_prefix_ms"), ("_full_ms", "measure"), ("_refreshed", "measure")]:
         assert comes_first(*pair) == [False, False, True, True]
 
 
