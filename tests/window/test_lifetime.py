@@ -17,7 +17,7 @@ from kamera_agent.pocket.model import PocketProcessor
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
-SECONDS = 30
+SECONDS = 90
 OPEN_STREAM = """
 import sys
 import numpy as np
