@@ -160,7 +160,8 @@ class Refresh:
     def _choose(self, share: float) -> None:
         self._parts = self._parts[choose(self._departures[self._parts], int(share * self._num_parts))]
         others = self._rows[len(self._tokens) :]
-        self._tokens = torch.cat([self._whole, self._parts])
+        # In the order of the window: then they attend in few groups.
+        self._tokens = torch.cat([self._whole, self._parts]).sort().values
         self._rows = torch.cat([self._tokens, others])
         self.queries.index = self._slots[self._rows]
 

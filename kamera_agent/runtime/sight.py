@@ -11,7 +11,7 @@ adds slots that only some of the queries remember; all of an image that is seen 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -83,16 +83,28 @@ def _group_rows(queries: Places) -> list[slice]:
     """The rows of each group."""
     order = queries.order
     breaks = ((order.diff() != 1) | (queries.block.diff() != 0)).nonzero()[:, 0] + 1
+    bounds = [0, *breaks.tolist(), len(order)]
+    runs = [slice(start, stop) for start, stop in pairwise(bounds)]
+    # How far each run is from the one before; negative where that is later in the window.
+    gaps = [0, *(order[breaks] - order[breaks - 1]).tolist()]
+    near, groups = NEAR, _joined(runs, gaps, NEAR)
+    while len(groups) > MAX_GROUPS and near < max(gaps):
+        near, groups = 4 * near, _joined(runs, gaps, 4 * near)
+    return groups if len(groups) <= MAX_GROUPS else [slice(0, len(order))]
+
+
+def _joined(runs: Sequence[slice], gaps: Sequence[int], near: int) -> list[slice]:
+    """Short runs that are near each other, as one."""
     groups: list[slice] = []
     last_is_short = False
-    for start, stop in pairwise([0, *breaks.tolist(), len(order)]):
-        is_short = stop - start < SHORT
-        if is_short and last_is_short and 0 < order[start] - order[start - 1] <= NEAR:
-            groups[-1] = slice(groups[-1].start, stop)
+    for run, gap in zip(runs, gaps, strict=True):
+        is_short = run.stop - run.start < SHORT
+        if is_short and last_is_short and 0 < gap <= near:
+            groups[-1] = slice(groups[-1].start, run.stop)
         else:
-            groups.append(slice(start, stop))
+            groups.append(run)
         last_is_short = is_short
-    return groups if len(groups) <= MAX_GROUPS else [slice(0, len(order))]
+    return groups
 
 
 def _parts(decoder: Decoder, kind: str, keys: Places, slots: torch.Tensor, queries: Places) -> Iterator[Part]:
