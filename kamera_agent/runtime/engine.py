@@ -83,7 +83,8 @@ class Engine(Computing):
     def renew(self) -> None:
         # Guards what windows share: the model and its hooks, the state of its rotary embedding, the encoder's cache. It
         # is held for one forward pass at a time, so that windows take turns. A pool needs no lock: it belongs to one
-        # window, and a window answers in one thread. This lock is the innermost: its holder takes no other lock.
+        # window, and a window answers in one thread. This lock is the innermost: its holder takes no other lock but
+        # the Interface's, whose holder takes none.
         self.busy = threading.Lock()
         self.answers: set[ref[Any]] = set()
 
@@ -158,6 +159,13 @@ class Engine(Computing):
             hidden, refreshed = self._forward(pool, stale, batch, torch.cat(rows), tick)
             logits = self.family.logits(hidden[-1])
             return Prefilled(logits, self.encoder.num_calls - calls_before, refreshed)
+
+    @torch.no_grad()
+    def extend(self, pool: KVPool, placed: Placed) -> torch.Tensor:
+        """Compute a run of text at the end of a window; returns the logits [T, vocab] after each of its tokens."""
+        with self.busy:
+            hidden, _ = self._forward(pool, (), [placed], self.embed(placed.run), _no_tick)
+            return self.family.logits(hidden)
 
     @torch.no_grad()
     def canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:

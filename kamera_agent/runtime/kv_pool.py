@@ -19,6 +19,8 @@ FREE = torch.iinfo(torch.int64).max
 # Not a place in a window, so that no block has this number.
 CAUSAL = -1
 CPU = torch.device("cpu")
+# Free slots per used one in a pool that is made to fit, and in one that grows.
+SLACK, GROWTH = 1 / 64, 1 / 16
 
 
 class Heads(NamedTuple):
@@ -150,13 +152,13 @@ class KVPool:
             # slots   [0, before)         [before, capacity)
             #         as they were        free
             before, free = self.capacity, self._free
-            self._resize(_with_slack(before + missing), [Slots((range(before),))])
+            self._resize(_with_slack(before + missing, GROWTH), [Slots((range(before),))])
             self.free(free)
 
     def compact(self, spans: Sequence[Slots]) -> list[Slots]:
         """Copy the spans into buffers that hold little else; returns their new slots, in the same order."""
         ends = list(accumulate((span.num_tokens for span in spans), initial=0))
-        self._resize(_with_slack(ends[-1]), spans)
+        self._resize(_with_slack(ends[-1], SLACK), spans)
         return [Slots((range(start, end),)) for start, end in pairwise(ends)]
 
     def take(self, other: KVPool, spans: Sequence[Slots]) -> list[Slots]:
@@ -255,6 +257,6 @@ def _in_order(free: Sequence[range]) -> Slots:
     return Slots(tuple(sorted(free, key=lambda part: part.start)))
 
 
-def _with_slack(num_tokens: int) -> int:
+def _with_slack(num_tokens: int, share: float) -> int:
     """A little more than asked for, so that a slowly growing window is not copied at every turn."""
-    return num_tokens + num_tokens // 64
+    return num_tokens + int(share * num_tokens)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kamera_agent.window.sampler import forced_by
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +43,10 @@ class Witness:
         """See Constraint."""
         if self._inner is not None:
             self._inner.accept(token)
+
+    def forced(self) -> Sequence[int]:
+        """See Forcing."""
+        return forced_by(self._inner)
 
     def measure(self, reference: torch.Tensor) -> Drift:
         """The drift from the next-token logits [vocab] of a full prefill, once the first token is drawn."""

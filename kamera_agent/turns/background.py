@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from kamera_agent.window.sampler import Constraint
+from kamera_agent.window.sampler import Constraint, forced_by
 
 T = TypeVar("T")
 Cancelled = Callable[[], bool]
@@ -121,3 +121,7 @@ class Stoppable:
         """Advance the other constraint."""
         if self._constraint:
             self._constraint.accept(token)
+
+    def forced(self) -> Sequence[int]:
+        """What the other constraint forces."""
+        return forced_by(self._constraint)

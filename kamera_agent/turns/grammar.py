@@ -142,6 +142,11 @@ class Matcher:
         """Advance by a token."""
         self._matcher.consume_token(token)
 
+    def forced(self) -> Sequence[int]:
+        """The tokens of the only text that the grammar allows next, as the tokenizer would write it."""
+        token_ids: list[int] = self._matcher.compute_ff_tokens()
+        return token_ids
+
 
 def _parameters(tool: Schema) -> Schema:
     return tool["function"].get("parameters") or {"type": "object", "properties": {}}

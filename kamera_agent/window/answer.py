@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from time import perf_counter
 
 from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.window.assembly import Assembled, Assembly
 from kamera_agent.window.items import Items
-from kamera_agent.window.layout import Item, Layout
+from kamera_agent.window.layout import Item, Layout, Place
+from kamera_agent.window.lookup import NUM_SEARCHED, Lookup
 from kamera_agent.window.plan import Origin, Plan
 from kamera_agent.window.reply import Reply, Timings, Usage
 from kamera_agent.window.sampler import Sampler
@@ -43,11 +44,13 @@ class Answer:
         asked = self._items.ask(question)
         reply_id = self._items.next_id("reply", len(asked) + 1)
         places = self._layout.places([*self._items.live, *asked], reply_id)
-        assembled = self._assembly.run(places)
+        most = min(max_tokens, self._assembly.room(places))
+        assembled = self._assembly.run(places, most)
         token = self._sampler.draw(assembled.logits)
         first = perf_counter()
         try:
-            token = yield from self._decode(token, min(max_tokens, self._assembly.room(places)))
+            lookup = Lookup(_last_texts(places), self._family.placeholder_ids)
+            token = yield from self._decode(token, most, lookup)
         except GeneratorExit:
             # The reader closed the stream. That is no failure: the question and the generated text stay. At the end of
             # the program Python closes it, and torch is gone.
@@ -71,16 +74,22 @@ class Answer:
             plan=plan,
         )
 
-    def _decode(self, token: int, max_tokens: int) -> Generator[str, None, int]:
+    def _decode(self, token: int, max_tokens: int, lookup: Lookup) -> Generator[str, None, int]:
         """Feed token after token, yield their text, and return the token that was drawn but not fed."""
-        streamer = self._streamer
+        streamer, sampler = self._streamer, self._sampler
+
+        def guess() -> Sequence[int]:
+            most = max_tokens - len(streamer.token_ids)
+            return sampler.forced[:most] or lookup.guess(most)
+
         while token not in self._family.chat.stop_ids and len(streamer.token_ids) < max_tokens:
             if text := streamer.push(token):
                 yield text
-            logits = self._assembly.extend(token)
+            lookup.push(token)
+            logits = self._assembly.extend(token, guess)
             if streamer.stopped:
                 break
-            token = self._sampler.draw(logits)
+            token = sampler.draw(logits)
         if text := streamer.flush():
             yield text
         return token
@@ -95,6 +104,20 @@ class Answer:
         self._items.enter(*asked, *reply)
         self._assembly.settle()
         return reply_id if reply else None
+
+
+def _last_texts(places: Sequence[Place]) -> list[int]:
+    """The last tokens of a window, without those of pictures."""
+    texts: list[tuple[int, ...]] = []
+    num_tokens = 0
+    for place in reversed(places):
+        run = place.item.run
+        if not (isinstance(run, Chunk) and run.has_pixels):
+            texts.append(run.token_ids)
+            num_tokens += len(run.token_ids)
+        if num_tokens >= NUM_SEARCHED:
+            break
+    return [token for text in reversed(texts) for token in text]
 
 
 def _usage(assembled: Assembled, plan: Plan, num_generated: int, bytes_written: int) -> Usage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from time import perf_counter
@@ -21,12 +21,13 @@ from kamera_agent.window.healing import Healing
 from kamera_agent.window.layout import Place, count_tokens
 from kamera_agent.window.library import Library, Loaded
 from kamera_agent.window.planner import Planner, Regime
-from kamera_agent.window.residence import Residence
+from kamera_agent.window.residence import Guess, Residence
 from kamera_agent.window.resident import Resident
 from kamera_agent.window.step import Step
 from kamera_agent.window.worker import Job
 
-# Slots that a turn reserves for its reply at once, so that decoding does not copy the pool for every token.
+# Slots that are reserved for a reply at once, so that decoding does not copy the pool for every token. A long window
+# has more to spare.
 DECODE_BLOCK = 64
 
 
@@ -85,18 +86,18 @@ class Assembly:
     def _is_long(self, places: Sequence[Place]) -> bool:
         return self._engine.family.decoder.is_long(places[-1].end_position)
 
-    def run(self, places: Sequence[Place]) -> Assembled:
+    def run(self, places: Sequence[Place], num_reply: int = 0) -> Assembled:
         """Put a window together in the pool and compute the logits after the last one.
 
-        Where the computation fails, the spans before the first computed one stay in the pool.
-
+        num_reply: tokens that a reply may have. Where the computation fails, the spans before the first computed one
+            stay in the pool.
         Raises WindowTooLongError before any work.
         """
         residence, start = self.residence, perf_counter()
         steps, loaded = self._resolve(places)
         planned = perf_counter()
         with residence.changing():
-            residents, batch, stale = self._rebuild(steps, loaded)
+            residents, batch, stale = self._rebuild(steps, loaded, num_reply)
             num_ready = next(i for i, step in enumerate(steps) if _computes(step))
             residence.residents, residence.is_long = residents[:num_ready], self._is_long(places)
             residence.unsettled = True
@@ -119,19 +120,34 @@ class Assembly:
             prefill_ms=1e3 * (perf_counter() - rebuilt),
         )
 
-    def extend(self, token: int) -> torch.Tensor:
-        """Add one token of a reply to the window; returns the logits [vocab] after it."""
+    def extend(self, token: int, guess: Callable[[], Sequence[int]]) -> torch.Tensor:
+        """Add one token of a reply to the window; returns the logits [vocab] after it.
+
+        guess: called where a forward pass is needed; returns tokens that may follow. They are computed in the same
+            pass, so that the ones that do follow need none.
+        """
         residence = self.residence
-        if residence.pool.num_free == 0:
+        if not residence.guesses or residence.guesses[0].token != token:
+            self._compute([token, *guess()])
+        first, *residence.guesses = residence.guesses
+        residence.reply.append((token, first.slots))
+        return first.logits
+
+    def _compute(self, token_ids: Sequence[int]) -> None:
+        """Compute tokens that may follow those of the reply."""
+        residence, pool = self.residence, self.residence.pool
+        # Those that have not come would be seen by the ones that are computed now.
+        pool.free(Slots.of(wrong.slots for wrong in residence.guesses))
+        residence.guesses = []
+        if pool.num_free < len(token_ids):
             with residence.changing():
-                residence.pool.reserve(DECODE_BLOCK)
-        last, num_before = residence.residents[-1], len(residence.reply)
-        slots = residence.pool.allocate(1)
-        position, order = last.place.end_position + num_before, last.place.end_order + num_before
-        placed = Placed(TextRun((token,)), slots, position, order)
-        logits = self._engine.prefill(residence.pool, [placed]).logits
-        residence.reply.append((token, slots))
-        return logits
+                pool.reserve(max(DECODE_BLOCK, len(token_ids)))
+        last, num_before = residence.residents[-1].place, len(residence.reply)
+        slots = pool.allocate(len(token_ids))
+        placed = Placed(TextRun(tuple(token_ids)), slots, last.end_position + num_before, last.end_order + num_before)
+        rows = self._engine.extend(pool, placed)
+        each = [Slots((range(slot, slot + 1),)) for part in slots.ranges for slot in part]
+        residence.guesses = list(map(Guess, token_ids, each, rows))
 
     def settle(self, keep: int | None = None) -> None:
         """After an answer, remember the computed chunks and give back the pool's surplus.
@@ -196,7 +212,7 @@ class Assembly:
             unavailable |= missing
 
     def _rebuild(
-        self, steps: Sequence[Step | Resident], loaded: dict[int, Loaded]
+        self, steps: Sequence[Step | Resident], loaded: dict[int, Loaded], num_reply: int
     ) -> tuple[list[Resident], list[Placed], list[Placed]]:
         """Bring every span into place; returns all residents, the runs to compute, and the spans to refresh."""
         residence, pool = self.residence, self.residence.pool
@@ -204,7 +220,8 @@ class Assembly:
         present, gone = set(map(id, residence.residents)), [one for one in residence.residents if id(one) not in reused]
         pool.free(Slots.of(resident.slots for resident in gone))
         new = [step for step in steps if isinstance(step, Step) and id(step.resident) not in present]
-        pool.reserve(count_tokens(step.place.item for step in new) + DECODE_BLOCK)
+        most = max(DECODE_BLOCK, steps[-1].place.end_order // 16)
+        pool.reserve(count_tokens(step.place.item for step in new) + min(num_reply, most))
         taken = self._take([step.resident for step in new if step.resident])
         residents: list[Resident] = []
         batch: list[Placed] = []

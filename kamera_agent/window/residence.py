@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
+
+import torch
 
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.kernels.slots import Slots
@@ -12,8 +15,16 @@ from kamera_agent.window.ahead import Ahead
 from kamera_agent.window.layout import Item, Place
 from kamera_agent.window.resident import Resident, num_common
 
-# The share of free slots beyond which a pool is copied into a smaller one.
-MAX_WASTE = 1 / 24
+# The free slots per used one beyond which a pool is copied into a smaller one.
+MAX_WASTE = 0.15
+
+
+class Guess(NamedTuple):
+    """A token that may come next, in its slot, and the logits [vocab] after it."""
+
+    token: int
+    slots: Slots
+    logits: torch.Tensor
 
 
 class Residence:
@@ -26,6 +37,7 @@ class Residence:
 
     residents: in the order of the window as of the last turn.
     reply: the tokens of the reply that is being generated, each with its slot.
+    guesses: tokens that were computed after it, although they are not drawn yet.
     is_long: whether the KV in the pool has the frequencies beyond the switch of the model's RoPE.
     unsettled: whether slots of the pool may be taken that neither a resident nor the reply owns.
     hidden: residents that are hidden from attention while they are computed again.
@@ -44,6 +56,7 @@ class Residence:
         self.pool = self._engine.new_pool()
         self.residents: list[Resident] = []
         self.reply: list[tuple[int, Slots]] = []
+        self.guesses: list[Guess] = []
         self.is_long = False
         self.unsettled = False
         self.hidden: list[Resident] = []
@@ -83,7 +96,7 @@ class Residence:
             self._empty()
         elif self.unsettled:
             with self.changing():
-                self.reply = []
+                self.reply, self.guesses = [], []
                 for resident in self.hidden:
                     self._engine.place(self.pool, resident.placed)
                 self.hidden = []
@@ -115,15 +128,15 @@ class Residence:
     def settle(self, keep: int | None) -> None:
         """Let go of what a turn took for itself: all but the first `keep` residents; None keeps all."""
         with self.changing():
-            for resident in self.residents[len(self.residents) if keep is None else keep :]:
-                self.pool.free(resident.slots)
-            self.residents = self.residents[:keep]
+            gone = self.residents[len(self.residents) if keep is None else keep :]
+            self.pool.free(Slots.of([*(resident.slots for resident in gone), *(guess.slots for guess in self.guesses)]))
+            self.residents, self.guesses = self.residents[:keep], []
             self.unsettled = False
         self.give_back()
 
     def give_back(self) -> None:
         """Copy the pool into a smaller one where much of it is free."""
-        if self.pool.num_free <= MAX_WASTE * self.pool.capacity:
+        if self.pool.num_free <= MAX_WASTE * (self.pool.capacity - self.pool.num_free):
             return
         with self.changing():
             slots = self.pool.compact([resident.slots for resident in self.residents])

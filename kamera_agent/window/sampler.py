@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Protocol, TypedDict, cast, runtime_checkable
@@ -60,6 +60,19 @@ class Constraint(Protocol):
         """Advance past a token that mask allowed."""
 
 
+@runtime_checkable
+class Forcing(Protocol):
+    """A constraint that may know which tokens come next, whatever the model says."""
+
+    def forced(self) -> Sequence[int]:
+        """The tokens that must come next, as far as that is certain; often none."""
+
+
+def forced_by(constraint: object) -> Sequence[int]:
+    """The tokens that a constraint forces; none where it does not know."""
+    return constraint.forced() if isinstance(constraint, Forcing) else ()
+
+
 class Sampler:
     """Draws tokens for one reply. never: token ids that are not drawn, however likely.
 
@@ -71,6 +84,7 @@ class Sampler:
             raise SettingError(f"constraint is {short(constraint)}; use an object with the methods mask and accept.")
         self._never = torch.tensor(sorted(never), dtype=torch.long)
         self._constraint = constraint
+        self._forced: Sequence[int] | None = None
         self._greedy = sampling.temperature == 0
         self._generator = torch.Generator()
         if sampling.seed is None:
@@ -92,9 +106,19 @@ class Sampler:
         allowed = logits.index_fill(0, never, float("-inf"))
         if self._constraint is None:
             return self._choose(allowed)
-        token = self._choose(self._constraint.mask(allowed))
+        masked = self._constraint.mask(allowed)
+        token, *forced = self.forced or (self._choose(masked),)
         self._constraint.accept(token)
+        # What is forced after the last of them is asked when it is needed.
+        self._forced = forced or None
         return token
+
+    @property
+    def forced(self) -> Sequence[int]:
+        """The tokens that come next, whatever the logits; often none."""
+        if self._forced is None:
+            self._forced = forced_by(self._constraint)
+        return self._forced
 
     def _choose(self, logits: torch.Tensor) -> int:
         if self._greedy:

@@ -10,6 +10,7 @@ from kamera_agent.runtime.families.base import Family
 class Streamer:
     """The text of a growing reply, up to the first stop word.
 
+    text: all of it so far. stopped: whether a stop word ended it.
     Text is held back while its last character is incomplete, and while it may be the beginning of a stop word.
     """
 
@@ -17,23 +18,15 @@ class Streamer:
         self._family = family
         self._stop_words = stop_words
         self.token_ids: list[int] = []
+        self.text, self.stopped = "", False
         self._num_sent = 0
-
-    @property
-    def text(self) -> str:
-        """All text so far."""
-        text = self._family.tokens.decode(self.token_ids)
-        return text[: min([text.index(word) for word in self._stop_words if word in text], default=len(text))]
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the text contains a stop word."""
-        text = self._family.tokens.decode(self.token_ids)
-        return any(word in text for word in self._stop_words)
 
     def push(self, token: int) -> str:
         """Add a token; returns the text that is certain from now on, often empty."""
         self.token_ids.append(token)
+        whole = self._family.tokens.decode(self.token_ids)
+        places = [whole.index(word) for word in self._stop_words if word in whole]
+        self.text, self.stopped = whole[: min(places, default=len(whole))], bool(places)
         text = self.text
         # A tokenizer decodes the first bytes of a character to U+FFFD until the last one is there.
         if text.endswith("\ufffd"):

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,13 +26,16 @@ QUESTION = "Where is anna?"
 def passes(kamera: Kamera, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every forward pass."""
     counted: list[int] = []
-    prefill = kamera._engine.prefill
 
-    def count(*args: Any) -> Any:
-        counted.append(1)
-        return prefill(*args)
+    def counting(work: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*args: Any) -> Any:
+            counted.append(1)
+            return work(*args)
 
-    monkeypatch.setattr(kamera._engine, "prefill", count)
+        return count
+
+    for name in ("prefill", "extend"):
+        monkeypatch.setattr(kamera._engine, name, counting(getattr(kamera._engine, name)))
     return counted
 
 

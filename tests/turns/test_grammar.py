@@ -42,3 +42,64 @@ def test_any_object_is_one(kamera: Kamera, text: str, anything: bool, bounded: b
     token_ids = tokenizer(text, add_special_tokens=False).input_ids
     assert admits(Grammars(tokenizer), OBJECT, token_ids) == anything
     assert admits(Grammars(tokenizer, max_string=4), OBJECT, token_ids) == bounded
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "click",
+        "parameters": {
+            "type": "object",
+            "properties": {"target": {"type": "string"}, "button": {"enum": ["left", "right"]}},
+            "required": ["target", "button"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def test_forced_tokens_are_allowed_one_by_one(kamera: Kamera) -> None:
+    """What is forced is the text up to the first choice, and the grammar goes on after it."""
+    tokenizer = kamera.family.processors.tokenizer
+    matcher = Grammars(tokenizer).calls([TOOL])
+    forced = [*matcher.forced()]
+    assert tokenizer.decode(forced) == '<tool_call>\n{"name":"click","arguments":{"target":"'
+    for token in forced:
+        assert matcher.mask(torch.zeros(1 << 16))[token] == 0
+        matcher.accept(token)
+    assert [*matcher.forced()] == []
+
+
+def test_a_forced_stretch_takes_one_pass(kamera: Kamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1. A call whose tokens come one by one, from a constraint that does not say what it forces. 2. The same text in
+    fewer passes."""
+    grammars = Grammars(kamera.family.processors.tokenizer, max_string=6)
+    sizes: list[int] = []
+    extend = kamera._engine.extend
+
+    def counting(pool: Any, placed: Any) -> torch.Tensor:
+        sizes.append(len(placed.run.token_ids))
+        return extend(pool, placed)
+
+    monkeypatch.setattr(kamera._engine, "extend", counting)
+    texts, passes = [], []
+    for constraint in (Silent(grammars.calls([TOOL])), grammars.calls([TOOL])):
+        window = kamera.window()
+        window.add_text("Click.")
+        sizes.clear()
+        with window.stream(max_tokens=120, constraint=constraint) as stream:
+            texts.append(stream.finish().text)
+        passes.append(len(sizes))
+        assert window.spans[-1].num_tokens <= sum(sizes)
+        window.check_integrity()
+        assert float((window.logits() - window.reference_logits()).abs().max()) <= 1e-3
+    assert texts[0].startswith('<tool_call>\n{"name":"click","arguments":{"target":"')
+    assert texts[1].startswith('<tool_call>\n{"name":"click","arguments":{"target":"')
+    assert passes[1] < passes[0] / 2
+
+
+class Silent:
+    """A constraint that does what another one does, and does not tell what it forces."""
+
+    def __init__(self, inner: Any) -> None:
+        self.mask, self.accept = inner.mask, inner.accept

@@ -111,7 +111,7 @@ def test_keep_last_three_is_exact_at_every_turn(make: MakeKamera) -> None:
         window.expect(contents)
         assert kamera.settle()
         window.check_integrity()
-        assert window.pool_bytes <= 2.1 * needed_bytes(window)
+        assert window.pool_bytes <= 2.3 * needed_bytes(window)
     assert kamera.stats().healed_tokens > 0
     window.sync(contents)
     assert max_error(window.reference_logits("so?"), window.logits("so?")) <= 1e-4
@@ -164,10 +164,10 @@ def test_no_more_is_healed_ahead_than_the_window_holds(make: MakeKamera) -> None
     window, ids = window_of(kamera, 2)
     window.expect([*ids[2:], *(ImageContent(screenshot(10 + number)) for number in range(9))])
     assert kamera.settle()
-    assert window.pool_bytes <= 2.1 * needed_bytes(window)
+    assert window.pool_bytes <= 2.3 * needed_bytes(window)
     window.expect(None)
     assert kamera.settle()
-    assert window.pool_bytes <= 1.05 * needed_bytes(window)
+    assert window.pool_bytes <= 1.15 * needed_bytes(window)
 
 
 def test_never_means_never(make: MakeKamera) -> None:

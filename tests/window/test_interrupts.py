@@ -25,7 +25,7 @@ TRACED = re.compile(rf"{re.escape(PACKAGE)}/(window|runtime|kamera)|contextlib")
 ANY = re.compile("")
 # Functions that change a pool, its residents or the items of a window.
 CHANGES = re.compile(
-    r"_resize|reserve|compact|free|reclaim|take|hide|_rebuild|finish|settle|heal|compute|_recover|_empty|enter|forward_at"
+    r"_resize|reserve|compact|free|reclaim|take|hide|_rebuild|finish|settle|heal|compute|_recover|_empty|enter|forward_at|extend"
 )
 # Between the last line of such a block and the release of its lock, Python looks for no signal.
 ON_A_LOCK = re.compile(r"\s*with self\._lock")
@@ -190,6 +190,8 @@ def test_interrupt_between_the_copies_of_a_pool(make: MakeKamera, monkeypatch: p
     window = make(fidelity="exact").window()
     for seed in range(4):
         window.add_image(screenshot(seed))
+    window.logits("what?")
+    window.slide(2)
     stream, cat, copies = window.stream("what?", max_tokens=1), torch.cat, itertools.count(1)
     next(stream, None)
 

@@ -27,7 +27,7 @@ def test_pool_bytes_are_what_the_spans_need(make: MakeKamera, size: tuple[int, i
         window.add_image(screenshot(i, *size))
         window.slide(3 if i < 6 else 1)
         window.generate("what?", max_new_tokens=4)
-        assert needed_bytes(window) <= window.pool_bytes <= 1.05 * needed_bytes(window)
+        assert needed_bytes(window) <= window.pool_bytes <= 1.15 * needed_bytes(window)
         assert window.pool_bytes == kamera.stats().pool_bytes
         window.check_integrity()
 

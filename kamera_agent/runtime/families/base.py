@@ -152,7 +152,7 @@ class Family(ABC):
         return None
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Next-token logits [vocab] in float32, for one row of hidden states [hidden]."""
+        """Next-token logits [..., vocab] in float32, for rows of hidden states [..., hidden]."""
         logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
         return logits.float()
 
