@@ -180,6 +180,8 @@ def main() -> None:
     parser.add_argument("--large-steps", type=int, default=200, help="steps with large ones (default 200)")
     options = parser.parse_args()
     num_steps = {"large": options.large_steps, "small": options.steps}
+    if min(num_steps.values()) < NUM_WARM + 2:
+        parser.error(f"the first {NUM_WARM} steps warm up; use {NUM_WARM + 2} or more")
     model, processor = build_model(seed=SEED), build_processor()
     large, small = (
         {name: summary(steps) for name, steps in run(model, processor, SIZES[size], num_steps[size]).items()}
