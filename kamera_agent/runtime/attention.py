@@ -36,13 +36,19 @@ def attend(
     The groups have all rows, in order.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    outputs = []
-    for rows, parts in groups:
-        first, *others = (_attend_part(query[:, rows], key, value, part, scale) for part in parts)
-        for other in others:
-            first = _join(first, other)
-        outputs.append(first.output)
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+    if len(groups) == 1:
+        return _attend_group(query, key, value, groups[0].parts, scale)
+    outputs = [_attend_group(query[:, rows], key, value, parts, scale) for rows, parts in groups]
+    return torch.cat(outputs, dim=1)
+
+
+def _attend_group(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, parts: Sequence[Part], scale: float
+) -> torch.Tensor:
+    first, *others = [_attend_part(query, key, value, part, scale) for part in parts]
+    for other in others:
+        first = _join(first, other)
+    return first.output
 
 
 def _join(one: Attended, other: Attended) -> Attended:

@@ -82,6 +82,8 @@ def make_groups(decoder: Decoder, kind: str, pool: KVPool, index: Index) -> list
 def _group_rows(queries: Places) -> list[slice]:
     """The rows of each group."""
     order = queries.order
+    if len(order) == 1:
+        return [slice(0, 1)]
     breaks = ((order.diff() != 1) | (queries.block.diff() != 0)).nonzero()[:, 0] + 1
     bounds = [0, *breaks.tolist(), len(order)]
     runs = [slice(start, stop) for start, stop in pairwise(bounds)]
@@ -109,6 +111,10 @@ def _joined(runs: Sequence[slice], gaps: Sequence[int], near: int) -> list[slice
 
 def _parts(decoder: Decoder, kind: str, keys: Places, slots: torch.Tensor, queries: Places) -> Iterator[Part]:
     """The parts of a group of queries in these slots."""
+    if len(slots) == 1:
+        by_all = (reached(decoder, kind, queries, keys) & remembered(decoder, kind, queries, keys))[0]
+        yield _for_all(decoder, by_all, 1)
+        return
     # What the first and the last of them reach and remember bounds what the others do.
     ends = queries.at(torch.stack([queries.order.argmin(), queries.order.argmax()]))
     reach, memory = reached(decoder, kind, ends, keys), remembered(decoder, kind, ends, keys)
@@ -117,15 +123,13 @@ def _parts(decoder: Decoder, kind: str, keys: Places, slots: torch.Tensor, queri
     is_causal = _is_causal(decoder, kind, queries) and bool(memory[:, slots].all())
     if is_causal:
         by_all[slots] = by_some[slots] = False
-    if len(seen := by_all.nonzero()[:, 0]):
-        columns = _columns(seen, len(slots), decoder.device)
-        mask = by_all[None, columns] if isinstance(columns, slice) and not by_all[columns].all() else None
-        yield _part(decoder, columns, mask)
-    if len(seen := by_some.nonzero()[:, 0]):
-        columns = _columns(seen, len(slots), decoder.device)
+    if by_all.any():
+        yield _for_all(decoder, by_all, len(slots))
+    if by_some.any():
+        columns = _columns(by_some, len(slots), decoder.device)
         others = keys.at(columns)
-        mask = reached(decoder, kind, queries, others) & remembered(decoder, kind, queries, others) & by_some[columns]
-        yield _part(decoder, columns, mask)
+        seen = reached(decoder, kind, queries, others) & remembered(decoder, kind, queries, others) & by_some[columns]
+        yield Part(columns, additive(seen, decoder.kv_shape))
     if is_causal:
         yield Part(_in_a_row(slots) or slots.to(decoder.device), is_causal=True)
 
@@ -136,8 +140,16 @@ def _is_causal(decoder: Decoder, kind: str, queries: Places) -> bool:
     return len(queries.order) > 1 and not both_ways and bool((queries.order.diff() == 1).all())
 
 
-def _columns(slots: torch.Tensor, num_queries: int, device: torch.device) -> Index:
-    """Slots, in ascending order, as an index for a number of queries: a slice, perhaps with others between, or all."""
+def _for_all(decoder: Decoder, seen: torch.Tensor, num_queries: int) -> Part:
+    """The part of the slots [S] bool that each of so many queries sees."""
+    columns = _columns(seen, num_queries, decoder.device)
+    has_others = isinstance(columns, slice) and not seen[columns].all()
+    return Part(columns, additive(seen[None, columns], decoder.kv_shape) if has_others else None)
+
+
+def _columns(seen: torch.Tensor, num_queries: int, device: torch.device) -> Index:
+    """The slots [S] bool as an index for so many queries: a slice, perhaps with others between them, or one by one."""
+    slots = seen.nonzero()[:, 0]
     first, last = int(slots[0]), int(slots[-1])
     num_others = last - first + 1 - len(slots)
     # A GPU copies in no time, and its attention takes no mask.
@@ -147,7 +159,3 @@ def _columns(slots: torch.Tensor, num_queries: int, device: torch.device) -> Ind
 
 def _in_a_row(slots: torch.Tensor) -> slice | None:
     return slice(int(slots[0]), int(slots[-1]) + 1) if bool((slots.diff() == 1).all()) else None
-
-
-def _part(decoder: Decoder, columns: Index, seen: torch.Tensor | None) -> Part:
-    return Part(columns, None if seen is None else additive(seen, decoder.kv_shape))
