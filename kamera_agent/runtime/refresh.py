@@ -28,7 +28,7 @@ from kamera_agent.runtime.slot_cache import KVKnown, Queries
 # The share of the KV of the stale spans, in tokens times layers, that is computed; of those computed in part.
 BUDGET = 0.35
 # The share of the tokens that are computed in all layers even where that exceeds the budget: in a model of few layers.
-LEAST = 1 / 8
+LEAST = 0.18
 # A span is computed whole if more than this share of its tokens depart by more than half the mean of all stale tokens.
 WHOLE = 0.9
 # The shares of the layers before the two choices.
