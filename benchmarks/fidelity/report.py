@@ -64,22 +64,26 @@ KEPT = ("blind", "recompute_15pct", "canonical_6pct", "canonical_12pct", "canoni
 
 
 def as_markdown(cells: Cells) -> str:
-    """One table per event: accuracy by task, and means over the tasks of KL, bytes and recomputed tokens."""
+    """One table per event: accuracy by task, and means over the tasks of KL, bytes and recomputed tokens.
+
+    lost, won: questions that only the full prefill, and only the method answers correctly.
+    """
     return "\n\n".join(_table(event, rows) for event, rows in cells.items())
 
 
 def _table(event: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
     tasks = [task for task in ALL_TASKS if task in rows["full"]]
-    head = f"| {event} | {' | '.join(tasks)} | KL | bytes | recomputed |"
-    lines = [head, "|" + " --- |" * (len(tasks) + 4)]
+    head = f"| {event} | {' | '.join(tasks)} | lost | won | KL | bytes | recomputed |"
+    lines = [head, "|" + " --- |" * (len(tasks) + 6)]
     for method in [*LABELS, *(name for name in rows if name not in LABELS)]:
         row = rows.get(method, {})
         if not row:
             continue
         figures = [f"{row[task]['accuracy']:.3f}" for task in tasks]
         means = {key: mean(cell[key] for cell in row.values()) for key in ("kl", "bytes_share", "recomputed")}
+        lost, won = (sum(int(cell[key]) for cell in row.values()) for key in ("lost", "won"))
         lines.append(
-            f"| {LABELS.get(method, method)} | {' | '.join(figures)} | {means['kl']:.4f} | "
+            f"| {LABELS.get(method, method)} | {' | '.join(figures)} | {lost} | {won} | {means['kl']:.4f} | "
             f"{means['bytes_share']:.0%} | {means['recomputed']:.0%} |"
         )
     return "\n".join(lines)
@@ -163,6 +167,6 @@ def _bars(axes: Axes, groups: Sequence[str], heights: Mapping[str, Sequence[floa
     for offset, (method, values) in enumerate(heights.items()):
         places = [index + (offset - (len(heights) - 1) / 2) * 0.14 for index in range(len(groups))]
         axes.bar(places, values, 0.13, color=COLOURS[method], label=LABELS[method])
-    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xticks(range(len(groups)), groups, fontsize=9)
     axes.set_title(title, loc="left", color=INK)
     axes.legend(ncols=len(heights), frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.08))
