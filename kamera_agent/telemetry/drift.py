@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kamera_agent.window.sampler import forced_by
+from kamera_agent.window.constraint import forced_by
 
 if TYPE_CHECKING:
     import torch
 
-    from kamera_agent.window.sampler import Constraint
+    from kamera_agent.window.constraint import Constraint
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from kamera_agent.window.sampler import Constraint, forced_by
+from kamera_agent.window.constraint import Constraint, forced_by
 
 T = TypeVar("T")
 Cancelled = Callable[[], bool]

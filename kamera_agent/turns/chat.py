@@ -33,11 +33,12 @@ from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.tool_calls import ParsedReply, ReplyReader, parse_reply
 from kamera_agent.turns.tools import check_tools
 from kamera_agent.turns.transcript import transcribe
+from kamera_agent.window.constraint import Constraint
 from kamera_agent.window.content import Content
 from kamera_agent.window.items import Items
 from kamera_agent.window.layout import Layout
 from kamera_agent.window.reply import Reply, ReplyStream
-from kamera_agent.window.sampler import Constraint, SamplingOptions
+from kamera_agent.window.sampler import SamplingOptions
 from kamera_agent.window.window import Window
 
 # Most tokens of a reply, where the window has room: a call may hold a whole file.

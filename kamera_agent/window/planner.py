@@ -125,12 +125,9 @@ def _is_exact(seen: Antecedents, present: Antecedents) -> bool:
 
 
 def _is_strange(evidence: Evidence, present: Antecedents) -> bool:
-    """Whether KV saw other chunks, and none of those before its place: refreshing repairs too little of it.
-
-    At the front of a window that slid, no others have come for those that left.
-    """
-    seen = evidence.seen.chunks
-    return bool(seen) and not set(seen) & set(present.chunks) and bool(present.chunks or evidence.base)
+    """Whether stored KV saw other chunks, and none of those before its place: refreshing repairs too little of it."""
+    seen = set(evidence.seen.chunks)
+    return evidence.base is not None and bool(seen) and seen.isdisjoint(present.chunks)
 
 
 def _is_out_of_date(step: Step) -> bool:

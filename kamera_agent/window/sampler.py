@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from reprlib import repr as short
-from typing import Protocol, TypedDict, cast, runtime_checkable
+from typing import TypedDict, cast
 
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from kamera_agent.errors import SettingError
+from kamera_agent.window.constraint import Constraint, forced_by
 
 # Temperatures beyond these choose as these do; float32 could not divide by them.
 COLDEST, HOTTEST = 1e-30, 1e30
@@ -47,30 +48,6 @@ class SamplingOptions(TypedDict, total=False):
     top_p: float | None
     top_k: int | None
     seed: int | None
-
-
-@runtime_checkable
-class Constraint(Protocol):
-    """Limits the tokens of a reply, for example to a grammar."""
-
-    def mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """The logits [vocab], with minus infinity for every token that must not come next."""
-
-    def accept(self, token: int) -> None:
-        """Advance past a token that mask allowed."""
-
-
-@runtime_checkable
-class Forcing(Protocol):
-    """A constraint that may know which tokens come next, whatever the model says."""
-
-    def forced(self) -> Sequence[int]:
-        """The tokens that must come next, as far as that is certain; often none."""
-
-
-def forced_by(constraint: object) -> Sequence[int]:
-    """The tokens that a constraint forces; none where it does not know."""
-    return constraint.forced() if isinstance(constraint, Forcing) else ()
 
 
 class Sampler:

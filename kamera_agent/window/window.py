@@ -15,6 +15,7 @@ from kamera_agent.runtime.engine import Engine
 from kamera_agent.vision.image import Pixels
 from kamera_agent.window.answer import Answer
 from kamera_agent.window.assembly import Assembly
+from kamera_agent.window.constraint import Constraint
 from kamera_agent.window.content import Content, DocumentContent, FramesContent, ImageContent, TextContent
 from kamera_agent.window.door import Door, Hold, alone
 from kamera_agent.window.healer import Healer
@@ -27,7 +28,7 @@ from kamera_agent.window.options import AnswerOptions, read_terms
 from kamera_agent.window.plan import Plan
 from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.residence import Residence
-from kamera_agent.window.sampler import Constraint, Sampler
+from kamera_agent.window.sampler import Sampler
 from kamera_agent.window.span import Span, make_span
 from kamera_agent.window.step import make_plan
 from kamera_agent.window.streamer import Streamer

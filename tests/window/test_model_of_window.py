@@ -88,10 +88,8 @@ class Known:
         return self.grade(present) > 1 if self.refreshed is None else self.refreshed != chunks_of(present)
 
     def is_strange(self, present: tuple[Any, ...]) -> bool:
-        """Whether it saw chunks that are all gone, and others have come, or it is not in the window."""
-        if not self.chunks or any(chunk in self.chunks for chunk in chunks_of(present)):
-            return False
-        return self.place is None or len(chunks_of(present)) > 0
+        """Whether it is not in the window, and saw chunks of which none is before it."""
+        return self.place is None and bool(self.chunks) and not set(self.chunks) & set(chunks_of(present))
 
     def text_match(self, present: tuple[Any, ...]) -> float:
         ours, theirs = texts_of(self.prefix), texts_of(present)
