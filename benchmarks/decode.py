@@ -85,7 +85,7 @@ class Bench:
         self._session.answer()
         self._prompt = Prompt(self._family.model, self._family.processors, pictures, QUESTION)
         self._cache = self._prompt.full_prefill()
-        # Hugging Face keeps the shift of positions behind images in the model, and each prompt overwrites it.
+        # Hugging Face keeps the shift of the positions after images in the model, and each prompt overwrites it.
         self._deltas = self._family.model.model.rope_deltas
         self._grammars = Grammars(self._family.processors.tokenizer)
 

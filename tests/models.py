@@ -1,8 +1,10 @@
 """Small models of the real classes, and what is measured on their logits."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from kamera_agent import Kamera
@@ -41,3 +43,16 @@ def kl(reference: torch.Tensor, other: torch.Tensor) -> float:
 
 def max_error(reference: torch.Tensor, other: torch.Tensor) -> float:
     return float((reference - other).abs().max())
+
+
+def count_passes(kamera: Kamera, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of tokens of every pass of a reply from now on."""
+    sizes: list[int] = []
+    extend = kamera._engine.extend
+
+    def counting(pool: Any, placed: Any) -> torch.Tensor:
+        sizes.append(len(placed.run.token_ids))
+        return extend(pool, placed)
+
+    monkeypatch.setattr(kamera._engine, "extend", counting)
+    return sizes

@@ -40,7 +40,7 @@ current = _Current()
 
 
 def _attention(*args: Any, **options: Any) -> tuple[torch.Tensor, None]:
-    """What our name stands for. Outside a pass of ours, such as in another thread, it is what it replaces."""
+    """Our attention in a pass of ours; in any other, such as that of another thread, the one that it replaces."""
     output, weights = (current.attention or sdpa_attention_forward)(*args, **options)
     return output, weights
 

@@ -24,7 +24,7 @@ QUESTION = "Where is emil?"
 
 
 class Acting(ChatKamera):
-    """Makes the calls of a script, one behind each question; what it says then is the model's own."""
+    """Makes the calls of a script, one after each question; what it says then is the model's own."""
 
     script: list[dict[str, Any]] = Field(default_factory=list)
 

@@ -37,7 +37,7 @@ def make(loaded: tuple[Any, Any]) -> Iterator[MakeKamera]:
 
 @torch.no_grad()
 def full_prefill(loaded: tuple[Any, Any], documents: list[str]) -> torch.Tensor:
-    """Logits behind the whole prompt, put together by hand."""
+    """Logits after the whole prompt, put together by hand."""
     model, processor = loaded
     pieces = ["<s>USER:\n", *documents, QUESTION, "\nASSISTANT:\n"]
     ids = [token for piece in pieces for token in processor.tokenizer(piece)["input_ids"]]

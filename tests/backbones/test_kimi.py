@@ -20,7 +20,7 @@ CLOCKS = ["00:00:00.000", "00:00:02.500"]
 
 @torch.no_grad()
 def full_prefill(row: Row, clip: Clip) -> torch.Tensor:
-    """Logits behind an image and a clip, put together by hand: four frames become one."""
+    """Logits after an image and a clip, put together by hand: four frames become one."""
     groups = [clip.frames[:4], clip.frames[4:]] if len(clip.frames) > 4 else [clip.frames]
     model, words, pixels = row.model, row.processor.tokenizer, row.processor.image_processor
     frames = pixels(images=clip.frames, return_tensors="pt")

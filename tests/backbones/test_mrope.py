@@ -62,7 +62,7 @@ def handed_to(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("row", DEEP, indirect=True)
 def test_deepstack_of_antecedents(row: Row, make: MakeKamera) -> None:
-    """A recalled image's keys are those behind an image whose deepstack features were seen, and no others."""
+    """A recalled image's keys are those after an image whose deepstack features were seen, and no others."""
     rank = len(make().family.image_chunk(TWINS[0], "default").token_ids)
     first = make(rank=rank)
     fill(seen := first.window(), TWINS)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from models import count_passes
 
 from kamera_agent import Kamera
 from kamera_agent.turns.grammar import OBJECT, Grammars
@@ -74,14 +75,7 @@ def test_a_forced_stretch_takes_one_pass(kamera: Kamera, monkeypatch: pytest.Mon
     """1. A call whose tokens come one by one, from a constraint that does not say what it forces. 2. The same text in
     fewer passes."""
     grammars = Grammars(kamera.family.processors.tokenizer, max_string=6)
-    sizes: list[int] = []
-    extend = kamera._engine.extend
-
-    def counting(pool: Any, placed: Any) -> torch.Tensor:
-        sizes.append(len(placed.run.token_ids))
-        return extend(pool, placed)
-
-    monkeypatch.setattr(kamera._engine, "extend", counting)
+    sizes = count_passes(kamera, monkeypatch)
     texts, passes = [], []
     for constraint in (Silent(grammars.calls([TOOL])), grammars.calls([TOOL])):
         window = kamera.window()

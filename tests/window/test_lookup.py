@@ -10,7 +10,7 @@ import torch
 from huggingface import Conversation
 from hypothesis import given
 from hypothesis import strategies as st
-from models import MakeKamera, max_error, screenshot
+from models import MakeKamera, count_passes, max_error, screenshot
 
 from kamera_agent import Kamera, Window
 from kamera_agent.pocket.model import PocketProcessor
@@ -108,19 +108,6 @@ def new_window(make: MakeKamera) -> tuple[Kamera, Window]:
 
 def said(window: Window, span_id: str | None) -> tuple[int, ...]:
     return next(item.run.token_ids for item in window._items.live if item.id == span_id)
-
-
-def count_passes(kamera: Kamera, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of tokens of every pass of a reply from now on."""
-    sizes: list[int] = []
-    extend = kamera._engine.extend
-
-    def counting(pool: Any, placed: Any) -> torch.Tensor:
-        sizes.append(len(placed.run.token_ids))
-        return extend(pool, placed)
-
-    monkeypatch.setattr(kamera._engine, "extend", counting)
-    return sizes
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)

@@ -139,7 +139,7 @@ def test_a_thousand_moves_are_one_relocation_in_bf16(processor: PocketProcessor,
 def test_a_thousand_moves_are_the_models_own_keys_in_fp32(
     model: Any, processor: PocketProcessor, seeded: torch.Generator
 ) -> None:
-    """1. A chunk behind the anchor, computed once and turned a thousand times. 2. Anchor and chunk through plain
+    """1. A chunk after the anchor, computed once and turned a thousand times. 2. Anchor and chunk through plain
     Hugging Face, with all positions shifted to where the chunk lies last: its cache holds the same keys."""
     engine = Engine(family_for(model, processor), 10**9)
     family, pool = engine.family, engine.new_pool()

@@ -28,7 +28,7 @@ def kamera_with(template: str | None) -> Kamera:
 
 @torch.no_grad()
 def rendered_logits(kamera: Kamera, talk: list[tuple[str, str]]) -> torch.Tensor:
-    """Logits behind the whole prompt as the tokenizer's own template writes it."""
+    """Logits after the whole prompt as the tokenizer's own template writes it."""
     tokenizer, model = kamera.family.processors.tokenizer, kamera.family.model
     messages = [{"role": role, "content": text} for role, text in talk]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -165,7 +165,7 @@ def turns_of(
         raise InputError("The chat template of this model has no place for tools; leave them out.")
     start = 0
     for result in [message["content"] for message in messages if message["role"] == "tool"]:
-        # Usually in the order of the messages, each not far behind the one before.
+        # Usually in the order of the messages, each soon after the one before.
         start = max(rendered.find(result, start), start)
         if not rendered.startswith(result, start) and result not in rendered and json.dumps(result) not in rendered:
             raise InputError(
