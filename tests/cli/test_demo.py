@@ -78,6 +78,15 @@ def test_the_prefix_cache_computes_what_an_edit_moved(played: Played) -> None:
         assert computed["prefix"] <= computed["full"]
 
 
+def test_tokens_that_a_refresh_computes_count(played: Played) -> None:
+    """A reorder computes nothing whole but the question: the rest is refreshed."""
+    for turn in played.turns:
+        refreshed = turn["num_computed"]["kamera"] - turn["tokens"]["computed"]
+        assert refreshed >= 0
+        if turn["event"].startswith("reorder"):
+            assert refreshed > turn["tokens"]["moved"] / 4
+
+
 def test_the_second_process_goes_on_from_the_disk(played: Played) -> None:
     before, after = played.turns[RESTART_AFTER - 1 : RESTART_AFTER + 1]
     assert (before["process"], after["process"]) == (1, 2)

@@ -112,7 +112,7 @@ class Meter:
             else:
                 answers[way] = _answer(self._kamera, self._window, contents, question.text)
         kamera, prefix = answers["kamera"], answers["prefix"]
-        plan = kamera.reply.plan
+        plan, usage = kamera.reply.plan, kamera.reply.usage
         return TurnResult(
             number=number,
             process=process,
@@ -128,7 +128,7 @@ class Meter:
             chunks=_chunks(turn, plan),
             tokens={origin: plan.num_tokens(origin) for origin in ORIGINS},
             num_computed={
-                "kamera": plan.num_tokens("computed"),
+                "kamera": usage.tokens_computed + usage.tokens_refreshed,
                 "prefix": prefix.reply.usage.tokens_computed,
                 "full": plan.num_tokens(),
             },
@@ -140,7 +140,7 @@ class Meter:
             remember_ms=kamera.remember_ms,
             heal_ms=kamera.heal_ms,
             kl=_divergence(full.logits, kamera.logits),
-            bytes_read=kamera.reply.usage.bytes_read,
+            bytes_read=usage.bytes_read,
         )
 
     def close(self) -> None:

@@ -40,7 +40,8 @@ class TurnResult:
 
     number: from 1. process: 1 before the restart, 2 after it.
     tokens: of the whole window, by origin.
-    num_computed: tokens that each way computed. first_token_ms: time to the first token of each way.
+    num_computed: tokens that each way computed, those of refreshed spans by their share of the layers.
+    first_token_ms: time to the first token of each way.
     remember_ms, heal_ms: time in which Kamera stores the new chunks after the answer, and then heals the window.
     truth: the right answer. answers: of each way, and of blind reuse.
     kl: KL divergence from the next-token distribution of the full prefill to that of Kamera, in nats.
