@@ -67,7 +67,8 @@ class Settings:
     namespace: chunks are never shared between namespaces, even if they are equal.
     encoder_cache_bytes: bound on the cached vision-encoder outputs.
     memory_bytes: bound on the store's memory tier, and on computed KV that waits to be written to the store.
-    disk_bytes: bound on the disk tier; None means a tenth of the free disk space, at most 20 GiB.
+    disk_bytes: bound on the disk tier of a new store; None means a tenth of the free disk space, at most 20 GiB. A
+        store that exists keeps its bound, until LmdbStore.resize() or `kamera resize` changes it.
     dropped_bytes: bound on the pixels of dropped images that a window keeps, so that recall can compute them again.
     """
 

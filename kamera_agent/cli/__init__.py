@@ -16,6 +16,7 @@ from kamera_agent.cli.arguments import (
     existing_store,
     output_file,
     output_folder,
+    parse_size,
 )
 from kamera_agent.config import DEFAULT_STORE
 from kamera_agent.errors import KameraError
@@ -145,6 +146,18 @@ def list_chunks(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = Fals
     from kamera_agent.cli.listing import show_chunks
 
     show_chunks(folder, as_json)
+
+
+@app.command()
+def resize(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
+    size: Annotated[str, typer.Argument(help="What it may hold, such as 20GB.")],
+) -> None:
+    """Set how much a store may hold. The least recently used records above that are removed."""
+    folder, cap_bytes = existing_store(store), parse_size(size)
+    from kamera_agent.cli.capacity import resize_store
+
+    resize_store(folder, cap_bytes)
 
 
 @app.command()

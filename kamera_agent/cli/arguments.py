@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 from kamera_agent.config import locate
-from kamera_agent.errors import InputError, MissingExtraError, ModelError, StoreUnavailableError
+from kamera_agent.errors import InputError, MissingExtraError, ModelError, SettingError, StoreUnavailableError
 from kamera_agent.pocket.weights import POCKET
 
 # LmdbStore makes this file when a folder is first opened as a store.
 DATABASE = "records-2.mdb"
+SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNORECASE)
 
 
 def check_store(path: Path) -> Path:
@@ -28,6 +30,16 @@ def existing_store(path: Path) -> Path:
     if not (folder / DATABASE).is_file():
         raise StoreUnavailableError(f"{folder} holds no store; pass a folder that a Kamera was opened with.")
     return folder
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 20GB, 1.5 GiB or 4096. Raises SettingError."""
+    match = SIZE.fullmatch(text)
+    if match is None:
+        raise SettingError(f"{text[:40]!r} is not a size; use a number and a unit, such as 20GB or 512MiB.")
+    number, prefix, binary = match.groups()
+    power = 1 + "kmgt".index(prefix.lower()) if prefix else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def output_folder(path: Path) -> Path:

@@ -13,6 +13,8 @@ from kamera_agent.options import whole
 
 MIN_RECORD_BYTES = 4096
 MAX_DEFAULT_CAP_BYTES = 20 * 1024 * MIB
+# A process has 128 TiB of addresses.
+MAX_MAP_BYTES = 16 * 1024 * 1024 * MIB
 
 _log = logging.getLogger("kamera_agent.store")
 
@@ -35,7 +37,7 @@ def default_cap_bytes(folder: Path) -> int:
     free_bytes = shutil.disk_usage(folder).free
     cap_bytes = min(free_bytes // 10, MAX_DEFAULT_CAP_BYTES)
     _log.info(
-        "store %s may hold %d MiB: a tenth of the %d MiB free, at most %d MiB; pass cap_bytes to change it",
+        "store %s may hold %d MiB: a tenth of the %d MiB free, at most %d MiB; `kamera resize` changes it",
         folder,
         cap_bytes // MIB,
         free_bytes // MIB,
@@ -50,4 +52,4 @@ def map_bytes(cap_bytes: int) -> int:
     It is twice the cap, because replaced pages stay until no reader needs them, plus 256 MiB for the batch being
     written. The map is address space and bounds the file; it takes no disk in advance.
     """
-    return 2 * (cap_bytes // MIB + 128) * MIB
+    return min(2 * (cap_bytes // MIB + 128) * MIB, MAX_MAP_BYTES)

@@ -15,6 +15,7 @@ from lmdb import verify
 from kamera_agent.chunk import FORMAT_VERSION
 from kamera_agent.config import MIB
 from kamera_agent.errors import StoreClosedError, StoreUnavailableError
+from kamera_agent.store.capacity import default_cap_bytes, map_bytes
 from kamera_agent.store.gate import Gate
 from kamera_agent.store.tables import Tables, Transaction
 
@@ -30,12 +31,13 @@ _log = logging.getLogger("kamera_agent.store")
 class Environment:
     """An open LMDB environment, and the only place that begins transactions.
 
-    path: an existing folder. map_size: bytes of address space, the most that the file can grow to.
+    path: an existing folder. cap_bytes: cap of a store that is made here, None for the default; an existing store has
+        its own.
 
     Raises StoreUnavailableError when the folder cannot be opened or its database is cut short or garbage.
     """
 
-    def __init__(self, path: Path, map_size: int) -> None:
+    def __init__(self, path: Path, cap_bytes: int | None) -> None:
         self.path = path
         self._gate = Gate()
         self._closed = False
@@ -44,13 +46,12 @@ class Environment:
             self._env = lmdb.open(
                 str(path / DATABASE),
                 subdir=False,
-                map_size=map_size,
                 mode=0o600,
                 metasync=False,
                 max_dbs=len(fields(Tables)),
                 max_readers=MAX_READERS,
             )
-            self.tables = self._prepare()
+            self.tables, self._cap_bytes = self._prepare(cap_bytes)
             self._file = self._stat_file()
             _mention_older(path)
         except (OSError, lmdb.Error, verify.VerifyError) as error:
@@ -59,6 +60,13 @@ class Environment:
                 "its content can be computed again. Otherwise pass a folder on a local disk that this user may "
                 "write to."
             ) from error
+
+    @property
+    def cap_bytes(self) -> int:
+        """The cap that the store has now; the last one known if it cannot be read."""
+        cap_bytes = self.read(self.tables.cap_bytes)
+        self._cap_bytes = self._cap_bytes if cap_bytes is None else cap_bytes
+        return self._cap_bytes
 
     @property
     def is_gone(self) -> bool:
@@ -86,12 +94,25 @@ class Environment:
     def write(self, change: Callable[[Transaction], T]) -> T | None:
         """Make a change in one write transaction and sync it; None when the map is full and nothing changed.
 
-        Any other failure also leaves the data unchanged, and is raised. One thread at a time.
+        After any other failure the data is unchanged, too. Raises StoreUnavailableError when the medium fails, and
+        StoreClosedError after close().
         """
-        try:
-            return self._run(change, write=True)
-        except lmdb.MapFullError:
-            return None
+        while True:
+            try:
+                return self._run(change, write=True)
+            except lmdb.MapFullError:
+                if not self._fit_map():
+                    return None
+            except lmdb.Error as error:
+                raise StoreUnavailableError(f"writing the store {self.path} failed: {error}.") from error
+
+    def _fit_map(self) -> bool:
+        """Whether the map was smaller than the cap asks for, because the cap was raised, and has been enlarged."""
+        map_size = map_bytes(self.cap_bytes)
+        if self._env.info()["map_size"] >= map_size:
+            return False
+        self._gate.alone(partial(self._env.set_mapsize, map_size))
+        return True
 
     def close(self) -> None:
         """Release the files once no transaction runs."""
@@ -121,14 +142,26 @@ class Environment:
             # a map while a transaction of this process runs.
             self._gate.alone(partial(self._env.set_mapsize, 0))
 
-    def _prepare(self) -> Tables:
+    def _prepare(self, cap_bytes: int | None) -> tuple[Tables, int]:
         try:
             self._require_whole()
             self._env.reader_check()
-            return Tables(*(self._env.open_db(table.name.encode()) for table in fields(Tables)))
+            tables = Tables(*(self._env.open_db(table.name.encode()) for table in fields(Tables)))
+            cap_bytes = self._settle_cap(tables, cap_bytes)
+            self._env.set_mapsize(map_bytes(cap_bytes))
+            return tables, cap_bytes
         except BaseException:
             self._env.close()
             raise
+
+    def _settle_cap(self, tables: Tables, wish: int | None) -> int:
+        stored = self._run(tables.cap_bytes, write=False)
+        if stored is not None:
+            return stored
+        if wish is None:
+            # A store of an earlier version has records, but no cap.
+            wish = max(default_cap_bytes(self.path), self._run(tables.held_bytes, write=False))
+        return self._run(partial(tables.claim_cap, wish), write=True)
 
     def _require_whole(self) -> None:
         """Raise OSError for a file that was cut short: reading a page that it lacks would kill the process."""

@@ -26,19 +26,18 @@ _log = logging.getLogger("kamera_agent.store")
 class LmdbStore(Store):
     """Keeps records in a folder on a local disk, across restarts and for several processes.
 
-    Reads verify every checksum. Writes go into a bounded queue, can be read back at once, and are committed in
-    batches by one thread. Above the cap, the least recently used records are evicted. Stores over one folder share
-    one environment, cap and queue in a process; several processes may use one folder. A network file system does
-    not work. After a fork, open the folder again in the child. Each format has a file of its own in the folder, so
-    versions of this package with different formats may use one folder.
+    Reads verify every checksum. Writes go into a bounded queue, can be read back at once, and are committed in batches
+    by one thread. Above the cap, the least recently used records are evicted. Stores over one folder share one
+    environment and queue in a process; several processes may use one folder. A network file system does not work. After
+    a fork, open the folder again in the child. Each format has a file of its own in the folder, so versions of this
+    package with different formats may use one folder.
 
     path: the folder; created with mode 0700 when it is missing.
-    cap_bytes: bound of the stored bytes; a record counts as its tensors, but at least 4 KiB. None: the cap that the
-        folder is already open with, otherwise a tenth of the free disk, at most 20 GiB.
+    cap_bytes: bound of the stored bytes; a record counts as its tensors, but at least 4 KiB. None: a tenth of the free
+        disk, at most 20 GiB. The cap belongs to the folder: one that has another keeps it, and the log says so.
     queue_bytes: bound of the bytes that wait to be written; put_many() blocks above it.
 
-    Raises SettingError for a cap other than the one that the folder is already open with in this process, and
-    StoreUnavailableError when the folder cannot be opened.
+    Raises SettingError for a negative size, and StoreUnavailableError when the folder cannot be opened.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class LmdbStore(Store):
         self._require_usable()
         for record in records:
             require_storable(record)
-            if record_bytes(record.header) <= self._writer.cap_bytes:
+            if record_bytes(record.header) <= self._database.cap_bytes:
                 self._queue.put(record)
             else:
                 self._remove(record.header.key.digest)
@@ -123,7 +122,15 @@ class LmdbStore(Store):
         pending = self._queue.pending()
         num_records, num_bytes = self._database.read(partial(self._reader.sizes, pending)) or (0, 0)
         counts = self._writer.counters.snapshot() | self._counters.snapshot()
-        return StoreStats(num_records, num_bytes, self._writer.cap_bytes, **counts)
+        return StoreStats(num_records, num_bytes, self._database.cap_bytes, **counts)
+
+    def resize(self, cap_bytes: int) -> None:
+        """Set the cap of the folder, for all its processes, and evict what is above it.
+
+        Raises SettingError for a negative cap, and StoreUnavailableError when the medium fails.
+        """
+        self._require_usable()
+        self._writer.resize(require_bytes("cap_bytes", cap_bytes))
 
     def check(self) -> CheckReport:
         self.flush()

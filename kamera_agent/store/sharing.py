@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from kamera_agent.errors import SettingError, StoreUnavailableError
-from kamera_agent.store.capacity import default_cap_bytes, map_bytes
+from kamera_agent.errors import StoreUnavailableError
 from kamera_agent.store.environment import Environment
 from kamera_agent.store.writer import Writer
+
+_OTHER_CAP = "the store %s holds up to %d bytes and keeps that cap, not the %d asked for; `kamera resize` changes it."
+
+_log = logging.getLogger("kamera_agent.store")
 
 
 @dataclass(eq=False, slots=True)
@@ -67,10 +71,10 @@ def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Lease:
     Waits while another thread opens or closes the same folder; other folders do not wait. Where the folder was deleted
     while it was open, a new one is made; its earlier users keep the deleted one.
 
-    cap_bytes: None takes the cap of the running writer, or the default. queue_bytes: used by the first user.
+    cap_bytes: cap of a store that is made here, None for the default. Where a store has another one, the log says so.
+    queue_bytes: used by the first user.
 
-    Raises StoreUnavailableError when the folder cannot be opened, and SettingError when this process has it
-    open with another cap.
+    Raises StoreUnavailableError when the folder cannot be opened.
     """
     _close_at_exit()
     key = os.getpid(), path
@@ -89,11 +93,8 @@ def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Lease:
                 _stop_writer(folder)
                 _abandon_inherited(path)
                 writer = folder.writer = _start_writer(path, cap_bytes, queue_bytes)
-            if cap_bytes not in (None, writer.cap_bytes):
-                raise SettingError(
-                    f"the store {path} is open in this process with cap_bytes={writer.cap_bytes}, not "
-                    f"{cap_bytes}; pass the same or None."
-                )
+            if cap_bytes not in (None, (held := writer.database.cap_bytes)):
+                _log.warning(_OTHER_CAP, path, held, cap_bytes)
             return Lease(folder, writer)
 
 
@@ -133,11 +134,9 @@ def _start_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Writer
             f"the store folder {path} cannot be created: {error}. Pass a folder on a local disk that this "
             "user may write to."
         ) from error
-    if cap_bytes is None:
-        cap_bytes = default_cap_bytes(path)
-    database = Environment(path, map_bytes(cap_bytes))
+    database = Environment(path, cap_bytes)
     try:
-        return Writer(database, cap_bytes, queue_bytes)
+        return Writer(database, queue_bytes)
     except BaseException:
         database.close()
         raise

@@ -7,6 +7,7 @@ uses        tick (8 bytes), digest -> nothing        the least recently used rec
 chunks      chunk, digest -> nothing                 the records of one chunk
 patches     base, digest -> nothing                  the patches over one base
 totals      "bytes" -> sum of the bytes counted      written in the transaction that changes it
+            "cap" -> the most that it may be         chosen by whoever made the store
 quarantine  time (8 bytes, ns), digest -> reason     the latest damaged records
 
 Integers are big-endian, because LMDB sorts keys by their bytes. Every method runs inside the transaction it is
@@ -30,14 +31,14 @@ from kamera_agent.store.codec import Encoded
 DIGEST_BYTES = 32
 MAX_QUARANTINE_NOTES = 1000
 MAX_REASON_BYTES = 1000
-TOTAL_BYTES = b"bytes"
+TOTAL_BYTES, CAP_BYTES = b"bytes", b"cap"
 
 
 class Transaction(Protocol):
     """The calls that the store makes on an LMDB transaction. Returned buffers are valid until it ends."""
 
     def get(self, key: bytes, default: None = None, db: Any = None) -> memoryview | None: ...
-    def put(self, key: bytes, value: Any, *, db: Any = None) -> bool: ...
+    def put(self, key: bytes, value: Any, *, overwrite: bool = True, db: Any = None) -> bool: ...
     def delete(self, key: bytes, *, db: Any = None) -> bool: ...
     def cursor(self, db: Any = None) -> Any: ...
     def stat(self, db: Any = None) -> Any: ...
@@ -66,6 +67,7 @@ _ENTRY = struct.Struct(">QQ32s")
 _TICK = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
 _TOTAL = struct.Struct(">q")
+_CAP = struct.Struct(">Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,20 @@ class Tables:
         """Bytes counted against the cap."""
         packed = txn.get(TOTAL_BYTES, db=self.totals)
         return 0 if packed is None else int(_TOTAL.unpack(packed)[0])
+
+    def cap_bytes(self, txn: Transaction) -> int | None:
+        """The cap; None in a store that was just made."""
+        packed = txn.get(CAP_BYTES, db=self.totals)
+        return None if packed is None else int(_CAP.unpack(packed)[0])
+
+    def claim_cap(self, cap_bytes: int, txn: Transaction) -> int:
+        """Set the cap of a store that has none. Returns the cap."""
+        txn.put(CAP_BYTES, _CAP.pack(cap_bytes), db=self.totals, overwrite=False)
+        return self.cap_bytes(txn) or 0
+
+    def set_cap(self, cap_bytes: int, txn: Transaction) -> None:
+        """Set the cap. Evicts nothing."""
+        txn.put(CAP_BYTES, _CAP.pack(cap_bytes), db=self.totals)
 
     def last_tick(self, txn: Transaction) -> int:
         """Tick of the last use of any record; 0 in an empty database."""
@@ -192,10 +208,15 @@ class Tables:
         if entry.base:
             self.use(txn, entry.base, tick + 1)
 
-    def evict(self, txn: Transaction, max_bytes: int) -> int:
-        """Remove the least recently used records until at most max_bytes are left. Returns their number."""
+    def evict(self, txn: Transaction, max_bytes: int, max_records: int | None = None) -> int:
+        """Remove the least recently used records until at most max_bytes are left. Returns their number.
+
+        max_records: leave the rest for another transaction once so many are removed.
+        """
         num_records = self.num_records(txn)
         while self.held_bytes(txn) > max_bytes and (cursor := txn.cursor(self.uses)).first():
+            if max_records is not None and num_records - self.num_records(txn) >= max_records:
+                break
             self.remove(txn, bytes(cursor.key()[_TICK.size :]))
         return num_records - self.num_records(txn)
 

@@ -17,6 +17,7 @@ from kamera_agent.store.tables import Entry, Transaction
 from kamera_agent.store.write_queue import Batch, WriteQueue
 
 BATCH_BYTES = 64 * MIB
+EVICTION_RECORDS = 1000
 # LMDB reuses freed pages two commits later, so the third try is the first that can use the room made.
 MAX_TRIES = 5
 
@@ -34,9 +35,8 @@ class Writer:
     A failure of the medium never leaves this thread: the batch is logged and counted in failed_writes.
     """
 
-    def __init__(self, database: Environment, cap_bytes: int, queue_bytes: int) -> None:
+    def __init__(self, database: Environment, queue_bytes: int) -> None:
         self.database = database
-        self.cap_bytes = cap_bytes
         self.counters = Counters()
         self.queue = WriteQueue(queue_bytes, after=database.read(database.tables.last_tick) or 0)
         self._thread = threading.Thread(target=self._run, name="kamera-store-writer", daemon=True)
@@ -46,6 +46,13 @@ class Writer:
         """Write the queue and close the database. Idempotent."""
         self.queue.close()
         self._thread.join()
+
+    def resize(self, cap_bytes: int) -> None:
+        """Set the cap, and evict down to it. Raises StoreUnavailableError when the medium fails."""
+        self.database.write(partial(self.database.tables.set_cap, cap_bytes))
+        # In small transactions, between which the writer and other processes get their turn.
+        while evicted := self.database.write(partial(self._evict_some, cap_bytes)):
+            self.counters.add({"evictions": evicted})
 
     def _run(self) -> None:
         said = False
@@ -90,7 +97,10 @@ class Writer:
                 tables.note_damage(txn, digest, intent.damage)
         for digest, tick in batch.uses.items():
             tables.use(txn, digest, tick)
-        counts["evictions"] += tables.evict(txn, self.cap_bytes)
+        # Not after removals alone: reading a store, which may find damage, never evicts.
+        cap_bytes = tables.cap_bytes(txn)
+        if batch.num_puts and cap_bytes is not None:
+            counts["evictions"] += tables.evict(txn, cap_bytes)
         return counts
 
     def _put(self, txn: Transaction, record: Record, tick: int) -> Counter[str]:
@@ -101,6 +111,9 @@ class Writer:
         entry = Entry(tick, record_bytes(header), header.chunk, header.base)
         tables.put(txn, header.key.digest, entry, encode(record))
         return Counter(bytes_written=header.num_bytes)
+
+    def _evict_some(self, max_bytes: int, txn: Transaction) -> int:
+        return self.database.tables.evict(txn, max_bytes, max_records=EVICTION_RECORDS)
 
     def _make_room(self, num_bytes: int, txn: Transaction) -> int:
         return self.database.tables.evict(txn, max(0, self.database.tables.held_bytes(txn) - num_bytes))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cli_records import RunKamera
 
+from kamera_agent.cli.arguments import parse_size
 from kamera_agent.store.environment import DATABASE
 
 COMMANDS = ["stats", "ls", "verify"]
@@ -64,6 +65,36 @@ def test_verify_names_what_is_damaged(folder: Path, run_kamera: RunKamera) -> No
     assert "checksum" in done.stdout
     assert done.stdout.endswith("1 damaged.\n")
     assert run_kamera("verify", folder).exit_code == 0
+
+
+def test_verify_removes_nothing_else(folder: Path, run_kamera: RunKamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the default cap is: here, less than the store holds."""
+    monkeypatch.setattr("kamera_agent.store.capacity.MAX_DEFAULT_CAP_BYTES", 1)
+    damage(folder / DATABASE, np.full(192, 7.25, dtype=np.float32).tobytes())
+    before = json.loads(run_kamera("stats", folder, "--json").stdout)
+    assert run_kamera("verify", folder).stdout.endswith("1 damaged.\n")
+    after = json.loads(run_kamera("stats", folder, "--json").stdout)
+    assert after["cap_bytes"] == before["cap_bytes"]
+    # A damaged base takes its patches with it.
+    assert after["num_records"] in (before["num_records"] - 1, before["num_records"] - 3)
+
+
+def test_resize_sets_the_cap_and_removes_what_is_above(folder: Path, run_kamera: RunKamera) -> None:
+    done = run_kamera("resize", folder, "8.2 kB")
+    assert (done.exit_code, done.stdout) == (0, "2 records, 8.2 kB of at most 8.2 kB.\n")
+    assert json.loads(run_kamera("stats", folder, "--json").stdout)["cap_bytes"] == 8200
+
+
+@pytest.mark.parametrize(("text", "num_bytes"), [("20GB", 20 * 10**9), ("1.5 GiB", 3 << 29), ("4096", 4096)])
+def test_sizes(text: str, num_bytes: int) -> None:
+    assert parse_size(text) == num_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1", "1e9", "5 apples", "\u0661GB", "9" * 40])
+def test_a_text_that_is_no_size_is_an_error(text: str, folder: Path, run_kamera: RunKamera) -> None:
+    done = run_kamera("resize", folder, "--", text)
+    assert done.exit_code == 1
+    assert "is not a size" in done.stderr
 
 
 def damage(path: Path, values: bytes) -> None:

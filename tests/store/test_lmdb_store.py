@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import namedtuple
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from store_records import KIB, make_key, make_record, record_of_bytes, same
 
 from kamera_agent.config import MIB
 from kamera_agent.errors import SettingError, StoreUnavailableError
-from kamera_agent.store import capacity, sharing
+from kamera_agent.store import capacity, environment
 from kamera_agent.store.environment import DATABASE, Environment
 from kamera_agent.store.lmdb_store import LmdbStore
 
@@ -56,15 +57,50 @@ class TestReopening:
         assert all(same(found[record.header.key.digest], record) for record in records)
         store.close()
 
-    def test_a_smaller_cap_evicts_with_the_next_write(self, tmp_path: Path) -> None:
-        store = LmdbStore(tmp_path, CAP_BYTES)
-        store.put_many(record_of_bytes(f"r{i}", 20 * KIB) for i in range(5))
-        store.close()
-        store = LmdbStore(tmp_path, 40 * KIB)
-        store.put_many([record_of_bytes("r5", 20 * KIB)])
-        store.flush()
-        assert {header.key for header in store.headers()} == {make_key("r4"), make_key("r5")}
-        store.close()
+    @pytest.mark.parametrize("wish", [40 * KIB, 10 * CAP_BYTES, None], ids=["smaller", "larger", "none"])
+    def test_a_store_keeps_its_cap(self, tmp_path: Path, caplog: pytest.LogCaptureFixture, wish: int | None) -> None:
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            store.put_many(record_of_bytes(f"r{i}", 20 * KIB) for i in range(5))
+        with LmdbStore(tmp_path, wish) as store:
+            assert store.stats().cap_bytes == CAP_BYTES
+            store.put_many([record_of_bytes("r5", 20 * KIB)])
+            store.flush()
+            assert {header.key for header in store.headers()} == {make_key(f"r{i}") for i in range(1, 6)}
+        assert [record.message for record in caplog.records] == (
+            []
+            if wish is None
+            else [
+                f"the store {tmp_path} holds up to {CAP_BYTES} bytes and keeps that cap, not the {wish} asked for; "
+                "`kamera resize` changes it."
+            ]
+        )
+
+    def test_resizing_sets_the_cap_and_evicts_down_to_it(self, tmp_path: Path) -> None:
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            store.put_many(record_of_bytes(f"r{i}", 20 * KIB) for i in range(5))
+            store.flush()
+            store.resize(40 * KIB)
+            assert {header.key for header in store.headers()} == {make_key("r3"), make_key("r4")}
+            assert (store.stats().cap_bytes, store.stats().evictions) == (40 * KIB, 3)
+            with pytest.raises(SettingError, match="cap_bytes is -1"):
+                store.resize(-1)
+        with LmdbStore(tmp_path) as store:
+            assert store.stats().cap_bytes == 40 * KIB
+            store.resize(600 * MIB)
+            store.put_many(record_of_bytes(f"large{i}", 10 * MIB) for i in range(3))
+            assert store.check().num_records == 5
+
+    def test_reading_evicts_nothing_even_above_the_cap(self, tmp_path: Path) -> None:
+        """The store of an earlier version has no cap, and holds more than the default."""
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            store.put_many(record_of_bytes(f"r{i}", 20 * KIB) for i in range(5))
+            store.flush()
+            database = store._database
+            database.write(partial(database.tables.set_cap, 0))
+            store.delete([make_key("r0")])
+            store.get_many([make_key("r1")])
+            store.flush()
+            assert (store.check().num_records, store.stats().evictions) == (4, 0)
 
 
 class TestFolder:
@@ -268,7 +304,7 @@ class TestFailingDisk:
 
     def test_a_full_map_evicts_and_tries_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The map is smaller than the cap, as when old readers keep the writer from reusing replaced pages."""
-        monkeypatch.setattr(sharing, "map_bytes", lambda cap_bytes: 2 * MIB)
+        monkeypatch.setattr(environment, "map_bytes", lambda cap_bytes: 2 * MIB)
         store = LmdbStore(tmp_path, 64 * MIB)
         for i in range(60):
             store.put_many([record_of_bytes(f"r{i}", 100 * KIB)])
@@ -284,7 +320,7 @@ class TestFailingDisk:
     def test_a_record_that_never_fits_the_map_is_counted_as_failed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sharing, "map_bytes", lambda cap_bytes: MIB)
+        monkeypatch.setattr(environment, "map_bytes", lambda cap_bytes: MIB)
         store = LmdbStore(tmp_path, 64 * MIB)
         store.put_many([record_of_bytes("huge", 3 * MIB)])
         store.flush()

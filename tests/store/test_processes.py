@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from store_records import KIB, genuine, make_key, make_record, same, versioned_record
 
-from kamera_agent.errors import SettingError, StoreUnavailableError
-from kamera_agent.store import sharing
+from kamera_agent.errors import StoreUnavailableError
+from kamera_agent.store import environment
 from kamera_agent.store.lmdb_store import LmdbStore
 
 SHARED_SECONDS = 60
@@ -80,7 +80,7 @@ def put_megabytes(folder: Path) -> None:
 def test_a_file_that_another_process_grew_past_our_map_is_still_served(
     tmp_path: Path, forkserver: ForkServerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "map_bytes", lambda cap_bytes: 1 << 20)
+    monkeypatch.setattr(environment, "map_bytes", lambda cap_bytes: 1 << 20)
     store, ours = LmdbStore(tmp_path, 64 << 20), make_record("ours")
     store.put_many([ours])
     store.flush()
@@ -116,12 +116,39 @@ def test_two_stores_of_one_process_share_a_folder(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_second_cap_for_an_open_folder_is_refused(tmp_path: Path) -> None:
-    store = LmdbStore(tmp_path, CAP_BYTES)
-    with pytest.raises(SettingError, match=f"cap_bytes={CAP_BYTES}, not 5"):
-        LmdbStore(tmp_path, 5)
-    store.close()
-    LmdbStore(tmp_path, 5).close()
+def put_under_another_cap(folder: Path, cap_bytes: int) -> None:
+    with LmdbStore(folder, cap_bytes) as store:
+        store.put_many([make_record("theirs")])
+
+
+@pytest.mark.parametrize("cap_bytes", [1, 5 * KIB, 1 << 30])
+def test_a_process_with_another_cap_evicts_nothing(
+    tmp_path: Path, forkserver: ForkServerContext, cap_bytes: int
+) -> None:
+    with LmdbStore(tmp_path, CAP_BYTES) as store:
+        store.put_many(make_record(f"r{i}") for i in range(20))
+        store.flush()
+        child = forkserver.Process(target=put_under_another_cap, args=(tmp_path, cap_bytes))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        assert (store.stats().num_records, store.stats().cap_bytes) == (21, CAP_BYTES)
+
+
+def raise_the_cap(folder: Path) -> None:
+    with LmdbStore(folder) as store:
+        store.resize(8 * CAP_BYTES)
+
+
+def test_a_cap_that_another_process_raised_holds_at_once(tmp_path: Path, forkserver: ForkServerContext) -> None:
+    with LmdbStore(tmp_path, CAP_BYTES) as store:
+        child = forkserver.Process(target=raise_the_cap, args=(tmp_path,))
+        child.start()
+        child.join()
+        record = make_record("larger than the first cap", [(2 * CAP_BYTES // 4,)], num_layers=1)
+        store.put_many([record])
+        store.flush()
+        assert (store.stats().num_records, store.stats().cap_bytes) == (1, 8 * CAP_BYTES)
 
 
 def exit_code_of_fork(body: Callable[[], bool]) -> int:
