@@ -19,8 +19,10 @@ FREE = torch.iinfo(torch.int64).max
 # Not a place in a window, so that no block has this number.
 CAUSAL = -1
 CPU = torch.device("cpu")
-# Free slots per used one in a pool that is made to fit, and in one that grows.
-SLACK, GROWTH = 1 / 64, 1 / 16
+# Free slots per used one: in a pool that grows within a turn, and in one that is made to fit.
+GROWTH, SPARE = 1 / 16, 1 / 8
+# A pool fits while it has no fewer than a usual turn takes, and no more than it may keep.
+LEAST, MOST = 1 / 20, 0.15
 
 
 class Heads(NamedTuple):
@@ -145,20 +147,30 @@ class KVPool:
         self._free = Slots()
         self.free(Slots(tuple(range(start, stop) for start, stop in gaps)))
 
-    def reserve(self, num_tokens: int) -> None:
-        """Make room for num_tokens more tokens. Copies the whole pool when it is too small."""
+    def reserve(self, num_tokens: int, num_more: int = 0) -> None:
+        """Make room for num_tokens more tokens. Copies the whole pool when it is too small.
+
+        num_more: tokens that there is room for as well if it is copied.
+        """
         missing = num_tokens - self.num_free
         if missing > 0:
             # slots   [0, before)         [before, capacity)
             #         as they were        free
             before, free = self.capacity, self._free
-            self._resize(_with_slack(before + missing, GROWTH), [Slots((range(before),))])
+            needed = before + missing
+            self._resize(needed + max(num_more, int(GROWTH * needed)), [Slots((range(before),))])
             self.free(free)
 
+    @property
+    def fits(self) -> bool:
+        """Whether a usual turn finds room in the pool, and the pool has little more than that."""
+        used = self.capacity - self.num_free
+        return int(LEAST * used) <= self.num_free <= MOST * used
+
     def compact(self, spans: Sequence[Slots]) -> list[Slots]:
-        """Copy the spans into buffers that hold little else; returns their new slots, in the same order."""
+        """Copy the spans into buffers that fit; returns their new slots, in the same order."""
         ends = list(accumulate((span.num_tokens for span in spans), initial=0))
-        self._resize(_with_slack(ends[-1], SLACK), spans)
+        self._resize(ends[-1] + int(SPARE * ends[-1]), spans)
         return [Slots((range(start, end),)) for start, end in pairwise(ends)]
 
     def take(self, other: KVPool, spans: Sequence[Slots]) -> list[Slots]:
@@ -255,8 +267,3 @@ def _blocks(orders: torch.Tensor, both_ways: torch.Tensor) -> torch.Tensor:
 
 def _in_order(free: Sequence[range]) -> Slots:
     return Slots(tuple(sorted(free, key=lambda part: part.start)))
-
-
-def _with_slack(num_tokens: int, share: float) -> int:
-    """A little more than asked for, so that a slowly growing window is not copied at every turn."""
-    return num_tokens + int(share * num_tokens)

@@ -41,7 +41,10 @@ TIMES = {
     "rebuild_ms": ("request_rebuild_time_seconds", "Relocating and recalling chunks."),
     "prefill_ms": ("request_prefill_time_seconds", "Computing the new tokens of a window."),
     "decode_ms": ("request_decode_time_seconds", "The reply after its first token."),
-    "settle_ms": ("request_settle_time_seconds", "Copying new chunks for the store and shrinking the pool."),
+    "settle_ms": (
+        "request_settle_time_seconds",
+        "Copying new chunks for the store and fitting the pool.",
+    ),
 }
 
 # Field of Usage -> its counter: name, help.

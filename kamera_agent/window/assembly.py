@@ -26,8 +26,8 @@ from kamera_agent.window.resident import Resident
 from kamera_agent.window.step import Step
 from kamera_agent.window.worker import Job
 
-# Slots that are reserved for a reply at once, so that decoding does not copy the pool for every token. A long window
-# has more to spare.
+# Slots that are reserved for a reply at once, so that decoding does not copy the pool for every token. Where the pool
+# of a long window grows, it gets more of them.
 DECODE_BLOCK = 64
 
 
@@ -150,7 +150,7 @@ class Assembly:
         residence.guesses = list(map(Guess, token_ids, each, rows))
 
     def settle(self, keep: int | None = None) -> None:
-        """After an answer, remember the computed chunks and give back the pool's surplus.
+        """After an answer, remember the computed chunks and make the pool fit.
 
         keep: number of spans that stay in the pool; None keeps all.
         """
@@ -220,8 +220,9 @@ class Assembly:
         present, gone = set(map(id, residence.residents)), [one for one in residence.residents if id(one) not in reused]
         pool.free(Slots.of(resident.slots for resident in gone))
         new = [step for step in steps if isinstance(step, Step) and id(step.resident) not in present]
-        most = max(DECODE_BLOCK, steps[-1].place.end_order // 16)
-        pool.reserve(count_tokens(step.place.item for step in new) + min(num_reply, most))
+        reply = min(num_reply, max(DECODE_BLOCK, steps[-1].place.end_order // 16))
+        first = min(reply, DECODE_BLOCK)
+        pool.reserve(count_tokens(step.place.item for step in new) + first, reply - first)
         taken = self._take([step.resident for step in new if step.resident])
         residents: list[Resident] = []
         batch: list[Placed] = []

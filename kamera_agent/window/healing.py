@@ -47,7 +47,7 @@ class Healing:
             return self._ahead(places, num_same, tick)
         if beside:
             residence.ahead = None
-        residence.give_back()
+        residence.fit()
         return residence.pool, []
 
     def _present(self, first: int, end: int, tick: Tick) -> list[Resident]:

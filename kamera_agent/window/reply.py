@@ -52,7 +52,7 @@ class Timings:
     plan: planning, and reading the store. rebuild: relocating and recalling. prefill: computing the new tokens.
     first_token: all of these, and the first draw. decode: the rest of the reply. A GPU works asynchronously, and the
         first draw waits for it: there only first_token and decode are complete.
-    settle: after the reply, copying new chunks for the store and shrinking the pool.
+    settle: after the reply, copying new chunks for the store and fitting the pool.
     """
 
     plan_ms: float

@@ -15,9 +15,6 @@ from kamera_agent.window.ahead import Ahead
 from kamera_agent.window.layout import Item, Place
 from kamera_agent.window.resident import Resident, num_common
 
-# The free slots per used one beyond which a pool is copied into a smaller one.
-MAX_WASTE = 0.15
-
 
 class Guess(NamedTuple):
     """A token that may come next, in its slot, and the logits [vocab] after it."""
@@ -132,11 +129,11 @@ class Residence:
             self.pool.free(Slots.of([*(resident.slots for resident in gone), *(guess.slots for guess in self.guesses)]))
             self.residents, self.guesses = self.residents[:keep], []
             self.unsettled = False
-        self.give_back()
+        self.fit()
 
-    def give_back(self) -> None:
-        """Copy the pool into a smaller one where much of it is free."""
-        if self.pool.num_free <= MAX_WASTE * (self.pool.capacity - self.pool.num_free):
+    def fit(self) -> None:
+        """Copy the pool into one that fits its residents, so that the next turn need not."""
+        if self.pool.fits:
             return
         with self.changing():
             slots = self.pool.compact([resident.slots for resident in self.residents])

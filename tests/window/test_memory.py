@@ -1,5 +1,6 @@
 """What a long-lived window holds: pool bytes, and every counter that could creep."""
 
+import math
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from models import TINY, MakeKamera, screenshot
 
 from kamera_agent import Window
+from kamera_agent.runtime.kv_pool import KVPool
 
 TOKEN_BYTES = 3 * TINY.num_layers * TINY.num_kv_heads * 16 * 4
 
@@ -100,3 +102,27 @@ def test_adding_a_clip_takes_no_more_than_a_copy_and_a_half(make: MakeKamera, fo
         tracemalloc.stop()
     assert window.spans[-1].num_tokens > 0
     assert peak <= 1.5 * pixels.nbytes
+
+
+def test_a_usual_turn_does_not_copy_the_pool(make: MakeKamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep-last-3 over a conversation that grows: the pool grows after a turn, by a share of it, never within one."""
+    copied: list[int] = []
+    resize = KVPool._resize
+    monkeypatch.setattr(KVPool, "_resize", lambda pool, *args: (copied.append(args[0]), resize(pool, *args))[1])
+    window = make(stale="keep", heal="never").window()
+    window.add_text("a long talk " * 100)
+    sizes, within, after = [], list[int](), list[int]()
+    for number in range(30):
+        window.add_image(screenshot(number, 280, 420))
+        window.slide(3)
+        copied.clear()
+        with window.stream("What is there?", max_tokens=4) as stream:
+            next(stream, None)
+            within.append(len(copied))
+            stream.finish()
+        after.append(len(copied) - within[-1])
+        sizes.append(sum(span.num_tokens for span in window.spans))
+        assert window.pool_bytes <= 1.15 * needed_bytes(window)
+    assert within[3:] == [0] * 27
+    # A window that is n times as large has been copied log(n) / log(1.07) times.
+    assert sum(after[3:]) <= 1 + math.log(sizes[-1] / sizes[2]) / math.log(1.07)
