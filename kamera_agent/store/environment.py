@@ -98,6 +98,8 @@ class Environment:
         StoreClosedError after close().
         """
         while True:
+            # A process that was killed while it read would keep all pages since then from being used again.
+            self._env.reader_check()
             try:
                 return self._run(change, write=True)
             except lmdb.MapFullError:
@@ -145,7 +147,6 @@ class Environment:
     def _prepare(self, cap_bytes: int | None) -> tuple[Tables, int]:
         try:
             self._require_whole()
-            self._env.reader_check()
             tables = Tables(*(self._env.open_db(table.name.encode()) for table in fields(Tables)))
             cap_bytes = self._settle_cap(tables, cap_bytes)
             self._env.set_mapsize(map_bytes(cap_bytes))

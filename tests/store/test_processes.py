@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from store_records import KIB, genuine, make_key, make_record, same, versioned_r
 
 from kamera_agent.errors import StoreUnavailableError
 from kamera_agent.store import environment
+from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
 SHARED_SECONDS = 60
@@ -95,6 +97,31 @@ def test_a_file_that_another_process_grew_past_our_map_is_still_served(
     store.flush()
     assert (store.stats().num_records, store.stats().failed_writes) == (10, 0)
     store.close()
+
+
+def die_inside_a_read(folder: Path) -> None:
+    store = LmdbStore(folder, CAP_BYTES)
+    store._database.read(lambda txn: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_a_process_that_is_killed_while_it_reads_lets_the_file_be_used_again(
+    tmp_path: Path, forkserver: ForkServerContext
+) -> None:
+    """1. One of two processes is killed inside a read. 2. The other replaces 12 times what the store holds."""
+    with LmdbStore(tmp_path, CAP_BYTES) as store:
+        store.put_many([make_record("r")])
+        store.flush()
+        child = forkserver.Process(target=die_inside_a_read, args=(tmp_path,))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        sizes = []
+        for version in range(50):
+            store.put_many([make_record(f"r{version % 4}", [(20 * KIB,)], num_layers=1, seed=version)])
+            store.flush()
+            sizes.append((tmp_path / DATABASE).stat().st_size)
+        assert sizes[-1] == sizes[20]
+        assert store.stats().failed_writes == 0
 
 
 def test_two_stores_of_one_process_share_a_folder(tmp_path: Path) -> None:
