@@ -29,22 +29,40 @@ class Forkable(ABC):
         """Make the locks. Called at construction, and first thing in a forked child."""
 
 
-class Computing(Forkable):
-    """Computes in threads, under locks of torch that nobody can make anew: a fork waits for the end.
+class Pausing(Forkable):
+    """Works in threads, under locks of a library that nobody can make anew: a fork waits for the end.
 
-    busy: held while a thread computes.
-    is_innermost: whether `busy` is taken by threads that hold those of others.
+    depth: threads that work here may hold what those of a smaller depth hold.
     """
 
+    depth: ClassVar[int] = 0
+
+    @abstractmethod
+    def pause(self, timeout: float) -> bool:
+        """Keep all threads out once none works. Returns False, with nothing changed, if one still does then."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Let the threads in again."""
+
+
+class Computing(Pausing):
+    """Computes with torch. busy: held while a thread computes."""
+
     busy: threading.Lock
-    is_innermost: ClassVar[bool] = False
+
+    def pause(self, timeout: float) -> bool:
+        return self.busy.acquire(timeout=timeout)
+
+    def resume(self) -> None:
+        self.busy.release()
 
 
 # How long a fork waits.
 PATIENCE_S = 5.0
 
 _living: WeakSet[Forkable] = WeakSet()
-_held: list[threading.Lock] = []
+_paused: list[Pausing] = []
 
 
 @cache
@@ -55,19 +73,19 @@ def _watch() -> None:
 
 def _pause() -> None:
     end = monotonic() + PATIENCE_S
-    computing = [forkable for forkable in list(_living) if isinstance(forkable, Computing)]
-    for each in sorted(computing, key=lambda each: each.is_innermost):
-        if each.busy.acquire(timeout=max(0.0, end - monotonic())):
-            _held.append(each.busy)
+    working = [forkable for forkable in list(_living) if isinstance(forkable, Pausing)]
+    for each in sorted(working, key=lambda each: each.depth):
+        if each.pause(max(0.0, end - monotonic())):
+            _paused.append(each)
 
 
 def _resume() -> None:
-    while _held:
-        _held.pop().release()
+    while _paused:
+        _paused.pop().resume()
 
 
 def _renew() -> None:
-    _held.clear()
+    _paused.clear()
     # The threads that torch computes with stayed with the parent, and OpenMP would wait for them for ever.
     torch.set_num_threads(1)
     for forkable in list(_living):

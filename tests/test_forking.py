@@ -38,7 +38,7 @@ class Worker(Computing):
 
 
 class Innermost(Worker):
-    is_innermost = True
+    depth = 1
 
 
 def in_child(holds: Callable[[], bool]) -> bool:

@@ -64,7 +64,7 @@ class Engine(Computing):
     Raises ConventionError at construction when the RoPE self-test fails.
     """
 
-    is_innermost = True
+    depth = 1
 
     def __init__(self, family: Family, encoder_cache_bytes: int) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -125,7 +126,16 @@ class Environment:
         self._env.close()
 
     def abandon(self) -> None:
-        """Release an environment that a parent process opened. Its files are not touched."""
+        """Release an environment that a parent process opened. Its files are not touched.
+
+        Raises StoreUnavailableError if a thread of the parent was inside LMDB at the fork: closing would wait for ever
+        for the locks it held.
+        """
+        if not self._gate.is_whole:
+            raise StoreUnavailableError(
+                f"the store {self.path} was in use when process {os.getpid()} was forked; start the process anew, or "
+                "fork while nothing is written."
+            )
         self._env.close()
 
     def _run(self, body: Callable[[Transaction], T], write: bool) -> T:

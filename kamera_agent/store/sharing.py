@@ -119,11 +119,12 @@ def _stop_writer(folder: _Folder) -> None:
 
 def _abandon_inherited(path: Path) -> None:
     """Release the folder if it was open at the fork. The parent goes on using it; this process opens its own."""
-    for pid, inherited_path in list(_folders):
+    for (pid, inherited_path), inherited in list(_folders.items()):
         if inherited_path == path and pid != os.getpid():
-            writer = _folders.pop((pid, path)).writer
+            writer = inherited.writer
             if writer is not None:
                 writer.database.abandon()
+            del _folders[pid, path]
 
 
 def _start_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Writer:
