@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, takewhile
+from operator import is_
 from time import perf_counter
 
 import torch
@@ -216,19 +217,20 @@ class Assembly:
     ) -> tuple[list[Resident], list[Placed], list[Placed]]:
         """Bring every span into place; returns all residents, the runs to compute, and the spans to refresh."""
         residence, pool = self.residence, self.residence.pool
+        num_same = sum(takewhile(bool, map(is_, steps, residence.residents)))
+        before, residents, steps = residence.residents[num_same:], residence.residents[:num_same], steps[num_same:]
         reused = {id(step if isinstance(step, Resident) else step.resident) for step in steps}
-        present, gone = set(map(id, residence.residents)), [one for one in residence.residents if id(one) not in reused]
+        present, gone = set(map(id, before)), [resident for resident in before if id(resident) not in reused]
         pool.free(Slots.of(resident.slots for resident in gone))
         new = [step for step in steps if isinstance(step, Step) and id(step.resident) not in present]
         reply = min(num_reply, max(DECODE_BLOCK, steps[-1].place.end_order // 16))
         first = min(reply, DECODE_BLOCK)
         pool.reserve(count_tokens(step.place.item for step in new) + first, reply - first)
         taken = self._take([step.resident for step in new if step.resident])
-        residents: list[Resident] = []
         batch: list[Placed] = []
         stale: list[Placed] = []
         moved: list[Placed] = []
-        for index, step in enumerate(steps):
+        for index, step in enumerate(steps, start=num_same):
             if isinstance(step, Resident):
                 residents.append(step)
                 continue

@@ -14,7 +14,7 @@ from kamera_agent.config import Settings
 from kamera_agent.window.evidence import Evidence, Stale, best_of, grade
 from kamera_agent.window.layout import Place
 from kamera_agent.window.partners import find_partners
-from kamera_agent.window.resident import Resident
+from kamera_agent.window.resident import Resident, num_settled
 from kamera_agent.window.step import Step
 
 
@@ -57,8 +57,9 @@ class Planner:
         residents: those of the present window, in order. spares: those beside it.
         answering: the last item is computed in any case, because the answer needs the logits after it.
         """
-        steps: list[Step | Resident] = []
-        exact = True
+        steps: list[Step | Resident] = [*residents[: self._num_settled(places, residents, spares)]]
+        places, residents = places[len(steps) :], residents[len(steps) :]
+        exact = all(step.exact for step in steps)
         for place, resident in zip(places, find_partners(places, residents, spares), strict=True):
             if answering and place is places[-1]:
                 step: Step | Resident = Step(place, "computed", exact)
@@ -69,6 +70,17 @@ class Planner:
             steps.append(step)
             exact = exact and step.exact
         return steps
+
+    def _num_settled(self, places: Sequence[Place], residents: Sequence[Resident], spares: Sequence[Resident]) -> int:
+        """How many texts at the beginning stay as they are, without a look at each of them."""
+        if self.regime.switched:
+            return 0
+        # The last place may have to be computed.
+        num_same = num_settled(places[:-1], residents)
+        may_be_better = self.settings.fidelity == "exact" or bool(spares)
+        if may_be_better and not all(resident.exact for resident in residents[:num_same]):
+            return 0
+        return num_same
 
     def _text(self, place: Place, resident: Resident | None, exact: bool) -> Step | Resident:
         """What the pool has of a text; the store has nothing."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
+from operator import and_, attrgetter, is_
 
 from kamera_agent.antecedents import Antecedents
+from kamera_agent.chunk import TextRun
 from kamera_agent.runtime.engine import Placed
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.evidence import Stale
@@ -37,6 +40,11 @@ class Resident:
         return Placed(self.place.item.run, self.slots, self.place.position, self.place.order)
 
     @cached_property
+    def is_settled(self) -> bool:
+        """Whether it is a text that was kept in the last turn: in the same place, it stays as it is."""
+        return self.origin == "kept" and isinstance(self.place.item.run, TextRun)
+
+    @cached_property
     def row(self) -> PlanRow:
         """The row of a plan that leaves a text as it is."""
         item, position = self.place.item, self.place.position
@@ -51,3 +59,10 @@ def num_common(places: Sequence[Place], residents: Sequence[Resident]) -> int:
             break
         num_same += 1
     return num_same
+
+
+def num_settled(places: Sequence[Place], residents: Sequence[Resident]) -> int:
+    """How many texts at the beginning of the window stay as they are."""
+    # Without a step of Python for each: they are most of a long conversation.
+    same_places = map(is_, places, map(attrgetter("place"), residents))
+    return sum(takewhile(bool, map(and_, same_places, map(attrgetter("is_settled"), residents))))

@@ -16,6 +16,7 @@ from kamera_agent.runtime.families.tokens import Tokens
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.window.content import Content, ImageContent, TextContent
 from kamera_agent.window.library import Library
+from kamera_agent.window.planner import Planner
 
 NUM_SHOWN = 3
 
@@ -27,7 +28,7 @@ def long_model() -> Any:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts tokenisations, digests of texts, links of chains, rotations, placings, and look-ups in the store."""
+    """Counts tokenisations, digests and plans of texts, links of chains, rotations, placings, look-ups in the store."""
     counter: Counter[str] = Counter()
 
     def count(owner: Any, name: str, label: str) -> None:
@@ -46,6 +47,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(KVPool, "relocate", "rotate")
     count(Engine, "place", "place")
     count(Library, "evidence", "look up")
+    count(Planner, "_text", "text")
     return counter
 
 
@@ -97,6 +99,8 @@ def test_a_step_of_an_agent_looks_at_what_has_changed(
     assert counts["rotate"] == 1
     assert counts["look up"] == NUM_SHOWN
     assert counts["link"] <= 20
+    # Those from the screenshot on that changed in the turn before.
+    assert counts["text"] <= 20
     assert counts["place"] <= 10
 
 
