@@ -97,7 +97,10 @@ class Store(Closing):
 
     @abstractmethod
     def flush(self) -> None:
-        """Wait until every record put so far is durable, evicted or counted as failed."""
+        """Wait until every record put so far is durable, evicted or counted as failed.
+
+        On a disk, durable means that a power cut leaves it there, as far as the disk keeps what it says it has.
+        """
 
     @abstractmethod
     def stats(self) -> StoreStats:

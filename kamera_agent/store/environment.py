@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -42,18 +43,19 @@ class Environment:
         self.path = path
         self._gate = Gate()
         self._closed = False
+        is_new = not (path / DATABASE).exists()
         try:
-            # Without metasync, data pages are still synced: a power cut that loses the last meta page loses one batch.
             self._env = lmdb.open(
                 str(path / DATABASE),
                 subdir=False,
                 mode=0o600,
-                metasync=False,
                 max_dbs=len(fields(Tables)),
                 max_readers=MAX_READERS,
             )
             self.tables, self._cap_bytes = self._prepare(cap_bytes)
             self._file = self._stat_file()
+            if is_new:
+                _sync_folder(path)
             _mention_older(path)
         except (OSError, lmdb.Error, verify.VerifyError) as error:
             raise StoreUnavailableError(
@@ -183,6 +185,19 @@ class Environment:
         problems = verify.verify(str(self.path / DATABASE))  # type: ignore[no-untyped-call]
         if problems:
             raise OSError(f"{DATABASE} is cut short ({problems[0]})")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names of the files in a folder, and its own, durable."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows syncs no folders.
+        return
+    for each in (folder, folder.parent):
+        with suppress(PermissionError):  # It may be closed to us, but for going through.
+            opened = os.open(each, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
 
 
 def _mention_older(folder: Path) -> None:
