@@ -1,14 +1,16 @@
 """Speed of decoding against generate() of Hugging Face, on the same model and window.
 
-    python -m benchmarks.decode --json
+    python -m benchmarks.decode --json [--large]
 
-Windows of 1, 4 and 8 screenshots (1280x720, 1,196 tokens each) and a question, over random weights. The figures are
+Windows of 1, 4 and 8 screenshots (1280x720, 1,196 tokens each) and a question, on a Qwen2.5-VL of about 60 million
+parameters with random weights; large: of the shape of Qwen2.5-VL-7B, in bfloat16 on a CUDA device. The figures are
 medians over the rounds; both ways are measured in every round, in an order that changes from round to round. Each
 starts from a filled window and is timed from its first token to its last.
 
 free      text drawn at temperature 1: nothing repeats, so no guess at the next tokens is right
 repeats   the greedy text, which random weights soon repeat, so many guesses are right
-forced    the call of a tool under a grammar that leaves two choices; Hugging Face has the same grammar, token by token
+forced    the call of a tool under a grammar that leaves two choices; Hugging Face has the same grammar, token by token.
+          It needs llguidance, and is left out without it
 
 ratio is our speed over that of Hugging Face: in tokens per second, and in characters per second for a call, since
 forced text may be cut into tokens in several ways.
@@ -18,24 +20,28 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.util import find_spec
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from transformers import LogitsProcessor
 
 from benchmarks.baselines import Prompt, head_of
 from benchmarks.command import parser_of, show
+from benchmarks.large import build_large, large_conditions
 from benchmarks.session import QUESTION, Session, picture
 from benchmarks.window import conditions
 from kamera_agent import Kamera
 from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.runtime.slot_cache import cache_argument
-from kamera_agent.turns.grammar import Grammars, Matcher
+
+if TYPE_CHECKING:
+    from kamera_agent.turns.grammar import Grammars, Matcher
 
 SEED = 0
 SIZE = 720, 1280
-NUM_TOKENS = 48
 TASKS = (("free", 1), ("free", 4), ("free", 8), ("repeats", 4), ("forced", 4))
 TOOL = {
     "type": "function",
@@ -87,13 +93,19 @@ class Bench:
         self._cache = self._prompt.full_prefill()
         # Hugging Face keeps the shift of the positions after images in the model, and each prompt overwrites it.
         self._deltas = self._family.model.model.rope_deltas
-        self._grammars = Grammars(self._family.processors.tokenizer)
 
     def round(self, task: str, number: int, num_tokens: int) -> dict[str, Drawn]:
         """A reply of both ways. number: of the round; it sets their order, and what is drawn."""
         ways: dict[str, Callable[[str, int, int], Drawn]] = {"ours": self._ours, "hugging_face": self._hugging_face}
         most = LONGEST_CALL if task == "forced" else num_tokens
         return {way: ways[way](task, number, most) for way in (WAYS if number % 2 else WAYS[::-1])}
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        # Imported here, because llguidance is not installed everywhere.
+        from kamera_agent.turns.grammar import Grammars
+
+        return Grammars(self._family.processors.tokenizer)
 
     def _constraint(self, task: str) -> Matcher | None:
         return self._grammars.calls([TOOL]) if task == "forced" else None
@@ -163,10 +175,15 @@ def measure(
     drawn: dict[str, dict[str, list[dict[str, Drawn]]]] = {}
     with Kamera(model, processor, stale="keep", heal="never") as kamera:
         benches = {num: Bench(kamera, size, num) for num in sorted({num for _, num in TASKS})}
-        for task, num in TASKS:
-            rounds = [benches[num].round(task, number, num_tokens) for number in range(num_rounds + 1)]
+        for task, num in TASKS if find_spec("llguidance") else TASKS[:-1]:
+            rounds = [_shown(task, num, benches[num].round(task, n, num_tokens)) for n in range(num_rounds + 1)]
             drawn.setdefault(task, {})[str(num)] = rounds[1:]
-            print(task, num, *(f"{way} {rounds[-1][way].speed(task):.1f}/s" for way in WAYS), flush=True)
+    return drawn
+
+
+def _shown(task: str, num_images: int, drawn: dict[str, Drawn]) -> dict[str, Drawn]:
+    """A round, printed, so that it is not lost if the run is stopped."""
+    print(task, num_images, *(f"{way} {drawn[way].speed(task):.1f}/s" for way in WAYS), flush=True)
     return drawn
 
 
@@ -185,10 +202,17 @@ def summary(task: str, rounds: Sequence[dict[str, Drawn]]) -> dict[str, float]:
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after a warm-up (default 5)")
+    parser.add_argument("--tokens", type=int, default=48, help="tokens of a reply (default 48)")
+    parser.add_argument("--large", action="store_true", help="measure the large model; needs a CUDA device")
     options = parser.parse_args()
-    drawn = measure(build_model(seed=SEED), build_processor(), SIZE, NUM_TOKENS, options.rounds)
+    if options.large:
+        model, processor = build_large("benchmarks.decode --large", "benchmarks.decode")
+    else:
+        model, processor = build_model(seed=SEED), build_processor()
+    drawn = measure(model, processor, SIZE, options.tokens, options.rounds)
     result = {task: {num: summary(task, rounds) for num, rounds in sizes.items()} for task, sizes in drawn.items()}
-    show({**result, "conditions": {**conditions(options.rounds), "tokens": NUM_TOKENS}}, options.json)
+    about = large_conditions(options.rounds) if options.large else conditions(options.rounds)
+    show({**result, "conditions": {**about, "tokens": options.tokens}}, options.json)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 tests     the tests with the mark gpu
 kernels   benchmarks.kernels on CUDA
 window    benchmarks.gpu_window, three rounds
+decode    benchmarks.decode on the large model, two rounds
 memcheck  compute-sanitizer over six of the kernels' tests; skipped where it is not on the PATH
 
 Every part is a process with a time limit. The result file, one JSON object, is written after each of them: its last
@@ -55,15 +56,16 @@ def parts() -> dict[str, Part]:
     """The parts by name, in the order in which they run."""
     tests = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_*.py")) if _needs_gpu(path)]
     found = {
-        "tests": Part(_pytest(*tests), 120),
+        "tests": Part(_pytest(*tests), 115),
         "kernels": Part(_benchmark("kernels", "--only", "cuda", "--rounds", "5"), 50),
-        "window": Part(_benchmark("gpu_window", "--rounds", "3"), 190),
+        "window": Part(_benchmark("gpu_window", "--rounds", "3"), 130),
+        "decode": Part(_benchmark("decode", "--large", "--rounds", "2", "--tokens", "32"), 110),
     }
     if sanitizer := shutil.which("compute-sanitizer"):
         # Calls that PyTorch makes to find out what a device can do fail by design.
         check = [sanitizer, "--tool", "memcheck", "--report-api-errors", "no", "--error-exitcode", "9"]
         # Tensors in one block of PyTorch's allocator could overrun each other unseen.
-        found["memcheck"] = Part([*check, *_pytest(*CHECKED)], 120, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+        found["memcheck"] = Part([*check, *_pytest(*CHECKED)], 75, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
     return found
 
 

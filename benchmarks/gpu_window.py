@@ -22,42 +22,22 @@ queued all work, and the draw. bytes_read is what the store gave; tokens_refresh
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
-import torch
-
 from benchmarks.baselines import Figures
-from benchmarks.command import parser_of, show, versions
+from benchmarks.command import parser_of, show
+from benchmarks.large import build_large, large_conditions
 from benchmarks.pair import Pair, recall, reorder, slide, summarise
 from benchmarks.session import Session, picture
 from kamera_agent import Kamera
 from kamera_agent.config import MIB
-from kamera_agent.pocket.model import Shape, build_model, build_processor
 
-SEED = 0
 EVENTS = ("slide", "reorder", "recall_memory", "recall_disk")
 WAYS = ("ours", "bare", "prefix", "full")
 MEMORY_BYTES = 32_768 * MIB
-
-QWEN2_5_VL_7B = Shape(
-    hidden=3584,
-    intermediate=18944,
-    num_layers=28,
-    num_heads=28,
-    num_kv_heads=4,
-    sections=(16, 24, 24),
-    vision_depth=32,
-    vision_hidden=1280,
-    vision_heads=16,
-    vision_intermediate=3420,
-    max_positions=128_000,
-)
 
 
 class Scene(NamedTuple):
@@ -135,26 +115,10 @@ def main() -> None:
         "--rounds", type=int, default=3, choices=range(1, most + 1), help="measured rounds, after a warm-up (default 3)"
     )
     options = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit(
-            "benchmarks.gpu_window needs a CUDA device, and this machine has none. benchmarks.window measures a CPU."
-        )
+    model, processor = build_large("benchmarks.gpu_window", "benchmarks.window")
     scene = Scene()
-    with torch.device("cuda"):
-        model = build_model(QWEN2_5_VL_7B, seed=SEED, dtype=torch.bfloat16)
-    result = measure(model, build_processor(QWEN2_5_VL_7B), scene, options.rounds)
-    result["conditions"] = {
-        "model": "Qwen2.5-VL-7B shape, seeded random weights",
-        "shape": asdict(QWEN2_5_VL_7B),
-        "scene": scene._asdict(),
-        "dtype": "bfloat16",
-        "device": torch.cuda.get_device_name(),
-        "peak_bytes": torch.cuda.max_memory_allocated(),
-        "rounds": options.rounds,
-        "seed": SEED,
-        **versions(),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
+    result = measure(model, processor, scene, options.rounds)
+    result["conditions"] = {"scene": scene._asdict(), **large_conditions(options.rounds)}
     show(result, options.json)
 
 

@@ -60,7 +60,7 @@ def test_only_a_run_without_failures_passes(tmp_path: Path) -> None:
 def test_the_parts_take_eight_minutes_at_most_and_name_every_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
     found = parts()
-    assert list(found) == ["tests", "kernels", "window", "memcheck"]
+    assert list(found) == ["tests", "kernels", "window", "decode", "memcheck"]
     assert sum(part.limit_s for part in found.values()) <= 480
     marked = {str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/*.py") if "mark.gpu" in path.read_text()}
     assert marked - {str(Path(__file__).relative_to(ROOT))} <= set(found["tests"].command)
