@@ -53,7 +53,7 @@ def _shares(model: Any, processor: Any, base_dtype: BaseDtype) -> dict[str, floa
     budgets = {"byte_budget": BYTE_BUDGET, "error_budget": 1e-6}
     with Kamera(model, processor, base_dtype=base_dtype, stale="compute", heal="never", **budgets) as kamera:
         chunk = kamera.family.image_chunk(noise(0, SIZE), kamera.settings.namespace)
-        copy_bytes = len(chunk.token_ids) * kamera.family.decoder.kv_shape.token_bytes
+        copy_bytes = len(chunk.token_ids) * kamera.family.decoder.token_bytes
         for count in range(1, COUNTS[-1] + 1):
             window = kamera.window()
             window.add_image(noise(count, SMALL_SIZE))

@@ -131,8 +131,8 @@ class Kamera(Closing, Forkable):
 
     @property
     def rope_errors(self) -> tuple[float, ...]:
-        """Relative error per layer of keys rotated here against the model's own, measured at load."""
-        return self._engine.rope_errors
+        """Relative error of keys rotated here against the model's own, per layer that keeps keys, measured at load."""
+        return tuple(self._engine.rope_errors.values())
 
     def window(self, system: str | None = None) -> Window:
         """A new, empty window. Raises StoreClosedError after close().

@@ -130,7 +130,7 @@ def test_a_long_prefill_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
             kinds = ["image" if row.kind == "image" else "text" for row in reply.plan.rows if row.origin == "computed"]
             # Texts in a row are computed as one.
             num_runs = sum(1 for _ in groupby(kinds))
-            assert bars[-1][1] == num_runs + kamera.family.decoder.kv_shape.num_layers
+            assert bars[-1][1] == num_runs + len(kamera.family.decoder.kinds)
     assert all((bar.label, bar.closed_at) == ("computing", total) for bar, total in bars)
 
 

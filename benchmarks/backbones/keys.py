@@ -12,8 +12,10 @@ from kamera_agent.runtime.slot_cache import cache_argument
 
 
 @torch.no_grad()
-def keys_of_model(kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
-    """Rotated keys [H, T, D] per layer of a chunk at positions [A, T], from the text model with an empty cache.
+def keys_of_model(
+    kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions: torch.Tensor
+) -> dict[int, torch.Tensor]:
+    """Rotated keys [H, T, D] of a chunk at positions [A, T], by layer that keeps any, from the text model's own cache.
 
     embeds: decoder inputs, as returned by Engine.embed.
     """
@@ -27,7 +29,8 @@ def keys_of_model(kamera: Kamera, chunk: Chunk, embeds: torch.Tensor, positions:
         **{cache_argument(decoder.module): cache},
         **extras,
     )
-    return [layer.values[0] if decoder.kv_shape.values_first else layer.keys[0] for layer in cache.layers]
+    cached = {layer: cache.layers[layer] for layer in decoder.key_modules}
+    return {number: layer.values[0] if decoder.values_first else layer.keys[0] for number, layer in cached.items()}
 
 
 def _mask(kamera: Kamera, chunk: Chunk, kind: str) -> torch.Tensor:

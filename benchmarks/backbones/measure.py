@@ -34,7 +34,7 @@ def measure(backbone: Backbone) -> dict[str, Any]:
         kept = _largest(reference, window.logits(QUESTION))
         moved = _moved(first)
         chunk_tokens = len(first.family.image_chunk(_picture(0), "default").token_ids)
-        shape = first.family.decoder.kv_shape
+        decoder = first.family.decoder
     full_rank, _ = _recall(kamera, reference, chunk_tokens)
     ranks = [rank for rank in RANKS if rank <= chunk_tokens]
     return {
@@ -44,10 +44,8 @@ def measure(backbone: Backbone) -> dict[str, Any]:
         "kl": {"blind": _recall(kamera, reference, None)[1]}
         | {f"rank_{rank}": _recall(kamera, reference, rank)[1] for rank in ranks}
         | {"full": _recall(kamera, reference, chunk_tokens)[1]},
-        "bytes_per_token_bf16": shape.token_bytes * torch.bfloat16.itemsize // shape.dtype.itemsize,
-        "expanded_bytes_per_token_bf16": first.family.decoder.expanded_bytes
-        * torch.bfloat16.itemsize
-        // shape.dtype.itemsize,
+        "bytes_per_token_bf16": decoder.token_bytes * torch.bfloat16.itemsize // decoder.dtype.itemsize,
+        "expanded_bytes_per_token_bf16": decoder.expanded_bytes * torch.bfloat16.itemsize // decoder.dtype.itemsize,
     }
 
 
@@ -84,9 +82,9 @@ def _moved(kamera: Kamera) -> float:
     errors = []
     for shift in SHIFTS:
         positions = chunk.offsets + START + shift
-        pool.relocate(slots, *family.decoder.rope_tables(positions))
-        for layer, expected in enumerate(keys_of_model(kamera, chunk, embeds, positions)):
-            errors.append(float((pool.keys[layer, :, :num_tokens] - expected).norm() / expected.norm()))
+        pool.relocate(slots, family.decoder.rope_tables(positions))
+        for layer, expected in keys_of_model(kamera, chunk, embeds, positions).items():
+            errors.append(float((pool.rows[layer].keys[:, :num_tokens] - expected).norm() / expected.norm()))
     return max(errors)
 
 

@@ -118,7 +118,7 @@ class Window:
         """Refresh these chunks as the runtime does; returns the share of their KV that is computed again."""
         refreshed = self._engine.prefill(self._pool, [], stale=[self._placed[index] for index in indices]).refreshed
         sizes = [len(self.chunks[index].token_ids) for index in indices]
-        num_layers = self._pool.shape.num_layers
+        num_layers = len(self._engine.family.decoder.kinds)
         computed = sum(size * one.computed(num_layers) for size, one in zip(sizes, refreshed, strict=True))
         return computed / sum(sizes)
 
@@ -150,8 +150,9 @@ class Window:
         """Like logits, but after each of the tokens of the question at these places: [variants, places, vocab]."""
         family = self._engine.family
         length = self._order
-        keys = self._pool.masters[:, :, :length].expand(len(variants), -1, -1, -1, -1).clone()
-        values = self._pool.values[:, :, :length].expand(len(variants), -1, -1, -1, -1).clone()
+        [bank] = self._pool.banks
+        present = (states[:, :, :length] for states in (bank.masters, bank.values))
+        keys, values = (states.expand(len(variants), -1, -1, -1, -1).clone() for states in present)
         for number, variant in enumerate(variants):
             for index, kv in variant.items():
                 first = self._placed[index].order
@@ -160,12 +161,12 @@ class Window:
                 values[number, :, :, tokens] = torch.stack([layer.values for layer in kv])
         runs = [(placed.run, placed.position) for placed in (*self._texts, *self._placed)]
         turned = torch.empty_like(keys)
-        tables = family.decoder.rope_tables(torch.cat([family.positions(*run) for run in runs], dim=1))
+        [tables] = family.decoder.rope_tables(torch.cat([family.positions(*run) for run in runs], dim=1))
         rotate(keys, *tables, out=turned, pairs=family.decoder.pairs)
         cache = DynamicCache()
         for layer in range(turned.shape[1]):
             states = turned[:, layer], values[:, layer]
-            cache.update(*(reversed(states) if self._pool.shape.values_first else states), layer)
+            cache.update(*(reversed(states) if bank.shape.values_first else states), layer)
         text: Any = family.decoder.module
         first, extras = family.unpack(self._engine.embed(question).expand(len(variants), -1, -1))
         question_positions = family.positions(question, self._position)[:, None].expand(-1, len(variants), -1)

@@ -59,13 +59,13 @@ def _run_all(model: str, extent: Extent, events: Sequence[str]) -> Iterator[Resu
 
 def _conditions(model: str, extent: Extent) -> dict[str, Any]:
     family = subject_for(model).bench.engine.family
-    kv = family.decoder.kv_shape
+    [kv] = family.decoder.shapes
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": type(family.model).__name__,
         "num_parameters": sum(parameter.numel() for parameter in family.model.parameters()),
         "attention": family.decoder.attention,
-        "kv": {"num_layers": kv.num_layers, "keys": kv.keys._asdict(), "values": kv.values._asdict()},
+        "kv": {"num_layers": len(kv.layers), "keys": kv.keys._asdict(), "values": kv.values._asdict()},
         "dtype": str(family.model.dtype).removeprefix("torch."),
         "device": "cpu",
         "machine": platform.machine(),

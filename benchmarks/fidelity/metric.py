@@ -27,9 +27,10 @@ def column_weights(bench: Bench) -> torch.Tensor:
     the values after the output projection. V: norm of the output projection of a dimension.
     """
     text: Any = bench.engine.family.model.model.language_model
-    shape = bench.engine.family.decoder.kv_shape
-    squares = torch.zeros(shape.num_layers, shape.keys.num, shape.keys.dim)
-    spread = torch.zeros(shape.num_layers)
+    [shape] = bench.engine.family.decoder.shapes
+    num_layers = len(shape.layers)
+    squares = torch.zeros(num_layers, shape.keys.num, shape.keys.dim)
+    spread = torch.zeros(num_layers)
     count = 0
     for scene in bench.ground.scenes:
         for seed in range(FIRST_SEED, FIRST_SEED + CASES_PER_SCENE):
@@ -38,7 +39,7 @@ def column_weights(bench: Bench) -> torch.Tensor:
             window.compute(range(3))
             for question in case.questions.values():
                 squares += _query_squares(text, window, bench.ask(question.text), shape)
-                spread += torch.stack([window.read(2)[layer].values.std(1).norm() for layer in range(shape.num_layers)])
+                spread += torch.stack([window.read(2)[layer].values.std(1).norm() for layer in range(num_layers)])
                 count += 1
     out = torch.stack([layer.self_attn.o_proj.weight for layer in text.layers])
     passed = out.unflatten(2, (shape.keys.num, -1, shape.keys.dim)).square().sum(dim=(1, 3)).sqrt()

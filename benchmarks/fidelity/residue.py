@@ -10,7 +10,7 @@ import torch
 from benchmarks.fidelity.bench import KV
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import product
-from kamera_agent.runtime.patch import flatten, rounded
+from kamera_agent.runtime.patch import matrix, rounded
 
 
 class Residue(NamedTuple):
@@ -37,6 +37,11 @@ class Residue(NamedTuple):
     def width(self) -> int:
         """Columns of [K | V]."""
         return self.basis.shape[2]
+
+
+def flatten(kv: KV) -> torch.Tensor:
+    """One float32 matrix per layer, of a model whose layers are alike: [L, T, W]."""
+    return torch.stack([matrix(layer) for layer in kv])
 
 
 def decompose(conditioned: KV, canonical: KV, weights: torch.Tensor | None = None) -> Residue:

@@ -14,9 +14,8 @@ from benchmarks.fidelity.cases import Asked
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.live import Heard, Live
 from benchmarks.fidelity.methods import MAIN, Auto, Method, Moved, Patch, Recompute, Refresh
-from benchmarks.fidelity.residue import Residue, decompose, energy_ranks, share_basis
+from benchmarks.fidelity.residue import Residue, decompose, energy_ranks, flatten, share_basis
 from benchmarks.fidelity.situation import Situation, happen
-from kamera_agent.runtime.patch import flatten
 from kamera_agent.telemetry.drift import divergence
 
 # Squared, relative to the KV: a chunk that deviates less is fresh.

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.fidelity.bench import KV
-from benchmarks.fidelity.residue import with_factors
+from benchmarks.fidelity.residue import flatten, with_factors
 from kamera_agent.config import Settings
 from kamera_agent.runtime.kernels.layers import tensors_of
-from kamera_agent.runtime.patch import fit, flatten
+from kamera_agent.runtime.patch import fit
 
 # Ways that are patches, with their base: "canonical", or "first", the KV as computed after other documents.
 PATCHED: dict[str, tuple[str, Settings]] = {

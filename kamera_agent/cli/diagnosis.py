@@ -73,7 +73,6 @@ def diagnose(kamera: Kamera) -> Diagnosis:
     Raises the errors of Window.add_image, add_document and logits.
     """
     family = kamera.family
-    shape = family.decoder.kv_shape
     screen_tokens = 0
     if family.has_eyes:
         screen_tokens = len(family.image_chunk(_noise(0, *SCREEN), kamera.settings.namespace).token_ids)
@@ -82,12 +81,12 @@ def diagnose(kamera: Kamera) -> Diagnosis:
         family=type(family).__name__,
         attention=family.decoder.attention,
         layers=_layers(kamera),
-        dtype=str(shape.dtype).removeprefix("torch."),
+        dtype=str(family.decoder.dtype).removeprefix("torch."),
         max_positions=family.decoder.max_positions,
-        token_bytes=shape.token_bytes,
+        token_bytes=family.decoder.token_bytes,
         expanded_bytes=family.decoder.expanded_bytes,
         screen_tokens=screen_tokens,
-        screen_bytes=screen_tokens * shape.token_bytes,
+        screen_bytes=screen_tokens * family.decoder.token_bytes,
         round_trip=round_trip(kamera),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import get_ident
@@ -24,13 +24,13 @@ class Tap:
     def __init__(self) -> None:
         self.current: tuple[int, Sink] | None = None
 
-    def install(self, modules: Sequence[nn.Module], handles: list[RemovableHandle]) -> None:
-        """Hook modules, and append a handle of each hook. modules: per layer, the one whose output is the keys.
+    def install(self, modules: Mapping[int, nn.Module], handles: list[RemovableHandle]) -> None:
+        """Hook modules, and append a handle of each hook. modules: by layer, the one whose output holds the keys.
 
         The hooks are for the life of the model's engine. Adding and removing them for each pass takes longer, and an
         interrupt could leave some of them behind.
         """
-        for layer, module in enumerate(modules):
+        for layer, module in modules.items():
             handles.append(module.register_forward_hook(partial(_pass_on, self, layer)))
 
 
@@ -48,7 +48,7 @@ def remove(handles: Sequence[RemovableHandle]) -> None:
 
 
 @contextmanager
-def capture_keys(modules: Sequence[nn.Module], sink: Sink) -> Iterator[None]:
+def capture_keys(modules: Mapping[int, nn.Module], sink: Sink) -> Iterator[None]:
     """While open, pass the modules' outputs in this thread's forward passes to a sink. For a pass at load."""
     tap, handles = Tap(), list[RemovableHandle]()
     try:

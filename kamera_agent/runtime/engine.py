@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.forking import Computing
+from kamera_agent.runtime.bank import Tables
 from kamera_agent.runtime.capture import Tap, remove
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
@@ -60,7 +61,8 @@ class Engine(Computing):
     """Runs one model over the pools of many windows.
 
     answers: weak references to whatever computes an answer now; wait_idle() waits for it.
-    rope_errors: per layer, the relative error of keys turned here against the model's own, from the self-test.
+    rope_errors: by layer that keeps keys, the relative error of those turned here against the model's own, from the
+        self-test.
     Raises ConventionError at construction when the RoPE self-test fails.
     """
 
@@ -104,7 +106,7 @@ class Engine(Computing):
 
     def new_pool(self) -> KVPool:
         """An empty pool for one window."""
-        return KVPool(self.family.decoder.kv_shape)
+        return KVPool(self.family.decoder.shapes)
 
     @torch.no_grad()
     def relocate(self, pool: KVPool, spans: Sequence[Placed], num_positions: int = 0) -> None:
@@ -112,7 +114,7 @@ class Engine(Computing):
 
         num_positions: of the whole window; a RoPE that switches its frequencies needs it.
         """
-        pool.relocate(Slots.of(placed.slots for placed in spans), *self._tables(spans, num_positions))
+        pool.relocate(Slots.of(placed.slots for placed in spans), self._tables(spans, num_positions))
         for placed in spans:
             self.place(pool, placed)
 
@@ -129,7 +131,7 @@ class Engine(Computing):
         Under a RoPE that switches its frequencies, the window must be shorter than the switch, because only KV of such
         windows is stored.
         """
-        pool.load(placed.slots, base, factors, *self._tables([placed]))
+        pool.load(placed.slots, base, factors, self._tables([placed]))
         self.place(pool, placed)
 
     def place(self, pool: KVPool, placed: Placed) -> None:
@@ -169,7 +171,7 @@ class Engine(Computing):
 
     @torch.no_grad()
     def canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
-        """KV of a chunk that follows the anchor alone, per layer."""
+        """KV of a chunk that follows the anchor alone, per layer that keeps any."""
         pool = self.new_pool()
         anchor = TextRun(self.family.chat.anchor_ids)
         start = anchor.extent
@@ -200,7 +202,7 @@ class Engine(Computing):
             return self.family.embed(run, self.encoder.features(run))
         return self.family.embed(run, None)
 
-    def _tables(self, spans: Sequence[Placed], num_positions: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    def _tables(self, spans: Sequence[Placed], num_positions: int = 0) -> list[Tables]:
         positions = self._positions(spans)
         # A rotary embedding that switches its frequencies keeps the current ones as state.
         with self.busy:
@@ -221,7 +223,8 @@ class Engine(Computing):
         for placed in runs:
             self.place(pool, placed)
         positions, slots = self._positions(runs), Slots.of(placed.slots for placed in runs)
-        refresh = Refresh(pool, slots, [placed.slots for placed in stale]) if stale else None
+        num_layers = len(self.family.decoder.kinds)
+        refresh = Refresh(pool, num_layers, slots, [placed.slots for placed in stale]) if stale else None
         hidden = self.forward_at(pool, slots, embeds, positions, tick, refresh)
         return hidden, refresh.refreshed if refresh else ()
 
@@ -239,11 +242,12 @@ class Engine(Computing):
         embeds: [Q, hidden]. positions: [A, Q]. tick: called once per layer. refresh: of spans whose tokens come first.
         Returns the decoder's output [Q, hidden]. Takes no lock: the caller holds it, or has the model to itself.
         """
-        queries = refresh.queries if refresh else Queries(slots.index(pool.shape.device))
+        queries = refresh.queries if refresh else Queries(slots.index(pool.device))
         decoder = self.family.decoder
 
         def keep_master(layer: int, output: torch.Tensor) -> None:
-            pool.masters[layer][:, queries.index] = decoder.keys_of(output)
+            row = pool.rows[layer]
+            row.masters[:, queries.index] = decoder.keys_of(output, row.bank.shape.keys)
             if not queries.probed:
                 tick()
 

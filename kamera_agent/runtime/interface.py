@@ -73,11 +73,11 @@ class Interface:
             return make_masks(self._decoder, pool, queries.index)
         if self._layers is None:
             self._layers = set()
-            self._lend(_watching(queries, self._layers))
-        elif len(self._layers) == pool.shape.num_layers:
+            self._lend(_watching(self._layers))
+        elif len(self._layers) == len(self._decoder.kinds):
             self._lend(_attending(Sight(self._decoder, pool, queries)))
             # Ours needs no mask. Without one the model would make it, and one of this size fails where it is used.
-            none = torch.empty(1, 1, queries.num_tokens, 0, device=pool.shape.device)
+            none = torch.empty(1, 1, queries.num_tokens, 0, device=pool.device)
             return dict.fromkeys(self._decoder.kinds, none)
         return make_masks(self._decoder, pool, queries.index)
 
@@ -102,13 +102,13 @@ class Interface:
                     config._attn_implementation = REPLACED
 
 
-def _watching(queries: Queries, layers: set[int]) -> Attention:
+def _watching(layers: set[int]) -> Attention:
     """The model's own attention. Adds the number of each layer that calls it without an option that ours lacks."""
 
-    def attention(*args: Any, **options: Any) -> tuple[torch.Tensor, None]:
+    def attention(module: Any, *args: Any, **options: Any) -> tuple[torch.Tensor, None]:
         if all(options.get(name) is None for name in OPTIONS):
-            layers.add(queries.layer)
-        output, weights = sdpa_attention_forward(*args, **options)
+            layers.add(module.layer_idx)
+        output, weights = sdpa_attention_forward(module, *args, **options)
         return output, weights
 
     return attention
@@ -126,7 +126,7 @@ def _attending(sight: Sight) -> Attention:
         scaling: float | None = None,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        output = attend(query[0], key[0], value[0], sight.groups, scaling)
+        output = attend(query[0], key[0], value[0], sight.groups(module.layer_idx), scaling)
         return output.transpose(0, 1).contiguous()[None], None
 
     return attention

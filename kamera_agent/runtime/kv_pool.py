@@ -1,18 +1,15 @@
-"""The KV pool of one window: its slots, the masters before RoPE, and the working copy that attention reads."""
+"""The pool of one window: its slots, and the banks that hold what the model's layers keep of the tokens in them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import NamedTuple
 
 import torch
 
-from kamera_agent.runtime.kernels.dispatch import kernels_for
-from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device
-from kamera_agent.runtime.kernels.reference import Pairs
+from kamera_agent.runtime.bank import Bank, KVShape, Row, Tables
+from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.slots import Slots
-from kamera_agent.runtime.upload import Group, Upload
 
 # Above every place in a window, so that no query sees a free slot.
 FREE = torch.iinfo(torch.int64).max
@@ -25,58 +22,22 @@ GROWTH, SPARE = 1 / 16, 1 / 8
 LEAST, MOST = 1 / 20, 0.15
 
 
-class Heads(NamedTuple):
-    """The number of key or value heads in a layer, and of the components of one head."""
-
-    num: int
-    dim: int
-
-
-class KVShape(NamedTuple):
-    """Shapes of a backbone's keys and values, where they are, and in which dtype.
-
-    keys: heads of the part that RoPE turns (for MLA k_pe, one head). values: heads of the part without a position (for
-        MLA the latent c_KV, one head).
-    pairs: the components of a key that RoPE turns together.
-    values_first: whether the model passes its cache the values before the keys.
-    """
-
-    num_layers: int
-    keys: Heads
-    values: Heads
-    dtype: torch.dtype
-    device: torch.device
-    pairs: Pairs = "half"
-    values_first: bool = False
-
-    @property
-    def token_bytes(self) -> int:
-        """Bytes of the K and V of one token, over all layers."""
-        numbers = self.keys.num * self.keys.dim + self.values.num * self.values.dim
-        return self.num_layers * numbers * self.dtype.itemsize
-
-
 class KVPool:
     """Slots for the tokens of one window.
 
-    masters  [L, Hk, S, Dk]  K before RoPE
-    keys     [L, Hk, S, Dk]  K turned to the position that the token has now; attention reads it
-    values   [L, Hv, S, Dv]  V, which has no position
+    banks    what the layers keep of the tokens: those of a bank keep the same
     order    [S] int64       the token's place in the window; FREE in a free slot; on the CPU, as is
     block    [S] int64       the place of the first token of its block; CAUSAL for a token outside a block
 
-    Attention does not depend on the slot of a key, so moving a span rewrites its turned keys and nothing else. K is
-    kept twice because attention needs every key turned, while a move must start from the master: keys that are turned
-    again and again would gather a rounding error with every move. The tokens of a block see each other both ways.
+    Attention does not depend on the slot of a key, so moving a span rewrites its turned keys and nothing else. The
+    tokens of a block see each other both ways.
+    rows: by the number of a layer, where it is among the banks; a layer that keeps nothing is not there.
     """
 
-    def __init__(self, shape: KVShape) -> None:
-        self.shape = shape
-        self._kernels = kernels_for(shape.device)
-        self._upload: Upload | None = None
-        self.masters: torch.Tensor
-        self.keys: torch.Tensor
-        self.values: torch.Tensor
+    def __init__(self, shapes: Iterable[KVShape]) -> None:
+        self.banks = [Bank(shape) for shape in shapes]
+        rows = {layer: Row(bank, row) for bank in self.banks for row, layer in enumerate(bank.shape.layers)}
+        self.rows = dict(sorted(rows.items()))
         self.order: torch.Tensor
         self.block: torch.Tensor
         self._free: Slots
@@ -88,22 +49,24 @@ class KVPool:
         slots   [0, n0)      [n0, n0 + n1)  ...  [used, capacity)
                 first span   second span    ...  free
         """
-        shape = self.shape
         kept = [part for span in spans for _, part in span.parts()]
         used = sum(span.num_tokens for span in spans)
-        for name, heads in (("masters", shape.keys), ("keys", shape.keys), ("values", shape.values)):
-            size = (shape.num_layers, heads.num, capacity, heads.dim)
-            buffer = torch.empty(size, dtype=shape.dtype, device=shape.device)
-            if kept:
-                old = getattr(self, name)
-                torch.cat([old[:, :, part] for part in kept], 2, out=buffer[:, :, :used])
-            # Attention reads free slots, too: it gives them a weight of zero, and zero times NaN would be NaN.
-            buffer[:, :, used:] = 0
-            setattr(self, name, buffer)
+        for bank in self.banks:
+            bank.resize(kept, capacity)
         for name, nothing in (("order", FREE), ("block", CAUSAL)):
             taken = [getattr(self, name)[part] for part in kept]
             setattr(self, name, torch.cat([*taken, torch.full((capacity - used,), nothing)]))
         self._free = Slots((range(used, capacity),))
+
+    @property
+    def shapes(self) -> list[KVShape]:
+        """Those of the banks."""
+        return [bank.shape for bank in self.banks]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the banks are."""
+        return self.banks[0].shape.device
 
     @property
     def capacity(self) -> int:
@@ -117,8 +80,8 @@ class KVPool:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of masters and working copy, free slots included."""
-        return self.masters.nbytes + self.keys.nbytes + self.values.nbytes
+        """Bytes of the banks, free slots included."""
+        return sum(bank.num_bytes for bank in self.banks)
 
     def allocate(self, num_tokens: int) -> Slots:
         """Take slots for num_tokens tokens: one range where a free one is long enough. Grows the pool if it must."""
@@ -179,9 +142,8 @@ class KVPool:
         taken = []
         for span in spans:
             slots = self.allocate(span.num_tokens)
-            here, there = slots.index(self.shape.device), span.index(self.shape.device)
-            for name in ("masters", "keys", "values"):
-                getattr(self, name)[:, :, here] = getattr(other, name)[:, :, there]
+            for bank, theirs in zip(self.banks, other.banks, strict=True):
+                bank.take(slots, theirs, span)
             here, there = slots.index(CPU), span.index(CPU)
             self.order[here], self.block[here] = other.order[there], other.block[there]
             taken.append(slots)
@@ -199,47 +161,35 @@ class KVPool:
         self.order[index] = orders
         self.block[index] = blocks
 
-    def relocate(self, slots: Slots, cos: torch.Tensor, sin: torch.Tensor) -> None:
-        """Rewrite the turned keys of a span from its masters. cos, sin: [1 or L, T, R] at its new positions."""
-        self._kernels.relocate(self.masters, self.keys, slots, cos, sin, self.shape.pairs)
+    def relocate(self, slots: Slots, tables: Sequence[Tables]) -> None:
+        """Rewrite the turned keys of a span from its masters. tables: per bank, at its new positions."""
+        for bank, turns in zip(self.banks, tables, strict=True):
+            bank.relocate(slots, turns)
 
     def load(
         self,
         slots: Slots,
         base: Sequence[LayerKV],
         factors: Sequence[Factors] | None,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        tables: Sequence[Tables],
     ) -> None:
         """Rebuild a chunk in its slots: its base plus a patch, then one rotation to its positions.
 
-        base, factors: per layer, on the CPU or on the pool's device; factors: None for a base as it is. Neither is
-            written to.
-        cos, sin: [1 or L, T, R] at its positions.
+        base, factors: per layer that keeps anything, in the order of the model; otherwise as for Bank.load().
+        tables: per bank, at its positions.
         """
-        for layers, kv, patch in self._groups(base, factors):
-            turns = (cos, sin) if len(cos) == 1 else (cos[layers], sin[layers])
-            buffers = self.masters[layers], self.keys[layers], self.values[layers]
-            self._kernels.rebuild(*buffers, slots, kv, patch, *turns, self.shape.pairs)
-
-    def _groups(self, base: Sequence[LayerKV], factors: Sequence[Factors] | None) -> Iterable[Group]:
-        """The layers of a chunk on the pool's device: group by group from the CPU to a GPU, all at once otherwise."""
-        if self.shape.device.type == "cuda" and not base[0].keys.is_cuda:
-            if self._upload is None:
-                self._upload = Upload(self.shape.device)
-            return self._upload.groups(base, factors)
-        kv = [on_device(layer, self.shape.device) for layer in base]
-        patch = None if factors is None else [on_device(layer, self.shape.device) for layer in factors]
-        return [Group(slice(0, len(kv)), kv, patch)]
+        numbers = {layer: number for number, layer in enumerate(self.rows)}
+        for bank, turns in zip(self.banks, tables, strict=True):
+            own = [numbers[layer] for layer in bank.shape.layers]
+            patch = None if factors is None else [factors[number] for number in own]
+            bank.load(slots, [base[number] for number in own], patch, turns)
 
     def read(self, slots: Slots) -> tuple[LayerKV, ...]:
-        """A copy of a span's KV, per layer. The caller owns it."""
-        # Another thread uses it while this window goes on, so even a single range must not be a view; cat copies.
-        masters, values = (
-            torch.cat([buffer[:, :, part] for _, part in slots.parts()], dim=2)
-            for buffer in (self.masters, self.values)
-        )
-        return tuple(map(LayerKV, masters.unbind(), values.unbind()))
+        """A copy of a span's KV, per layer that keeps any, in the order of the model. The caller owns it."""
+        found = dict[int, LayerKV]()
+        for bank in self.banks:
+            found |= zip(bank.shape.layers, bank.read(slots), strict=True)
+        return tuple(found[layer] for layer in self.rows)
 
     def check_integrity(self, spans: Sequence[Slots]) -> None:
         """Assert that the spans' slots and the free list cover every slot exactly once."""

@@ -8,7 +8,7 @@ import torch
 
 from kamera_agent.runtime.families.decoder import SLIDING, Decoder
 from kamera_agent.runtime.kernels.slots import Index
-from kamera_agent.runtime.kv_pool import CAUSAL, KVPool, KVShape
+from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 
 
 class Places(NamedTuple):
@@ -52,13 +52,13 @@ def make_masks(decoder: Decoder, pool: KVPool, index: Index) -> dict[str, torch.
         kind: reached(decoder, kind, queries, keys) & remembered(decoder, kind, queries, keys)
         for kind in set(decoder.kinds)
     }
-    return {kind: additive(slots, decoder.kv_shape)[None, None] for kind, slots in seen.items()}
+    return {kind: additive(slots, decoder.dtype, decoder.device)[None, None] for kind, slots in seen.items()}
 
 
-def additive(seen: torch.Tensor, shape: KVShape) -> torch.Tensor:
-    """A mask that is added to scores, from a bool one, in the dtype and on the device of KV.
+def additive(seen: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A mask that is added to scores, from a bool one.
 
     Eager attention adds any mask, and would add a bool one as 0 and 1.
     """
-    mask = torch.zeros(seen.shape, dtype=shape.dtype)
-    return mask.masked_fill_(~seen, torch.finfo(shape.dtype).min).to(shape.device)
+    mask = torch.zeros(seen.shape, dtype=dtype)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min).to(device)

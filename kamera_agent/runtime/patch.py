@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from kamera_agent.config import Settings
 from kamera_agent.errors import SettingError
@@ -42,10 +43,9 @@ class Patch:
         return tuple(factors.u.shape[1] for factors in self.factors)
 
 
-def flatten(kv: Sequence[LayerKV]) -> torch.Tensor:
-    """One float32 matrix per layer: [L, T, W], the columns of K head by head, then those of V."""
-    parts = [[layer.keys for layer in kv], [layer.values for layer in kv]]
-    return torch.cat([torch.stack(states).float().transpose(1, 2).flatten(2) for states in parts], dim=2)
+def matrix(layer: LayerKV) -> torch.Tensor:
+    """A layer as one float32 matrix [T, W]: the columns of K head by head, then those of V."""
+    return torch.cat([states.float().transpose(0, 1).flatten(1) for states in (layer.keys, layer.values)], dim=1)
 
 
 def _no_tick() -> None:
@@ -63,26 +63,27 @@ def fit(
     conditioned, base: per layer, not in int8. tick: called before each layer is decomposed, which takes the time.
     Raises SettingError for a rank above the largest that the shape allows.
     """
-    target = flatten(conditioned)
-    residue = target - flatten(base)
+    targets = [matrix(layer) for layer in conditioned]
+    residues = [target - matrix(layer) for target, layer in zip(targets, base, strict=True)]
     dtype = conditioned[0].keys.dtype
     decomposed = []
-    for layer in residue:
+    for residue in residues:
         tick()
-        decomposed.append(_decompose(layer))
-    spectrum = torch.stack([squares for _, _, squares in decomposed])
-    ranks = _choose_ranks(spectrum, residue.shape[1:].numel() * dtype.itemsize, sum(residue.shape[1:]), settings)
+        decomposed.append(_decompose(residue))
+    spectra = [squares for _, _, squares in decomposed]
+    ranks = _choose_ranks(spectra, residues, dtype, settings)
     truncated = [(left[:, :rank], basis[:rank]) for (left, basis, _), rank in zip(decomposed, ranks, strict=True)]
     if settings.rank == "auto":
         factors = tuple(rounded(u, v) for u, v in truncated)
     else:
         factors = tuple(Factors(u.to(dtype).contiguous(), v.to(dtype).contiguous()) for u, v in truncated)
-    left_over = torch.stack([r - product(layer) for r, layer in zip(residue, factors, strict=True)])
-    total = spectrum.sum(-1)
-    captured = torch.stack([spectrum[layer, :rank].sum() for layer, rank in enumerate(ranks)])
+    left_over = _norms([residue - product(layer) for residue, layer in zip(residues, factors, strict=True)])
+    total = torch.stack([squares.sum() for squares in spectra])
+    captured = torch.stack([squares[:rank].sum() for squares, rank in zip(spectra, ranks, strict=True)])
     energy = torch.where(total > 0, captured / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)
-    norm = residue.norm(dim=(1, 2)) / target.norm(dim=(1, 2)).clamp_min(torch.finfo(total.dtype).tiny)
-    return Patch(factors, tuple(energy.tolist()), _ratio(left_over, residue), tuple(norm.tolist()))
+    change = _norms(residues)
+    norm = change / _norms(targets).clamp_min(torch.finfo(total.dtype).tiny)
+    return Patch(factors, tuple(energy.tolist()), _ratio(left_over, change), tuple(norm.tolist()))
 
 
 def _decompose(residue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -108,34 +109,45 @@ def rounded(left: torch.Tensor, basis: torch.Tensor) -> Factors:
     return Factors(u.contiguous(), v.contiguous(), u_step[0] * v_step[:, 0])
 
 
-def _choose_ranks(spectrum: torch.Tensor, kv_bytes: int, component_numbers: int, settings: Settings) -> list[int]:
-    """Rank per layer. kv_bytes: of one layer. component_numbers: numbers in the factors of one component."""
-    num_layers, largest = spectrum.shape
+def _choose_ranks(
+    spectra: Sequence[torch.Tensor], residues: Sequence[torch.Tensor], dtype: torch.dtype, settings: Settings
+) -> list[int]:
+    """Rank per layer. spectra: per layer, squared singular values [n]. residues: [T, W] each."""
     if settings.rank == "auto":
-        affordable = settings.byte_budget * num_layers * kv_bytes / (component_numbers + SCALE_BYTES)
-        return _ranks_within_budgets(spectrum, int(affordable), settings.error_budget)
+        budget = settings.byte_budget * sum(residue.numel() for residue in residues) * dtype.itemsize
+        costs = torch.tensor([sum(residue.shape) + SCALE_BYTES for residue in residues], device=spectra[0].device)
+        return _ranks_within_budgets(pad_sequence([*spectra], batch_first=True), costs, budget, settings.error_budget)
+    largest = max(map(len, spectra))
     if settings.rank > largest:
         raise SettingError(f"rank is {settings.rank}, above {largest}, the largest that this chunk allows; lower it.")
-    return [settings.rank] * num_layers
+    return [min(settings.rank, len(squares)) for squares in spectra]
 
 
-def _ranks_within_budgets(spectrum: torch.Tensor, affordable: int, error_budget: float) -> list[int]:
+def _ranks_within_budgets(
+    spectrum: torch.Tensor, costs: torch.Tensor, byte_budget: float, error_budget: float
+) -> list[int]:
     """The smallest rank per layer that keeps the error within the budget.
 
-    Where these ranks take more components than the bytes afford, the components that capture least are left out,
-    whichever layer they belong to.
+    Where these ranks take more than the bytes, the components that capture least for their bytes are left out,
+    whichever layer they belong to. spectrum [L, n]: padded with zeros. costs [L]: bytes of one component.
     """
     total = spectrum.sum(-1, keepdim=True)
     tail = (total - spectrum.cumsum(-1)).clamp_min(0)
     needed = (tail > error_budget**2 * total).sum(-1) + (total[:, 0] > 0)
     wanted = torch.arange(spectrum.shape[1], device=spectrum.device) < needed[:, None]
-    if int(wanted.sum()) > affordable:
-        strongest = spectrum.masked_fill(~wanted, -1.0).flatten().topk(affordable).indices
-        wanted = torch.zeros_like(wanted).flatten().index_fill(0, strongest, True).view_as(wanted)
-    ranks: list[int] = wanted.sum(-1).tolist()
+    worth = (spectrum / costs[:, None]).masked_fill(~wanted, -1.0).flatten()
+    strongest = worth.argsort(descending=True)
+    affordable = costs[:, None].expand_as(wanted).flatten()[strongest].cumsum(0) <= byte_budget
+    kept = torch.empty_like(affordable).index_copy(0, strongest, affordable).view_as(wanted) & wanted
+    ranks: list[int] = kept.sum(-1).tolist()
     return ranks
 
 
+def _norms(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([matrix.norm() for matrix in matrices])
+
+
 def _ratio(part: torch.Tensor, whole: torch.Tensor) -> float:
+    """The norm of all parts relative to that of all wholes, from those of each."""
     norm = float(whole.norm())
     return float(part.norm()) / norm if norm > 0 else 0.0

@@ -79,15 +79,15 @@ def choose(departures: torch.Tensor, num_tokens: int) -> torch.Tensor:
 class Refresh:
     """The refresh in one forward pass.
 
-    queries: the tokens that the pass computes: those of the stale spans, and then others. spans: the slots of each
-        stale span.
+    queries: the tokens that the pass computes: those of the stale spans, and then others. num_layers: of the model.
+    spans: the slots of each stale span.
     """
 
-    def __init__(self, pool: KVPool, slots: Slots, spans: Sequence[Slots]) -> None:
-        device = pool.shape.device
+    def __init__(self, pool: KVPool, num_layers: int, slots: Slots, spans: Sequence[Slots]) -> None:
+        device = pool.device
         self.queries = Queries(slots.index(device))
         self._pool = pool
-        self._stages = stages(pool.shape.num_layers)
+        self._stages = stages(num_layers)
         self._lengths = [span.num_tokens for span in spans]
         num_tokens = sum(self._lengths)
         # The slots of the pass; the rows that are still computed, and the stale tokens among them.
@@ -112,7 +112,8 @@ class Refresh:
     def _read(self, number: int) -> Sequence[torch.Tensor]:
         """K before RoPE and V [H, T, D] of the stale spans in a layer. Indexing copies."""
         stale = self._slots[: len(self._depths)]
-        return self._pool.masters[number][:, stale], self._pool.values[number][:, stale]
+        row = self._pool.rows[number]
+        return row.masters[:, stale], row.values[:, stale]
 
     def before(self, number: int, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments of a layer for the rows that it computes."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from kamera_agent.chunk import TextRun
 from kamera_agent.errors import ConventionError
+from kamera_agent.runtime.bank import Row
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
@@ -28,8 +29,8 @@ class Forward(Protocol):
 
 
 @torch.no_grad()
-def self_test(family: Family, forward: Forward) -> tuple[float, ...]:
-    """Relative error per layer between keys turned here and the model's own keys at the same positions.
+def self_test(family: Family, forward: Forward) -> dict[int, float]:
+    """Relative error between keys turned here and the model's own at the same positions, by layer that keeps keys.
 
     1. Run dummy tokens at p and at p + SHIFT.
     2. Turn the keys captured at p to p + SHIFT, and compare them with those that the model made there.
@@ -44,14 +45,14 @@ def self_test(family: Family, forward: Forward) -> tuple[float, ...]:
     positions = torch.arange(NUM_TOKENS) * steps
     pools = []
     for shift in (0, SHIFT):
-        pool = KVPool(family.decoder.kv_shape)
+        pool = KVPool(family.decoder.shapes)
         slots = pool.allocate(NUM_TOKENS)
         pool.place(slots, 0)
         forward(pool, slots, embeds, positions + shift)
         pools.append(pool)
     turned, shifted = pools
-    turned.relocate(slots, *family.decoder.rope_tables(positions + SHIFT))
-    return _check_rotation(turned.keys[:, :, :NUM_TOKENS], shifted.keys[:, :, :NUM_TOKENS])
+    turned.relocate(slots, family.decoder.rope_tables(positions + SHIFT))
+    return {layer: _check_rotation(layer, row, shifted.rows[layer]) for layer, row in turned.rows.items()}
 
 
 def _check_frequencies(rotary: nn.Module) -> None:
@@ -64,16 +65,15 @@ def _check_frequencies(rotary: nn.Module) -> None:
             )
 
 
-def _check_rotation(turned: torch.Tensor, reference: torch.Tensor) -> tuple[float, ...]:
-    """Relative error per layer of turned keys [L, H, T, D] against the model's own."""
-    difference = (turned.float() - reference.float()).flatten(1).norm(dim=1)
-    errors = tuple((difference / reference.float().flatten(1).norm(dim=1)).tolist())
-    bound = TOLERANCE.get(reference.dtype, TOLERANCE_HALF)
-    for layer, error in enumerate(errors):
-        # Written so that NaN fails, too.
-        if not error <= bound:
-            raise ConventionError(
-                f"Layer {layer} does not turn its keys the way this family does: the relative error is {error:.2g}, "
-                f"and {bound:g} is allowed. This checkpoint needs a family of its own."
-            )
-    return errors
+def _check_rotation(layer: int, row: Row, reference: Row) -> float:
+    """Relative error of the turned keys of a layer against the model's own."""
+    turned, expected = (keys[:, :NUM_TOKENS].float() for keys in (row.keys, reference.keys))
+    error = float((turned - expected).norm() / expected.norm())
+    bound = TOLERANCE.get(reference.keys.dtype, TOLERANCE_HALF)
+    # Written so that NaN fails, too.
+    if not error <= bound:
+        raise ConventionError(
+            f"Layer {layer} does not turn its keys the way this family does: the relative error is {error:.2g}, "
+            f"and {bound:g} is allowed. This checkpoint needs a family of its own."
+        )
+    return error

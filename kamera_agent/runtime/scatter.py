@@ -25,7 +25,7 @@ def scatter_test(family: TextOnly, forward: Forward) -> None:
     vocab = family.model.get_input_embeddings().num_embeddings
     run = TextRun(tuple(range(0, vocab, vocab // NUM_TOKENS))[:NUM_TOKENS])
     expected = family.plain_logits(run.token_ids).float()
-    pool = KVPool(family.decoder.kv_shape)
+    pool = KVPool(family.decoder.shapes)
     rest, first = pool.allocate(NUM_TOKENS - NUM_FIRST), pool.allocate(NUM_FIRST)
     embeds, positions = family.embed(run, None), family.positions(run, 0)
     pool.place(first, 0)
@@ -35,7 +35,7 @@ def scatter_test(family: TextOnly, forward: Forward) -> None:
     logits = family.logits(torch.cat(hidden))
     # The median: rounding may send single tokens of a mixture to other experts.
     error = float(((logits - expected).norm(dim=1) / expected.norm(dim=1)).median())
-    bound = TOLERANCE.get(family.decoder.kv_shape.dtype, TOLERANCE_HALF)
+    bound = TOLERANCE.get(family.decoder.dtype, TOLERANCE_HALF)
     if not error <= bound:
         raise UnsupportedModelError(
             f"Tokens of {type(family.model).__name__} that are computed out of place differ from those of a plain "

@@ -57,13 +57,12 @@ class Sight:
         self._index = queries.index
         self._groups: dict[str, list[Group]] = {}
 
-    @property
-    def groups(self) -> list[Group]:
-        """Those of the layer that is computed now."""
+    def groups(self, layer: int) -> list[Group]:
+        """Those of a layer."""
         # A refresh computes fewer tokens from some layers on.
         if self._index is not self._queries.index:
             self._index, self._groups = self._queries.index, {}
-        kind = self._decoder.kinds[self._queries.layer]
+        kind = self._decoder.kinds[layer]
         if kind not in self._groups:
             self._groups[kind] = make_groups(self._decoder, kind, self._pool, self._index)
         return self._groups[kind]
@@ -129,7 +128,7 @@ def _parts(decoder: Decoder, kind: str, keys: Places, slots: torch.Tensor, queri
         columns = _columns(by_some, len(slots), decoder.device)
         others = keys.at(columns)
         seen = reached(decoder, kind, queries, others) & remembered(decoder, kind, queries, others) & by_some[columns]
-        yield Part(columns, additive(seen, decoder.kv_shape))
+        yield Part(columns, additive(seen, decoder.dtype, decoder.device))
     if is_causal:
         yield Part(_in_a_row(slots) or slots.to(decoder.device), is_causal=True)
 
@@ -144,7 +143,7 @@ def _for_all(decoder: Decoder, seen: torch.Tensor, num_queries: int) -> Part:
     """The part of the slots [S] bool that each of so many queries sees."""
     columns = _columns(seen, num_queries, decoder.device)
     has_others = isinstance(columns, slice) and not seen[columns].all()
-    return Part(columns, additive(seen[None, columns], decoder.kv_shape) if has_others else None)
+    return Part(columns, additive(seen[None, columns], decoder.dtype, decoder.device) if has_others else None)
 
 
 def _columns(seen: torch.Tensor, num_queries: int, device: torch.device) -> Index:

@@ -28,12 +28,11 @@ class KVKnown(Exception):
 class Queries:
     """The tokens that a layer computes.
 
-    index: their slots. probed: whether only their K and V are wanted. layer: the layer that the cache last served.
+    index: their slots. probed: whether only their K and V are wanted.
     """
 
     index: Index
     probed: bool = False
-    layer: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -49,7 +48,8 @@ class SlotCache(Cache):
     """
 
     def __init__(self, pool: KVPool, queries: Queries) -> None:
-        super().__init__(layers=[_SlotLayer(pool, layer, queries) for layer in range(pool.shape.num_layers)])
+        # A model finds its layers by their numbers, so those that keep nothing are there as well.
+        super().__init__(layers=[_SlotLayer(pool, layer, queries) for layer in range(max(pool.rows) + 1)])
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -67,9 +67,8 @@ class _SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self._queries.layer = self._layer
-        buffers = self._pool.keys[self._layer], self._pool.values[self._layer]
-        first, second = reversed(buffers) if self._pool.shape.values_first else buffers
+        row = self._pool.rows[self._layer]
+        first, second = (row.values, row.keys) if row.bank.shape.values_first else (row.keys, row.values)
         first[:, self._queries.index] = key_states[0]
         second[:, self._queries.index] = value_states[0]
         if self._queries.probed:

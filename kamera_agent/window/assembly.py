@@ -103,7 +103,7 @@ class Assembly:
             residence.residents, residence.is_long = residents[:num_ready], self._is_long(places)
             residence.unsettled = True
         rebuilt = perf_counter()
-        num_layers = self._engine.family.decoder.kv_shape.num_layers
+        num_layers = len(self._engine.family.decoder.kinds)
         with Progress("computing", len(stale) + len(batch) + num_layers) as progress:
             outcome = self._engine.prefill(residence.pool, batch, progress.advance, stale)
         residence.residents = residents

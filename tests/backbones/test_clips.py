@@ -113,8 +113,8 @@ def test_moved_and_recalled(row: Row, make: MakeKamera) -> None:
     assert max_error(moved, window.logits(QUESTION)) <= 1e-4
 
     reference = Talk(row.model, row.processor).say("user", CLIP, TWIN, QUESTION).logits()
-    keys, values = make().family.decoder.kv_shape[1:3]
-    largest = keys.num * keys.dim + values.num * values.dim
+    shapes = make().family.decoder.shapes
+    largest = max(shape.keys.num * shape.keys.dim + shape.values.num * shape.values.dim for shape in shapes)
     rank = min(largest, next(span.num_tokens for span in window.spans if span.id == clip))
     first = make(base="canonical", rank=rank)
     fill(seen := first.window(), [CLIP, TWIN])

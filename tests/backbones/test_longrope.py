@@ -99,8 +99,9 @@ def test_moved_in_a_long_window(make: MakeKamera) -> None:
     assert there.place.end_position < SWITCH < length(window)
     pool, (slots,) = window._assembly.residence.pool, there.slots.ranges
     positions = torch.arange(there.place.position, there.place.position + len(slots))
-    expected = turned(kamera, pool.masters[:, :, slots.start : slots.stop], positions)
-    assert max_error(expected, pool.keys[:, :, slots.start : slots.stop]) <= 1e-5
+    [bank] = pool.banks
+    expected = turned(kamera, bank.masters[:, :, slots.start : slots.stop], positions)
+    assert max_error(expected, bank.keys[:, :, slots.start : slots.stop]) <= 1e-5
 
 
 def turned(kamera: Kamera, masters: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -80,7 +80,7 @@ def test_every_layer_attends_in_parts(row: Row, make: MakeKamera, monkeypatch: p
 
     monkeypatch.setattr(interface, "attend", counting)
     kamera.window().logits(QUESTION)
-    assert num_calls == kamera.family.decoder.kv_shape.num_layers
+    assert num_calls == len(kamera.family.decoder.kinds)
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
@@ -95,19 +95,21 @@ def test_relocated_keys_are_the_models_own(row: Row, make: MakeKamera, shift: in
     slots = pool.allocate(num_tokens)
     pool.place(slots, 0, family.both_ways(chunk))
     engine.forward_at(pool, slots, embeds, positions)
-    masters = pool.masters.clone()
+    masters = {layer: row.masters.clone() for layer, row in pool.rows.items()}
     for hop in (shift + 300, shift):
-        pool.relocate(slots, *family.decoder.rope_tables(positions + hop))
-    assert torch.equal(pool.masters, masters)
+        pool.relocate(slots, family.decoder.rope_tables(positions + hop))
+    assert all(torch.equal(row.masters, masters[layer]) for layer, row in pool.rows.items())
     if row.dtype is torch.bfloat16:
         once = engine.new_pool()
         once.place(once.allocate(num_tokens), 0)
-        once.masters[:, :, :num_tokens] = masters[:, :, :num_tokens]
-        once.relocate(slots, *family.decoder.rope_tables(positions + shift))
-        assert torch.equal(pool.keys[:, :, :num_tokens], once.keys[:, :, :num_tokens])
+        for layer, row in once.rows.items():
+            row.masters[:, :num_tokens] = masters[layer][:, :num_tokens]
+        once.relocate(slots, family.decoder.rope_tables(positions + shift))
+        for layer, row in once.rows.items():
+            assert torch.equal(pool.rows[layer].keys[:, :num_tokens], row.keys[:, :num_tokens]), f"layer {layer}"
         return
-    for layer, expected in enumerate(keys_of_model(kamera, chunk, embeds, positions + shift)):
-        ours = pool.keys[layer, :, :num_tokens]
+    for layer, expected in keys_of_model(kamera, chunk, embeds, positions + shift).items():
+        ours = pool.rows[layer].keys[:, :num_tokens]
         assert float((ours - expected).norm() / expected.norm()) <= 1e-4, f"layer {layer}"
 
 

@@ -73,7 +73,8 @@ def test_deepstack_of_antecedents(row: Row, make: MakeKamera) -> None:
     window.logits()
     span = next(span for span in window.spans if span.id == second)
     assert span.origin == "recalled"
-    keys = window._assembly.residence.pool.keys[:, :, span.slots[0].start : span.slots[0].stop].clone()
+    [bank] = window._assembly.residence.pool.banks
+    keys = bank.keys[:, :, span.slots[0].start : span.slots[0].stop].clone()
     expected, shallow = (keys_behind(row, deepstack=deepstack)[:, :, -keys.shape[2] :] for deepstack in (True, False))
     for layer in range(2, len(keys)):
         error = float((keys[layer] - expected[layer]).norm() / expected[layer].norm())

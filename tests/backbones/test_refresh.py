@@ -34,6 +34,10 @@ class Scene(NamedTuple):
     held: list[tuple[LayerKV, ...]]
 
     @property
+    def num_layers(self) -> int:
+        return len(self.engine.family.decoder.kinds)
+
+    @property
     def runs(self) -> list[Run]:
         return [placed.run for placed in self.placed]
 
@@ -120,7 +124,7 @@ def test_all_tokens_are_a_full_prefill(scene: Scene, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("row", rows("fp32"), indirect=True)
 def test_no_tokens_leave_the_last_layers_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     choosing(monkeypatch, no_tokens)
-    first = min(refresh.stages(scene.pool.shape.num_layers))
+    first = min(refresh.stages(scene.num_layers))
     scene.run()
     for held, kv in zip(scene.held, scene.kv()[2:4], strict=True):
         assert_equal_kv([held[first + 1 :]], [kv[first + 1 :]], 0)
@@ -132,11 +136,11 @@ def test_some_tokens_are_those_of_a_plain_pass(scene: Scene, monkeypatch: pytest
     """The reference: token by token through plain Hugging Face, where after each token that was not chosen, the last
     layers of its cache take what the span held."""
     choosing(monkeypatch, every_third)
-    first, second = refresh.stages(scene.pool.shape.num_layers)
+    first, second = refresh.stages(scene.num_layers)
     num_tokens = [len(placed.run.token_ids) for placed in scene.placed[2:4]]
     depths = torch.full((sum(num_tokens),), first)
     depths[::3] = second
-    depths[::9] = scene.pool.shape.num_layers
+    depths[::9] = scene.num_layers
     expected = token_by_token(scene, depths.split(num_tokens))
     prefilled = scene.run()
     assert max_error(expected, prefilled.logits) <= 1e-4
@@ -146,7 +150,7 @@ def test_some_tokens_are_those_of_a_plain_pass(scene: Scene, monkeypatch: pytest
 @pytest.mark.parametrize("row", named("qwen2_vl"), indirect=True)
 def test_the_budget_holds_for_all_spans_together(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "WHOLE", 1)
-    num_layers = scene.pool.shape.num_layers
+    num_layers = scene.num_layers
     depths = torch.cat([span.depths for span in scene.run().refreshed])
     assert 0.9 * bound(num_layers) <= depths.sum() / (num_layers * len(depths)) <= bound(num_layers)
 
@@ -156,8 +160,8 @@ def test_a_span_that_departs_everywhere_is_computed_whole(scene: Scene, monkeypa
     """The first span is, then it equals that of a full prefill; the second keeps to the budget."""
     monkeypatch.setattr(refresh, "depart_whole", lambda departures: [True, False])
     first, second = scene.run().refreshed
-    assert (first.depths == scene.pool.shape.num_layers).all()
-    assert second.computed(scene.pool.shape.num_layers) <= bound(scene.pool.shape.num_layers)
+    assert (first.depths == scene.num_layers).all()
+    assert second.computed(scene.num_layers) <= bound(scene.num_layers)
     pool = scene.engine.new_pool()
     placed = laid_out(scene.engine, pool, scene.runs)
     scene.engine.prefill(pool, placed)
@@ -200,7 +204,8 @@ def token_by_token(scene: Scene, depths: Sequence[torch.Tensor]) -> torch.Tensor
     """Logits [vocab] after the last token. depths: per token of the stale spans, the layers that are computed."""
     engine, pool = scene.engine, scene.pool
     family, text, cache = engine.family, engine.family.decoder.module, DynamicCache()
-    keys, values = (pool.values, pool.keys) if pool.shape.values_first else (pool.keys, pool.values)
+    [bank] = pool.banks
+    keys, values = (bank.values, bank.keys) if bank.shape.values_first else (bank.keys, bank.values)
     keys, values = keys.clone(), values.clone()
     for number, placed in enumerate(scene.placed):
         embeds, positions = engine.embed(placed.run), family.positions(placed.run, placed.position)
@@ -215,7 +220,7 @@ def token_by_token(scene: Scene, depths: Sequence[torch.Tensor]) -> torch.Tensor
                 **extras,
             ).last_hidden_state
             if number in (2, 3):
-                for layer in range(int(depths[number - 2][token]) + 1, pool.shape.num_layers):
+                for layer in range(int(depths[number - 2][token]) + 1, scene.num_layers):
                     cache.layers[layer].keys[0, :, -1] = keys[layer, :, slot]
                     cache.layers[layer].values[0, :, -1] = values[layer, :, slot]
     return family.logits(hidden[0, -1])

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kamera_agent.runtime.attention import attend
+from kamera_agent.runtime.bank import Heads, KVShape
 from kamera_agent.runtime.families.decoder import FULL, SLIDING
 from kamera_agent.runtime.kernels.slots import Slots
-from kamera_agent.runtime.kv_pool import FREE, Heads, KVPool, KVShape
+from kamera_agent.runtime.kv_pool import FREE, KVPool
 from kamera_agent.runtime.sight import make_groups
 
 CPU = torch.device("cpu")
@@ -29,7 +30,8 @@ def decoder(dtype: torch.dtype = torch.float32, window: int = 45, both_ways: boo
         both_ways_kinds=(FULL, SLIDING) if both_ways else (),
         window_tokens=window,
         device=CPU,
-        kv_shape=KVShape(1, heads, heads, dtype, CPU),
+        dtype=dtype,
+        shapes=[KVShape((0, 1), FULL, heads, heads, dtype, CPU)],
     )
 
 
@@ -40,7 +42,7 @@ def windows(draw: st.DrawFn) -> tuple[KVPool, Slots]:
     Spans are computed in the order of the window, or those of its beginning after the others.
     """
     lengths = draw(st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=12))
-    pool = KVPool(decoder().kv_shape)
+    pool = KVPool(decoder().shapes)
     spans = [pool.allocate(length) for length in lengths]
     orders = draw(st.permutations(range(len(spans))))
     num_free = draw(st.integers(0, len(spans) - 1))
@@ -111,7 +113,7 @@ def test_parts_are_the_whole(
 
 def in_order(num_tokens: int, *, hole: int = 0) -> KVPool:
     """A pool with a window of num_tokens, and free slots after the first ten."""
-    pool = KVPool(decoder().kv_shape)
+    pool = KVPool(decoder().shapes)
     first, gap, rest = (pool.allocate(num) for num in (10, hole, num_tokens - 10))
     pool.free(gap)
     pool.place(first, 0)
@@ -202,8 +204,7 @@ def test_on_a_gpu(dtype: torch.dtype, num_queries: int) -> None:
             torch.randn(heads, num, 64).to(dtype) for heads, num in ((6, num_queries), *[(2, pool.capacity)] * 2)
         )
         on_cpu = decoder(dtype)
-        moved = {"device": device, "kv_shape": on_cpu.kv_shape._replace(device=device)}
-        on_gpu = SimpleNamespace(**vars(on_cpu) | moved)
+        on_gpu = SimpleNamespace(**vars(on_cpu) | {"device": device})
         expected = attend(query, key, value, make_groups(on_cpu, FULL, pool, index), None)
         groups = make_groups(on_gpu, FULL, pool, index)
         output = attend(query.to(device), key.to(device), value.to(device), groups, None).cpu()

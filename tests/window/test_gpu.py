@@ -22,11 +22,11 @@ def test_drop_and_recall_on_a_gpu(processor: PocketProcessor, fidelity: str) -> 
         window.drop(ids[0])
         window.logits("what?")
         moved = next(span for span in window.spans if span.id == ids[2])
-        pool, part = window._assembly.residence.pool, moved.slots[0]
+        [bank], part = window._assembly.residence.pool.banks, moved.slots[0]
         chunk = next(item.run for item in window._items.live if item.id == ids[2])
-        expected = turn_keys(model, pool.masters[:, :, part.start : part.stop], (chunk.offsets + moved.position).cuda())
+        expected = turn_keys(model, bank.masters[:, :, part.start : part.stop], (chunk.offsets + moved.position).cuda())
         if fidelity == "patched":
-            assert torch.equal(pool.keys[:, :, part.start : part.stop], expected)
+            assert torch.equal(bank.keys[:, :, part.start : part.stop], expected)
         window.recall(ids[0], at=ids[1])
         assert max_error(window.reference_logits("what?"), window.logits("what?")) <= 1e-3
         assert len(window.generate("what?", max_new_tokens=8).text) > 0

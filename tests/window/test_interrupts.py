@@ -25,7 +25,7 @@ TRACED = re.compile(rf"{re.escape(PACKAGE)}/(window|runtime|kamera)|contextlib")
 ANY = re.compile("")
 # Functions that change a pool, its residents or the items of a window.
 CHANGES = re.compile(
-    r"_resize|reserve|compact|free|reclaim|take|hide|_rebuild|finish|settle|heal|compute|_recover|_empty|enter|forward_at|extend"
+    r"resize|reserve|compact|free|reclaim|take|hide|_rebuild|finish|settle|heal|compute|_recover|_empty|enter|forward_at|extend"
 )
 # Between the last line of such a block and the release of its lock, Python looks for no signal.
 ON_A_LOCK = re.compile(r"\s*with self\._lock")

@@ -398,11 +398,12 @@ class WindowMachine(RuleBasedStateMachine):
         cache = self.conversation().prefill()
         for span in self.window.spans:
             if span.exact:
-                index = Slots(span.slots).index(pool.shape.device)
+                index = Slots(span.slots).index(pool.device)
                 for number, layer in enumerate(cache.layers):
-                    for ours, theirs in ((pool.keys, layer.keys), (pool.values, layer.values)):
+                    row = pool.rows[number]
+                    for ours, theirs in ((row.keys, layer.keys), (row.values, layer.values)):
                         expected = theirs[0, :, start : start + span.num_tokens]
-                        assert max_error(expected, ours[number][:, index]) <= 1e-4
+                        assert max_error(expected, ours[:, index]) <= 1e-4
             start += span.num_tokens
 
     def conversation(self, *more: Any) -> Conversation:

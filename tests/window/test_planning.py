@@ -143,5 +143,5 @@ def test_a_row_of_moved_texts_and_pictures_has_the_keys_of_a_full_prefill(
 
 def keys_of(window: Window) -> torch.Tensor:
     """The turned keys [H, T, D] of the first layer, in the order of the window."""
-    keys = window._assembly.residence.pool.keys[0]
+    keys = window._assembly.residence.pool.rows[0].keys
     return torch.cat([keys[:, part.start : part.stop] for span in window.spans for part in span.slots], dim=1)

@@ -127,12 +127,13 @@ def test_a_thousand_moves_are_one_relocation_in_bf16(processor: PocketProcessor,
     engine = Engine(family_for(model, processor), 0)
     pool = engine.new_pool()
     slots = pool.allocate(63)
-    pool.masters[:, :, :63] = torch.randn(4, 2, 63, 16, generator=seeded).bfloat16()
+    [bank] = pool.banks
+    bank.masters[:, :, :63] = torch.randn(4, 2, 63, 16, generator=seeded).bfloat16()
     positions = torch.stack([torch.arange(63), torch.arange(63) // 9, torch.arange(63) % 9])
     for shift in [*torch.randint(0, 30000, (999,), generator=seeded).tolist(), 1234]:
-        pool.relocate(slots, *engine.family.decoder.rope_tables(positions + shift))
-    expected = turn_keys(model, pool.masters[:, :, :63], positions + 1234)
-    assert torch.equal(pool.keys[:, :, :63], expected)
+        pool.relocate(slots, engine.family.decoder.rope_tables(positions + shift))
+    expected = turn_keys(model, bank.masters[:, :, :63], positions + 1234)
+    assert torch.equal(bank.keys[:, :, :63], expected)
 
 
 @torch.no_grad()
@@ -155,7 +156,8 @@ def test_a_thousand_moves_are_the_models_own_keys_in_fp32(
     cache = DynamicCache()
     model.model.language_model(inputs_embeds=embeds[None], position_ids=positions[:, None], **{CACHE_ARGUMENT: cache})
     expected = torch.cat([layer.keys for layer in cache.layers])[:, :, start:]
-    assert max_error(expected, pool.keys[:, :, chunk.index(pool.shape.device)]) <= 1e-4
+    [bank] = pool.banks
+    assert max_error(expected, bank.keys[:, :, chunk.index(pool.device)]) <= 1e-4
 
 
 def test_moved_keys_are_the_models_own(make: MakeKamera, model: Any, processor: PocketProcessor) -> None:
@@ -174,4 +176,5 @@ def test_moved_keys_are_the_models_own(make: MakeKamera, model: Any, processor: 
     offsets = window._items.live[1].run.offsets
     expected = turn_keys(model, masters, offsets + after.position)
     part = after.slots[0]
-    assert max_error(expected, window._assembly.residence.pool.keys[:, :, part.start : part.stop]) <= 1e-4
+    [bank] = window._assembly.residence.pool.banks
+    assert max_error(expected, bank.keys[:, :, part.start : part.stop]) <= 1e-4

@@ -77,7 +77,7 @@ def test_an_answer_does_not_wait_for_a_patch(make: MakeKamera, monkeypatch: pyte
     opened.set()
     kamera.flush()
     assert sorted(header.kind for header in kamera.store.headers()) == ["base", "base", "patch", "patch"]
-    num_layers = kamera._engine.family.decoder.kv_shape.num_layers
+    num_layers = len(kamera._engine.family.decoder.kinds)
     assert len(waits) == 2 * (1 + num_layers)
     for job in (waits[: 1 + num_layers], waits[1 + num_layers :]):
         assert job == sorted(job, reverse=True)
@@ -87,7 +87,7 @@ def test_an_answer_does_not_wait_for_a_patch(make: MakeKamera, monkeypatch: pyte
 @pytest.mark.parametrize("num_waiting", [1, 3])
 def test_what_waits_is_bounded_in_bytes(make: MakeKamera, gate: threading.Event, num_waiting: int) -> None:
     """Room for some chunks, or for none: the others are counted, and remembered when they are computed again."""
-    chunk_bytes = 26 * make()._engine.family.decoder.kv_shape.token_bytes
+    chunk_bytes = 26 * make()._engine.family.decoder.token_bytes
     kamera = make(store=MemoryStore(1 << 30), memory_bytes=num_waiting * chunk_bytes - (num_waiting == 1))
     assert answer_over(kamera, NUM_CHUNKS)
     gate.set()

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from kamera_agent.errors import UnsupportedModelError
+from kamera_agent.runtime.bank import Heads, KVShape, Tables, banked
 from kamera_agent.runtime.kernels.reference import Pairs
-from kamera_agent.runtime.kv_pool import Heads, KVShape
 from kamera_agent.runtime.slot_cache import SlotCache, cache_argument
 
 # Dummy tokens that show how a model works: a number that is rarely one of heads, and their first position.
@@ -39,7 +39,7 @@ class Decoder:
     """A decoder that keeps one K and one V per key/value head: GQA and MHA.
 
     module: the Hugging Face text model, with `layers`, `rotary_emb`, input embeddings and `config`.
-    pairs: the components of a key that RoPE turns together; the self-test at load proves it.
+    pairs, values_first: as of KVShape; the self-test at load proves the pairs.
     turned: per layer, whether it turns its keys; empty where all do.
     keys_by_head: whether key modules return [1, H, Q, D] instead of [1, Q, H, D].
     both_ways_kinds: kinds of layers in which the tokens that Family.both_ways marks see each other.
@@ -47,6 +47,7 @@ class Decoder:
     """
 
     pairs: Pairs = "half"
+    values_first: ClassVar[bool] = False
     turned: Sequence[bool] = ()
     keys_by_head: bool = False
     both_ways_kinds: ClassVar[tuple[str, ...]] = (FULL, SLIDING)
@@ -103,34 +104,58 @@ class Decoder:
         """Number of tokens that a query of a sliding layer sees, including its own."""
         return int(self.config.sliding_window)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the KV."""
+        dtype: torch.dtype = self.module.dtype
+        return dtype
+
     @cached_property
-    def kv_shape(self) -> KVShape:
-        """Layers, heads, dtype and device of the KV."""
+    def shapes(self) -> tuple[KVShape, ...]:
+        """What the layers keep, bank by bank."""
+        return banked(
+            KVShape(
+                (layer,), self.kinds[layer], *self.heads(layer), self.dtype, self.device, self.pairs, self.values_first
+            )
+            for layer in self.key_modules
+        )
+
+    def heads(self, layer: int) -> tuple[Heads, Heads]:
+        """The heads of the keys and the values that a layer keeps."""
         config = self.config
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         heads = Heads(getattr(config, "num_key_value_heads", None) or config.num_attention_heads, dim)
-        return KVShape(config.num_hidden_layers, heads, heads, self.module.dtype, self.device, self.pairs)
+        return heads, heads
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of what all layers keep of one token."""
+        return sum(shape.token_bytes for shape in self.shapes)
 
     @property
     def attention(self) -> str:
         """GQA, MHA or MLA."""
-        return "MHA" if self.kv_shape.keys.num == self.config.num_attention_heads else "GQA"
+        return "MHA" if self.shapes[0].keys.num == self.config.num_attention_heads else "GQA"
 
     @property
     def expanded_bytes(self) -> int:
         """Bytes of the K and V of one token in all heads that attention computes with."""
-        return self.kv_shape.token_bytes
+        return self.token_bytes
 
     @cached_property
-    def key_modules(self) -> Sequence[nn.Module]:
-        """Per layer, the module whose output holds the keys before RoPE."""
-        attentions = [layer.self_attn for layer in self.module.layers]
-        return [getattr(attention, "k_norm", None) or attention.k_proj for attention in attentions]
+    def key_modules(self) -> Mapping[int, nn.Module]:
+        """By layer that keeps keys, the module whose output holds them before RoPE."""
+        return {number: self.key_module(layer.self_attn) for number, layer in enumerate(self.module.layers)}
 
-    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
-        """Keys before RoPE [H, Q, D], from the output of a key module."""
-        heads = output[0] if output.dim() == 4 else output[0].unflatten(-1, self.kv_shape.keys)
-        return heads if self.keys_by_head else heads.transpose(0, 1)
+    def key_module(self, attention: Any) -> nn.Module:
+        """The one in an attention."""
+        module: nn.Module = getattr(attention, "k_norm", None) or attention.k_proj
+        return module
+
+    def keys_of(self, output: torch.Tensor, heads: Heads) -> torch.Tensor:
+        """Keys before RoPE [H, Q, D], from the output of a key module. heads: those of the layer's keys."""
+        by_head = output[0] if output.dim() == 4 else output[0].unflatten(-1, heads)
+        return by_head if self.keys_by_head else by_head.transpose(0, 1)
 
     @property
     def rotary(self) -> nn.Module:
@@ -176,39 +201,38 @@ class Decoder:
     def _tables_by_kind(self) -> bool:
         return "layer_type" in signature(self.rotary.forward).parameters
 
-    def rope_tables(self, positions: torch.Tensor, num_positions: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """The model's own cos and sin [1 or L, T, R] in the KV dtype, for positions [A, T].
+    def rope_tables(self, positions: torch.Tensor, num_positions: int = 0) -> list[Tables]:
+        """The model's own cos and sin [1 or L, T, R] in the KV dtype, bank by bank, for positions [A, T].
 
         num_positions: positions of the whole window; a RoPE that switches its frequencies needs it.
         """
-        like = torch.empty(0, dtype=self.kv_shape.dtype, device=self.device)
-        # M-RoPE takes [3, 1, T], everything else [1, T].
         where = positions.to(self.device)
-        where = where[:, None] if len(where) > 1 else where
+        # The largest position of a forward pass decides on a switch, so the last one of the window is added.
+        last = where.new_full((len(where), 1), max(num_positions - 1, 0))
+        # M-RoPE takes [3, 1, T], everything else [1, T].
+        where = where if self.switch is None else torch.cat([where, last], dim=-1)
+        tables = self.tables_by_kind(where[:, None] if len(where) > 1 else where)
         if self.switch is not None:
-            # The largest position of a forward pass decides, so the last one of the window is added.
-            last = where.new_full((*where.shape[:-1], 1), max(num_positions - 1, 0))
-            cos, sin = self._tables(like, torch.cat([where, last], dim=-1))
-            return cos[:, :-1], sin[:, :-1]
-        return self._tables(like, where)
+            tables = {kind: (cos[:, :-1], sin[:, :-1]) for kind, (cos, sin) in tables.items()}
+        return [self._tables_of(shape, *tables[shape.kind]) for shape in self.shapes]
 
-    def _tables(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cos, sin = self._every_table(like, where)
-        if all(self.turned):
+    def _tables_of(self, shape: KVShape, cos: torch.Tensor, sin: torch.Tensor) -> Tables:
+        """The tables of a bank."""
+        turned = [self.turned[layer] for layer in shape.layers] if self.turned else [True]
+        if all(turned):
             return cos, sin
-        turned = torch.tensor(self.turned, device=self.device)[:, None, None]
-        return cos.where(turned, 1), sin.where(turned, 0)
+        turns = torch.tensor(turned if any(turned) else [False], device=self.device)[:, None, None]
+        return cos.where(turns, 1), sin.where(turns, 0)
 
-    def _every_table(self, like: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def tables_by_kind(self, where: torch.Tensor) -> dict[str, Tables]:
+        """cos and sin [1, T, R] for positions as the rotary embedding takes them, by kind of layer."""
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        kinds = dict.fromkeys(self.kinds)
         if not self._tables_by_kind:
-            return self._table(like, where)
-        tables = {kind: self._table(like, where, kind) for kind in set(self.kinds)}
-        if len(tables) == 1:
-            return tables[self.kinds[0]]
-        cos, sin = (torch.cat([tables[kind][part] for kind in self.kinds]) for part in (0, 1))
-        return cos, sin
+            return dict.fromkeys(kinds, self._table(like, where))
+        return {kind: self._table(like, where, kind) for kind in kinds}
 
-    def _table(self, like: torch.Tensor, where: torch.Tensor, *kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _table(self, like: torch.Tensor, where: torch.Tensor, *kind: str) -> Tables:
         cos, sin = self.rotary(like, where, *kind)
         return cos, sin
 

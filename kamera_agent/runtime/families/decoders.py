@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
+from kamera_agent.runtime.bank import Heads
 from kamera_agent.runtime.families.decoder import SLIDING, Decoder
 from kamera_agent.runtime.families.latent import ComplexLatentDecoder, LatentDecoder
 
@@ -16,14 +15,13 @@ from kamera_agent.runtime.families.latent import ComplexLatentDecoder, LatentDec
 class FusedDecoder(Decoder):
     """A decoder with one projection for queries, keys and values, in this order."""
 
-    @cached_property
-    def key_modules(self) -> Sequence[nn.Module]:
-        return [layer.self_attn.qkv_proj for layer in self.module.layers]
+    def key_module(self, attention: Any) -> nn.Module:
+        module: nn.Module = attention.qkv_proj
+        return module
 
-    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
-        num_heads, dim = self.kv_shape.keys
-        first = self.config.num_attention_heads * dim
-        return super().keys_of(output[..., first : first + num_heads * dim])
+    def keys_of(self, output: torch.Tensor, heads: Heads) -> torch.Tensor:
+        first = self.config.num_attention_heads * heads.dim
+        return super().keys_of(output[..., first : first + heads.num * heads.dim], heads)
 
 
 class HeadFirstDecoder(Decoder):

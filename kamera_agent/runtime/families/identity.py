@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from blake3 import blake3
 
+from kamera_agent.runtime.bank import KVShape
 from kamera_agent.runtime.families.decoder import Decoder
 from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.vision.image import Pixels
@@ -61,19 +63,28 @@ class Identity(NamedTuple):
         process: Callable[[Pixels], Mapping[str, Any]],
     ) -> Self:
         """Facts of a loaded model. process: what the encoder gets for an image [H, W, 3] or frames [N, H, W, 3]."""
-        shape, adapters = decoder.kv_shape, sorted(getattr(model, "peft_config", {}))
+        adapters = sorted(getattr(model, "peft_config", {}))
         weights = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
         facts = {
             "config": _essential(json.loads(model.config.to_json_string(use_diff=False))),
             "weights": digest_tensors(weights, NUM_SAMPLES),
             "adapters": adapters and [adapters, sorted(model.active_adapters())],
-            "kv": [shape.num_layers, shape.keys, shape.values, shape.pairs, str(shape.dtype)],
+            "kv": _kept(decoder.shapes),
             "inv_freq": digest_tensors(decoder.frequencies, NUM_SAMPLES),
             "anchor": list(anchor_ids),
         }
         parts = {"image": processors.image_processor, "video": processors.video_processor}
         options = {name: part and _essential(json.loads(part.to_json_string())) for name, part in parts.items()}
         return cls(facts, {**options, **_digests(process)})
+
+
+def _kept(shapes: Sequence[KVShape]) -> list[Any]:
+    """What the layers keep, whatever their kind and wherever they are."""
+    alike = Counter[tuple[Any, ...]]()
+    for shape in shapes:
+        alike[shape.keys, shape.values, shape.pairs, str(shape.dtype)] += len(shape.layers)
+    facts = [[num_layers, *heads] for heads, num_layers in alike.items()]
+    return facts if len(facts) > 1 else facts[0]
 
 
 def _essential(value: Any) -> Any:

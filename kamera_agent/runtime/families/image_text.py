@@ -98,7 +98,7 @@ class ImageText(Family):
                 f"{type(self.model).__name__} encoded an image in {len(features)} rows, and its processor wrote "
                 f"{expected} placeholders for them. Use the checkpoint's own processor."
             )
-        return features.to(self.decoder.kv_shape.dtype)
+        return features.to(self.decoder.dtype)
 
     def encoder_outputs(self, chunk: Chunk) -> Any:
         """Encoder outputs for a chunk's pixels: one tensor, or one per image."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
 
+from kamera_agent.runtime.bank import Heads
 from kamera_agent.runtime.families.decoder import Decoder
-from kamera_agent.runtime.kv_pool import Heads, KVShape
 
 
 class LatentDecoder(Decoder):
@@ -20,27 +19,23 @@ class LatentDecoder(Decoder):
     """
 
     attention = "MLA"
+    values_first = True
 
     @property
     def expanded_bytes(self) -> int:
-        config, shape = self.config, self.kv_shape
-        numbers = config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim
-        return int(shape.num_layers * config.num_attention_heads * numbers * shape.dtype.itemsize)
-
-    @cached_property
-    def kv_shape(self) -> KVShape:
         config = self.config
-        keys, values = Heads(1, config.qk_rope_head_dim), Heads(1, config.kv_lora_rank)
-        return KVShape(
-            config.num_hidden_layers, keys, values, self.module.dtype, self.device, self.pairs, values_first=True
-        )
+        numbers = config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim
+        return int(len(self.kinds) * config.num_attention_heads * numbers * self.dtype.itemsize)
 
-    @cached_property
-    def key_modules(self) -> Sequence[nn.Module]:
-        return [layer.self_attn.kv_a_proj_with_mqa for layer in self.module.layers]
+    def heads(self, layer: int) -> tuple[Heads, Heads]:
+        return Heads(1, self.config.qk_rope_head_dim), Heads(1, self.config.kv_lora_rank)
 
-    def keys_of(self, output: torch.Tensor) -> torch.Tensor:
-        keys = super().keys_of(output[..., self.config.kv_lora_rank :])
+    def key_module(self, attention: Any) -> nn.Module:
+        module: nn.Module = attention.kv_a_proj_with_mqa
+        return module
+
+    def keys_of(self, output: torch.Tensor, heads: Heads) -> torch.Tensor:
+        keys = super().keys_of(output[..., self.config.kv_lora_rank :], heads)
         if getattr(self.config, "rope_interleave", False):
             # The model reads neighbouring pairs and writes halves; masters have the order that it writes.
             keys = keys.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)

@@ -139,7 +139,7 @@ class MRope(Family):
         patches = self._patchifier.patches(chunk.pixels).to(self.model.device)
         grids = torch.tensor(self._grids(Raster(chunk.kind, chunk.grid)), device=self.model.device)
         encoder = getattr(self.model, f"get_{self._sense(chunk.kind)}_features")
-        return self.features(encoder(patches, grids, return_dict=True)).to(self.decoder.kv_shape.dtype)
+        return self.features(encoder(patches, grids, return_dict=True)).to(self.decoder.dtype)
 
     def features(self, outputs: Any) -> torch.Tensor:
         """Rows [num_placeholders, features], from the outputs of the model's encoder."""

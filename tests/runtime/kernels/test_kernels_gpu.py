@@ -9,9 +9,11 @@ import pytest
 import torch
 from kernel_cases import BF16, CASES, FP16, FP32, FP32_ULP, Case, check_all, check_keys, relocate
 
+from kamera_agent.runtime.bank import Heads, KVShape
+from kamera_agent.runtime.families.decoder import FULL
 from kamera_agent.runtime.kernels.dispatch import EAGER, Kernels, kernels_for
 from kamera_agent.runtime.kernels.layers import on_device
-from kamera_agent.runtime.kv_pool import Heads, KVPool, KVShape
+from kamera_agent.runtime.kv_pool import KVPool
 
 pytestmark = pytest.mark.gpu
 
@@ -71,16 +73,17 @@ def test_other_slots_of_a_live_pool_are_not_touched(
 def test_the_pool_takes_chunks_from_the_cpu(side: bool, seeded: torch.Generator) -> None:
     """Through pinned memory, group by group, beside live spans: the same bits as from tensors on the device."""
     case = Case(BF16, 1196, (4, 128), (4, 128), (16, 0, 7, 64) * 3, num_layers=12)
-    shape = KVShape(12, Heads(4, 128), Heads(4, 128), BF16, torch.device(DEVICE))
+    shape = KVShape(tuple(range(12)), FULL, Heads(4, 128), Heads(4, 128), BF16, torch.device(DEVICE))
     chunks = [case.chunk(seeded) for _ in range(3)]
     torch.cuda.synchronize()
     results: list[Any] = []
     with torch.cuda.stream(torch.cuda.Stream()) if side else nullcontext():
         for where in ("cpu", DEVICE):
-            pool = KVPool(shape)
+            pool = KVPool([shape])
             for chunk in chunks:
                 kv = [on_device(layer, torch.device(where)) for layer in chunk.base]
                 factors = [on_device(layer, torch.device(where)) for layer in chunk.factors or ()]
-                pool.load(pool.allocate(case.tokens), kv, factors, chunk.cos.to(DEVICE), chunk.sin.to(DEVICE))
-            results.append([buffer.cpu() for buffer in (pool.masters, pool.keys, pool.values)])
+                pool.load(pool.allocate(case.tokens), kv, factors, [(chunk.cos.to(DEVICE), chunk.sin.to(DEVICE))])
+            [bank] = pool.banks
+            results.append([buffer.cpu() for buffer in (bank.masters, bank.keys, bank.values)])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
