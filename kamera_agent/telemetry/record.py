@@ -96,8 +96,8 @@ def make_record(
     chunk_ids = [row.id for row in reply.plan.rows if row.kind in ("image", "frames")]
     return AnswerRecord(
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        model=model,
-        conversation=conversation_id,
+        model=_sound(model),
+        conversation=_sound(conversation_id),
         rows=reply.plan.rows,
         reply=ReplySpan(reply.span_id, reply.usage.tokens_generated, reply.finish_reason),
         usage=reply.usage,
@@ -107,6 +107,11 @@ def make_record(
         exact_only=window.exact_only,
         thumbnails={span_id: _thumbnail(window, span_id) for span_id in chunk_ids} if thumbnails else {},
     )
+
+
+def _sound(text: str) -> str:
+    """A text without lone surrogates, which JSON could not be read with."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _thumbnail(window: Window, span_id: str) -> str:

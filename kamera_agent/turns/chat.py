@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.record import AnswerRecord, make_record
 from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
+from kamera_agent.trouble import Trouble
 from kamera_agent.turns.background import Cancelled, Stoppable, never
 from kamera_agent.turns.conversations import Caller, Conversations
 from kamera_agent.turns.conversations import Live as Held
@@ -40,6 +42,8 @@ from kamera_agent.window.layout import Layout
 from kamera_agent.window.reply import Reply, ReplyStream
 from kamera_agent.window.sampler import SamplingOptions
 from kamera_agent.window.window import Window
+
+logger = logging.getLogger("kamera_agent.turns")
 
 # Most tokens of a reply, where the window has room: a call may hold a whole file.
 MAX_TOKENS = 4096
@@ -146,6 +150,7 @@ class Chat(Closing):
         self._live: Live | None = None
         self._closed = False
         self._others: dict[str, Chat] = {}
+        self._trouble = Trouble(logger, "answers are not reported in full", "answers are reported in full again")
         self._opening_lock = threading.Lock()
         # Apart from the other lock, so that a call to another model does not wait while this one loads.
         self._lock = threading.Lock()
@@ -223,8 +228,10 @@ class Chat(Closing):
             held.begin(reading.contents, reading.system, reading.outline)
             witness = Witness(constraint)
             # Now, because the answer becomes a part of the window.
-            reference = window.reference_logits() if self._trace and self._trace.drift_is_due() else None
-            full_prefill = window.full_prefill() if watch and watch.is_due else None
+            reference = full_prefill = None
+            with self._trouble.contained():
+                reference = window.reference_logits() if self._trace and self._trace.drift_is_due() else None
+                full_prefill = window.full_prefill() if watch and watch.is_due else None
             with window.stream(
                 max_tokens=request.max_tokens,
                 stop=request.stop,
@@ -239,15 +246,16 @@ class Chat(Closing):
             held.end(reply)
             if live.kamera.settings.heal == "ahead" and request.expected not in ((), request.messages):
                 self._expect(live, held, request, reply)
-            report(reply)
-            drift = None if reference is None else witness.measure(reference)
-            record = self._observe(reply, window, request.conversation, drift)
-            if watch and not reply.plan.is_exact:
-                if drift:
-                    watch.measured(drift)
-                elif full_prefill:
-                    reported = partial(_report_later, self._metrics, self._trace, self.model_name, record)
-                    window.idle.then(partial(watch.compare, witness, full_prefill, reported))
+            with self._trouble.contained():
+                report(reply)
+                drift = None if reference is None else witness.measure(reference)
+                record = self._observe(reply, window, request.conversation, drift)
+                if watch and not reply.plan.is_exact:
+                    if drift:
+                        watch.measured(drift)
+                    elif full_prefill:
+                        reported = partial(_report_later, self._metrics, self._trace, self.model_name, record)
+                        window.idle.then(partial(watch.compare, witness, full_prefill, reported))
 
     def _expect(self, live: Live, held: Held, request: Request, reply: Reply) -> None:
         """Tell the window what the next request will begin with."""

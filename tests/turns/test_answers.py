@@ -2,15 +2,19 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from models import screenshot
 from PIL import Image
+from prometheus_client import CollectorRegistry
 
 from kamera_agent import InputError, Kamera, StoreClosedError, Trace
+from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import read_trace
 from kamera_agent.turns.chat import Chat, Limits, Request
 from kamera_agent.turns.message import Message
+from kamera_agent.window.window import Window
 
 LIMITS = Limits(max_conversations=4, max_bytes=1 << 30, max_string=None)
 
@@ -44,6 +48,49 @@ def test_an_answer_is_reported_when_it_is_whole(kamera: Kamera, question: Messag
             next(stream)
         assert answer(chat, Request([question], "left", max_tokens=8)) == whole
     assert len(read_trace(tmp_path / "trace.jsonl")) == 2
+
+
+class Broken:
+    """Fails at whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError(f"no {name}")
+
+
+@pytest.mark.parametrize("broken", ["trace", "thumbnails", "metrics", "spans", "drift"])
+def test_telemetry_never_fails_an_answer(
+    kamera: Kamera,
+    question: Message,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("out of memory")
+
+    with Chat(kamera, None, {}, LIMITS) as chat:
+        expected = answer(chat, Request([question], max_tokens=4))
+    trace = Trace("/dev/full" if broken == "trace" else tmp_path / "t", thumbnails=True, drift_every=1)
+    metrics = Metrics(CollectorRegistry())
+    if broken == "thumbnails":
+        monkeypatch.setattr("kamera_agent.telemetry.record.thumbnail", fail)
+    elif broken == "metrics":
+        monkeypatch.setattr(metrics, "_times", Broken())
+    elif broken == "spans":
+        monkeypatch.setattr("kamera_agent.telemetry.spans.trace.get_tracer", fail)
+    elif broken == "drift":
+        monkeypatch.setattr(Window, "reference_logits", fail)
+    with Chat(kamera, None, {}, LIMITS, trace=trace, metrics=metrics) as chat:
+        for number in range(3):
+            assert answer(chat, Request([question], str(number), max_tokens=4)) == expected
+    assert len(caplog.records) == 1
+
+
+def test_a_name_that_is_no_unicode_leaves_the_trace_readable(kamera: Kamera, question: Message, tmp_path: Path) -> None:
+    with Chat(kamera, None, {}, LIMITS, trace=Trace(tmp_path / "t")) as chat:
+        answer(chat, Request([question], "a\ud800b", max_tokens=1))
+    assert [record.conversation for record in read_trace(tmp_path / "t")] == ["a?b"]
 
 
 def test_a_schema_goes_before_a_forced_call(kamera: Kamera) -> None:
