@@ -112,8 +112,9 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The unit that a store keeps: a header and the tensors of each layer.
+    """The unit that a store keeps: a header and the tensors of the layers.
 
+    layers: one entry per layer that keeps anything, in the order of the model; their shapes may differ.
     Base: layers[l] = (K pre-RoPE [H, T, D], V [H, T, D]); for MLA (raw k_pe [1, T, P], c_KV [1, T, C]).
     In int8: (K, V, step of K [H, 1, D], step of V [H, T, 1]).
     Patch: layers[l] = (U [T, r_l], V [r_l, W]), or (U, V, scale [r_l]) in int8. W is the number of values in a token's

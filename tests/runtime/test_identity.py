@@ -181,3 +181,11 @@ def test_names_shapes_and_dtypes_of_tensors_count() -> None:
     zeros = torch.zeros(4, 2)
     forms = [{"a": zeros}, {"b": zeros}, {"a": zeros.T}, {"a": zeros.int()}, {"a": zeros.bfloat16().repeat(1, 2)}]
     assert len({digest_tensors(form, 64) for form in forms}) == len(forms)
+
+
+def test_the_key_of_a_model_whose_layers_are_alike_names_one_shape(original: Any) -> None:
+    """As before the layers could differ, so that chunks stored then are still found."""
+    material = json.loads(keys_of(*original)["document"].material)
+    config = original[0].config.text_config
+    heads = [config.num_key_value_heads, config.hidden_size // config.num_attention_heads]
+    assert material["model"]["kv"] == [config.num_hidden_layers, heads, heads, "half", "torch.float32"]
