@@ -10,15 +10,15 @@ large    screenshots of 1280x720 (1,196 tokens). small: of 168x112 (26 tokens), 
          weighs most
 keep     stale="keep", heal="never": moved spans stay as they are, so that a step computes its new tokens only
 default  the default settings, and Window.expect for the screenshot that leaves next; what heals and remembers between
-         two steps is background_ms
+         two steps is background_ms. The first 40 steps only, because that takes twice as long as the steps themselves
 bare     forward pass of as many tokens as `keep` computes, over a DynamicCache of all others, with the encoder of a new
-         screenshot but without its preprocessing; mean of one run before `keep` and one after it
+         screenshot but without its preprocessing; in every fourth step, mean of one run before `keep` and one after it
 
 first_ms: from sync() to the first token, with preprocessing and fingerprint. Its parts are edit (sync), plan, rebuild,
 prefill and wait, which is the draw on a CPU.
-p50, p95: over all steps from the fifth on. overhead: first_ms over bare_ms, in one step. growth: median of the last 20
-steps over that of the 20 around step 20; growth.first_token is that of the overhead, so that the attention over a
-longer window does not count. None where there are fewer than 50 steps.
+p50, p95: over all steps from the fifth on. overhead: first_ms of `keep` over bare_ms, in one step. growth: median of
+the last 20 steps over that of the 20 around step 20; growth.first_token is that of the overhead, so that the attention
+over a longer window does not count. None where there are fewer than 50 steps.
 
 The first level of the JSON has the figures of large and keep.
 """
@@ -26,7 +26,7 @@ The first level of the JSON has the figures of large and keep.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.baselines import Figures, Prompt, blank_cache, median_ratio, timed_ms
@@ -41,7 +41,8 @@ from kamera_agent.window.content import Content
 NUM_KEPT = 3
 SIZES = {"large": (720, 1280), "small": (112, 168)}
 SETTINGS: dict[str, SettingOptions] = {"keep": {"stale": "keep", "heal": "never"}, "default": {}}
-WAYS = ("first", "bare", "background")
+# Steps of the default settings, and how many steps there are to one with a bare pass.
+NUM_DEFAULT, BARE_EVERY = 40, 4
 # The step whose neighbours growth compares with the last ones, and how many there are of both.
 EARLY, SPAN = 20, 20
 # Steps that warm up: in the first ones no screenshot leaves, and the next one shows how many tokens a step adds.
@@ -121,19 +122,21 @@ def run(model: Any, processor: Any, size: tuple[int, int], num_steps: int) -> di
     keep, bare = agents["keep"], Bare(model, processor, size)
     measured: dict[str, list[Figures]] = {name: [] for name in SETTINGS}
     for number in range(num_steps):
-        is_warm = number >= NUM_WARM
+        names = [*SETTINGS] if number < NUM_DEFAULT else ["keep"]
+        is_warm, has_bare = number >= NUM_WARM, number % BARE_EVERY == 0
         bare_ms: list[float] = []
         figures: dict[str, Figures] = {}
-        for name in [*SETTINGS] if number % 2 else [*SETTINGS][::-1]:
-            if name == "keep" and is_warm:
+        for name in names if number // BARE_EVERY % 2 else names[::-1]:
+            if name == "keep" and is_warm and has_bare:
                 total, computed = 2 * keep.totals[-1] - keep.totals[-2], keep.computed[-1]
                 bare_ms.append(bare.ms(total, computed))
             figures[name] = agents[name].step()
-            if name == "keep" and is_warm:
+            if name == "keep" and is_warm and has_bare:
                 assert (keep.totals[-1], keep.computed[-1]) == (total, computed), number
                 bare_ms.append(bare.ms(total, computed))
-        for name in SETTINGS if is_warm else ():
-            measured[name].append(figures[name] | {"bare": statistics.mean(bare_ms), "total": keep.totals[-1]})
+        beside = {"bare": statistics.mean(bare_ms)} if bare_ms else {}
+        for name in names if is_warm else ():
+            measured[name].append(figures[name] | beside | {"total": agents[name].totals[-1]})
         _print(number, figures)
     for kamera in kameras.values():
         kamera.close()
@@ -143,20 +146,23 @@ def run(model: Any, processor: Any, size: tuple[int, int], num_steps: int) -> di
 def _print(number: int, figures: dict[str, Figures]) -> None:
     if number % 20 == 19:
         for name, ms in figures.items():
-            times = "  ".join(f"{part} {ms[part]:8.2f} ms" for part in (*WAYS, *PARTS) if part in ms)
+            times = "  ".join(f"{part} {ms[part]:8.2f} ms" for part in ("first", "background", *PARTS))
             print(f"step {number + 1:3}  {name:8} {times}", flush=True)
 
 
 def summary(steps: Sequence[Figures]) -> dict[str, Any]:
     """Medians, 95th percentiles and growth."""
+    beside = [ms for ms in steps if "bare" in ms]
     return {
-        **{f"{part}_ms_p50": round(statistics.median(ms[part] for ms in steps), 2) for part in (*WAYS, *PARTS)},
+        **{f"{part}_ms_p50": round(statistics.median(ms[part] for ms in steps), 2) for part in ("first", *PARTS)},
         **{f"{part}_ms_p95": round(_p95([ms[part] for ms in steps]), 2) for part in ("plan", "rebuild")},
-        "overhead_p50": median_ratio(steps, "first", "bare"),
+        "background_ms_p50": round(statistics.median(ms["background"] for ms in steps), 2),
+        "bare_ms_p50": round(statistics.median(ms["bare"] for ms in beside), 2),
+        "overhead_p50": median_ratio(beside, "first", "bare"),
         "growth": {
-            "plan": _growth([ms["plan"] for ms in steps]),
-            "rebuild": _growth([ms["rebuild"] for ms in steps]),
-            "first_token": _growth([ms["first"] / ms["bare"] for ms in steps]),
+            "plan": _growth(steps, lambda ms: ms["plan"]),
+            "rebuild": _growth(steps, lambda ms: ms["rebuild"]),
+            "first_token": _growth(steps, lambda ms: ms["first"] / ms["bare"] if "bare" in ms else None),
         },
         "window_tokens": int(steps[-1]["total"]),
     }
@@ -166,12 +172,16 @@ def _p95(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=20, method="inclusive")[-1]
 
 
-def _growth(values: Sequence[float]) -> float | None:
+def _growth(steps: Sequence[Figures], value: Callable[[Figures], float | None]) -> float | None:
+    """How often the value of an early step goes into that of a late one. value: None where a step has none."""
     start = EARLY - NUM_WARM - SPAN // 2
-    early, late = values[start : start + SPAN], values[-SPAN:]
-    if len(values) < start + 2 * SPAN:
+    if len(steps) < start + 2 * SPAN:
         return None
-    return round(statistics.median(late) / statistics.median(early), 2)
+    early, late = (
+        statistics.median(found for ms in some if (found := value(ms)) is not None)
+        for some in (steps[start : start + SPAN], steps[-SPAN:])
+    )
+    return round(late / early, 2)
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """The turn benchmark on a tiny model, with tokens counted by hand."""
 
+import pytest
 from models import TINY
 
+from benchmarks import turn
 from benchmarks.session import PARTS
-from benchmarks.turn import NUM_WARM, SETTINGS, SIZES, WAYS, run, summary
+from benchmarks.turn import NUM_WARM, SETTINGS, SIZES, run, summary
 from kamera_agent.pocket.model import build_model, build_processor
 
 NUM_STEPS = 8
@@ -20,7 +22,8 @@ def test_every_step_is_measured_by_both_settings() -> None:
     assert list(measured) == list(SETTINGS)
     for steps in measured.values():
         assert len(steps) == NUM_STEPS - NUM_WARM
-        assert all(step[part] > 0 for step in steps for part in (*WAYS, *PARTS))
+        assert all(step[part] > 0 for step in steps for part in ("first", "background", *PARTS))
+        assert ["bare" in step for step in steps] == [True, False, False, False]
         # Per step a page and the text about it, the text in the place of an older page, and both marks of turns.
         texts = "Page 0-0-0:", "(a page that has gone)", "I click on 0-0-0."
         marks = "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
@@ -29,11 +32,22 @@ def test_every_step_is_measured_by_both_settings() -> None:
         assert summary(steps)["window_tokens"] == after
 
 
+def test_the_default_settings_end_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "NUM_DEFAULT", 6)
+    measured = run(build_model(TINY), build_processor(TINY), SIZES["small"], NUM_STEPS)
+    assert {name: len(steps) for name, steps in measured.items()} == {"keep": 4, "default": 2}
+
+
 def test_growth_compares_the_last_steps_with_those_around_the_twentieth() -> None:
-    """200 steps; all figures are 1 in the early ones, and planning takes twice as long as that at the end."""
+    """200 steps; all figures are 1 in the early ones, and planning takes twice as long as that at the end.
+
+    One of four steps has a bare pass.
+    """
     steps = [
-        dict.fromkeys((*WAYS, *PARTS, "total"), 1.0)
-        | {"plan": 2.0 if number >= 180 else 1.0 if 10 <= number < 30 else 5.0, "first": 3.0, "bare": 2.0}
+        dict.fromkeys(("background", *PARTS, "total"), 1.0)
+        | {"plan": 2.0 if number >= 180 else 1.0 if 10 <= number < 30 else 5.0}
+        | {"first": 6.0 if number >= 180 and number % 4 else 3.0}
+        | ({} if number % 4 else {"bare": 2.0})
         for number in range(NUM_WARM, 200)
     ]
     figures = summary(steps)
