@@ -16,10 +16,10 @@ new        a screenshot that was not seen before comes, and the oldest goes
 revisit    the same with a page that looks as it did before
 look back  a screenshot that had gone returns to its old place, beside the three
 
-Ratios are ratios of sums over all steps. agree: share of steps in which the trained pocket model gives the same greedy
-answer over the window of ours and over a full prefill, of the agree_steps steps whose question it can answer.
-agree_random: share of all steps in which the random weights choose the same first token; their scores are nearly equal,
-so a small error changes the token.
+Tokens of a refreshed span count as computed by their share of the layers. Ratios are ratios of sums over all steps.
+agree: share of steps in which the trained pocket model gives the same greedy answer over the window of ours and over a
+full prefill, of the agree_steps steps whose question it can answer. agree_random: share of all steps in which the
+random weights choose the same first token; their scores are nearly equal, so a small error changes the token.
 Background work is finished between two measurements; its time is remember_ms.
 """
 
@@ -129,7 +129,7 @@ class Bench:
         remember_ms, _ = timed_ms(self.kamera.flush)
         return {
             "ours_ms": edit_ms + reply.timings.first_token_ms,
-            "ours_tokens": reply.usage.tokens_computed,
+            "ours_tokens": reply.plan.num_computed,
             "ours_logits": first.logits,
             "remember_ms": remember_ms,
         }

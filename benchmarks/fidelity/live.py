@@ -122,7 +122,7 @@ def _shares(plan: Plan) -> tuple[float, float]:
     """Shares of the KV of chunks that was computed again, and that was stale. All chunks are known."""
     rows = [row for row in plan.rows if row.kind in ("image", "frames")]
     num_tokens = sum(row.num_tokens for row in rows)
-    recomputed = sum(row.num_tokens * (1.0 if row.origin == "computed" else row.refreshed) for row in rows)
+    recomputed = sum(row.num_computed for row in rows)
     stale = sum(row.num_tokens for row in rows if row.origin == "computed" or (row.stale and row.stale.of_chunks))
     return recomputed / num_tokens, stale / num_tokens
 

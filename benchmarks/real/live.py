@@ -59,5 +59,5 @@ def _leave(window: Window, shown: Sequence[Content]) -> Left:
 
 def _computed_share(plan: Plan) -> float:
     rows = [row for row in plan.rows if row.kind == "document"]
-    computed = sum(row.num_tokens * (1.0 if row.origin == "computed" else row.refreshed) for row in rows)
+    computed = sum(row.num_computed for row in rows)
     return computed / sum(row.num_tokens for row in rows)

@@ -89,7 +89,7 @@ def make_message(reply: Reply, parsed: ParsedReply, model_name: str) -> AIMessag
             output_tokens=usage.tokens_generated,
             total_tokens=total + usage.tokens_generated,
             input_token_details=InputTokenDetails(
-                cache_read=total - usage.tokens_computed, cache_creation=usage.tokens_computed
+                cache_read=total - reply.plan.num_computed, cache_creation=reply.plan.num_computed
             ),
         ),
         response_metadata={

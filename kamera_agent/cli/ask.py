@@ -87,9 +87,9 @@ def _print_answer(window: Window, question: str) -> None:
     for piece in stream:
         typer.echo(piece, nl=False)
     typer.echo()
-    usage = stream.reply.usage
+    reply = stream.reply
     typer.echo(
-        f"{usage.tokens_computed} tokens computed, {usage.tokens_recalled} recalled, first token after "
-        f"{stream.reply.timings.first_token_ms:.0f} ms",
+        f"{reply.plan.num_computed} tokens computed, {reply.usage.tokens_recalled} recalled, first token after "
+        f"{reply.timings.first_token_ms:.0f} ms",
         err=True,
     )

@@ -12,8 +12,8 @@ from kamera_agent.telemetry.record import AnswerRecord
 class Turn:
     """One answer. number: within its conversation, from 1.
 
-    computed, prefix, full: tokens of the prompt that were computed, that a prefix cache would have computed, and that
-    a full prefill would have computed.
+    computed, prefix, full: tokens of the prompt that were computed, those of refreshed spans by their share of the
+    layers; that a prefix cache would have computed; and that a full prefill would have computed.
     """
 
     number: int
@@ -38,7 +38,7 @@ def account(records: Iterable[AnswerRecord]) -> list[Turn]:
         counts[conversation] = counts.get(conversation, 0) + 1
         prompt = [(row.id, row.num_tokens) for row in record.rows]
         full = sum(num_tokens for _, num_tokens in prompt)
-        computed = sum(row.num_tokens for row in record.rows if row.origin == "computed")
+        computed = round(sum(row.num_computed for row in record.rows))
         prefix = full - _num_common(prompt, cached.get(conversation, []))
         turns.append(Turn(counts[conversation], conversation, record, computed, prefix, full))
         cached[conversation] = [*prompt, (record.reply.id, record.reply.num_tokens)]

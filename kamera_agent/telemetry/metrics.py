@@ -51,6 +51,7 @@ TIMES = {
 COUNTS = {
     "tokens_generated": ("generation_tokens", "Tokens of replies."),
     "tokens_switched": ("switched_tokens", "Tokens computed again because the RoPE of the model switched."),
+    "tokens_refreshed": ("refreshed_tokens", "Tokens of stale spans computed again, by their share of the layers."),
     "encoder_calls": ("encoder_calls", "Chunks of windows that went through the vision encoder for an answer."),
     "encoder_avoided": ("encoder_calls_avoided", "Chunks of windows that the vision encoder was not needed for."),
 }

@@ -69,8 +69,8 @@ def _record(span: trace.Span, reply: Reply) -> None:
         {
             "gen_ai.usage.input_tokens": num_tokens,
             "gen_ai.usage.output_tokens": usage.tokens_generated,
-            "gen_ai.usage.cache_read.input_tokens": num_tokens - usage.tokens_computed,
-            "gen_ai.usage.cache_creation.input_tokens": usage.tokens_computed,
+            "gen_ai.usage.cache_read.input_tokens": num_tokens - reply.plan.num_computed,
+            "gen_ai.usage.cache_creation.input_tokens": reply.plan.num_computed,
             "gen_ai.response.finish_reasons": [reply.finish_reason],
             "gen_ai.response.time_to_first_chunk": timings.first_token_ms / 1e3,
             **{f"kamera.{name}": value for name, value in {**asdict(usage), **asdict(timings)}.items()},

@@ -110,7 +110,7 @@ class Live:
         if self.watch:
             self.watch.answered(reply, exact_only=self.window.exact_only)
         if self.num_strangers:
-            computed = reply.usage.tokens_computed
+            computed = reply.plan.num_computed
             logger.warning(
                 "Conversation %r: a call shares hardly anything with the %d live windows, so %d of %d tokens were "
                 "computed. If several agents speak in this thread, name each by agent= or by its own thread_id.",

@@ -112,7 +112,7 @@ def reply_html(reply: Reply) -> Markup:
     usage, timings = reply.usage, reply.timings
     text = element("p", _cut(reply.text, SHOWN_CHARS), class_="kamera-text")
     facts = [
-        f"{usage.tokens_computed:,} tokens computed of {reply.plan.num_tokens():,}",
+        f"{reply.plan.num_computed:,} tokens computed of {reply.plan.num_tokens():,}",
         f"{usage.tokens_generated:,} generated ({reply.finish_reason})",
         f"first token after {timings.first_token_ms:,.0f} ms",
         f"the rest in {timings.decode_ms:,.0f} ms",

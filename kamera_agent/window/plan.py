@@ -43,6 +43,11 @@ class PlanRow:
     refreshed: float = 0.0
 
     @property
+    def num_computed(self) -> float:
+        """Tokens of it that are computed. Those of a refreshed span count by their share of the layers."""
+        return self.num_tokens if self.origin == "computed" else self.num_tokens * self.refreshed
+
+    @property
     def cells(self) -> tuple[str, ...]:
         """The row as texts, under the heads of PLAN_COLUMNS."""
         moved_from = "" if self.moved_from is None else str(self.moved_from)
@@ -80,6 +85,11 @@ class Plan:
     def is_exact(self) -> bool:
         """Whether a full prefill gives the same KV."""
         return all(row.exact for row in self.rows)
+
+    @property
+    def num_computed(self) -> int:
+        """Tokens that are computed. Those of refreshed spans count by their share of the layers."""
+        return round(sum(row.num_computed for row in self.rows))
 
     def num_tokens(self, *origins: Origin) -> int:
         """Tokens of the spans with these origins; of all spans when none is named."""

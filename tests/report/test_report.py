@@ -77,6 +77,12 @@ def test_the_account_by_hand() -> None:
     assert [turn.prefix for turn in turns] == [110, 60, 8, 4]
 
 
+def test_refreshed_tokens_count_by_their_share_of_the_layers() -> None:
+    image = replace(row("image1", 100, "kept"), refresh=True, refreshed=0.25)
+    [turn] = account([record("a", row("anchor", 3, "kept"), image, row("text1", 7, "computed"))])
+    assert turn.computed == 25 + 7
+
+
 def test_a_trace_is_read_as_it_was_written(tmp_path: Path) -> None:
     trace = Trace(tmp_path / "deep" / "trace.jsonl")
     for written in (FIRST, FOURTH):

@@ -128,8 +128,8 @@ class Meter:
             chunks=_chunks(turn, plan),
             tokens={origin: plan.num_tokens(origin) for origin in ORIGINS},
             num_computed={
-                "kamera": usage.tokens_computed + usage.tokens_refreshed,
-                "prefix": prefix.reply.usage.tokens_computed,
+                "kamera": plan.num_computed,
+                "prefix": prefix.reply.plan.num_computed,
                 "full": plan.num_tokens(),
             },
             first_token_ms={
