@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from transformers import CONFIG_MAPPING
+
 from benchmarks.backbones.zoo import MATRIX
 from benchmarks.backbones.zoo.text_only import OPTIONS
 from kamera_agent.runtime.families import FAMILIES
@@ -24,13 +26,18 @@ def _rows() -> Iterator[str]:
         for model_type in family.model_types:
             tested = [row for row in MATRIX if row.name.partition("-")[0] == model_type]
             ways = [f"{row.attention}{_over(row.name.partition('-')[2])}" for row in tested]
+            ways += ["documents"] if model_type in OPTIONS else []
             yield f"| `{model_type}` | {backbones} | {', '.join(ways) or 'same family only'} |"
-    types = ", ".join(f"`{model_type}`" for model_type in OPTIONS)
+    listed = {model_type for family in FAMILIES for model_type in family.model_types}
+    types = ", ".join(f"`{model_type}`" for model_type in OPTIONS if model_type not in listed)
     yield f"| [all others](#text-models) | causal text models of the usual parts | documents over {types} |"
 
 
-def _over(text_model: str) -> str:
-    return f" over `{text_model}`" if text_model else ""
+def _over(variant: str) -> str:
+    """What is behind the hyphen of a row's name: a text model or an option."""
+    if not variant:
+        return ""
+    return f" {'over' if variant in CONFIG_MAPPING else 'with'} `{variant}`"
 
 
 if __name__ == "__main__":

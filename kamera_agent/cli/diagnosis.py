@@ -23,13 +23,16 @@ QUESTION = "What is different?"
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Consecutive layers of one kind. first, last: their numbers. rope_error: the largest of the self-test."""
+    """Consecutive layers of one kind. first, last: their numbers.
+
+    rope_error: the largest of the self-test; None for layers that read the KV of earlier ones and keep none.
+    """
 
     first: int
     last: int
     kind: str
     rope: str
-    rope_error: float
+    rope_error: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +105,15 @@ def round_trip(kamera: Kamera) -> RoundTrip:
 
 
 def _layers(kamera: Kamera) -> tuple[Layers, ...]:
-    decoder, errors = kamera.family.decoder, kamera.rope_errors
-    numbered = enumerate(zip(decoder.kinds, errors, strict=True))
-    groups = [list(group) for _, group in groupby(numbered, key=lambda layer: layer[1][0])]
-    return tuple(
-        Layers(group[0][0], group[-1][0], group[0][1][0], decoder.pairs, max(error for _, (_, error) in group))
-        for group in groups
-    )
+    decoder = kamera.family.decoder
+    errors = dict(zip(decoder.key_modules, kamera.rope_errors, strict=True))
+    groups = groupby(enumerate(decoder.kinds), key=lambda layer: (layer[1], layer[0] in errors))
+    found = []
+    for (kind, keeps), group in groups:
+        numbers = [number for number, _ in group]
+        worst = max(errors[number] for number in numbers) if keeps else None
+        found.append(Layers(numbers[0], numbers[-1], kind, decoder.pairs, worst))
+    return tuple(found)
 
 
 def _fill(window: Window, family: Family) -> Window:

@@ -47,4 +47,6 @@ def _numbers(layers: Layers) -> str:
 
 
 def _layer_facts(diagnosis: Diagnosis, layers: Layers) -> str:
-    return f"{diagnosis.attention}, {layers.kind}, RoPE {layers.rope}, off by {layers.rope_error:.1e}"
+    error = layers.rope_error
+    keys = "KV of an earlier layer" if error is None else f"RoPE {layers.rope}, off by {error:.1e}"
+    return f"{diagnosis.attention}, {layers.kind}, {keys}"

@@ -134,7 +134,7 @@ class Refresh:
         if number < max(self._stages) and number not in self._stages:
             self._depart(number)
         hidden, *others = output if isinstance(output, tuple) else (output,)
-        whole = self._input.index_copy(1, self._rows, hidden)
+        whole = self._input.index_copy(-2, self._rows, hidden)
         return (whole, *others) if isinstance(output, tuple) else whole
 
     def _probe(self, layer: nn.Module, args: Any, kwargs: Any) -> None:
@@ -167,7 +167,7 @@ class Refresh:
         self.queries.index = self._slots[self._rows]
 
     def _narrow(self, value: Any) -> Any:
-        num_rows = self._input.shape[1]
+        num_rows = self._input.shape[-2]
         return value if len(self._rows) == num_rows else _narrow(value, num_rows, self._rows)
 
 

@@ -41,8 +41,6 @@ UNSERVED = {
     "mistral_large4": "_attention': an index with its own keys",
     "llama4": "'chunked_attention': chunks of attention that begin at absolute positions",
     "paligemma": "prefix-LM",
-    "gemma3n": "take the KV of earlier ones",
-    "gemma4": "full layers have longer heads than sliding ones",
 }
 
 
@@ -62,7 +60,6 @@ UNSERVED_TEXT: dict[str, tuple[dict[str, Any], str]] = {
     "bert": ({"add_cross_attention": True, "is_decoder": True}, "add_cross_attention is True"),
     "doge": ({}, r"attention of layer 0 of DogeModel has unknown parts: \['A', 'dt_proj'\]"),
     "gemma3_text": ({"use_bidirectional_attention": True}, "every token sees what follows it"),
-    "gemma3n_text": ({}, "num_kv_shared_layers is 15: the last layers take the KV of earlier ones"),
     "gpt2": ({}, "GPT2LMHeadModel has no `model`"),
     "llama4_text": ({}, "chunks of attention that begin at absolute positions"),
     "olmo": ({"clip_qkv": 8.0}, "clip_qkv is 8.0: keys are clipped"),

@@ -6,7 +6,11 @@ from pathlib import Path
 import torch
 from cli_records import RunKamera
 
+from benchmarks.backbones.zoo.gemma3n import gemma3n
 from benchmarks.backbones.zoo.text_only import text_only
+from kamera_agent import Kamera
+from kamera_agent.cli.diagnosis import diagnose
+from kamera_agent.cli.doctor import _rows
 
 
 def test_doctor_measures_the_pocket_model(run_kamera: RunKamera) -> None:
@@ -32,6 +36,17 @@ def test_doctor_on_latent_attention_without_eyes(run_kamera: RunKamera, tmp_path
     assert "MLA, full_attention, RoPE half" in done.stdout
     assert "256 B (expanded 1.3 kB)" in done.stdout
     assert "not seen" in done.stdout
+
+
+def test_doctor_says_which_layers_share_their_kv() -> None:
+    with Kamera(*gemma3n(torch.float32)) as kamera:
+        diagnosis = diagnose(kamera)
+    shared = [layers.rope_error is None for layers in diagnosis.layers]
+    assert shared == [False] * 4 + [True] * 2
+    assert diagnosis.token_bytes == 4 * 2 * 2 * 16 * 4
+    facts = dict(_rows(diagnosis))
+    assert facts["layer 3"].startswith("GQA, full_attention, RoPE half, off by ")
+    assert facts["layer 4"] == "GQA, sliding_attention, KV of an earlier layer"
 
 
 def test_doctor_names_what_cannot_be_loaded(run_kamera: RunKamera, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from benchmarks.backbones.zoo.aya_vision import aya_vision
 from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl, deepseek_vl_hybrid
 from benchmarks.backbones.zoo.ernie4_5_vl import ernie4_5_vl_moe
 from benchmarks.backbones.zoo.gemma3 import gemma3
+from benchmarks.backbones.zoo.gemma3n import gemma3n
+from benchmarks.backbones.zoo.gemma4 import gemma4, gemma4_k_eq_v
 from benchmarks.backbones.zoo.glm4v import glm4v, glm4v_moe, glm46v, glm_ocr
 from benchmarks.backbones.zoo.idefics3 import idefics3, smolvlm
 from benchmarks.backbones.zoo.internvl import internvl, internvl_qwen3
@@ -52,6 +54,9 @@ MATRIX = (
     Backbone("paddleocr_vl", "GQA", paddleocr_vl),
     Backbone("ernie4_5_vl_moe", "GQA", ernie4_5_vl_moe),
     Backbone("gemma3", "GQA", gemma3),
+    Backbone("gemma3n", "GQA", gemma3n),
+    Backbone("gemma4", "GQA", gemma4),
+    Backbone("gemma4-k_eq_v", "GQA", gemma4_k_eq_v),
     Backbone("llava", "MHA", llava),
     Backbone("llava-deepseek_v2", "MLA", llava_deepseek_v2),
     Backbone("llava-deepseek_v3", "MLA", llava_deepseek_v3),

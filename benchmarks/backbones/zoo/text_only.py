@@ -17,6 +17,14 @@ TEMPLATE = template(
 )
 # Fewer tokens than a document has.
 WINDOW = {"sliding_window": 5}
+# The last two of six layers share the KV of the two before them.
+SHARED = WINDOW | {
+    "num_hidden_layers": 6,
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+    "num_kv_shared_layers": 2,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 1024,
+}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 OPTIONS: dict[str, dict[str, Any]] = {
     "llama": WINDOW,  # which it ignores
@@ -29,6 +37,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "exaone4": WINDOW | {"sliding_window_pattern": 2},
     "gemma2": WINDOW,
     "gemma3_text": WINDOW | {"sliding_window_pattern": 2},
+    "gemma3n_text": SHARED | {"laurel_rank": 8},
+    "gemma4_text": SHARED | {"global_head_dim": 32},
     "glm4": {},
     "gpt_oss": WINDOW | EXPERTS,
     "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.5, "residual_multiplier": 0.7},

@@ -13,6 +13,8 @@ from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.deepseek_vl import DeepseekVL
 from kamera_agent.runtime.families.ernie4_5_vl import Ernie45VL
 from kamera_agent.runtime.families.gemma3 import Gemma3
+from kamera_agent.runtime.families.gemma3n import Gemma3n, Gemma3nText
+from kamera_agent.runtime.families.gemma4 import Gemma4, Gemma4Text
 from kamera_agent.runtime.families.glm4v import Glm4V
 from kamera_agent.runtime.families.idefics3 import Idefics3, SmolVLM
 from kamera_agent.runtime.families.internvl import InternVL
@@ -48,6 +50,10 @@ FAMILIES: tuple[type[Family], ...] = (
     AyaVision,
     Ovis2,
     Gemma3,
+    Gemma3n,
+    Gemma3nText,
+    Gemma4,
+    Gemma4Text,
     Phi4Multimodal,
     KimiK25,
     TextOnly,

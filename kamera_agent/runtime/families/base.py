@@ -122,14 +122,17 @@ class Family(ABC):
     def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
         """Decoder inputs [T, hidden] of a run; features as from encode, None for text, which has no placeholders."""
         token_ids = torch.tensor(run.token_ids, dtype=torch.long, device=self.decoder.device)
-        table = self.decoder.module.get_input_embeddings()
         if features is None:
-            text: torch.Tensor = table(token_ids)
-            return text
+            return self.text_embeds(token_ids)
         placeholders = self.placeholders(run)
         # A placeholder may be outside the vocabulary.
-        embeds: torch.Tensor = table(token_ids.masked_fill(placeholders, 0))
+        embeds = self.text_embeds(token_ids.masked_fill(placeholders, 0))
         embeds[placeholders] = features
+        return embeds
+
+    def text_embeds(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings [T, hidden] of tokens [T] of text."""
+        embeds: torch.Tensor = self.decoder.module.get_input_embeddings()(token_ids)
         return embeds
 
     def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:

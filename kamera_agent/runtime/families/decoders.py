@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,6 +46,26 @@ class SlidingRotaryDecoder(InterleavedDecoder):
         self.turned = [kind == SLIDING for kind in self.kinds]
 
 
+class SharingDecoder(Decoder):
+    """A decoder whose last layers may read the KV of earlier ones, and whose layers may differ in their heads."""
+
+    @cached_property
+    def key_modules(self) -> Mapping[int, nn.Module]:
+        attentions = {number: layer.self_attn for number, layer in enumerate(self.module.layers)}
+        return {number: self.key_module(one) for number, one in attentions.items() if not one.is_kv_shared_layer}
+
+    def heads(self, layer: int) -> tuple[Heads, Heads]:
+        attention = self.module.layers[layer].self_attn
+        heads = Heads(attention.k_proj.out_features // attention.head_dim, attention.head_dim)
+        return heads, heads
+
+
+class Gemma4Decoder(SharingDecoder):
+    """A decoder of Gemma 4."""
+
+    both_ways_kinds = (SLIDING,)
+
+
 # By `config.model_type` of the text model. Inside a model with eyes, every other type is a plain Decoder.
 DECODERS: dict[str, type[Decoder]] = {
     "cohere2": SlidingRotaryDecoder,
@@ -51,6 +73,8 @@ DECODERS: dict[str, type[Decoder]] = {
     "deepseek_v3": LatentDecoder,
     "ernie4_5_vl_moe_text": InterleavedDecoder,
     "gemma3_text": HeadFirstDecoder,
+    "gemma3n_text": SharingDecoder,
+    "gemma4_text": Gemma4Decoder,
     "glm4v_text": InterleavedDecoder,
     "glm_ocr_text": InterleavedDecoder,
     "phi3": FusedDecoder,

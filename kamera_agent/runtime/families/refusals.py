@@ -8,14 +8,10 @@ from typing import Any
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.decoder import check_kinds
 
-UNEVEN = "full layers have longer heads than sliding ones, and one shape of KV is kept for all layers. Use Gemma 3."
 # By model type, where the configuration does not show it.
 REASONS = {
     "paligemma": "tokens of the prompt see what follows them (prefix-LM), so content after a chunk changes its KV. "
     "Use a model that is causal over text.",
-    "gemma3n": "the last layers take the KV of earlier ones. Use Gemma 3.",
-    "gemma4": UNEVEN,
-    "gemma4_unified": UNEVEN,
 }
 # Settings of a text model under which it cannot be served, and why.
 CROSS = "the decoder attends to the output of an encoder, which no chunk keeps. Use a decoder-only model."
@@ -24,7 +20,6 @@ SETTINGS = {
     "add_cross_attention": CROSS,
     "use_bidirectional_attention": "every token sees what follows it, so no chunk can be computed before the whole "
     "window is known. Use a checkpoint that generates text.",
-    "num_kv_shared_layers": "the last layers take the KV of earlier ones. Use a model whose layers all have their own.",
     "clip_qkv": "keys are clipped on their way to RoPE, where they are not seen. Use a model that does not clip them.",
 }
 ATTENTION_WITH_MASK = ("sdpa", "eager")

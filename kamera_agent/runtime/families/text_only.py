@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,7 +28,7 @@ class TextOnly(Family):
     """
 
     # None is listed: find_family asks whether a type is one of a causal text model.
-    model_types = ()
+    model_types: ClassVar[tuple[str, ...]] = ()
     auto_model = AutoModelForCausalLM
     has_eyes = False
     placeholder_ids = frozenset()
@@ -71,8 +71,7 @@ class TextOnly(Family):
         config, logits = self.decoder.config, super().logits(hidden)
         # What the heads of Cohere, Granite and Gemma do after their last layer.
         logits = logits * (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
-        cap = getattr(config, "final_logit_softcapping", None)
-        return cap * torch.tanh(logits / cap) if cap else logits
+        return capped(logits, config)
 
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         return self.plain_logits([token for run in runs for token in run.token_ids])[-1].float()
@@ -82,3 +81,9 @@ class TextOnly(Family):
         inputs = torch.tensor([token_ids], device=self.model.device)
         logits: torch.Tensor = self.model(input_ids=inputs, use_cache=False).logits[0]
         return logits
+
+
+def capped(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """Logits, capped where the configuration says so."""
+    cap = getattr(config, "final_logit_softcapping", None)
+    return cap * torch.tanh(logits / cap) if cap else logits

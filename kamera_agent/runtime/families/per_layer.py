@@ -1,0 +1,40 @@
+"""Token embeddings for each layer, beside those that enter the first one (Gemma 3n, Gemma 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from kamera_agent.chunk import Run
+from kamera_agent.runtime.families.base import Family
+
+
+class PerLayer(Family):
+    """A family whose text model adds an embedding of each token in each layer.
+
+    The decoder inputs of a token are its embedding and those of the layers, [T, hidden + layers * P]. In checkpoints
+    without them, P is 0.
+    """
+
+    @property
+    def width(self) -> int:
+        """P, the components of the embedding for one layer."""
+        return int(self.decoder.config.hidden_size_per_layer_input or 0)
+
+    def ids_by_layer(self, run: Run) -> torch.Tensor:
+        """The tokens [T] whose embeddings the layers get for those of a run."""
+        return torch.tensor(run.token_ids, device=self.decoder.device)
+
+    def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
+        embeds = super().embed(run, features)
+        if not self.width:
+            return embeds
+        by_layer = self.decoder.module.get_per_layer_inputs(self.ids_by_layer(run)[None])[0]
+        return torch.cat([embeds, by_layer.flatten(1)], dim=1)
+
+    def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+        if not self.width:
+            return embeds, {}
+        first, by_layer = embeds.tensor_split([self.decoder.config.hidden_size], dim=2)
+        return first, {"per_layer_inputs": by_layer.unflatten(2, (-1, self.width))}
