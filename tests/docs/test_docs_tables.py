@@ -13,6 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from prometheus_client import CollectorRegistry
 
 import kamera_agent
+from benchmarks.backbones.sizes import size_table
 from benchmarks.backbones.table import support_table
 from kamera_agent import Guard, Kamera, KameraError, Settings
 from kamera_agent.agent import Budget, ChatKamera, Interval, KeepLast, ScreenWindow
@@ -143,6 +144,11 @@ def public_members() -> Iterable[tuple[str, Any]]:
 def test_every_backbone() -> None:
     """The page has the table that `python -m benchmarks.backbones.table` prints."""
     assert support_table() in (DOCS / "backbones.md").read_text("utf-8")
+
+
+def test_sizes_of_released_models() -> None:
+    """The page has the table that `python -m benchmarks.backbones.sizes` prints."""
+    assert size_table() in (DOCS / "backbones.md").read_text("utf-8")
 
 
 def test_design_has_the_floors_of_the_house_plan() -> None:

@@ -1,0 +1,64 @@
+"""What a screenshot of 1,000 tokens keeps in bfloat16, in the shapes of released models.
+
+    python -m benchmarks.backbones.sizes
+
+The text models are of the real classes, in the sizes of the released configurations, without weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel
+
+from kamera_agent.runtime.families.decoders import decoder_of
+
+NUM_TOKENS = 1000
+SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "Qwen3-VL-8B": {
+        "model_type": "qwen3_vl_text",
+        "hidden_size": 4096,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+    "Gemma 3n E4B": {"model_type": "gemma3n_text"},
+    "Gemma 4 E4B": {
+        "model_type": "gemma4_text",
+        "hidden_size": 2560,
+        "num_hidden_layers": 42,
+        "num_kv_shared_layers": 18,
+        "num_key_value_heads": 2,
+    },
+    "Gemma 4 31B": {
+        "model_type": "gemma4_text",
+        "hidden_size": 5376,
+        "hidden_size_per_layer_input": 0,
+        "num_hidden_layers": 60,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "num_global_key_value_heads": 4,
+        "attention_k_eq_v": True,
+    },
+}
+
+
+def kept_bytes(name: str) -> int:
+    """Bytes that NUM_TOKENS tokens keep over all layers."""
+    config = AutoConfig.for_model(**SHAPES[name])
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, dtype=torch.bfloat16)
+    return NUM_TOKENS * decoder_of(model).token_bytes
+
+
+def size_table() -> str:
+    """Markdown: the shapes, and the megabytes."""
+    rows = [f"| {name} | {kept_bytes(name) / 1e6:.1f} MB |" for name in SHAPES]
+    return "\n".join(["| shape | 1,000 tokens keep |", "|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    print(size_table())
