@@ -7,7 +7,7 @@ from transformers import DynamicCache
 
 from kamera_agent import Kamera
 from kamera_agent.chunk import Chunk
-from kamera_agent.runtime.families.decoder import SLIDING
+from kamera_agent.runtime.families.decoder import ATTENDING, SLIDING
 from kamera_agent.runtime.slot_cache import cache_argument
 
 
@@ -19,8 +19,10 @@ def keys_of_model(
 
     embeds: decoder inputs, as returned by Engine.embed.
     """
-    decoder, cache = kamera.family.decoder, DynamicCache()
-    masks = {kind: _mask(kamera, chunk, kind) for kind in set(decoder.kinds)}
+    decoder = kamera.family.decoder
+    # Of a configuration, it would also have the sliding windows that some models ignore.
+    cache = DynamicCache(config=decoder.config) if decoder.recurrence else DynamicCache()
+    masks = {kind: _mask(kamera, chunk, kind) if kind in ATTENDING else None for kind in decoder.kinds}
     first, extras = kamera.family.unpack(embeds[None])
     decoder.module(
         inputs_embeds=first,

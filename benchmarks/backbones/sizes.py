@@ -25,6 +25,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
         "num_key_value_heads": 8,
         "head_dim": 128,
     },
+    "Qwen3.5-9B": {"model_type": "qwen3_5_text"},
     "Gemma 3n E4B": {"model_type": "gemma3n_text"},
     "Gemma 4 E4B": {
         "model_type": "gemma4_text",
@@ -51,7 +52,7 @@ def kept_bytes(name: str) -> int:
     config = AutoConfig.for_model(**SHAPES[name])
     with torch.device("meta"):
         model = AutoModel.from_config(config, dtype=torch.bfloat16)
-    return NUM_TOKENS * decoder_of(model).token_bytes
+    return decoder_of(model).chunk_bytes(NUM_TOKENS)
 
 
 def size_table() -> str:

@@ -25,7 +25,7 @@ QUESTION = "What is different?"
 class Layers:
     """Consecutive layers of one kind. first, last: their numbers.
 
-    rope_error: the largest of the self-test; None for layers that read the KV of earlier ones and keep none.
+    rope_error: the largest of the self-test; None for layers that keep no keys.
     """
 
     first: int
@@ -53,7 +53,7 @@ class Diagnosis:
     """The family that serves a model, the size of its KV, and its errors.
 
     token_bytes: KV of a token. expanded_bytes: the same with K and V of every head, which latent attention does not
-        keep; otherwise equal to token_bytes.
+        keep; otherwise equal to token_bytes. thousand_bytes: what all layers keep of a chunk of 1,000 tokens.
     screen_tokens, screen_bytes: of a screenshot of 1280x720; 0 for a text model.
     """
 
@@ -65,6 +65,7 @@ class Diagnosis:
     max_positions: int
     token_bytes: int
     expanded_bytes: int
+    thousand_bytes: int
     screen_tokens: int
     screen_bytes: int
     round_trip: RoundTrip
@@ -89,7 +90,8 @@ def diagnose(kamera: Kamera) -> Diagnosis:
         token_bytes=family.decoder.token_bytes,
         expanded_bytes=family.decoder.expanded_bytes,
         screen_tokens=screen_tokens,
-        screen_bytes=screen_tokens * family.decoder.token_bytes,
+        thousand_bytes=family.decoder.chunk_bytes(1000),
+        screen_bytes=family.decoder.chunk_bytes(screen_tokens) if screen_tokens else 0,
         round_trip=round_trip(kamera),
     )
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from kamera_agent import Kamera
 from kamera_agent.cli.console import format_bytes, make_console
 from kamera_agent.cli.diagnosis import Diagnosis, Layers, diagnose
+from kamera_agent.runtime.families.decoder import ATTENDING
 
 
 def show_diagnosis(model: str, as_json: bool) -> None:
@@ -36,6 +37,7 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
         *[(_numbers(layers), _layer_facts(diagnosis, layers)) for layers in diagnosis.layers],
         ("window", f"{diagnosis.max_positions} positions"),
         ("KV of a token", format_bytes(token_bytes) + latent),
+        ("chunk of 1,000 tokens", format_bytes(diagnosis.thousand_bytes)),
         ("screenshot 1280x720", screen if diagnosis.screen_tokens else "not seen"),
         ("computed window", f"largest error of logits {trip.computed_error:.1e} against a full prefill"),
         ("recalled window", f"largest error of logits {trip.recalled_error:.1e}, KL {trip.recalled_kl:.1e}"),
@@ -47,6 +49,8 @@ def _numbers(layers: Layers) -> str:
 
 
 def _layer_facts(diagnosis: Diagnosis, layers: Layers) -> str:
+    if layers.kind not in ATTENDING:
+        return f"{layers.kind}, a state and no keys"
     error = layers.rope_error
     keys = "KV of an earlier layer" if error is None else f"RoPE {layers.rope}, off by {error:.1e}"
     return f"{diagnosis.attention}, {layers.kind}, {keys}"

@@ -18,12 +18,16 @@ from kamera_agent.runtime.capture import Tap, remove
 from kamera_agent.runtime.encoder import Encoder
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.text_only import TextOnly
+from kamera_agent.runtime.gate import Gate
 from kamera_agent.runtime.interface import Interface, current
+from kamera_agent.runtime.kept import Kept
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
-from kamera_agent.runtime.refresh import Gate, Refresh, Refreshed
+from kamera_agent.runtime.recurrence import Trace
+from kamera_agent.runtime.refresh import Refresh, Refreshed
 from kamera_agent.runtime.rope import self_test
+from kamera_agent.runtime.scan import Scan
 from kamera_agent.runtime.scatter import scatter_test
 from kamera_agent.runtime.slot_cache import Queries, SlotCache
 
@@ -72,11 +76,13 @@ class Engine(Computing):
         super().__init__()
         self.family = family
         self.encoder = Encoder(family, encoder_cache_bytes)
-        self._tap, self._gate = Tap(), Gate()
+        self._tap, self._gate, self._mixing = Tap(), Gate(), Gate()
         hooks: list[RemovableHandle] = []
         finalize(self, remove, hooks).atexit = False
         self._tap.install(family.decoder.key_modules, hooks)
         self._gate.install(family.decoder.module.layers, hooks)
+        if recurrence := family.decoder.recurrence:
+            self._mixing.install([*recurrence.mixers.values()], hooks)
         self._interface = Interface(family.decoder)
         self.rope_errors = self_test(family, self.forward_at)
         if isinstance(family, TextOnly):
@@ -106,7 +112,7 @@ class Engine(Computing):
 
     def new_pool(self) -> KVPool:
         """An empty pool for one window."""
-        return KVPool(self.family.decoder.shapes)
+        return self.family.decoder.new_pool()
 
     @torch.no_grad()
     def relocate(self, pool: KVPool, spans: Sequence[Placed], num_positions: int = 0) -> None:
@@ -125,13 +131,17 @@ class Engine(Computing):
         placed: Placed,
         base: Sequence[LayerKV],
         factors: Sequence[Factors] | None,
+        trace: Trace | None = None,
     ) -> None:
         """Rebuild a chunk at its position from a base and the factors of a patch (None: the base as it is).
 
+        trace: what recurrent layers keep of it, on their device; None where there are no such layers.
         Under a RoPE that switches its frequencies, the window must be shorter than the switch, because only KV of such
         windows is stored.
         """
         pool.load(placed.slots, base, factors, self._tables([placed]))
+        if pool.fold and trace:
+            pool.fold.load(placed.slots, trace)
         self.place(pool, placed)
 
     def place(self, pool: KVPool, placed: Placed) -> None:
@@ -166,24 +176,27 @@ class Engine(Computing):
     def extend(self, pool: KVPool, placed: Placed) -> torch.Tensor:
         """Compute a run of text at the end of a window; returns the logits [T, vocab] after each of its tokens."""
         with self.busy:
-            hidden, _ = self._forward(pool, (), [placed], self.embed(placed.run), _no_tick)
-            return self.family.logits(hidden)
+            self.place(pool, placed)
+            positions, embeds = self._positions([placed]), self.embed(placed.run)
+            # Of tokens that are guessed, the last ones may go.
+            each = placed.slots.single()
+            return self.family.logits(self.forward_at(pool, placed.slots, embeds, positions, spans=each))
 
     @torch.no_grad()
-    def canonical(self, chunk: Chunk) -> tuple[LayerKV, ...]:
-        """KV of a chunk that follows the anchor alone, per layer that keeps any."""
+    def canonical(self, chunk: Chunk) -> Kept:
+        """What the layers keep of a chunk that follows the anchor alone."""
         pool = self.new_pool()
         anchor = TextRun(self.family.chat.anchor_ids)
         start = anchor.extent
         placed = Placed(chunk, pool.allocate(len(chunk.token_ids)), start, start)
         self.prefill(pool, [Placed(anchor, pool.allocate(start), 0, 0), placed])
-        return pool.read(placed.slots)
+        return pool.keep(placed.slots)
 
     @torch.no_grad()
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
         with self.busy:
-            self._gate.current = self._tap.current = current.attention = None
+            self._gate.current = self._mixing.current = self._tap.current = current.attention = None
             return self.family.reference_logits(runs)
 
     def full_prefill(self, runs: Sequence[Run], tick: Callable[[], None]) -> torch.Tensor:
@@ -225,7 +238,7 @@ class Engine(Computing):
         positions, slots = self._positions(runs), Slots.of(placed.slots for placed in runs)
         num_layers = len(self.family.decoder.kinds)
         refresh = Refresh(pool, num_layers, slots, [placed.slots for placed in stale]) if stale else None
-        hidden = self.forward_at(pool, slots, embeds, positions, tick, refresh)
+        hidden = self.forward_at(pool, slots, embeds, positions, tick, refresh, [placed.slots for placed in runs])
         return hidden, refresh.refreshed if refresh else ()
 
     def forward_at(
@@ -236,14 +249,20 @@ class Engine(Computing):
         positions: torch.Tensor,
         tick: Callable[[], None] = _no_tick,
         refresh: Refresh | None = None,
+        spans: Sequence[Slots] = (),
     ) -> torch.Tensor:
         """Compute tokens whose places pool.place() has entered, and write their KV to their slots.
 
         embeds: [Q, hidden]. positions: [A, Q]. tick: called once per layer. refresh: of spans whose tokens come first.
+        spans: the slots, cut into the parts that recurrent layers keep separately; empty for one.
         Returns the decoder's output [Q, hidden]. Takes no lock: the caller holds it, or has the model to itself.
         """
         queries = refresh.queries if refresh else Queries(slots.index(pool.device))
         decoder = self.family.decoder
+        scan = Scan(pool.fold, pool.order, spans or [slots]) if pool.fold else None
+        memories = (
+            dict(zip(decoder.recurrence.mixers, scan.memories, strict=True)) if scan and decoder.recurrence else {}
+        )
 
         def keep_master(layer: int, output: torch.Tensor) -> None:
             row = pool.rows[layer]
@@ -254,8 +273,12 @@ class Engine(Computing):
         try:
             self._tap.current = threading.get_ident(), keep_master
             self._gate.current = (threading.get_ident(), refresh) if refresh else None
+            self._mixing.current = (threading.get_ident(), scan) if scan else None
             masks = self._interface.open(pool, queries)
-            return self.family.hidden_states(embeds, positions, masks, SlotCache(pool, queries))
+            hidden = self.family.hidden_states(embeds, positions, masks, SlotCache(pool, queries, memories))
         finally:
-            self._gate.current = self._tap.current = current.attention = None
+            self._gate.current = self._mixing.current = self._tap.current = current.attention = None
             self._interface.close()
+        if scan:
+            scan.finish()
+        return hidden

@@ -13,7 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from kamera_agent.runtime.attention import attend
-from kamera_agent.runtime.families.decoder import Decoder
+from kamera_agent.runtime.families.decoder import ATTENDING, Decoder
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.masks import make_masks
 from kamera_agent.runtime.sight import Sight
@@ -59,7 +59,7 @@ class Interface:
         AttentionInterface.register(OURS, _attention)
         AttentionMaskInterface.register(OURS, sdpa_mask)
         self._decoder = decoder
-        configs = [decoder.config, *(getattr(layer.self_attn, "config", None) for layer in decoder.module.layers)]
+        configs = [decoder.config, *(getattr(layer, "config", None) for layer in decoder.attentions.values())]
         self._configs = list({id(config): config for config in configs if config is not None}.values())
         # The layers that called an attention which ours can replace, in the first pass; None before it.
         self._layers: set[int] | None = None
@@ -74,11 +74,11 @@ class Interface:
         if self._layers is None:
             self._layers = set()
             self._lend(_watching(self._layers))
-        elif len(self._layers) == len(self._decoder.kinds):
+        elif len(self._layers) == len(self._decoder.attentions):
             self._lend(_attending(Sight(self._decoder, pool, queries)))
             # Ours needs no mask. Without one the model would make it, and one of this size fails where it is used.
             none = torch.empty(1, 1, queries.num_tokens, 0, device=pool.device)
-            return dict.fromkeys(self._decoder.kinds, none)
+            return {kind: none for kind in self._decoder.kinds if kind in ATTENDING}
         return make_masks(self._decoder, pool, queries.index)
 
     @property

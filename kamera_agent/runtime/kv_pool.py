@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import torch
 
 from kamera_agent.runtime.bank import Bank, KVShape, Row, Tables
+from kamera_agent.runtime.fold import Fold
+from kamera_agent.runtime.kept import Kept
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.slots import Slots
+from kamera_agent.runtime.recurrence import Recurrence
 
 # Above every place in a window, so that no query sees a free slot.
 FREE = torch.iinfo(torch.int64).max
@@ -32,10 +35,12 @@ class KVPool:
     Attention does not depend on the slot of a key, so moving a span rewrites its turned keys and nothing else. The
     tokens of a block see each other both ways.
     rows: by the number of a layer, where it is among the banks; a layer that keeps nothing is not there.
+    fold: what recurrent layers keep of the tokens; None where there are no such layers.
     """
 
-    def __init__(self, shapes: Iterable[KVShape]) -> None:
+    def __init__(self, shapes: Sequence[KVShape], recurrence: Recurrence | None = None) -> None:
         self.banks = [Bank(shape) for shape in shapes]
+        self.fold = Fold(recurrence) if recurrence else None
         rows = {layer: Row(bank, row) for bank in self.banks for row, layer in enumerate(bank.shape.layers)}
         self.rows = dict(sorted(rows.items()))
         self.order: torch.Tensor
@@ -58,10 +63,9 @@ class KVPool:
             setattr(self, name, torch.cat([*taken, torch.full((capacity - used,), nothing)]))
         self._free = Slots((range(used, capacity),))
 
-    @property
-    def shapes(self) -> list[KVShape]:
-        """Those of the banks."""
-        return [bank.shape for bank in self.banks]
+    def empty(self) -> KVPool:
+        """An empty pool for the same model."""
+        return KVPool([bank.shape for bank in self.banks], self.fold.recurrence if self.fold else None)
 
     @property
     def device(self) -> torch.device:
@@ -80,8 +84,8 @@ class KVPool:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the banks, free slots included."""
-        return sum(bank.num_bytes for bank in self.banks)
+        """Bytes of the banks, free slots included, and of the fold. May be read from any thread."""
+        return sum(bank.num_bytes for bank in self.banks) + (self.fold.num_bytes if self.fold else 0)
 
     def allocate(self, num_tokens: int) -> Slots:
         """Take slots for num_tokens tokens: one range where a free one is long enough. Grows the pool if it must."""
@@ -95,6 +99,8 @@ class KVPool:
     def free(self, slots: Slots) -> None:
         """Give slots back. Their numbers, which are finite, stay until the slots are taken again."""
         self.hide(slots)
+        if self.fold:
+            self.fold.free(slots)
         self._free = _in_order((*self._free.ranges, *slots.ranges))
 
     def hide(self, slots: Slots) -> None:
@@ -134,7 +140,10 @@ class KVPool:
         """Copy the spans into buffers that fit; returns their new slots, in the same order."""
         ends = list(accumulate((span.num_tokens for span in spans), initial=0))
         self._resize(ends[-1] + int(SPARE * ends[-1]), spans)
-        return [Slots((range(start, end),)) for start, end in pairwise(ends)]
+        moved = [Slots((range(start, end),)) for start, end in pairwise(ends)]
+        if self.fold:
+            self.fold.rename(zip(spans, moved, strict=True))
+        return moved
 
     def take(self, other: KVPool, spans: Sequence[Slots]) -> list[Slots]:
         """Copy spans of another pool, with their places; returns their slots here, in the same order."""
@@ -147,6 +156,8 @@ class KVPool:
             here, there = slots.index(CPU), span.index(CPU)
             self.order[here], self.block[here] = other.order[there], other.block[there]
             taken.append(slots)
+        if self.fold and other.fold:
+            self.fold.take(other.fold, zip(spans, taken, strict=True))
         return taken
 
     def place(self, slots: Slots, order: int, both_ways: torch.Tensor | None = None) -> None:
@@ -184,12 +195,21 @@ class KVPool:
             patch = None if factors is None else [factors[number] for number in own]
             bank.load(slots, [base[number] for number in own], patch, turns)
 
+    def keep(self, slots: Slots) -> Kept:
+        """What the layers keep of a span. The caller must not write to it; the K and V are copies."""
+        return Kept(self.read(slots), self.fold.read(slots) if self.fold else None)
+
     def read(self, slots: Slots) -> tuple[LayerKV, ...]:
         """A copy of a span's KV, per layer that keeps any, in the order of the model. The caller owns it."""
         found = dict[int, LayerKV]()
         for bank in self.banks:
             found |= zip(bank.shape.layers, bank.read(slots), strict=True)
         return tuple(found[layer] for layer in self.rows)
+
+    def join(self, slots: Slots) -> None:
+        """Say that the tokens of a span, which were computed one by one, stay together from now on."""
+        if self.fold:
+            self.fold.join(slots)
 
     def check_integrity(self, spans: Sequence[Slots]) -> None:
         """Assert that the spans' slots and the free list cover every slot exactly once."""

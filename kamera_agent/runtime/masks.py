@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from kamera_agent.runtime.families.decoder import SLIDING, Decoder
+from kamera_agent.runtime.families.decoder import ATTENDING, SLIDING, Decoder
 from kamera_agent.runtime.kernels.slots import Index
 from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 
@@ -50,7 +50,7 @@ def make_masks(decoder: Decoder, pool: KVPool, index: Index) -> dict[str, torch.
     queries = keys.at(index if isinstance(index, slice) else index.to(pool.order.device))
     seen = {
         kind: reached(decoder, kind, queries, keys) & remembered(decoder, kind, queries, keys)
-        for kind in set(decoder.kinds)
+        for kind in {*decoder.kinds} & {*ATTENDING}
     }
     return {kind: additive(slots, decoder.dtype, decoder.device)[None, None] for kind, slots in seen.items()}
 

@@ -17,6 +17,7 @@ from kamera_agent.errors import SettingError
 from kamera_agent.runtime.compression import to_int8
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import product
+from kamera_agent.runtime.recurrence import Inputs, Map
 
 # A component of int8 factors has one scale in float32.
 SCALE_BYTES = 4
@@ -40,11 +41,16 @@ class Patch:
     @property
     def ranks(self) -> tuple[int, ...]:
         """Rank per layer."""
-        return tuple(factors.u.shape[1] for factors in self.factors)
+        return tuple(factors.u.shape[-1] for factors in self.factors)
 
 
-def matrix(layer: LayerKV) -> torch.Tensor:
-    """A layer as one float32 matrix [T, W]: the columns of K head by head, then those of V."""
+def matrix(layer: LayerKV | Inputs | Map) -> torch.Tensor:
+    """A layer as one float32 matrix [T, W], or as one per head.
+
+    Of K and V: the columns of K head by head, then those of V. Of a recurrent layer, see its trace.
+    """
+    if not isinstance(layer, LayerKV):
+        return layer.matrix[0].float()
     return torch.cat([states.float().transpose(0, 1).flatten(1) for states in (layer.keys, layer.values)], dim=1)
 
 
@@ -53,8 +59,8 @@ def _no_tick() -> None:
 
 
 def fit(
-    conditioned: Sequence[LayerKV],
-    base: Sequence[LayerKV],
+    conditioned: Sequence[LayerKV | Inputs | Map],
+    base: Sequence[LayerKV | Inputs | Map],
     settings: Settings,
     tick: Callable[[], None] = _no_tick,
 ) -> Patch:
@@ -65,14 +71,16 @@ def fit(
     """
     targets = [matrix(layer) for layer in conditioned]
     residues = [target - matrix(layer) for target, layer in zip(targets, base, strict=True)]
-    dtype = conditioned[0].keys.dtype
+    dtype = conditioned[0][0].dtype
     decomposed = []
     for residue in residues:
         tick()
         decomposed.append(_decompose(residue))
     spectra = [squares for _, _, squares in decomposed]
     ranks = _choose_ranks(spectra, residues, dtype, settings)
-    truncated = [(left[:, :rank], basis[:rank]) for (left, basis, _), rank in zip(decomposed, ranks, strict=True)]
+    truncated = [
+        (left[..., :rank], basis[..., :rank, :]) for (left, basis, _), rank in zip(decomposed, ranks, strict=True)
+    ]
     if settings.rank == "auto":
         factors = tuple(rounded(u, v) for u, v in truncated)
     else:
@@ -89,18 +97,20 @@ def fit(
 def _decompose(residue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """U·S [T, n], V^T [n, W] and the squared singular values [n] of a residue [T, W], largest first.
 
+    A residue [H, T, W] is decomposed head by head, and its squares are those of all heads together.
+
     The Gram matrix of the shorter side makes this several times faster than the SVD of a tall matrix. The small
     singular values are inaccurate, but the basis is orthonormal up to rounding, so projecting on it loses nothing.
     """
-    tall = residue.shape[0] >= residue.shape[1]
+    tall = residue.shape[-2] >= residue.shape[-1]
     gram = residue.mT @ residue if tall else residue @ residue.mT
     _, vectors = torch.linalg.eigh(gram)
     vectors = vectors.flip(-1)
     if tall:
         left, basis = residue @ vectors, vectors.mT
-        return left, basis, left.square().sum(0)
+        return left, basis, left.square().flatten(0, -2).sum(0)
     basis = vectors.mT @ residue
-    return vectors, basis, basis.square().sum(1)
+    return vectors, basis, basis.square().sum(-1).reshape(-1, basis.shape[-2]).sum(0)
 
 
 def rounded(left: torch.Tensor, basis: torch.Tensor) -> Factors:

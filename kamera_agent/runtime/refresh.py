@@ -13,13 +13,10 @@ computed whole: a part of it would not help, and would take all tokens that the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
@@ -129,7 +126,7 @@ class Refresh:
         self._depths[self._tokens] += 1
         return self._narrow(args), self._narrow(kwargs)
 
-    def after(self, number: int, output: Any) -> Any:
+    def after(self, number: int, layer: nn.Module, output: Any) -> Any:
         """The output of a layer for all rows. Those that were not computed keep its input."""
         if number < max(self._stages) and number not in self._stages:
             self._depart(number)
@@ -184,33 +181,3 @@ def _narrow(value: Any, num_rows: int, rows: torch.Tensor) -> Any:
     if type(value) is dict:
         return {name: _narrow(part, num_rows, rows) for name, part in value.items()}
     return value
-
-
-class Gate:
-    """Tells the layers of one model which rows to compute.
-
-    current: a thread and the refresh of its forward pass; None leaves the layers alone. It is set and cleared by
-        assignment, which an interrupt cannot split.
-    """
-
-    def __init__(self) -> None:
-        self.current: tuple[int, Refresh] | None = None
-
-    def install(self, layers: Sequence[nn.Module], handles: list[RemovableHandle]) -> None:
-        """Hook layers, and append a handle of each hook. The hooks are for the life of the model's engine."""
-        for number, layer in enumerate(layers):
-            handles.append(layer.register_forward_pre_hook(partial(_before, self, number), with_kwargs=True))
-            handles.append(layer.register_forward_hook(partial(_after, self, number)))
-
-
-def _before(gate: Gate, number: int, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-    # As with a Tap, only the passes of the engine's own thread are meant.
-    if (current := gate.current) and current[0] == get_ident():
-        return current[1].before(number, layer, args, kwargs)
-    return None
-
-
-def _after(gate: Gate, number: int, layer: nn.Module, args: Any, output: Any) -> Any:
-    if (current := gate.current) and current[0] == get_ident():
-        return current[1].after(number, output)
-    return output

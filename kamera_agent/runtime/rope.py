@@ -45,7 +45,7 @@ def self_test(family: Family, forward: Forward) -> dict[int, float]:
     positions = torch.arange(NUM_TOKENS) * steps
     pools = []
     for shift in (0, SHIFT):
-        pool = KVPool(family.decoder.shapes)
+        pool = family.decoder.new_pool()
         slots = pool.allocate(NUM_TOKENS)
         pool.place(slots, 0)
         forward(pool, slots, embeds, positions + shift)

@@ -7,7 +7,6 @@ import torch
 from kamera_agent.chunk import TextRun
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.text_only import TextOnly
-from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.rope import TOLERANCE, TOLERANCE_HALF, Forward
 
 NUM_TOKENS, NUM_FIRST = 12, 5
@@ -25,7 +24,7 @@ def scatter_test(family: TextOnly, forward: Forward) -> None:
     vocab = family.model.get_input_embeddings().num_embeddings
     run = TextRun(tuple(range(0, vocab, vocab // NUM_TOKENS))[:NUM_TOKENS])
     expected = family.plain_logits(run.token_ids).float()
-    pool = KVPool(family.decoder.shapes)
+    pool = family.decoder.new_pool()
     rest, first = pool.allocate(NUM_TOKENS - NUM_FIRST), pool.allocate(NUM_FIRST)
     embeds, positions = family.embed(run, None), family.positions(run, 0)
     pool.place(first, 0)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Cache
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerMixin
 
 from kamera_agent.runtime.kernels.slots import Index
 from kamera_agent.runtime.kv_pool import KVPool
+from kamera_agent.runtime.recurrence import State
 
 
 def cache_argument(module: nn.Module) -> str:
@@ -40,16 +43,51 @@ class Queries:
         return self.index.stop - self.index.start if isinstance(self.index, slice) else len(self.index)
 
 
+class Memory(LinearAttentionCacheLayerMixin):
+    """The cache of a recurrent layer.
+
+    state: of this layer alone, before a stretch, and after it once it is computed.
+    columns [1, C, K - 1 + T]: of that stretch, before the convolution, behind the tail of the state before it.
+    """
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        # Without it, a stretch of one token would not come to update_conv_state().
+        self.record_past = True
+        self.has_previous_state[0] = True
+        self.begin(state)
+
+    def begin(self, state: State) -> None:
+        """Let the layer compute a stretch behind a state."""
+        self.state = state
+        self.columns = state.tail
+        self.conv_states[0], self.recurrent_states[0] = state
+
+    def lazy_initialization(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: a state is there from the beginning."""
+
+    def update_conv_state(self, conv_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.columns = torch.cat([self.state.tail, conv_states], dim=-1)
+        tail = self.columns[..., self.columns.shape[-1] - self.state.tail.shape[-1] :]
+        self.state = self.state._replace(tail=tail.clone())
+        return self.columns
+
+    def update_recurrent_state(self, recurrent_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.state = self.state._replace(memory=recurrent_states.float())
+        return recurrent_states
+
+
 class SlotCache(Cache):
     """Gives a Hugging Face model the pool as its cache.
 
     Queries write to their slots, and attention gets every slot: what a query sees follows from the slots' order.
-    queries: may change from layer to layer.
+    queries: may change from layer to layer. memories: of recurrent layers, by number.
     """
 
-    def __init__(self, pool: KVPool, queries: Queries) -> None:
+    def __init__(self, pool: KVPool, queries: Queries, memories: Mapping[int, Memory] = MappingProxyType({})) -> None:
         # A model finds its layers by their numbers, so those that keep nothing are there as well.
-        super().__init__(layers=[_SlotLayer(pool, layer, queries) for layer in range(max(pool.rows) + 1)])
+        numbers = range(max([*pool.rows, *memories]) + 1)
+        super().__init__(layers=[memories.get(number) or _SlotLayer(pool, number, queries) for number in numbers])
 
 
 class _SlotLayer(CacheLayerMixin):

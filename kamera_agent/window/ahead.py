@@ -26,7 +26,7 @@ class Ahead:
 
     def __init__(self, pool: KVPool, residents: Sequence[Resident], num_tokens: int) -> None:
         """Copy residents out of a pool; there is room for num_tokens tokens in all."""
-        self.pool = KVPool(pool.shapes)
+        self.pool = pool.empty()
         self.pool.reserve(num_tokens)
         slots = self.pool.take(pool, [resident.slots for resident in residents])
         self.residents = [replace(old, slots=new) for old, new in zip(residents, slots, strict=True)]

@@ -80,7 +80,7 @@ class Answer:
 
         def guess() -> Sequence[int]:
             most = max_tokens - len(streamer.token_ids)
-            return sampler.forced[:most] or lookup.guess(most)
+            return sampler.forced[:most] or (lookup.guess(most) if self._family.decoder.recurrence is None else ())
 
         while token not in self._family.chat.stop_ids and len(streamer.token_ids) < max_tokens:
             if text := streamer.push(token):

@@ -70,7 +70,7 @@ class Assembly:
         planner = Planner(
             replace(self._settings, fidelity="exact") if self.exact_only else self._settings,
             self._library,
-            self._engine.family.both_ways,
+            self._engine.family.computed_whole,
             Regime(long, switched=long != residence.is_long),
             unavailable,
         )
@@ -103,8 +103,9 @@ class Assembly:
             residence.residents, residence.is_long = residents[:num_ready], self._is_long(places)
             residence.unsettled = True
         rebuilt = perf_counter()
-        num_layers = len(self._engine.family.decoder.kinds)
-        with Progress("computing", len(stale) + len(batch) + num_layers) as progress:
+        decoder = self._engine.family.decoder
+        num_layers, num_ticks = len(decoder.kinds), len(stale) + len(batch) + len(decoder.key_modules)
+        with Progress("computing", num_ticks) as progress:
             outcome = self._engine.prefill(residence.pool, batch, progress.advance, stale)
         residence.residents = residents
         shares = iter([refreshed.computed(num_layers) for refreshed in outcome.refreshed])
@@ -147,8 +148,7 @@ class Assembly:
         slots = pool.allocate(len(token_ids))
         placed = Placed(TextRun(tuple(token_ids)), slots, last.end_position + num_before, last.end_order + num_before)
         rows = self._engine.extend(pool, placed)
-        each = [Slots((range(slot, slot + 1),)) for part in slots.ranges for slot in part]
-        residence.guesses = list(map(Guess, token_ids, each, rows))
+        residence.guesses = list(map(Guess, token_ids, slots.single(), rows))
 
     def settle(self, keep: int | None = None) -> None:
         """After an answer, remember the computed chunks and make the pool fit.
@@ -173,8 +173,8 @@ class Assembly:
         # Stored KV has the frequencies of short windows.
         for resident in () if self.residence.is_long else residents:
             if isinstance(run := resident.place.item.run, Chunk):
-                # read() copies: another span may take the slots before the worker comes to this chunk.
-                job = self._library.remember(run, pool.read(resident.slots), resident.seen)
+                # keep() copies: another span may take the slots before the worker comes to this chunk.
+                job = self._library.remember(run, pool.keep(resident.slots), resident.seen)
                 self._jobs += [job] if job else []
 
     def count_written(self) -> int:
@@ -243,13 +243,15 @@ class Assembly:
             if step.origin == "computed":
                 batch.append(resident.placed)
             elif step.origin in ("recalled", "blind"):
-                self._engine.load(pool, resident.placed, loaded[index].base, loaded[index].factors)
+                base, factors, _ = loaded[index]
+                self._engine.load(pool, resident.placed, base.kv, factors, base.trace)
             elif step.origin == "moved":
                 moved.append(resident.placed)
             stale += [resident.placed] if step.refresh else []
         if moved:
             self._engine.relocate(pool, _joined(moved), steps[-1].place.end_position)
-        return residents, _joined(batch), stale
+        # Recurrent layers keep something of each span.
+        return residents, batch if pool.fold else _joined(batch), stale
 
     def _take(self, spares: Sequence[Resident]) -> dict[int, Slots]:
         """Copy residents from beside the window into its pool; returns their slots there, by id()."""

@@ -21,7 +21,8 @@ from kamera_agent.forking import Forkable
 from kamera_agent.runtime.compression import compressed
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families.identity import NUM_SAMPLES, digest_tensors
-from kamera_agent.runtime.kernels.layers import Factors, LayerKV, on_device, tensors_of
+from kamera_agent.runtime.kept import Kept
+from kamera_agent.runtime.kernels.layers import Factors, on_device
 from kamera_agent.runtime.kernels.reference import expanded
 from kamera_agent.runtime.patch import Patch, fit
 from kamera_agent.store.base import Store
@@ -33,9 +34,9 @@ PATIENCE_S = 5.0
 
 
 class Loaded(NamedTuple):
-    """A base and the factors of a patch over it (None without a patch), per layer, and their bytes."""
+    """A base and the factors of a patch over its K and V (None without a patch), per layer, and their bytes."""
 
-    base: tuple[LayerKV, ...]
+    base: Kept
     factors: tuple[Factors, ...] | None
     num_bytes: int
 
@@ -88,19 +89,20 @@ class Library(Forkable):
         """Read the records of evidence in one call; None where anything is missing, damaged or replaced."""
         keys = [key for evidence in wanted for key in (evidence.base, evidence.patch) if key]
         records = self._store.get_many(keys)
-        return [_join(evidence, records) for evidence in wanted]
+        decoder = self._engine.family.decoder
+        return [_join(evidence, records, len(decoder.key_modules), decoder.device) for evidence in wanted]
 
-    def remember(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> Job | None:
+    def remember(self, chunk: Chunk, conditioned: Kept, seen: Antecedents) -> Job | None:
         """Have the worker store a computed chunk: as its base, or as a patch over the base that the store has.
 
         Returns at once. The worker starts when no answer is being computed, and makes way for one between the layers of
         a patch; it waits PATIENCE_S seconds at most.
 
-        conditioned: the chunk's KV per layer; the library takes it over.
+        conditioned: what the layers keep of the chunk; the library takes it over.
         Returns a job whose result is the bytes handed to the store. Returns None where the chunk is skipped: after
         close(), and when more KV than settings.memory_bytes would wait for the worker.
         """
-        num_bytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in conditioned)
+        num_bytes = conditioned.num_bytes
         with self._lock:
             # One chunk may always wait, however large: otherwise a small bound would keep every chunk out.
             waiting_bytes = self._worker.num_bytes
@@ -168,7 +170,7 @@ class Library(Forkable):
         return Key.of(**{**json.loads(chunk.key.material), "base": base, "base_dtype": dtype})
 
     @torch.no_grad()
-    def _write_down(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> int:
+    def _write_down(self, chunk: Chunk, conditioned: Kept, seen: Antecedents) -> int:
         """Store a chunk; returns the bytes handed over, 0 where the store already has KV as good."""
         give_way = _Patience(self._engine).give_way
         give_way()
@@ -184,28 +186,33 @@ class Library(Forkable):
         return self._put(self._patch_records(chunk, conditioned, seen, give_way))
 
     def _patch_records(
-        self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents, give_way: Callable[[], None]
+        self, chunk: Chunk, conditioned: Kept, seen: Antecedents, give_way: Callable[[], None]
     ) -> list[Record]:
         """The patch over the base that the store has; with the base where that is new."""
         key = self._base_key(chunk)
         stored = self._store.get_many([key]).get(key.digest)
         base = stored or self._new_base(chunk, conditioned, seen)
-        device = conditioned[0].keys.device
-        layers = [expanded(on_device(LayerKV(*layer), device)) for layer in base.layers]
+        device = conditioned.kv[0].keys.device
+        known = Kept.of(base.layers, len(conditioned.kv), device)
+        kv = [expanded(on_device(layer, device)) for layer in known.kv]
+        # "auto" spends all bytes on attention.
+        ours, theirs = ((), ()) if self._settings.rank == "auto" else (conditioned.singles, known.singles)
         # An answer that begins meanwhile would wait for its end: a GPU has one queue for both.
-        fitted = fit(conditioned, layers, self._settings, give_way)
-        patch = _patch_record(chunk, base.header, fitted, seen, self._settings)
+        fitted = fit([*conditioned.kv, *ours], [*kv, *theirs], self._settings, give_way)
+        patch = _patch_record(chunk, base.header, conditioned, fitted, seen, self._settings)
         return [patch] if stored else [base, patch]
 
-    def _new_base(self, chunk: Chunk, conditioned: tuple[LayerKV, ...], seen: Antecedents) -> Record:
+    def _new_base(self, chunk: Chunk, conditioned: Kept, seen: Antecedents) -> Record:
         """A base where the store has none, or has lost it."""
         if self._settings.base == "first":
             return self._base_record(chunk, conditioned, seen)
         anchor = link(b"", TextRun(self._engine.family.chat.anchor_ids))
         return self._base_record(chunk, self._engine.canonical(chunk), Antecedents(chain=anchor))
 
-    def _base_record(self, chunk: Chunk, kv: Sequence[LayerKV], seen: Antecedents) -> Record:
-        layers = _record_layers([*map(compressed, kv)] if self._settings.base_dtype == "int8" else kv)
+    def _base_record(self, chunk: Chunk, kept: Kept, seen: Antecedents) -> Record:
+        if self._settings.base_dtype == "int8":
+            kept = kept._replace(kv=tuple(map(compressed, kept.kv)))
+        layers = _record_layers(kept.layers)
         # The samples change with every other computation of the chunk, however little it differs.
         named = {f"{number}.{part}": t for number, layer in enumerate(layers) for part, t in enumerate(layer)}
         attributes = {**_facts(seen), "content": digest_tensors(named, NUM_SAMPLES)}
@@ -216,21 +223,23 @@ class Library(Forkable):
         return sum(record.header.num_bytes for record in records)
 
 
-def _join(evidence: Evidence, records: Mapping[bytes, Record]) -> Loaded | None:
+def _join(evidence: Evidence, records: Mapping[bytes, Record], num_kv: int, device: torch.device) -> Loaded | None:
+    """What a chunk is rebuilt from. num_kv, device: as of Kept.of()."""
     assert evidence.base
     base = records.get(evidence.base.digest)
     patch = records.get(evidence.patch.digest) if evidence.patch else None
     if base is None or (evidence.patch and patch is None):
         return None
-    kv, num_bytes = tuple(LayerKV(*layer) for layer in base.layers), base.header.num_bytes
+    kept, num_bytes = Kept.of(base.layers, num_kv, device), base.header.num_bytes
     if patch is None:
         # Another process may have replaced the base since it was found.
         chain, exact = base.header.attributes["chain"], base.header.attributes["exact"]
         fits = chain == evidence.seen.chain.hex() and (exact or not evidence.seen.exact)
-        return Loaded(kv, None, num_bytes) if fits else None
+        return Loaded(kept, None, num_bytes) if fits else None
     if patch.header.attributes["over"] != base.header.attributes["content"]:
         return None
-    return Loaded(kv, tuple(Factors(*layer) for layer in patch.layers), num_bytes + patch.header.num_bytes)
+    factors = tuple(Factors(*layer) for layer in patch.layers[:num_kv])
+    return Loaded(kept.retraced(patch.layers[num_kv:]), factors, num_bytes + patch.header.num_bytes)
 
 
 def _is_as_good(known: Evidence, seen: Antecedents) -> bool:
@@ -239,7 +248,9 @@ def _is_as_good(known: Evidence, seen: Antecedents) -> bool:
     return fits and (not known.approximate or not seen.exact)
 
 
-def _patch_record(chunk: Chunk, base: Header, patch: Patch, seen: Antecedents, settings: Settings) -> Record:
+def _patch_record(
+    chunk: Chunk, base: Header, conditioned: Kept, patch: Patch, seen: Antecedents, settings: Settings
+) -> Record:
     """The record of a patch. Its key omits the texts, so the newest patch for the same chunks replaces older ones."""
     facts, rank = _facts(seen), _rank_label(settings)
     key = Key.of(kind="patch", base=base.key.digest.hex(), antecedents=facts["chunks"], rank=rank)
@@ -252,7 +263,8 @@ def _patch_record(chunk: Chunk, base: Header, patch: Patch, seen: Antecedents, s
         "error": patch.error,
         "norm": patch.norm,
     }
-    return Record.of(key, chunk.digest, "patch", _record_layers(patch.factors), attributes, base.key.digest)
+    layers = _record_layers(conditioned.patch_layers(patch.factors))
+    return Record.of(key, chunk.digest, "patch", layers, attributes, base.key.digest)
 
 
 def _facts(seen: Antecedents) -> dict[str, Any]:
@@ -261,9 +273,9 @@ def _facts(seen: Antecedents) -> dict[str, Any]:
     return {"chunks": chunks, "texts": texts, "chain": seen.chain.hex(), "exact": seen.exact}
 
 
-def _record_layers(layers: Sequence[LayerKV | Factors]) -> list[list[torch.Tensor]]:
-    """The layers as a record keeps them: only the tensors that are present, contiguous, on the CPU."""
-    return [[tensor.cpu().contiguous() for tensor in tensors_of(layer)] for layer in layers]
+def _record_layers(layers: Sequence[Sequence[torch.Tensor]]) -> list[list[torch.Tensor]]:
+    """The tensors of each layer as a record keeps them: contiguous, on the CPU."""
+    return [[tensor.cpu().contiguous() for tensor in tensors] for tensors in layers]
 
 
 def _rank_label(settings: Settings) -> str:

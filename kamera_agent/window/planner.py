@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-import torch
-
 from kamera_agent.antecedents import Antecedents
 from kamera_agent.chunk import Chunk, Run
 from kamera_agent.config import Settings
@@ -39,13 +37,13 @@ class Regime(NamedTuple):
 class Planner:
     """Decides for every place of a coming window where the KV of its item comes from.
 
-    both_ways: the tokens of a run that also see later ones; None where there are none.
+    computed_whole: whether a run can be computed only as a whole.
     regime: KV of other frequencies is computed anew. unavailable: digests of chunks that the store failed to read.
     """
 
     settings: Settings
     library: Finder
-    both_ways: Callable[[Run], torch.Tensor | None]
+    computed_whole: Callable[[Run], bool]
     regime: Regime
     unavailable: frozenset[bytes]
 
@@ -121,8 +119,7 @@ class Planner:
             return replace(taken, origin="blind") if unknown else taken
         match self.settings.stale:
             case "refresh" if _is_out_of_date(taken):
-                # Tokens that see later ones cannot be computed a few at a time.
-                whole = self.both_ways(chunk) is not None or _is_strange(best, present)
+                whole = self.computed_whole(chunk) or _is_strange(best, present)
                 return step if whole else replace(taken, refresh=True)
             case "compute" if taken.stale and taken.stale.of_chunks:
                 return step

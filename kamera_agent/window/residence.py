@@ -120,6 +120,7 @@ class Residence:
         seen = replace(place.before, exact=last.exact)
         resident = Resident(place, self._reply_slots(), seen, "computed", last.exact)
         with self.changing():
+            self.pool.join(resident.slots)
             self.residents, self.reply = [*self.residents, resident], []
 
     def settle(self, keep: int | None) -> None:

@@ -80,7 +80,7 @@ def test_every_layer_attends_in_parts(row: Row, make: MakeKamera, monkeypatch: p
 
     monkeypatch.setattr(interface, "attend", counting)
     kamera.window().logits(QUESTION)
-    assert num_calls == len(kamera.family.decoder.kinds)
+    assert num_calls == len(kamera.family.decoder.attentions)
 
 
 @pytest.mark.parametrize("shift", SHIFTS)

@@ -33,10 +33,8 @@ from kamera_agent import ConventionError, InputError, Kamera, UnsupportedModelEr
 
 # Model type -> what its refusal says.
 UNSERVED = {
-    "qwen3_5": "'linear_attention': a recurrent state",
-    "qwen3_next": "'linear_attention': a recurrent state",
+    "kimi_linear": "'linear_attention': a recurrent state",
     "nemotron_h": "'linear_attention': a recurrent state",
-    "lfm2_vl": "'conv': the state of a convolution",
     "deepseek_v32": "_attention': an index with its own keys",
     "mistral_large4": "_attention': an index with its own keys",
     "llama4": "'chunked_attention': chunks of attention that begin at absolute positions",
@@ -48,8 +46,7 @@ UNSERVED = {
 @pytest.mark.parametrize("model_type", [name for name in UNSERVED if name in CONFIG_MAPPING])
 def test_before_the_weights_are_read(model_type: str, tmp_path: Path) -> None:
     """The folder holds a configuration and nothing else."""
-    options = {"text_config": {"model_type": "lfm2", "full_attn_idxs": [0]}} if model_type == "lfm2_vl" else {}
-    AutoConfig.for_model(model_type, **options).save_pretrained(tmp_path)
+    AutoConfig.for_model(model_type).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match=UNSERVED[model_type]):
         Kamera.from_pretrained(str(tmp_path), store=None)
 
@@ -65,7 +62,7 @@ UNSERVED_TEXT: dict[str, tuple[dict[str, Any], str]] = {
     "olmo": ({"clip_qkv": 8.0}, "clip_qkv is 8.0: keys are clipped"),
     "opt": ({}, "OPTModel has no layers and no rotary_emb"),
     "persimmon": ({}, "Layer 0 of PersimmonModel has no self_attn with a k_proj or kv_a_proj_with_mqa"),
-    "qwen3_next": ({}, "'linear_attention': a recurrent state"),
+    "olmo_hybrid": ({}, "'linear_attention': a recurrent state"),
     "t5": ({}, "is_encoder_decoder is True"),
     "vit": ({}, "supported are causal text models and aya_vision"),
 }
@@ -112,13 +109,13 @@ def test_a_text_model_inside_a_wrapper() -> None:
 
 
 def test_unserved_text_model_inside(tmp_path: Path) -> None:
-    LlavaConfig(text_config={"model_type": "qwen3_next"}).save_pretrained(tmp_path)
+    LlavaConfig(text_config={"model_type": "olmo_hybrid"}).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match="Layer 0 is of kind 'linear_attention'"):
         Kamera.from_pretrained(str(tmp_path), store=None)
 
 
 def test_loaded_already() -> None:
-    config = AutoConfig.for_model("qwen3_next", num_hidden_layers=4)
+    config = AutoConfig.for_model("olmo_hybrid", num_hidden_layers=4)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     with pytest.raises(UnsupportedModelError, match="Layer 0 is of kind 'linear_attention'"):

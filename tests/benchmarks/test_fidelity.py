@@ -232,7 +232,7 @@ def test_recomputing_every_token_is_computing_the_chunk(bench: Bench) -> None:
     window, again = bench.window(chunks), bench.window(chunks)
     window.compute([0, 1])
     again.compute([0])
-    again.put(1, bench.engine.canonical(chunks[1]))
+    again.put(1, bench.engine.canonical(chunks[1]).kv)
     again.recompute({1: range(len(chunks[1].token_ids))})
     assert distance(window.read(1), again.read(1)) < 1e-4
 

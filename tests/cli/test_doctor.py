@@ -49,6 +49,26 @@ def test_doctor_says_which_layers_share_their_kv() -> None:
     assert facts["layer 4"] == "GQA, sliding_attention, KV of an earlier layer"
 
 
+def test_doctor_on_recurrent_layers(run_kamera: RunKamera, tmp_path: Path) -> None:
+    """In float32, a layer keeps K and V of 2 heads of 16. The three others keep, per chunk, 3 of 160 columns before
+    the convolution, and in 4 heads 16 x 16 and 16 x 24 numbers of the map."""
+    model, processor = text_only("qwen3_5_text", torch.float32)
+    model.save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    done = run_kamera("doctor", tmp_path, "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    kinds = [
+        (layers["first"], layers["last"], layers["kind"], layers["rope_error"] is None) for layers in found["layers"]
+    ]
+    assert kinds == [(0, 2, "linear_attention", True), (3, 3, "full_attention", False)]
+    assert found["token_bytes"] == 4 * 2 * 2 * 16
+    assert found["thousand_bytes"] == 1000 * found["token_bytes"] + 3 * 4 * (3 * 160 + 4 * 16 * (16 + 24))
+    assert found["round_trip"]["computed_error"] < 1e-4
+    done = run_kamera("doctor", tmp_path)
+    assert "linear_attention, a state and no keys" in done.stdout
+
+
 def test_doctor_names_what_cannot_be_loaded(run_kamera: RunKamera, tmp_path: Path) -> None:
     done = run_kamera("doctor", tmp_path / "nothing")
     assert done.exit_code == 1

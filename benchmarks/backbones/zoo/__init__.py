@@ -28,7 +28,15 @@ from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.paddleocr_vl import paddleocr_vl
 from benchmarks.backbones.zoo.phi4_multimodal import phi4_multimodal
 from benchmarks.backbones.zoo.pixtral import llava_mistral, mistral3, mistral3_ministral3, mistral3_mistral4
-from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni, qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
+from benchmarks.backbones.zoo.qwen_vl import (
+    qwen2_5_omni,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_5,
+    qwen3_5_moe,
+    qwen3_vl,
+    qwen3_vl_moe,
+)
 
 Attention = Literal["GQA", "MHA", "MLA"]
 
@@ -47,6 +55,8 @@ MATRIX = (
     Backbone("qwen2_5_omni_thinker", "GQA", qwen2_5_omni),
     Backbone("qwen3_vl", "GQA", qwen3_vl),
     Backbone("qwen3_vl_moe", "GQA", qwen3_vl_moe),
+    Backbone("qwen3_5", "GQA", qwen3_5),
+    Backbone("qwen3_5_moe", "GQA", qwen3_5_moe),
     Backbone("glm4v", "GQA", glm4v),
     Backbone("glm4v_moe", "GQA", glm4v_moe),
     Backbone("glm46v", "GQA", glm46v),

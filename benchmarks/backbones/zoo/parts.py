@@ -159,6 +159,15 @@ def shake_vectors(model: Any) -> Any:
     return model
 
 
+def remembering(model: Any) -> Any:
+    """The model, with slow decays in its layers of the gated delta rule, whose random ones forget within few tokens."""
+    generator = torch.Generator().manual_seed(SEED)
+    for name, parameter in model.named_parameters():
+        if name.endswith("A_log"):
+            parameter.data.copy_(-2 - 3 * torch.rand(parameter.shape, generator=generator))
+    return model
+
+
 class TextProcessor(NamedTuple):
     """The processor of a text model."""
 

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and the thinker of Qwen2.5-Omni."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and the thinker of Qwen2.5-Omni."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from transformers import (
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -33,6 +37,7 @@ from benchmarks.backbones.zoo.parts import (
     ODD_PIXELS,
     build,
     chatml,
+    remembering,
     text_config,
     tokenizer,
     without_video,
@@ -76,6 +81,17 @@ def qwen3_vl(dtype: torch.dtype) -> tuple[Any, Any]:
 def qwen3_vl_moe(dtype: torch.dtype) -> tuple[Any, Any]:
     """Qwen3-VL with a mixture of experts."""
     return _qwen3_vl(Qwen3VLMoeForConditionalGeneration, Qwen3VLMoeConfig, "qwen3_vl_moe_text", dtype, **EXPERTS)
+
+
+def qwen3_5(dtype: torch.dtype) -> tuple[Any, Any]:
+    """Qwen3.5, of three layers of the gated delta rule and one of full attention."""
+    return _qwen3_5(Qwen3_5ForConditionalGeneration, Qwen3_5Config, "qwen3_5_text", dtype)
+
+
+def qwen3_5_moe(dtype: torch.dtype) -> tuple[Any, Any]:
+    """Qwen3.5 with a mixture of experts, all of which take part: rounding a state sends no token to others."""
+    experts = EXPERTS | {"num_experts_per_tok": EXPERTS["num_experts"]}
+    return _qwen3_5(Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeConfig, "qwen3_5_moe_text", dtype, **experts)
 
 
 def qwen2_5_omni(dtype: torch.dtype) -> tuple[Any, Any]:
@@ -126,6 +142,27 @@ def _qwen3_vl(
         **_ids(words),
     )
     return build(model_class, config, dtype), _processor(Qwen3VLProcessor, words)
+
+
+# Values of other sizes than keys, so that a mistake shows. A map is smaller than the inputs of 15 tokens.
+DELTA = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+}
+
+
+def _qwen3_5(
+    model_class: Any, config_class: Any, text_model: str, dtype: torch.dtype, **options: Any
+) -> tuple[Any, Any]:
+    words = _words()
+    config = config_class(
+        text_config=_text(words, text_model, sections=[2, 1, 1], partial_rotary_factor=0.5) | DELTA | options,
+        vision_config=VISION | {"num_position_embeddings": 25},
+        **_ids(words),
+    )
+    return remembering(build(model_class, config, dtype)), _processor(Qwen3VLProcessor, words)
 
 
 def _words(**tokens: str) -> PreTrainedTokenizerFast:

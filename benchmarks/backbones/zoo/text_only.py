@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-from benchmarks.backbones.zoo.parts import LATENT, TextProcessor, build, shake_vectors, template, text_config, tokenizer
+from benchmarks.backbones.zoo.parts import (
+    LATENT,
+    TextProcessor,
+    build,
+    remembering,
+    shake_vectors,
+    template,
+    text_config,
+    tokenizer,
+)
 
 TEMPLATE = template(
     opens={"system": "", "user": "USER:\n", "assistant": "ASSISTANT:\n"},
@@ -25,6 +34,7 @@ SHARED = WINDOW | {
     "hidden_size_per_layer_input": 8,
     "vocab_size_per_layer_input": 1024,
 }
+DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 24}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 OPTIONS: dict[str, dict[str, Any]] = {
     "llama": WINDOW,  # which it ignores
@@ -50,6 +60,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "smollm3": {"no_rope_layers": [1, 0, 1, 0]},
     "stablelm": {"qk_layernorm": True},
     "starcoder2": WINDOW,
+    "qwen3_5_text": DELTA,
+    "qwen3_next": DELTA | {"decoder_sparse_step": 2, "num_experts": 4, "num_experts_per_tok": 2},
+    "lfm2": {"full_attn_idxs": [1, 3]},
 }
 
 
@@ -59,4 +72,4 @@ def text_only(model_type: str, dtype: torch.dtype) -> tuple[Any, Any]:
     words.chat_template = TEMPLATE
     config = AutoConfig.for_model(**text_config(words, model_type, **OPTIONS.get(model_type, {})))
     model = build(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, dtype)
-    return shake_vectors(model), TextProcessor(words)
+    return remembering(shake_vectors(model)), TextProcessor(words)

@@ -28,6 +28,7 @@ from kamera_agent.runtime.families.pixtral import Mistral3
 from kamera_agent.runtime.families.processors import take_parts
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
+from kamera_agent.runtime.families.qwen3_5 import Qwen35
 from kamera_agent.runtime.families.qwen3_vl import Qwen3VL
 from kamera_agent.runtime.families.refusals import check_config, check_model, take_masks
 from kamera_agent.runtime.families.target import read_device, read_dtype
@@ -37,6 +38,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen2VL,
     Qwen25Omni,
     Qwen3VL,
+    Qwen35,
     Glm4V,
     PaddleOcrVL,
     Ernie45VL,

@@ -154,6 +154,10 @@ class Family(ABC):
         """Mask [T] bool of the tokens of a run that also see later neighbours of their kind; None: all are causal."""
         return None
 
+    def computed_whole(self, run: Run) -> bool:
+        """Whether a run can be computed only as a whole: tokens see later ones, or a recurrent state passes through."""
+        return self.decoder.recurrence is not None or self.both_ways(run) is not None
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token logits [..., vocab] in float32, for rows of hidden states [..., hidden]."""
         logits: torch.Tensor = self.model.get_output_embeddings()(hidden)

@@ -13,7 +13,10 @@ from torch import nn
 
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.bank import Heads, KVShape, Tables, banked
+from kamera_agent.runtime.families.recurrences import RECURRENCES
 from kamera_agent.runtime.kernels.reference import Pairs
+from kamera_agent.runtime.kv_pool import KVPool
+from kamera_agent.runtime.recurrence import Recurrence
 from kamera_agent.runtime.slot_cache import SlotCache, cache_argument
 
 # Dummy tokens that show how a model works: a number that is rarely one of heads, and their first position.
@@ -21,14 +24,15 @@ NUM_DUMMIES, START = 7, 3
 # The smallest relative change of their hidden states that a window of half of them makes.
 SLIDE_CHANGE = 0.02
 FULL, SLIDING = "full_attention", "sliding_attention"
-RECURRENT = "a recurrent state that no chunk can restore"
+ATTENDING = (FULL, SLIDING)
+RECURRENT = "a recurrent state, and what a span does to it is not known for this type"
 INDEXED = "an index with its own keys, which no chunk keeps, selects what a query sees"
 # Why a layer of another kind cannot be rebuilt from chunks. Before transformers 5.24 some kinds had other names.
 REASONS = {
     "linear_attention": RECURRENT,
     "mamba": RECURRENT,
     "hybrid": RECURRENT,
-    "conv": "the state of a convolution, which no chunk can restore",
+    "conv": RECURRENT,
     "chunked_attention": "chunks of attention that begin at absolute positions; a moved span would leave its chunk",
     "indexed_attention": INDEXED,
     "deepseek_sparse_attention": INDEXED,
@@ -56,7 +60,7 @@ class Decoder:
         self.module = module
         self.config = module.config
         self.device: torch.device = next(module.parameters()).device
-        check_kinds(self.kinds)
+        check_kinds(self.kinds, self.config.model_type)
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -127,10 +131,27 @@ class Decoder:
         heads = Heads(getattr(config, "num_key_value_heads", None) or config.num_attention_heads, dim)
         return heads, heads
 
+    @cached_property
+    def recurrence(self) -> Recurrence | None:
+        """The recurrent layers; None where there are none."""
+        numbers = [number for number, kind in enumerate(self.kinds) if kind not in ATTENDING]
+        if not numbers:
+            return None
+        return RECURRENCES[self.config.model_type]({number: self.module.layers[number] for number in numbers})
+
+    def new_pool(self) -> KVPool:
+        """An empty pool for one window."""
+        return KVPool(self.shapes, self.recurrence)
+
     @property
     def token_bytes(self) -> int:
-        """Bytes of what all layers keep of one token."""
+        """Bytes of the K and V of one token, over all layers."""
         return sum(shape.token_bytes for shape in self.shapes)
+
+    def chunk_bytes(self, num_tokens: int) -> int:
+        """Bytes of what all layers keep of a chunk."""
+        recurrent_bytes = self.recurrence.num_bytes(num_tokens) if self.recurrence else 0
+        return num_tokens * self.token_bytes + recurrent_bytes
 
     @property
     def attention(self) -> str:
@@ -143,9 +164,15 @@ class Decoder:
         return self.token_bytes
 
     @cached_property
+    def attentions(self) -> Mapping[int, nn.Module]:
+        """By layer that attends, the module that does."""
+        layers = enumerate(zip(self.module.layers, self.kinds, strict=False))
+        return {number: layer.self_attn for number, (layer, kind) in layers if kind in ATTENDING}
+
+    @cached_property
     def key_modules(self) -> Mapping[int, nn.Module]:
         """By layer that keeps keys, the module whose output holds them before RoPE."""
-        return {number: self.key_module(layer.self_attn) for number, layer in enumerate(self.module.layers)}
+        return {number: self.key_module(attention) for number, attention in self.attentions.items()}
 
     def key_module(self, attention: Any) -> nn.Module:
         """The one in an attention."""
@@ -246,7 +273,8 @@ class Decoder:
     ) -> torch.Tensor:
         """Decoder output [Q, hidden] for embeds [Q, hidden], positions [A, Q] and, per kind, masks [1, 1, Q, S]."""
         where = positions.to(self.device)
-        mask = masks if len(masks) > 1 else next(iter(masks.values()))
+        # Recurrent layers need no mask.
+        mask = {**dict.fromkeys(self.kinds), **masks} if len({*self.kinds}) > 1 else next(iter(masks.values()))
         hidden: torch.Tensor = self.module(
             inputs_embeds=embeds[None],
             position_ids=where[:, None] if len(where) > 1 else where,
@@ -262,10 +290,15 @@ class Decoder:
         return cache_argument(self.module)
 
 
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Raise UnsupportedModelError, naming the first layer, for a kind that cannot be rebuilt from chunks."""
+def check_kinds(kinds: Sequence[str], model_type: str) -> None:
+    """Raise UnsupportedModelError, naming the first layer, for a kind that cannot be rebuilt from chunks.
+
+    kinds: per layer. model_type: of the text model.
+    """
+    recurrence = RECURRENCES.get(model_type)
+    served = (*ATTENDING, *(recurrence.kinds if recurrence else ()))
     for layer, kind in enumerate(kinds):
-        if kind not in (FULL, SLIDING):
+        if kind not in served:
             reason = REASONS.get(kind, "an attention that cannot be rebuilt from chunks yet")
             raise UnsupportedModelError(
                 f"Layer {layer} is of kind {kind!r}: {reason}. Use a model whose layers are {FULL} or {SLIDING}."

@@ -38,6 +38,14 @@ class InterleavedDecoder(Decoder):
     pairs = "interleaved"
 
 
+class NormedDecoder(Decoder):
+    """A decoder that calls the norm of its keys k_layernorm, as LFM2."""
+
+    def key_module(self, attention: Any) -> nn.Module:
+        module: nn.Module = attention.k_layernorm
+        return module
+
+
 class SlidingRotaryDecoder(InterleavedDecoder):
     """A decoder with RoPE in its sliding layers only, as Cohere 2; keys of full layers have no position."""
 
@@ -77,8 +85,13 @@ DECODERS: dict[str, type[Decoder]] = {
     "gemma4_text": Gemma4Decoder,
     "glm4v_text": InterleavedDecoder,
     "glm_ocr_text": InterleavedDecoder,
+    "lfm2": NormedDecoder,
+    "lfm2_moe": NormedDecoder,
     "phi3": FusedDecoder,
     "phi4_multimodal": FusedDecoder,
+    "qwen3_5_moe_text": Decoder,
+    "qwen3_5_text": Decoder,
+    "qwen3_next": Decoder,
     "mistral4": LatentDecoder,
 }
 

@@ -1,20 +1,17 @@
-"""Qwen3-VL: deepstack, and times between the frames of a clip."""
+"""Qwen3-VL: clips as of Qwen3.5, and deepstack."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import torch
 
 from kamera_agent.chunk import Run
 from kamera_agent.runtime.families.image_text import rows_of
-from kamera_agent.runtime.families.mrope import MRope
-from kamera_agent.runtime.families.patches import Grid
+from kamera_agent.runtime.families.qwen3_5 import Qwen35
 
 
-class Qwen3VL(MRope):
+class Qwen3VL(Qwen35):
     """Qwen3-VL, dense and with experts (arXiv 2511.21631).
 
     Features of several layers of the encoder are added to the outputs of the first layers of the decoder (deepstack,
@@ -28,12 +25,6 @@ class Qwen3VL(MRope):
     def num_levels(self) -> int:
         """Number of decoder layers that deepstack adds to."""
         return len(self.model.config.vision_config.deepstack_visual_indexes)
-
-    def clip(self, grid: Grid, times: Sequence[Sequence[float]]) -> tuple[int, ...]:
-        opens, closes = self.marks
-        step = self.framed(self.model.config.video_token_id, (1, *grid[1:]))
-        steps = [(*self.tokens.markup(f"<{(seconds[0] + seconds[-1]) / 2:.1f} seconds>"), *step) for seconds in times]
-        return (opens, *chain(*steps), closes)
 
     def features(self, outputs: Any) -> torch.Tensor:
         levels = [rows_of(level) for level in outputs.deepstack_features]

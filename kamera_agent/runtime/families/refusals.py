@@ -34,7 +34,7 @@ def check_config(config: Any) -> None:
         # The value "vision" is about images only.
         if (value := getattr(text, name, None)) and value != "vision":
             raise UnsupportedModelError(f"{name} is {value!r}: {reason}")
-    check_kinds(getattr(text, "layer_types", None) or ())
+    check_kinds(getattr(text, "layer_types", None) or (), text.model_type)
 
 
 def check_model(model: Any) -> None:

@@ -52,6 +52,10 @@ class Slots:
             yield slice(start, start + len(part)), slice(part.start, part.stop)
             start += len(part)
 
+    def single(self) -> list[Slots]:
+        """The slots of each token."""
+        return [Slots((range(slot, slot + 1),)) for part in self.ranges for slot in part]
+
     def split(self, num_tokens: int) -> tuple[Slots, Slots]:
         """The slots of the first num_tokens tokens, and those of the rest."""
         first, rest = [], []
