@@ -34,7 +34,7 @@ class KameraStats:
 
     encoder_calls, encoder_avoided: vision-encoder runs made, and runs that the cache of its outputs avoided.
     encoder_bytes: size of that cache. pool_bytes: KV pools of all windows in use.
-    failed: computed chunks that were not remembered because of an unexpected error, which was logged.
+    failed: computed chunks that were not remembered because of an unexpected error, the first of which was logged.
     skipped: computed chunks that were not remembered because the KV of too many waited.
     healed_tokens, healing_s: tokens computed while no answer was wanted, and the seconds that took.
     unhealed: times that this failed because of an unexpected error, the first of which was logged.

@@ -12,6 +12,8 @@ from kamera_agent.errors import SettingError
 from kamera_agent.options import whole
 
 MIN_RECORD_BYTES = 4096
+PAGE_BYTES = 4096
+MAX_BATCH_BYTES = 64 * MIB
 MAX_DEFAULT_CAP_BYTES = 20 * 1024 * MIB
 # A process has 128 TiB of addresses.
 MAX_MAP_BYTES = 16 * 1024 * 1024 * MIB
@@ -47,9 +49,16 @@ def default_cap_bytes(folder: Path) -> int:
 
 
 def map_bytes(cap_bytes: int) -> int:
-    """Size of the LMDB map for a cap.
+    """Size of the LMDB map for a cap, which bounds the file: a tenth more than the cap, but 4 MiB at least.
 
-    It is twice the cap, because replaced pages stay until no reader needs them, plus 256 MiB for the batch being
-    written. The map is address space and bounds the file; it takes no disk in advance.
+    It takes no disk in advance. The tenth holds the index, and what the last transactions replaced: LMDB uses pages
+    again two commits after they became free, and not while a reader may need them. If it is full, records are evicted
+    below the cap.
     """
-    return min(2 * (cap_bytes // MIB + 128) * MIB, MAX_MAP_BYTES)
+    size = max(cap_bytes + cap_bytes // 10, cap_bytes + 4 * MIB)
+    return min(size // PAGE_BYTES * PAGE_BYTES, MAX_MAP_BYTES)
+
+
+def batch_bytes(cap_bytes: int) -> int:
+    """Bytes that one transaction writes: three of them fit in what the map has above the cap."""
+    return min(cap_bytes // 32, MAX_BATCH_BYTES)

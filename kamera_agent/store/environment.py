@@ -20,8 +20,11 @@ from kamera_agent.errors import StoreClosedError, StoreUnavailableError
 from kamera_agent.store.capacity import default_cap_bytes, map_bytes
 from kamera_agent.store.gate import Gate
 from kamera_agent.store.tables import Tables, Transaction
+from kamera_agent.trouble import Trouble
 
 MAX_READERS = 1024
+# LMDB has a head of 192 bytes, with the first reader in it, and 64 for each other reader.
+LOCK_BYTES = 192 + 64 * (MAX_READERS - 1)
 # Records of another format are in another file, which stays as it is.
 DATABASE = f"records-{FORMAT_VERSION}.mdb"
 OLDER_DATABASES = ("data.mdb",)
@@ -43,8 +46,10 @@ class Environment:
         self.path = path
         self._gate = Gate()
         self._closed = False
+        self._trouble = Trouble(_log, f"the store {path} cannot be read", f"the store {path} is read again")
         is_new = not (path / DATABASE).exists()
         try:
+            _reserve_locks(path)
             self._env = lmdb.open(
                 str(path / DATABASE),
                 subdir=False,
@@ -84,15 +89,18 @@ class Environment:
         return stat.st_dev, stat.st_ino
 
     def read(self, query: Callable[[Transaction], T]) -> T | None:
-        """Run a query in a read transaction and return its result; None, with a warning, when the medium fails.
+        """Run a query in a read transaction and return its result; None when the medium fails, which is logged once.
 
         Raises StoreClosedError after close().
         """
         try:
-            return self._run(query, write=False)
-        except lmdb.Error as error:
-            _log.warning("reading the store %s failed: %s", self.path, error)
+            self._require_present()
+            result = self._run(query, write=False)
+        except (lmdb.Error, OSError, MemoryError, StoreUnavailableError) as error:
+            self._trouble.failed(StoreUnavailableError(f"{error}") if isinstance(error, lmdb.Error) else error)
             return None
+        self._trouble.worked()
+        return result
 
     def write(self, change: Callable[[Transaction], T]) -> T | None:
         """Make a change in one write transaction and sync it; None when the map is full and nothing changed.
@@ -100,6 +108,7 @@ class Environment:
         After any other failure the data is unchanged, too. Raises StoreUnavailableError when the medium fails, and
         StoreClosedError after close().
         """
+        self._require_present()
         while True:
             # A process that was killed while it read would keep all pages since then from being used again.
             self._env.reader_check()
@@ -110,6 +119,13 @@ class Environment:
                     return None
             except lmdb.Error as error:
                 raise StoreUnavailableError(f"writing the store {self.path} failed: {error}.") from error
+
+    def _require_present(self) -> None:
+        if self.is_gone:
+            raise StoreUnavailableError(
+                f"the store folder {self.path} was deleted while it was open: nothing more is read from it or written "
+                "to it. Open it again to start a new store there."
+            )
 
     def _fit_map(self) -> bool:
         """Whether the map was smaller than the cap asks for, because the cap was raised, and has been enlarged."""
@@ -185,6 +201,17 @@ class Environment:
         problems = verify.verify(str(self.path / DATABASE))  # type: ignore[no-untyped-call]
         if problems:
             raise OSError(f"{DATABASE} is cut short ({problems[0]})")
+
+
+def _reserve_locks(folder: Path) -> None:
+    """Make the file of LMDB's locks, with all its blocks: on a full disk, using one that it lacks kills the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    locks = os.open(folder / f"{DATABASE}-lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(locks, 0, LOCK_BYTES)
+    finally:
+        os.close(locks)
 
 
 def _sync_folder(folder: Path) -> None:

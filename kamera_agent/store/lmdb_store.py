@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -10,7 +9,7 @@ from weakref import finalize
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.config import MIB, locate
-from kamera_agent.errors import StoreClosedError, StoreUnavailableError
+from kamera_agent.errors import CorruptRecordError, StoreClosedError, StoreUnavailableError
 from kamera_agent.store.base import CheckReport, Store, StoreStats
 from kamera_agent.store.capacity import record_bytes, require_bytes
 from kamera_agent.store.codec import require_storable
@@ -20,7 +19,6 @@ from kamera_agent.store.sharing import lend_writer
 from kamera_agent.store.writer import Writer
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
-_log = logging.getLogger("kamera_agent.store")
 
 
 class LmdbStore(Store):
@@ -168,5 +166,5 @@ class LmdbStore(Store):
 
 def _quarantine(writer: Writer, digest: bytes, reason: str) -> None:
     if writer.queue.quarantine(digest, reason):
-        _log.warning("a record of the store %s was damaged and removed: %s", writer.database.path, reason)
         writer.counters.add({"quarantined": 1})
+        writer.damage.failed(CorruptRecordError(reason))

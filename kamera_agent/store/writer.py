@@ -8,23 +8,18 @@ from collections import Counter
 from functools import partial
 
 from kamera_agent.chunk import Record
-from kamera_agent.config import MIB
-from kamera_agent.store.capacity import record_bytes
+from kamera_agent.errors import StoreUnavailableError
+from kamera_agent.store.capacity import batch_bytes, record_bytes
 from kamera_agent.store.codec import encode
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.environment import Environment
 from kamera_agent.store.tables import Entry, Transaction
 from kamera_agent.store.write_queue import Batch, WriteQueue
+from kamera_agent.trouble import Trouble
 
-BATCH_BYTES = 64 * MIB
 EVICTION_RECORDS = 1000
 # LMDB reuses freed pages two commits later, so the third try is the first that can use the room made.
 MAX_TRIES = 5
-
-_GONE = (
-    "the store folder %s was deleted while it was open: nothing more is written to it. Open it again to start a new "
-    "store there."
-)
 
 _log = logging.getLogger("kamera_agent.store")
 
@@ -32,12 +27,14 @@ _log = logging.getLogger("kamera_agent.store")
 class Writer:
     """The thread that writes: it takes batches from the queue, commits each as a whole, and evicts.
 
-    A failure of the medium never leaves this thread: the batch is logged and counted in failed_writes.
+    A failure of the medium never leaves this thread: it is logged once, and the batch is counted in failed_writes.
     """
 
     def __init__(self, database: Environment, queue_bytes: int) -> None:
         self.database = database
         self.counters = Counters()
+        # Never over: what is damaged stays so.
+        self.damage = Trouble(_log, f"records of the store {database.path} are damaged and removed", "")
         self.queue = WriteQueue(queue_bytes, after=database.read(database.tables.last_tick) or 0)
         self._thread = threading.Thread(target=self._run, name="kamera-store-writer", daemon=True)
         self._thread.start()
@@ -55,19 +52,14 @@ class Writer:
             self.counters.add({"evictions": evicted})
 
     def _run(self) -> None:
-        said = False
-        while (batch := self.queue.take(BATCH_BYTES)) is not None:
-            if self.database.is_gone:
-                if not said:
-                    _log.warning(_GONE, self.database.path)
-                said = True
-                self.counters.add({"failed_writes": batch.num_puts})
-                self.queue.done()
-                continue
+        path = self.database.path
+        trouble = Trouble(_log, f"the store {path} cannot be written; records are lost", f"the store {path} is written")
+        while (batch := self.queue.take(batch_bytes(self.database.cap_bytes))) is not None:
             try:
                 self.counters.add(self._commit(batch))
-            except Exception:  # noqa: BLE001 - after any error the writer must live, or put_many() would block for ever
-                _log.warning("%d writes to the store %s failed", batch.num_puts, self.database.path, exc_info=True)
+                trouble.worked()
+            except Exception as error:  # noqa: BLE001 - the writer must live, or put_many() would block for ever
+                trouble.failed(error)
                 self.counters.add({"failed_writes": batch.num_puts})
             finally:
                 self.queue.done()
@@ -75,16 +67,13 @@ class Writer:
         self.database.close()
 
     def _commit(self, batch: Batch) -> Counter[str]:
-        counts: Counter[str] = Counter()
         for num_tries in range(1, MAX_TRIES + 1):
             written = self.database.write(partial(self._apply, batch))
             if written is not None:
-                return counts + written
+                return written
             evicted = self.database.write(partial(self._make_room, num_tries * batch.num_bytes))
-            counts["evictions"] += evicted or 0
-        _log.warning("%d writes do not fit in the map of the store %s", batch.num_puts, self.database.path)
-        counts["failed_writes"] += batch.num_puts
-        return counts
+            self.counters.add({"evictions": evicted or 0})
+        raise StoreUnavailableError(f"{batch.num_bytes} bytes do not fit in its file")
 
     def _apply(self, batch: Batch, txn: Transaction) -> Counter[str]:
         tables, counts = self.database.tables, Counter[str]()

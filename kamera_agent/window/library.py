@@ -77,7 +77,7 @@ class Library(Forkable):
 
     @property
     def num_failed(self) -> int:
-        """Computed chunks that were not remembered because of an unexpected error, which was logged."""
+        """Computed chunks that were not remembered because of an unexpected error, the first of which was logged."""
         return self._worker.num_failed
 
     def evidence(self, chunk: Chunk) -> list[Evidence]:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from kamera_agent.forking import Computing
+from kamera_agent.trouble import Trouble
 
 logger = logging.getLogger("kamera_agent.library")
 
@@ -53,12 +54,15 @@ class Worker(Computing):
     An idle worker therefore keeps nothing in memory, a forked child gets a thread of its own, and a program ends after
     the last job. A forked child forgets the jobs of its parent.
 
-    num_failed: jobs that failed with an error, which was logged.
+    num_failed: jobs that failed with an error, the first of which was logged.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self.num_failed = 0
+        self._trouble = Trouble(
+            logger, "Chunks cannot be remembered and will be computed again", "Chunks are remembered again"
+        )
         super().__init__()
 
     def renew(self) -> None:
@@ -100,9 +104,11 @@ class Worker(Computing):
             try:
                 with self.busy:
                     job.do()
-            except Exception:
+            except Exception as error:  # noqa: BLE001 - the next job may do
                 self.num_failed += 1
-                logger.error("A chunk could not be remembered; it will be computed again.", exc_info=True)
+                self._trouble.failed(error)
+            else:
+                self._trouble.worked()
             with self._lock:
                 if self._jobs and self._jobs[0] is job:
                     self._jobs.popleft()

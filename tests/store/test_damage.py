@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from kamera_agent.chunk import Record
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
-NUM_FLIPS = 500
-CAP_BYTES = 1 << 22
+NUM_FLIPS = 200
+CAP_BYTES = 1 << 27
 
 RECORDS = [
     make_record("small", [(1, 3, 5), (7,)], torch.bfloat16, num_layers=3),
@@ -40,8 +41,9 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def header_ranges(data: bytes) -> Iterator[range]:
     """The places of headers: a checksum of 16 bytes, then JSON that begins with the magic word."""
     for match in re.finditer(rb'\{"magic":"kamera-record"', data):
-        end = json.JSONDecoder().raw_decode(data[match.start() :].decode("latin-1"))[1]
-        yield range(match.start() - 16, match.start() + end)
+        with suppress(json.JSONDecodeError):  # A page that is free may hold a part of one.
+            end = json.JSONDecoder().raw_decode(data[match.start() :].decode("latin-1"))[1]
+            yield range(match.start() - 16, match.start() + end)
 
 
 def value_ranges(data: bytes, record: Record) -> Iterator[range]:
@@ -61,7 +63,7 @@ def test_the_places_are_found(pristine: bytes) -> None:
     assert len(places(pristine)) >= num_values + len(RECORDS)
 
 
-def test_500_flipped_bits(pristine: bytes, tmp_path: Path) -> None:
+def test_flipped_bits(pristine: bytes, tmp_path: Path) -> None:
     """1. Flip one random bit of a record in a copy of the file. 2. Open it and read every record. 3. Heal it."""
     rng, where, num_misses = random.Random(0), places(pristine), 0
     (tmp_path / f"{DATABASE}-lock").touch()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import random
 import resource
 import stat
 import struct
@@ -22,7 +24,7 @@ from store_records import KIB, make_key, make_record, record_of_bytes, same
 from kamera_agent.config import MIB
 from kamera_agent.errors import SettingError, StoreUnavailableError
 from kamera_agent.store import capacity, environment
-from kamera_agent.store.environment import DATABASE, Environment
+from kamera_agent.store.environment import DATABASE, LOCK_BYTES, Environment
 from kamera_agent.store.lmdb_store import LmdbStore
 
 CAP_BYTES = 100 * KIB
@@ -249,6 +251,30 @@ def write_beyond_file_limit(folder: Path) -> None:
     store.close()
 
 
+class TestFullDisk:
+    """LMDB maps the file of its locks, and a page of it for which there is no room on the disk would be fatal."""
+
+    def test_the_locks_have_all_their_blocks(self, tmp_path: Path) -> None:
+        with LmdbStore(tmp_path, CAP_BYTES):
+            locks = (tmp_path / f"{DATABASE}-lock").stat()
+            # As large as LMDB wants it, so that it did not enlarge it.
+            assert locks.st_size == LOCK_BYTES
+            assert locks.st_blocks * 512 >= locks.st_size
+
+    def test_a_full_disk_is_an_error_at_opening(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", full)
+            patch.setattr(lmdb, "open", lambda *_, **__: pytest.fail("too early"))
+            with pytest.raises(StoreUnavailableError, match="No space left on device"):
+                LmdbStore(tmp_path, CAP_BYTES)
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            store.put_many([make_record("r")])
+            assert store.check().num_records == 1
+
+
 class TestFailingDisk:
     def test_a_disk_that_takes_no_more_costs_writes_and_nothing_else(
         self, tmp_path: Path, forkserver: ForkServerContext
@@ -280,10 +306,35 @@ class TestFailingDisk:
         found = store.get_many([stored.header.key, lost.header.key])
         assert list(found) == [stored.header.key.digest]
         assert store.stats().failed_writes == 1
-        assert "1 writes to the store" in caplog.text
+        assert f"{tmp_path} cannot be written" in caplog.text
         store.put_many([lost])
         assert store.check().num_records == 2
         store.close()
+
+    def test_a_disk_that_fails_is_said_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "kamera_agent.store")
+
+        def fail(*_: object, **__: object) -> None:
+            raise lmdb.DiskError("I/O error")
+
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            with monkeypatch.context() as patch:
+                patch.setattr(Environment, "_run", fail)
+                for i in range(20):
+                    store.put_many([make_record(f"r{i}")])
+                    store.flush()
+                    store.get_many([make_key("r")])
+            store.put_many([make_record("r")])
+            store.flush()
+            store.get_many([make_key("r")])
+            assert (store.stats().failed_writes, store.stats().num_records) == (20, 1)
+        said = [line.message.split(":")[0].removeprefix(f"the store {tmp_path} ") for line in caplog.records]
+        assert sorted(said) == sorted(
+            ["cannot be written; records are lost", "is written", "cannot be read", "is read again"]
+        )
+        assert not any(line.exc_info for line in caplog.records)
 
     def test_a_failing_read_is_a_miss(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store, record = LmdbStore(tmp_path, CAP_BYTES), make_record("r")
@@ -301,6 +352,24 @@ class TestFailingDisk:
             assert store.check().problems != ()
         assert same(store.get_many([record.header.key])[record.header.key.digest], record)
         store.close()
+
+    @pytest.mark.parametrize("max_kib", [30, 300])
+    def test_the_cap_bounds_the_file_and_is_made_use_of(self, tmp_path: Path, max_kib: int) -> None:
+        """Records of all sizes come, go and are replaced, four times what the store may hold."""
+        rng, cap_bytes, num_put = random.Random(max_kib), 40 * max_kib * KIB, 0
+        with LmdbStore(tmp_path, cap_bytes) as store:
+            while num_put < 4 * cap_bytes:
+                size = rng.randrange(1, max_kib) * KIB
+                store.put_many([record_of_bytes(f"r{rng.randrange(100)}", size, seed=size)])
+                num_put += size
+                if rng.random() < 0.2:
+                    store.delete([make_key(f"r{rng.randrange(100)}")])
+            store.flush()
+            stats = store.stats()
+            assert (tmp_path / DATABASE).stat().st_size <= max(1.1 * cap_bytes, cap_bytes + 4 * MIB)
+            assert stats.failed_writes == 0
+            assert 0.8 * cap_bytes < stats.num_bytes <= cap_bytes
+            assert store.check().problems == ()
 
     def test_a_full_map_evicts_and_tries_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The map is smaller than the cap, as when old readers keep the writer from reusing replaced pages."""

@@ -159,7 +159,9 @@ def test_a_deleted_folder_is_said_and_can_be_opened_again(
     see(kamera, 1)
     kamera.flush()
     assert kamera.stats().store.failed_writes > 0
-    assert [record.getMessage() for record in caplog.records if "was deleted while it was open" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "was deleted while it was open" in record.getMessage()]
+    assert len(said) == 2, "once by what reads and once by what writes"
+    assert kamera.store.lower.headers() == []
     other = make(store=folder)
     see(other, 2)
     other.flush()
