@@ -56,7 +56,7 @@ CONFINED = {
         "window/sampler.py",
         "pocket/",
     ),
-    "lmdb": ("store/environment.py",),
+    "lmdb": ("store/environment.py", "store/inspection.py"),
     "triton": ("runtime/kernels/",),
     "llguidance": ("turns/grammar.py",),
     "langchain": ("agent/",),

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import lmdb
-from lmdb import verify
 
 from kamera_agent.chunk import FORMAT_VERSION
 from kamera_agent.config import MIB
-from kamera_agent.errors import StoreClosedError, StoreUnavailableError
+from kamera_agent.errors import CorruptRecordError, StoreClosedError, StoreUnavailableError
 from kamera_agent.store.capacity import default_cap_bytes, map_bytes
 from kamera_agent.store.gate import Gate
+from kamera_agent.store.inspection import Seal, alone, find_faults, is_in_use, move_aside
 from kamera_agent.store.tables import Tables, Transaction
 from kamera_agent.trouble import Trouble
 
@@ -39,34 +39,37 @@ class Environment:
     path: an existing folder. cap_bytes: cap of a store that is made here, None for the default; an existing store has
         its own.
 
-    Raises StoreUnavailableError when the folder cannot be opened or its database is cut short or garbage.
+    faults: those of a damaged database that was moved aside for this one. They are found before LMDB opens it, where it
+        was not closed in good order or was changed since. What happens to the file of an open store cannot be found
+        before it is read: whoever cuts it short ends the process.
+
+    Raises StoreUnavailableError when the folder cannot be opened.
     """
 
     def __init__(self, path: Path, cap_bytes: int | None) -> None:
         self.path = path
         self._gate = Gate()
-        self._closed = False
+        self._closed, self._is_sound = False, True
+        self._cap_bytes = 0
+        self._database = path / DATABASE
+        self._seal = Seal(self._database)
         self._trouble = Trouble(_log, f"the store {path} cannot be read", f"the store {path} is read again")
-        is_new = not (path / DATABASE).exists()
+        is_new = not self._database.exists()
         try:
-            _reserve_locks(path)
-            self._env = lmdb.open(
-                str(path / DATABASE),
-                subdir=False,
-                mode=0o600,
-                max_dbs=len(fields(Tables)),
-                max_readers=MAX_READERS,
-            )
-            self.tables, self._cap_bytes = self._prepare(cap_bytes)
+            with alone(self._database):
+                try:
+                    self._open_whole(cap_bytes)
+                except (lmdb.Error, CorruptRecordError):
+                    # Damaged though it was sealed. Now the seal is broken, so it is inspected.
+                    self._open_whole(cap_bytes)
             self._file = self._stat_file()
-            if is_new:
+            if is_new or self.faults:
                 _sync_folder(path)
             _mention_older(path)
-        except (OSError, lmdb.Error, verify.VerifyError) as error:
+        except (OSError, lmdb.Error, CorruptRecordError) as error:
             raise StoreUnavailableError(
-                f"the store {path} cannot be opened: {error}. If its {DATABASE} is damaged, delete the folder; "
-                "its content can be computed again. Otherwise pass a folder on a local disk that this user may "
-                "write to."
+                f"the store {path} cannot be opened: {error}. Pass a folder on a local disk that has room and that "
+                "this user may write to."
             ) from error
 
     @property
@@ -85,7 +88,7 @@ class Environment:
             return True
 
     def _stat_file(self) -> tuple[int, int]:
-        stat = (self.path / DATABASE).stat()
+        stat = self._database.stat()
         return stat.st_dev, stat.st_ino
 
     def read(self, query: Callable[[Transaction], T]) -> T | None:
@@ -96,7 +99,8 @@ class Environment:
         try:
             self._require_present()
             result = self._run(query, write=False)
-        except (lmdb.Error, OSError, MemoryError, StoreUnavailableError) as error:
+        except (lmdb.Error, OSError, MemoryError, StoreUnavailableError, CorruptRecordError) as error:
+            self._is_sound = False
             self._trouble.failed(StoreUnavailableError(f"{error}") if isinstance(error, lmdb.Error) else error)
             return None
         self._trouble.worked()
@@ -117,7 +121,11 @@ class Environment:
             except lmdb.MapFullError:
                 if not self._fit_map():
                     return None
+            except CorruptRecordError:
+                self._is_sound = False
+                raise
             except lmdb.Error as error:
+                self._is_sound = False
                 raise StoreUnavailableError(f"writing the store {self.path} failed: {error}.") from error
 
     def _require_present(self) -> None:
@@ -142,6 +150,9 @@ class Environment:
     def _shut(self) -> None:
         self._closed = True
         self._env.close()
+        if self._is_sound and not self.is_gone:
+            with suppress(OSError):  # Then it is inspected the next time.
+                self._seal.set()
 
     def abandon(self) -> None:
         """Release an environment that a parent process opened. Its files are not touched.
@@ -172,35 +183,57 @@ class Environment:
             # a map while a transaction of this process runs.
             self._gate.alone(partial(self._env.set_mapsize, 0))
 
-    def _prepare(self, cap_bytes: int | None) -> tuple[Tables, int]:
+    def find_faults(self) -> list[str]:
+        """The faults in the structure of the database. Nobody writes meanwhile. Raises what write() raises."""
+        return self.write(lambda _: find_faults(self._database)) or []
+
+    def _open_whole(self, cap_bytes: int | None) -> None:
+        """Open the database, or a new one in place of a damaged one."""
+        locks = self.path / f"{DATABASE}-lock"
+        is_trusted = not self._database.exists() or self._seal.is_whole or is_in_use(locks)
+        self.faults = [] if is_trusted else find_faults(self._database)
+        if not self.faults:
+            self._open()
+            self.faults = [] if is_trusted else self._contradictions()
+            if self.faults:
+                self._env.close()
+        if self.faults:
+            move_aside(self._database, self.faults[0])
+            self._open()
+        self._cap_bytes = self._settle(cap_bytes)
+
+    def _open(self) -> None:
+        self._seal.break_up()
+        _reserve_locks(self.path)
+        self._env = lmdb.open(
+            str(self._database), subdir=False, mode=0o600, max_dbs=len(fields(Tables)), max_readers=MAX_READERS
+        )
         try:
-            self._require_whole()
-            tables = Tables(*(self._env.open_db(table.name.encode()) for table in fields(Tables)))
-            cap_bytes = self._settle_cap(tables, cap_bytes)
-            self._env.set_mapsize(map_bytes(cap_bytes))
-            return tables, cap_bytes
+            self.tables = Tables(*(self._env.open_db(table.name.encode()) for table in fields(Tables)))
         except BaseException:
             self._env.close()
             raise
 
-    def _settle_cap(self, tables: Tables, wish: int | None) -> int:
-        stored = self._run(tables.cap_bytes, write=False)
-        if stored is not None:
-            return stored
-        if wish is None:
-            # A store of an earlier version has records, but no cap.
-            wish = max(default_cap_bytes(self.path), self._run(tables.held_bytes, write=False))
-        return self._run(partial(tables.claim_cap, wish), write=True)
+    def _contradictions(self) -> list[str]:
+        try:
+            return self._run(self.tables.problems, write=False)
+        except (lmdb.Error, CorruptRecordError) as error:
+            return [str(error)]
 
-    def _require_whole(self) -> None:
-        """Raise OSError for a file that was cut short: reading a page that it lacks would kill the process."""
-        page_bytes, num_pages = self._env.stat()["psize"], self._env.info()["last_pgno"] + 1
-        if (self.path / DATABASE).stat().st_size >= num_pages * page_bytes:
-            return
-        # A whole file may lack pages at its end that are free; only a walk over all tables can tell.
-        problems = verify.verify(str(self.path / DATABASE))  # type: ignore[no-untyped-call]
-        if problems:
-            raise OSError(f"{DATABASE} is cut short ({problems[0]})")
+    def _settle(self, wish: int | None) -> int:
+        """Take the cap of the store, which is the wish in a new one, and make the map fit it."""
+        try:
+            cap_bytes = self._run(self.tables.cap_bytes, write=False)
+            if cap_bytes is None:
+                if wish is None:
+                    # A store of an earlier version has records, but no cap.
+                    wish = max(default_cap_bytes(self.path), self._run(self.tables.held_bytes, write=False))
+                cap_bytes = self._run(partial(self.tables.claim_cap, wish), write=True)
+            self._env.set_mapsize(map_bytes(cap_bytes))
+            return cap_bytes
+        except BaseException:
+            self._env.close()
+            raise
 
 
 def _reserve_locks(folder: Path) -> None:

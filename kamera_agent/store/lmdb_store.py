@@ -19,6 +19,7 @@ from kamera_agent.store.sharing import lend_writer
 from kamera_agent.store.writer import Writer
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
+UNREADABLE = "the database cannot be read; see the log"
 
 
 class LmdbStore(Store):
@@ -132,18 +133,27 @@ class LmdbStore(Store):
 
     def check(self) -> CheckReport:
         self.flush()
-        survey = self._database.read(self._reader.survey)
-        digests, problems = survey or ([], ["the database cannot be read; see the log"])
+        problems = [*self._database.faults, *self._find_faults()]
+        digests, contradictions = self._database.read(self._reader.survey) or ([], [UNREADABLE])
+        problems += contradictions
         sizes: list[int] = []
         for digest in digests:
             # One transaction per record: a long one would keep the writer from reusing replaced pages.
             outcome = self._database.read(partial(self._reader.verify, digest))
-            if isinstance(outcome, int):
-                sizes.append(outcome)
-            elif outcome is not None:
+            if outcome is None:
+                problems.append(f"record {digest.hex()}: {UNREADABLE}")
+            elif isinstance(outcome, str):
                 problems.append(outcome)
+            elif outcome:
+                sizes.append(outcome)
         self.flush()
         return CheckReport(len(sizes), sum(sizes), tuple(problems))
+
+    def _find_faults(self) -> list[str]:
+        try:
+            return self._database.find_faults()
+        except (StoreUnavailableError, OSError) as error:
+            return [str(error)]
 
     def close(self) -> None:
         self._closed = True

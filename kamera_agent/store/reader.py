@@ -36,11 +36,15 @@ class Reader:
                 records[key.digest] = record
         return records
 
-    def verify(self, digest: bytes, txn: Transaction) -> int | str | None:
-        """Bytes that a whole record counts, the problem of a damaged one, or None for one that is gone."""
+    def verify(self, digest: bytes, txn: Transaction) -> int | str:
+        """Bytes that a whole record counts, the problem of a damaged one, or 0 for one that is gone."""
         try:
+            if self._tables.entry(txn, digest) is None:
+                return 0
             manifest = self._manifest(digest, txn)
-            return None if manifest is None else record_bytes(self._record(manifest, txn).header)
+            if manifest is None:
+                raise CorruptRecordError("the header is missing")
+            return record_bytes(self._record(manifest, txn).header)
         except CorruptRecordError as error:
             self._on_damage(digest, str(error))
             return f"record {digest.hex()}: {error}"

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from kamera_agent.errors import CorruptRecordError
 from kamera_agent.store.codec import Encoded
 
 DIGEST_BYTES = 32
@@ -58,7 +59,9 @@ class Entry(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: memoryview) -> Entry:
-        """The entry that was packed."""
+        """The entry that was packed. Raises CorruptRecordError."""
+        if len(packed) not in (_ENTRY.size, _ENTRY.size + DIGEST_BYTES):
+            raise CorruptRecordError(f"an entry is {len(packed)} bytes long")
         tick, num_bytes, chunk = _ENTRY.unpack_from(packed)
         return cls(tick, num_bytes, chunk, bytes(packed[_ENTRY.size :]) or None)
 
@@ -68,6 +71,12 @@ _TICK = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
 _TOTAL = struct.Struct(">q")
 _CAP = struct.Struct(">Q")
+
+
+def _number(form: struct.Struct, packed: memoryview) -> int:
+    if len(packed) != form.size:
+        raise CorruptRecordError(f"a number is {len(packed)} bytes long")
+    return int(form.unpack(packed)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,40 +122,50 @@ class Tables:
     def held_bytes(self, txn: Transaction) -> int:
         """Bytes counted against the cap."""
         packed = txn.get(TOTAL_BYTES, db=self.totals)
-        return 0 if packed is None else int(_TOTAL.unpack(packed)[0])
+        return 0 if packed is None else _number(_TOTAL, packed)
 
     def cap_bytes(self, txn: Transaction) -> int | None:
         """The cap; None in a store that was just made."""
         packed = txn.get(CAP_BYTES, db=self.totals)
-        return None if packed is None else int(_CAP.unpack(packed)[0])
+        if packed is None:
+            return None
+        # Twice, because nothing else would show that it is damaged.
+        cap_bytes, again = (_number(_CAP, half) for half in (packed[: _CAP.size], packed[_CAP.size :]))
+        if cap_bytes != again:
+            raise CorruptRecordError(f"the cap is {cap_bytes} or {again} bytes")
+        return cap_bytes
 
     def claim_cap(self, cap_bytes: int, txn: Transaction) -> int:
         """Set the cap of a store that has none. Returns the cap."""
-        txn.put(CAP_BYTES, _CAP.pack(cap_bytes), db=self.totals, overwrite=False)
+        txn.put(CAP_BYTES, 2 * _CAP.pack(cap_bytes), db=self.totals, overwrite=False)
         return self.cap_bytes(txn) or 0
 
     def set_cap(self, cap_bytes: int, txn: Transaction) -> None:
         """Set the cap. Evicts nothing."""
-        txn.put(CAP_BYTES, _CAP.pack(cap_bytes), db=self.totals)
+        txn.put(CAP_BYTES, 2 * _CAP.pack(cap_bytes), db=self.totals)
 
     def last_tick(self, txn: Transaction) -> int:
         """Tick of the last use of any record; 0 in an empty database."""
         cursor = txn.cursor(self.uses)
-        return int(_TICK.unpack_from(cursor.key())[0]) if cursor.last() else 0
+        return _number(_TICK, cursor.key()[: _TICK.size]) if cursor.last() else 0
 
     def problems(self, txn: Transaction) -> list[str]:
-        """The contradictions between the tables."""
+        """The contradictions between the tables. Raises CorruptRecordError."""
         entries = {bytes(digest): Entry.unpack(packed) for digest, packed in txn.cursor(self.entries)}
         entry_bytes = sum(entry.num_bytes for entry in entries.values())
-        num_records, held_bytes, problems = len(entries), self.held_bytes(txn), []
+        held_bytes, problems = self.held_bytes(txn), []
+        self.cap_bytes(txn)
         if entry_bytes != held_bytes:
             problems.append(f"the total is {held_bytes} bytes, but the records add up to {entry_bytes}")
-        for table, name in ((self.headers, "headers"), (self.uses, "uses"), (self.chunks, "chunks")):
-            if (num_rows := txn.stat(table)["entries"]) != num_records:
-                problems.append(f"there are {num_records} records, but table {name} has {num_rows} rows")
-        rows = {bytes(row) for row in txn.cursor(self.patches).iternext(values=False)}
-        if rows != {entry.base + digest for digest, entry in entries.items() if entry.base}:
-            problems.append("table patches does not have one row for each patch")
+        for name, table, expected in (
+            ("headers", self.headers, entries.keys()),
+            ("uses", self.uses, {_TICK.pack(entry.tick) + digest for digest, entry in entries.items()}),
+            ("chunks", self.chunks, {entry.chunk + digest for digest, entry in entries.items()}),
+            ("patches", self.patches, {entry.base + digest for digest, entry in entries.items() if entry.base}),
+        ):
+            if (rows := {bytes(row) for row in txn.cursor(table).iternext(values=False)}) != expected:
+                num_lacking, num_more = len(expected - rows), len(rows - expected)
+                problems.append(f"table {name} lacks {num_lacking} rows of {len(expected)}, and has {num_more} more")
         if alone := [digest.hex() for digest, entry in entries.items() if entry.base and entry.base not in entries]:
             problems.append(f"patches without their base: {', '.join(alone)}")
         return problems

@@ -1,0 +1,222 @@
+"""A damaged database costs its content, and neither the process nor its next start."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+from store_records import KIB, genuine, make_key, versioned_record
+
+from kamera_agent.store.environment import DATABASE
+from kamera_agent.store.inspection import Seal
+from kamera_agent.store.lmdb_store import LmdbStore
+
+CAP_BYTES = 600 * KIB
+NUM_DAMAGES = 60
+PAGE = 4096
+NAMES = [f"r{i}{patch}" for i in range(12) for patch in ("", "/p")]
+SEAL, DAMAGED = (Path(DATABASE).with_suffix(suffix).name for suffix in (".seal", ".damaged"))
+
+
+def fill(folder: Path) -> None:
+    """Records put, replaced and deleted, so that there are free pages, too."""
+    rng = random.Random(0)
+    with LmdbStore(folder, CAP_BYTES) as store:
+        for _ in range(8):
+            store.put_many(versioned_record(rng.choice(NAMES), rng.randrange(1000)) for _ in range(12))
+            store.delete([make_key(rng.choice(NAMES))])
+            store.flush()
+
+
+def flip(data: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.choice([1, 1, 30])):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+
+
+def flip_in_the_head_of_a_page(data: bytearray, rng: random.Random) -> None:
+    data[rng.randrange(len(data) // PAGE) * PAGE + rng.randrange(64)] ^= 1 << rng.randrange(8)
+
+
+def cut(data: bytearray, rng: random.Random) -> None:
+    del data[rng.randrange(len(data)) :]
+
+
+def overwrite_a_page(data: bytearray, rng: random.Random) -> None:
+    here, there = (rng.randrange(len(data) // PAGE) * PAGE for _ in range(2))
+    other = rng.choice([bytes(PAGE), bytes(data[there : there + PAGE]), rng.randbytes(PAGE)])
+    data[here : here + PAGE] = other
+
+
+DAMAGES: list[Callable[[bytearray, random.Random], None]] = [flip, flip_in_the_head_of_a_page, cut, overwrite_a_page]
+
+
+def survive(folder: Path, seed: int) -> None:
+    """Damage a store in every way, and use it, twice. Exit with another code than 0 if anything wrong comes of it."""
+    rng, whole = random.Random(seed), (folder / DATABASE).read_bytes()
+    for number in range(NUM_DAMAGES):
+        data = bytearray(whole)
+        DAMAGES[number % len(DAMAGES)](data, rng)
+        (folder / DATABASE).write_bytes(data)
+        found = {}
+        with LmdbStore(folder) as store:
+            problems = store.check().problems
+            found = store.get_many([make_key(name) for name in NAMES])
+            assert all(genuine(name, found[d]) for name in NAMES if (d := make_key(name).digest) in found)
+        with LmdbStore(folder, CAP_BYTES) as store:
+            new = versioned_record("new", number)
+            store.put_many([new])
+            assert store.check().problems == (), (number, problems)
+            assert genuine("new", store.get_many([new.header.key])[new.header.key.digest])
+            assert store.stats().failed_writes == 0
+        assert problems or len(found) == survive_all(folder, whole), f"{number}: a loss was not reported"
+
+
+def survive_all(folder: Path, whole: bytes) -> int:
+    (folder / DATABASE).write_bytes(whole)
+    with LmdbStore(folder) as store:
+        return len(store.get_many([make_key(name) for name in NAMES]))
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_damage_of_every_kind_anywhere(tmp_path: Path, forkserver: ForkServerContext, seed: int) -> None:
+    fill(tmp_path)
+    child = forkserver.Process(target=survive, args=(tmp_path, seed))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+def garbage(data: bytes) -> bytes:
+    return bytes(range(256)) * 100
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def stump(data: bytes) -> bytes:
+    return data[:100]
+
+
+@pytest.mark.parametrize("spoil", [garbage, half, stump])
+def test_a_damaged_database_is_kept_said_and_begun_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes]
+) -> None:
+    for _ in range(2):
+        fill(tmp_path)
+        damaged = spoil((tmp_path / DATABASE).read_bytes())
+        (tmp_path / DATABASE).write_bytes(damaged)
+        caplog.clear()
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            assert len(store.check().problems) > 0
+            assert store.stats().num_records == 0
+        assert (tmp_path / DAMAGED).read_bytes() == damaged
+        assert len(caplog.records) == 1
+        assert f"is kept as {tmp_path / DAMAGED}" in caplog.text
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            assert store.check().problems == ()
+
+
+def wrong_total(store: LmdbStore) -> None:
+    store._database.write(lambda txn: store._database.tables._add_bytes(txn, 1))
+
+
+def stub_of_an_entry(store: LmdbStore) -> None:
+    tables = store._database.tables
+    store._database.write(lambda txn: txn.put(make_key("other").digest, b"stub", db=tables.entries))
+
+
+def stub_of_a_cap(store: LmdbStore) -> None:
+    tables = store._database.tables
+    store._database.write(lambda txn: txn.put(b"cap", b"stub", db=tables.totals))
+
+
+@pytest.mark.parametrize("contradict", [wrong_total, stub_of_an_entry, stub_of_a_cap])
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_tables_that_contradict_each_other_are_a_damage(
+    tmp_path: Path, contradict: Callable[[LmdbStore], None], is_sealed: bool
+) -> None:
+    """A sealed store is opened all the same, unless nothing can be done with it."""
+    fill(tmp_path)
+    with LmdbStore(tmp_path) as store:
+        contradict(store)
+        if contradict is wrong_total:
+            assert any("total" in problem for problem in store.check().problems)
+    if not is_sealed:
+        (tmp_path / SEAL).unlink(missing_ok=True)
+    with LmdbStore(tmp_path) as store:
+        was_moved = (tmp_path / DAMAGED).exists()
+        assert was_moved or (is_sealed and contradict is not stub_of_a_cap)
+        store.put_many([versioned_record("new", 1)])
+        store.flush()
+        if was_moved:
+            assert store.check().num_records == 1
+
+
+def test_a_store_is_inspected_unless_it_was_closed_in_good_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspected: list[Path] = []
+    monkeypatch.setattr("kamera_agent.store.environment.find_faults", lambda database: inspected.append(database) or [])
+
+    def opened() -> int:
+        LmdbStore(tmp_path).close()
+        num_inspected = len(inspected)
+        inspected.clear()
+        return num_inspected
+
+    fill(tmp_path)
+    assert opened() == 0
+    os.utime(tmp_path / DATABASE)
+    assert opened() == 1
+    (tmp_path / SEAL).unlink()
+    assert opened() == 1
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    LmdbStore(tmp_path / "copy").close()
+    assert inspected == [tmp_path / "copy" / DATABASE]
+    assert [opened() for _ in range(3)] == [1, 0, 0] or opened() == 0
+
+
+def use_and_die(folder: Path) -> None:
+    with LmdbStore(folder) as store:
+        store.put_many([versioned_record("r", 1)])
+        store.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_leaves_no_seal(tmp_path: Path, forkserver: ForkServerContext) -> None:
+    fill(tmp_path)
+    assert Seal(tmp_path / DATABASE).is_whole
+    child = forkserver.Process(target=use_and_die, args=(tmp_path,))
+    child.start()
+    child.join()
+    assert not Seal(tmp_path / DATABASE).is_whole
+    with LmdbStore(tmp_path) as store:
+        assert store.check().problems == ()
+        assert genuine("r", store.get_many([make_key("r")])[make_key("r").digest])
+    assert Seal(tmp_path / DATABASE).is_whole
+
+
+def test_a_store_that_another_process_uses_is_not_inspected(
+    tmp_path: Path, forkserver: ForkServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is being written to, so what is read of it could contradict itself. The first to open it did inspect it."""
+    fill(tmp_path)
+    (tmp_path / SEAL).unlink()
+    with LmdbStore(tmp_path):
+        child = forkserver.Process(target=refuse_to_inspect, args=(tmp_path,))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+
+
+def refuse_to_inspect(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kamera_agent.store.environment.find_faults", lambda _: pytest.fail("inspected"))
+        LmdbStore(folder).close()
