@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Discriminator, Tag, TypeAdapter
+from pydantic import BeforeValidator, Discriminator, StringConstraints, Tag, TypeAdapter
 
 from kamera_agent.telemetry.drift import Drift
 from kamera_agent.vision.thumbnail import thumbnail
@@ -18,6 +18,8 @@ from kamera_agent.window.reply import FinishReason, Reply, Timings, Usage
 if TYPE_CHECKING:
     from kamera_agent.window.window import Window
 
+# Nothing else: the page of a trace puts it into a URL.
+Base64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 # Pixels of a thumbnail's longer side.
 THUMBNAIL_SIDE = 160
 
@@ -64,7 +66,7 @@ class AnswerRecord:
     memory: Memory = Memory()
     drift: Drift | None = None
     exact_only: bool = False
-    thumbnails: Mapping[str, str] = field(default_factory=dict)
+    thumbnails: Mapping[str, Base64] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,16 +35,19 @@ class Transcript(NamedTuple):
 def transcribe(family: Family, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Transcript:
     """Return the system prompt and the window contents for these messages. tools: in OpenAI's form.
 
-    Raises InputError for no messages, for an image in a system message, and for tools that the chat template has no
-    place for.
+    Raises InputError for no messages, for an image in a system message, for tools that the chat template has no place
+    for, and for calls and tools that are nested too deeply.
     """
     if not messages:
         raise InputError("There are no messages; send at least one.")
     placeholders = _Placeholders()
-    turns = family.chat.turns(
-        [_for_template(message, placeholders) for message in messages],
-        [_hide_tool(tool, placeholders) for tool in tools],
-    )
+    try:
+        turns = family.chat.turns(
+            [_for_template(message, placeholders) for message in messages],
+            [_hide_tool(tool, placeholders) for tool in tools],
+        )
+    except RecursionError as error:
+        raise InputError("The arguments of a call, or a tool, are nested too deeply; send flatter ones.") from error
     system, contents = family.chat.default_system, []
     for number, (role, text) in enumerate(turns):
         parts = [*placeholders.put_back(text)]

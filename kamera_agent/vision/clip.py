@@ -17,6 +17,13 @@ from kamera_agent.vision.image import Pixels, short_path
 
 SKETCH_SIZE = (64, 36)
 
+HEAD_BYTES = 4096
+# What a file in UTF-8 is made of: everything but control characters, those of blanks and lines excepted.
+TEXT = frozenset([*b"\t\n\f\r\x1b", *range(32, 127), *range(128, 256)])
+# The beginnings of playlists, after which there may be anything, and words of manifests.
+PLAYLISTS = (b"#EXTM3U", b"\xef\xbb\xbf#EXTM3U", b"ffconcat")
+MANIFESTS = (b"<MPD", b"c=IN IP", b"<CompositionPlaylist")
+
 # The most frames that a decoder of H.264 or HEVC holds back to bring them into order.
 MAX_DELAY = 16
 
@@ -39,6 +46,10 @@ class Clip(Closing):
         # Checked first: FFmpeg also accepts a URL or a numbered pattern as a name.
         if not os.path.isfile(path):
             raise VideoError(f"no video file at {short_path(path)}; pass the path of a local file")
+        if _is_text(path):
+            raise VideoError(
+                f"{self._path!r} is not a video but a text, such as a playlist, which may name other files"
+            )
         self._capture = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise VideoError(f"{self._path!r} is not a video that OpenCV can read; check it or convert it to MP4")
@@ -113,6 +124,21 @@ class Clip(Closing):
         if not decoded:
             raise VideoError(f"a frame of {self._path!r} cannot be decoded; the file may be damaged")
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _is_text(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a text does, or as the playlists and manifests that FFmpeg follows.
+
+    False for a file that cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        return False
+    return (
+        (head != b"" and TEXT.issuperset(head)) or head.startswith(PLAYLISTS) or any(mark in head for mark in MANIFESTS)
+    )
 
 
 def _stamp_s(capture: cv2.VideoCapture) -> float:

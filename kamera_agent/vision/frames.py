@@ -86,7 +86,7 @@ def _seconds(timestamps: Iterable[float]) -> tuple[float, ...]:
     try:
         # Adding 0.0 turns -0.0 into 0.0: they are the same time, but would have different fingerprints.
         return tuple(float(time) + 0.0 for time in timestamps)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise VideoError(f"timestamps cannot be read: {error}; pass one number of seconds per frame") from error
 
 

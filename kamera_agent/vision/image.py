@@ -22,6 +22,10 @@ ImageSource: TypeAlias = "Image.Image | Pixels | str | os.PathLike[str] | bytes 
 # Raster formats only: Pillow passes PostScript to an external interpreter.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
+# A screen of 8K has 33 million pixels. Pillow's own limit is 89 million, which a file of 260 kB can ask for; decoding
+# them takes 1.5 GB. A limit that a program has set itself holds instead.
+MAX_PIXELS, PILLOWS_LIMIT = 1 << 25, 89_478_485
+
 # Levels of 8 bits between two levels of a PNG's grey, by Pillow's raw mode.
 GREY_STEPS = {"L;2": 85, "L;4": 17}
 
@@ -101,7 +105,8 @@ def _decode_pil(image: Image.Image, name: str) -> Pixels:
         raise ImageError(f"image of {image.width}x{image.height} has no pixels")
     with _explained(name):
         # Pillow itself only warns below twice its limit, and does not check an image that the caller opened.
-        if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        limit = MAX_PIXELS if Image.MAX_IMAGE_PIXELS == PILLOWS_LIMIT else Image.MAX_IMAGE_PIXELS
+        if limit is not None and image.width * image.height > limit:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
         transparent = _transparent_colour(image)
         upright = ImageOps.exif_transpose(image)
@@ -154,7 +159,7 @@ def _explained(name: str) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        hint = "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        hint = "shrink it, or set PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         raise ImageError(f"image too large ({name}): {error}; {hint}") from error
     except UnidentifiedImageError as error:
         raise ImageError(

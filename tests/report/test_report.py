@@ -194,7 +194,16 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
     assert "<b>trace" not in page
     assert "<script>" not in page[page.index('id="data"') : page.index("</script>", page.index('id="data"'))]
     assert "src=" not in page
-    assert page.count("http") == page.count("http://www.w3.org/2000/svg")
+    assert page.replace("http-equiv", "").count("http") == page.count("http://www.w3.org/2000/svg")
+    assert "Content-Security-Policy\"\n      content=\"default-src 'none'; img-src data:;" in page
+
+
+def test_a_thumbnail_that_is_no_base64_is_refused(tmp_path: Path) -> None:
+    """The page would put it into a URL, which a browser may fetch."""
+    trace = Trace(tmp_path / "trace.jsonl")
+    trace.write(replace(FIRST, thumbnails={"image1": "AAAA); background: url(http://example.org/?"}))
+    with pytest.raises(InputError, match=r"is not a record of a trace: .*thumbnails.image1"):
+        read_trace(trace.path)
 
 
 def test_kamera_report_writes_the_page(tmp_path: Path) -> None:

@@ -215,6 +215,11 @@ def test_bad_input(kamera: Kamera) -> None:
         transcribe(kamera.family, [])
     with pytest.raises(InputError, match="system"):
         transcribe(kamera.family, [Message("system", (b"pixels",))])
+    arguments: dict[str, Any] = {}
+    for _ in range(3000):
+        arguments = {"a": arguments}
+    with pytest.raises(InputError, match="nested too deeply"):
+        transcribe(kamera.family, [Message("assistant", calls=(ToolCall("f", arguments),))])
 
 
 @pytest.fixture

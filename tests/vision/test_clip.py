@@ -32,6 +32,25 @@ def test_times_come_from_the_container(tmp_path: Path, codec: str, name: str, ra
         assert clip.duration_s == pytest.approx(20 / rate, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{clip}\n#EXT-X-ENDLIST\n",
+        "\ufeff#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{clip}\n#EXT-X-ENDLIST\n\0",
+        "ffconcat version 1.0\nfile '{clip}'\n#\0",
+        "<?xml version='1.0'?><!--\0--><MPD profiles='urn:mpeg:dash:profile'><BaseURL>{clip}</BaseURL></MPD>",
+        "v=0\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n\0",
+        "a page of text",
+    ],
+    ids=["m3u8", "m3u8 with a zero", "ffconcat", "dash", "sdp", "text"],
+)
+def test_a_text_that_may_name_other_files_is_no_clip(tmp_path: Path, text: str) -> None:
+    clip = write_clip(tmp_path / "secret.mp4", range(0, 200, 10), codec="mp4v")
+    (tmp_path / "given.mp4").write_text(text.format(clip=clip), "utf-8")
+    with pytest.raises(VideoError, match="is not a video but a text"):
+        Clip(tmp_path / "given.mp4")
+
+
 # OpenCV writes MPEG-2 with two B-frames between every two others, which are decoded before them.
 LEVEL_STEP = 12
 

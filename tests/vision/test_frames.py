@@ -86,6 +86,7 @@ def test_unusable_frames_are_explained(frames: Any, message: str) -> None:
         ((0.0, 1.0, 1.0, 2.0, 3.0), r"timestamp 2 \(1.0 s\) is not later"),
         ((0.0, 1.0, 0.5, 2.0, 3.0), r"timestamp 2 \(0.5 s\) is not later"),
         ((0.0, 1.0, 2.0, 3.0, float("inf")), "timestamp 4 is inf"),
+        ((0.0, 1.0, 2.0, 3.0, 10**400), "too large"),
         ((float("nan"), 1.0, 2.0, 3.0, 4.0), "timestamp 0 is nan"),
         (("a", "b", "c", "d", "e"), "number of seconds"),
         (7.0, "number of seconds"),

@@ -69,10 +69,14 @@ def png_that_claims(width: int, height: int) -> bytes:
 
 # Pillow only warns below twice its limit, and raises above.
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("side", [10_000, 60_000])
-def test_decompression_bomb_is_refused(side: int) -> None:
+@pytest.mark.parametrize(("width", "height"), [(9_400, 9_400), (1, 80_000_000), (10_000, 10_000), (60_000, 60_000)])
+def test_decompression_bomb_is_refused(width: int, height: int) -> None:
     with pytest.raises(ImageError, match=r"too large.*MAX_IMAGE_PIXELS"):
-        decode_image(png_that_claims(side, side))
+        decode_image(png_that_claims(width, height))
+
+
+def test_a_screen_of_8k_is_not_too_large() -> None:
+    assert decode_image(Image.new("L", (7680, 4320))).shape == (4320, 7680, 3)
 
 
 def test_size_limit_can_be_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
