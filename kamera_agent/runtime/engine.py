@@ -161,7 +161,9 @@ class Engine(Computing):
         Every other span must be in its place already. tick: called once per run and per layer; what it raises ends the
         pass.
         stale: spans in their places that are refreshed in the same pass. If it fails, their KV is of no use.
+        Raises ModelError where the model or its processor was changed since it was loaded.
         """
+        self.family.require_unchanged()
         with self.busy:
             calls_before = self.encoder.num_calls
             rows = []

@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from kamera_agent.chunk import Chunk, Run
-from kamera_agent.errors import InputError, UnsupportedModelError
+from kamera_agent.errors import InputError, ModelError, UnsupportedModelError
 from kamera_agent.runtime.families.chat import Chat
 from kamera_agent.runtime.families.chunks import NO_PIXELS, make_chunk
 from kamera_agent.runtime.families.decoder import Decoder
 from kamera_agent.runtime.families.decoders import decoder_of
-from kamera_agent.runtime.families.identity import Identity
+from kamera_agent.runtime.families.identity import Identity, state_of
 from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.runtime.families.template import Template
 from kamera_agent.runtime.families.text_parts import WRAPPER
@@ -80,6 +80,25 @@ class Family(ABC):
     @cached_property
     def identity(self) -> Identity:
         """Everything that KV depends on besides the chunk."""
+        self._state = state_of(self.model, self.processors)
+        return self._take_identity()
+
+    def require_unchanged(self) -> None:
+        """Raise ModelError where the weights, the adapters or a processor are no longer those of `identity`.
+
+        Checked at every answer: KV of before would be used, and stored under the wrong key.
+        """
+        taken, state = self.identity, state_of(self.model, self.processors)
+        if state == self._state:
+            return
+        if self._take_identity() != taken:
+            raise ModelError(
+                "The weights, the adapters or the options of a processor were changed after the model was loaded. "
+                "Change them back, or make a new Kamera over the changed model."
+            )
+        self._state = state
+
+    def _take_identity(self) -> Identity:
         return Identity.of(self.model, self.decoder, self.processors, self.chat.anchor_ids, self.process)
 
     def process(self, pixels: Pixels) -> Mapping[str, Any]:

@@ -48,7 +48,7 @@ BOOKKEEPING = frozenset(
 
 
 class Identity(NamedTuple):
-    """A model and its processors, as JSON facts. Taken once; a change after that is not seen."""
+    """A model and its processors, as JSON facts. Taken once; `state_of` tells whether it may have changed."""
 
     model: Mapping[str, Any]
     processors: Mapping[str, Any]
@@ -63,12 +63,11 @@ class Identity(NamedTuple):
         process: Callable[[Pixels], Mapping[str, Any]],
     ) -> Self:
         """Facts of a loaded model. process: what the encoder gets for an image [H, W, 3] or frames [N, H, W, 3]."""
-        adapters = sorted(getattr(model, "peft_config", {}))
         weights = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
         facts = {
             "config": _essential(json.loads(model.config.to_json_string(use_diff=False))),
             "weights": digest_tensors(weights, NUM_SAMPLES),
-            "adapters": adapters and [adapters, sorted(model.active_adapters())],
+            "adapters": _adapters(model),
             "kv": _kept(decoder.shapes),
             "inv_freq": digest_tensors(decoder.frequencies, NUM_SAMPLES),
             "anchor": list(anchor_ids),
@@ -76,6 +75,34 @@ class Identity(NamedTuple):
         parts = {"image": processors.image_processor, "video": processors.video_processor}
         options = {name: part and _essential(json.loads(part.to_json_string())) for name, part in parts.items()}
         return cls(facts, {**options, **_digests(process)})
+
+
+def state_of(model: Any, processors: Processors) -> tuple[Any, ...]:
+    """What differs after a change of the weights, the adapters or a processor. Much cheaper than an Identity.
+
+    A change of numbers is seen where torch counts it; writes through `.data`, which it does not count, are not.
+    """
+    # Tensors made in inference mode have no counter, and cannot be changed outside it.
+    weights = hash(
+        tuple(
+            (id(weight), weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version)
+            for weight in model.parameters()
+        )
+    )
+    parts = processors.image_processor, processors.video_processor
+    return weights, repr(_adapters(model)), *(part and part.to_json_string() for part in parts)
+
+
+def _adapters(model: Any) -> list[Any]:
+    """Names of the adapters, of those that are active, and of those that were merged; whether they are switched off."""
+    names = sorted(getattr(model, "peft_config", {}))
+    if not names:
+        return []
+    layers = [layer for layer in model.modules() if hasattr(layer, "merged_adapters")]
+    facts: list[Any] = [names, sorted(model.active_adapters())]
+    merged = sorted({name for layer in layers for name in layer.merged_adapters})
+    is_off = any(layer.disable_adapters for layer in layers)
+    return [*facts, merged, is_off] if merged or is_off else facts
 
 
 def _kept(shapes: Sequence[KVShape]) -> list[Any]:

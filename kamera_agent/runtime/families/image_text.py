@@ -136,9 +136,8 @@ class ImageText(Family):
         """Inputs of a plain forward pass of the model besides token ids [1, T] and pixels."""
         return {}
 
-    @cached_property
-    def identity(self) -> Identity:
-        identity = super().identity
+    def _take_identity(self) -> Identity:
+        identity = super()._take_identity()
         return identity._replace(model={**identity.model, "image_text": self.image_text})
 
 
