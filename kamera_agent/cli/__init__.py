@@ -16,10 +16,11 @@ from kamera_agent.cli.arguments import (
     existing_store,
     output_file,
     output_folder,
+    parse_age,
     parse_size,
 )
 from kamera_agent.config import DEFAULT_STORE
-from kamera_agent.errors import KameraError
+from kamera_agent.errors import KameraError, SettingError
 
 
 class _Commands(TyperGroup):
@@ -158,6 +159,24 @@ def resize(
     from kamera_agent.cli.capacity import resize_store
 
     resize_store(folder, cap_bytes)
+
+
+@app.command()
+def prune(
+    store: StoreFolder = Path(DEFAULT_STORE),
+    to: Annotated[str | None, typer.Option(help="Keep so much, such as 5GB, of what was used last.")] = None,
+    older_than: Annotated[str | None, typer.Option(help="Remove what was not used for so long, such as 30d.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Remove the chunks of a namespace.")] = None,
+) -> None:
+    """Remove chunks from a store, by size, age or namespace."""
+    max_bytes = None if to is None else parse_size(to)
+    unused_s = None if older_than is None else parse_age(older_than)
+    if (to, older_than, namespace) == (None, None, None):
+        raise SettingError("Nothing says what to remove; pass --to, --older-than or --namespace.")
+    folder = existing_store(store)
+    from kamera_agent.cli.capacity import prune_store
+
+    prune_store(folder, max_bytes, unused_s, namespace)
 
 
 @app.command()

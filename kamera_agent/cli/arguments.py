@@ -13,6 +13,8 @@ from kamera_agent.pocket.weights import POCKET
 
 # LmdbStore makes this file when a folder is first opened as a store.
 DATABASE = "records-2.mdb"
+AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNORECASE)
 
 
@@ -40,6 +42,15 @@ def parse_size(text: str) -> int:
     number, prefix, binary = match.groups()
     power = 1 + "kmgt".index(prefix.lower()) if prefix else 0
     return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def parse_age(text: str) -> float:
+    """Seconds of an age such as 30d, 12 h, 90m or 45s. Raises SettingError."""
+    match = AGE.fullmatch(text)
+    if match is None:
+        raise SettingError(f"{text[:40]!r} is not an age; use a number and a unit, such as 30d, 12h, 90m or 45s.")
+    number, unit = match.groups()
+    return float(number) * SECONDS[unit]
 
 
 def output_folder(path: Path) -> Path:

@@ -1,12 +1,14 @@
-"""`kamera resize`: the cap of a store."""
+"""`kamera resize` and `kamera prune`: how much a store may hold, and what is removed from it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import typer
 
 from kamera_agent.cli.console import format_bytes
+from kamera_agent.store.base import StoreStats
 from kamera_agent.store.lmdb_store import LmdbStore
 
 
@@ -14,5 +16,22 @@ def resize_store(path: Path, cap_bytes: int) -> None:
     """Set the cap of a store and print what is left in it."""
     with LmdbStore(path) as store:
         store.resize(cap_bytes)
+        typer.echo(f"{_holdings(store.stats())}.")
+
+
+def prune_store(path: Path, max_bytes: int | None, unused_s: float | None, namespace: str | None) -> None:
+    """Remove records of a store, by size, last use and namespace, and print how many and what is left."""
+    with LmdbStore(path) as store:
+        before = store.stats().num_records
+        if namespace is not None:
+            bases = [header.key for header in store.headers() if header.kind == "base"]
+            # Patches go with their bases.
+            store.delete([key for key in bases if json.loads(key.material).get("namespace") == namespace])
+        store.prune(max_bytes, unused_s)
         stats = store.stats()
-    typer.echo(f"{stats.num_records} records, {format_bytes(stats.num_bytes)} of at most {format_bytes(cap_bytes)}.")
+    typer.echo(f"{before - stats.num_records} records removed; {_holdings(stats)} are left.")
+
+
+def _holdings(stats: StoreStats) -> str:
+    sizes = f"{format_bytes(stats.num_bytes)} of at most {format_bytes(stats.cap_bytes)}"
+    return f"{stats.num_records} records, {sizes}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from weakref import finalize
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.config import MIB, locate
-from kamera_agent.errors import CorruptRecordError, StoreClosedError, StoreUnavailableError
+from kamera_agent.errors import CorruptRecordError, SettingError, StoreClosedError, StoreUnavailableError
+from kamera_agent.options import real
 from kamera_agent.store.base import CheckReport, Store, StoreStats
 from kamera_agent.store.capacity import record_bytes, require_bytes
 from kamera_agent.store.codec import require_storable
@@ -19,6 +21,8 @@ from kamera_agent.store.sharing import lend_writer
 from kamera_agent.store.writer import Writer
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
+# More than since 1970.
+MAX_SECONDS = 1e10
 UNREADABLE = "the database cannot be read; see the log"
 
 
@@ -131,7 +135,21 @@ class LmdbStore(Store):
         self._require_usable()
         self._writer.resize(require_bytes("cap_bytes", cap_bytes))
 
+    def prune(self, max_bytes: int | None = None, unused_s: float | None = None) -> None:
+        """Remove the least recently used records: those above a size, and those not used for so many seconds.
+
+        Raises SettingError for a negative bound, and StoreUnavailableError when the medium fails.
+        """
+        self.flush()
+        if max_bytes is not None:
+            self._writer.evict(require_bytes("max_bytes", max_bytes))
+        if unused_s is not None:
+            if not (unused_s := real("unused_s", unused_s)) >= 0:
+                raise SettingError(f"unused_s is {unused_s}; use 0 or more seconds.")
+            self._writer.expire(max(0, time.time_ns() - int(min(unused_s, MAX_SECONDS) * 1e9)))
+
     def check(self) -> CheckReport:
+        """See Store. Names also the faults of a damaged database that was moved aside when this one was opened."""
         self.flush()
         problems = [*self._database.faults, *self._find_faults()]
         digests, contradictions = self._database.read(self._reader.survey) or ([], [UNREADABLE])

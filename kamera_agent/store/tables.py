@@ -239,6 +239,17 @@ class Tables:
             self.remove(txn, bytes(cursor.key()[_TICK.size :]))
         return num_records - self.num_records(txn)
 
+    def expire(self, txn: Transaction, tick: int, max_records: int) -> int:
+        """Remove records that were last used before a tick, up to about max_records. Returns their number."""
+        num_records = self.num_records(txn)
+        while (
+            num_records - self.num_records(txn) < max_records
+            and (cursor := txn.cursor(self.uses)).first()
+            and _number(_TICK, cursor.key()[: _TICK.size]) < tick
+        ):
+            self.remove(txn, bytes(cursor.key()[_TICK.size :]))
+        return num_records - self.num_records(txn)
+
     def note_damage(self, txn: Transaction, digest: bytes, reason: str) -> None:
         """Note in quarantine why a record was removed. The oldest note is dropped when there are too many."""
         cursor = txn.cursor(self.quarantine)

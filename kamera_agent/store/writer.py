@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 from kamera_agent.chunk import Record
@@ -47,9 +48,21 @@ class Writer:
     def resize(self, cap_bytes: int) -> None:
         """Set the cap, and evict down to it. Raises StoreUnavailableError when the medium fails."""
         self.database.write(partial(self.database.tables.set_cap, cap_bytes))
+        self.evict(cap_bytes)
+
+    def evict(self, max_bytes: int) -> None:
+        """Remove the least recently used records above a size. Raises StoreUnavailableError when the medium fails."""
+        tables = self.database.tables
+        self._repeat(lambda txn: tables.evict(txn, max_bytes, max_records=EVICTION_RECORDS))
+
+    def expire(self, tick: int) -> None:
+        """Remove records that were last used before a tick. Raises StoreUnavailableError when the medium fails."""
+        self._repeat(lambda txn: self.database.tables.expire(txn, tick, EVICTION_RECORDS))
+
+    def _repeat(self, remove_some: Callable[[Transaction], int]) -> None:
         # In small transactions, between which the writer and other processes get their turn.
-        while evicted := self.database.write(partial(self._evict_some, cap_bytes)):
-            self.counters.add({"evictions": evicted})
+        while removed := self.database.write(remove_some):
+            self.counters.add({"evictions": removed})
 
     def _run(self) -> None:
         path = self.database.path
@@ -100,9 +113,6 @@ class Writer:
         entry = Entry(tick, record_bytes(header), header.chunk, header.base)
         tables.put(txn, header.key.digest, entry, encode(record))
         return Counter(bytes_written=header.num_bytes)
-
-    def _evict_some(self, max_bytes: int, txn: Transaction) -> int:
-        return self.database.tables.evict(txn, max_bytes, max_records=EVICTION_RECORDS)
 
     def _make_room(self, num_bytes: int, txn: Transaction) -> int:
         return self.database.tables.evict(txn, max(0, self.database.tables.held_bytes(txn) - num_bytes))

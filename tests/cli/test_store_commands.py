@@ -85,6 +85,22 @@ def test_resize_sets_the_cap_and_removes_what_is_above(folder: Path, run_kamera:
     assert json.loads(run_kamera("stats", folder, "--json").stdout)["cap_bytes"] == 8200
 
 
+def test_prune_by_namespace_size_and_age(folder: Path, run_kamera: RunKamera) -> None:
+    done = run_kamera("prune", folder, "--namespace", "team")
+    assert (done.exit_code, done.stdout) == (0, "1 records removed; 3 records, 12.3 kB of at most 20.0 MB are left.\n")
+    assert run_kamera("prune", folder, "--older-than", "1h").stdout.startswith("0 records removed; 3 records")
+    assert run_kamera("prune", folder, "--to", "8.2kB").stdout.startswith("1 records removed; 2 records, 8.2 kB")
+    assert run_kamera("prune", folder, "--older-than", "0s").stdout.startswith("2 records removed; 0 records")
+    assert run_kamera("verify", folder).exit_code == 0
+
+
+def test_prune_says_what_it_lacks(folder: Path, run_kamera: RunKamera) -> None:
+    for arguments, message in (([], "pass --to"), (["--older-than", "1y"], "is not an age"), (["--to", "x"], "a size")):
+        done = run_kamera("prune", folder, *arguments)
+        assert done.exit_code == 1
+        assert message in done.stderr
+
+
 @pytest.mark.parametrize(("text", "num_bytes"), [("20GB", 20 * 10**9), ("1.5 GiB", 3 << 29), ("4096", 4096)])
 def test_sizes(text: str, num_bytes: int) -> None:
     assert parse_size(text) == num_bytes
