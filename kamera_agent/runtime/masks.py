@@ -8,6 +8,7 @@ import torch
 
 from kamera_agent.runtime.families.decoder import ATTENDING, SLIDING, Decoder
 from kamera_agent.runtime.kernels.slots import Index
+from kamera_agent.runtime.kernels.transfer import sent
 from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 
 
@@ -61,4 +62,4 @@ def additive(seen: torch.Tensor, dtype: torch.dtype, device: torch.device) -> to
     Eager attention adds any mask, and would add a bool one as 0 and 1.
     """
     mask = torch.zeros(seen.shape, dtype=dtype)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min).to(device)
+    return sent(mask.masked_fill_(~seen, torch.finfo(dtype).min), device)

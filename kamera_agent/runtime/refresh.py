@@ -96,6 +96,8 @@ class Refresh:
         # Of these, the tokens of spans computed whole, and those of the others; how many the others have in all.
         self._whole, self._parts = self._tokens[:0], self._tokens
         self._num_parts = num_tokens
+        # What several layers get, such as tables: by its id, as it is and for the rows.
+        self._narrowed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         # The input of the present layer, and what the stale spans hold in it.
         self._input: torch.Tensor
         self._held: Sequence[torch.Tensor]
@@ -162,22 +164,27 @@ class Refresh:
         self._tokens = torch.cat([self._whole, self._parts]).sort().values
         self._rows = torch.cat([self._tokens, others])
         self.queries.index = self._slots[self._rows]
+        self._narrowed = {}
 
     def _narrow(self, value: Any) -> Any:
-        num_rows = self._input.shape[-2]
-        return value if len(self._rows) == num_rows else _narrow(value, num_rows, self._rows)
+        """An argument of a layer, for the rows that it computes."""
+        if len(self._rows) == self._input.shape[-2]:
+            return value
+        if isinstance(value, torch.Tensor):
+            return self._narrow_tensor(value)
+        if type(value) in (tuple, list):
+            return type(value)(map(self._narrow, value))
+        if type(value) is dict:
+            return {name: self._narrow(part) for name, part in value.items()}
+        return value
 
-
-def _narrow(value: Any, num_rows: int, rows: torch.Tensor) -> Any:
-    """An argument of a layer, with these of the Q rows.
-
-    [..., Q, N] in hidden states, tables and masks; [..., Q] in numbers of positions and kinds of tokens.
-    """
-    if isinstance(value, torch.Tensor):
-        axis = -2 if value.is_floating_point() or value.is_complex() else -1
-        return value.index_select(axis, rows) if value.dim() >= -axis and value.shape[axis] == num_rows else value
-    if type(value) in (tuple, list):
-        return type(value)(_narrow(part, num_rows, rows) for part in value)
-    if type(value) is dict:
-        return {name: _narrow(part, num_rows, rows) for name, part in value.items()}
-    return value
+    def _narrow_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """[..., Q, N] in hidden states, tables and masks; [..., Q] in numbers of positions and kinds of tokens."""
+        axis = -2 if tensor.is_floating_point() or tensor.is_complex() else -1
+        if tensor.dim() < -axis or tensor.shape[axis] != self._input.shape[-2]:
+            return tensor
+        if tensor is self._input:
+            return tensor.index_select(axis, self._rows)
+        if id(tensor) not in self._narrowed:
+            self._narrowed[id(tensor)] = tensor, tensor.index_select(axis, self._rows)
+        return self._narrowed[id(tensor)][1]

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 
 from kamera_agent.runtime.families.decoder import Decoder
-from kamera_agent.runtime.kernels.slots import Index
+from kamera_agent.runtime.kernels.slots import Index, index_of
+from kamera_agent.runtime.kernels.transfer import sent
 from kamera_agent.runtime.kv_pool import CAUSAL, KVPool
 from kamera_agent.runtime.masks import Places, additive, reached, remembered
 from kamera_agent.runtime.slot_cache import Queries
@@ -130,7 +131,7 @@ def _parts(decoder: Decoder, kind: str, keys: Places, slots: torch.Tensor, queri
         seen = reached(decoder, kind, queries, others) & remembered(decoder, kind, queries, others) & by_some[columns]
         yield Part(columns, additive(seen, decoder.dtype, decoder.device))
     if is_causal:
-        yield Part(_in_a_row(slots) or slots.to(decoder.device), is_causal=True)
+        yield Part(index_of(slots, decoder.device), is_causal=True)
 
 
 def _is_causal(decoder: Decoder, kind: str, queries: Places) -> bool:
@@ -153,8 +154,4 @@ def _columns(seen: torch.Tensor, num_queries: int, device: torch.device) -> Inde
     num_others = last - first + 1 - len(slots)
     # A GPU copies in no time, and its attention takes no mask.
     most = len(slots) * COPY_QUERIES // num_queries if device.type == "cpu" else 0
-    return slice(first, last + 1) if num_others <= most else slots.to(device)
-
-
-def _in_a_row(slots: torch.Tensor) -> slice | None:
-    return slice(int(slots[0]), int(slots[-1]) + 1) if bool((slots.diff() == 1).all()) else None
+    return slice(first, last + 1) if num_others <= most else sent(slots, device)

@@ -14,6 +14,7 @@ from kamera_agent.pocket.model import PocketProcessor, build_model
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families.tokens import Tokens
 from kamera_agent.runtime.kv_pool import KVPool
+from kamera_agent.runtime.refresh import Refresh
 from kamera_agent.window.content import Content, ImageContent, TextContent
 from kamera_agent.window.library import Library
 from kamera_agent.window.planner import Planner
@@ -115,6 +116,32 @@ def test_what_moves_is_rotated_in_one_call(long_model: Any, processor: PocketPro
     assert {span.origin for span in spans[3:-1]} == {"moved"}
     assert (counts["rotate"], counts["place"]) == (1, 2)
     assert (counts.get("encode", 0), counts.get("digest", 0)) == (0, 0)
+
+
+def test_what_all_layers_get_is_narrowed_once_per_choice(
+    processor: PocketProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refresh computes fewer rows after each of two choices. The layers after them share tables and positions."""
+    narrowed: list[torch.Tensor] = []
+    original = torch.Tensor.index_select
+
+    def counted(tensor: torch.Tensor, *args: Any) -> torch.Tensor:
+        narrowed.append(tensor)
+        return original(tensor, *args)
+
+    monkeypatch.setattr(Refresh, "_find_whole", lambda *args: None)
+    model = build_model(replace(TINY, num_layers=8))
+    with Kamera(model, processor, heal="never") as kamera:
+        window = kamera.window()
+        ids = [window.add_image(screenshot(number)) for number in range(3)]
+        window.logits()
+        window.reorder(ids[::-1])
+        monkeypatch.setattr(torch.Tensor, "index_select", counted)
+        window.logits()
+    shared = [tensor for tensor in narrowed if tensor.shape[-1] != TINY.hidden]
+    # The hidden states of layers 2 to 7, and once more where the second choice needs K and V first.
+    assert len(narrowed) - len(shared) == 7
+    assert 0 < len(shared) <= 2 * len({id(tensor) for tensor in shared})
 
 
 def test_a_row_of_moved_texts_and_pictures_has_the_keys_of_a_full_prefill(

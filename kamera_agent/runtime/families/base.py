@@ -21,6 +21,8 @@ from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.runtime.families.template import Template
 from kamera_agent.runtime.families.text_parts import WRAPPER
 from kamera_agent.runtime.families.tokens import Tokens
+from kamera_agent.runtime.kernels.slots import Index, index_of
+from kamera_agent.runtime.kernels.transfer import sent
 from kamera_agent.runtime.slot_cache import SlotCache
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
@@ -134,19 +136,22 @@ class Family(ABC):
         """Next-token logits [vocab] in float32 of the runs in a row, by a plain Hugging Face forward pass."""
 
     def placeholders(self, run: Run) -> torch.Tensor:
-        """Mask [T] bool of the tokens of a run that are placeholders."""
-        token_ids = torch.tensor(run.token_ids, device=self.decoder.device)
-        return torch.isin(token_ids, torch.tensor(sorted(self.placeholder_ids), device=token_ids.device))
+        """Mask [T] bool, on the CPU, of the tokens of a run that are placeholders."""
+        return torch.isin(torch.tensor(run.token_ids), torch.tensor(sorted(self.placeholder_ids)))
+
+    def placeholder_rows(self, run: Run) -> Index:
+        """The placeholders of a picture among its tokens."""
+        return index_of(self.placeholders(run).nonzero()[:, 0], self.decoder.device)
 
     def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
         """Decoder inputs [T, hidden] of a run; features as from encode, None for text, which has no placeholders."""
-        token_ids = torch.tensor(run.token_ids, dtype=torch.long, device=self.decoder.device)
+        token_ids = torch.tensor(run.token_ids, dtype=torch.long)
         if features is None:
-            return self.text_embeds(token_ids)
-        placeholders = self.placeholders(run)
+            return self.text_embeds(sent(token_ids, self.decoder.device))
         # A placeholder may be outside the vocabulary.
-        embeds = self.text_embeds(token_ids.masked_fill(placeholders, 0))
-        embeds[placeholders] = features
+        text_ids = token_ids.masked_fill(self.placeholders(run), 0)
+        embeds = self.text_embeds(sent(text_ids, self.decoder.device))
+        embeds[self.placeholder_rows(run)] = features
         return embeds
 
     def text_embeds(self, token_ids: torch.Tensor) -> torch.Tensor:

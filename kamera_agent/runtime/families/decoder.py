@@ -15,6 +15,7 @@ from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.bank import Heads, KVShape, Tables, banked
 from kamera_agent.runtime.families.recurrences import RECURRENCES
 from kamera_agent.runtime.kernels.reference import Pairs
+from kamera_agent.runtime.kernels.transfer import sent
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.recurrence import Recurrence
 from kamera_agent.runtime.slot_cache import SlotCache, cache_argument
@@ -233,7 +234,7 @@ class Decoder:
 
         num_positions: positions of the whole window; a RoPE that switches its frequencies needs it.
         """
-        where = positions.to(self.device)
+        where = sent(positions, self.device)
         # The largest position of a forward pass decides on a switch, so the last one of the window is added.
         last = where.new_full((len(where), 1), max(num_positions - 1, 0))
         # M-RoPE takes [3, 1, T], everything else [1, T].
@@ -272,7 +273,7 @@ class Decoder:
         **extras: Any,
     ) -> torch.Tensor:
         """Decoder output [Q, hidden] for embeds [Q, hidden], positions [A, Q] and, per kind, masks [1, 1, Q, S]."""
-        where = positions.to(self.device)
+        where = sent(positions, self.device)
         # Recurrent layers need no mask.
         mask = {**dict.fromkeys(self.kinds), **masks} if len({*self.kinds}) > 1 else next(iter(masks.values()))
         hidden: torch.Tensor = self.module(

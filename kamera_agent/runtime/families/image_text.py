@@ -17,6 +17,7 @@ from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.chunks import make_chunk
 from kamera_agent.runtime.families.identity import Identity
 from kamera_agent.runtime.families.processors import LAYOUT, load_parts, sizing
+from kamera_agent.runtime.kernels.transfer import sent
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
@@ -122,7 +123,7 @@ class ImageText(Family):
         if not isinstance(value, torch.Tensor):
             return value
         dtype = self.model.dtype if value.is_floating_point() else value.dtype
-        return value.to(self.model.device, dtype)
+        return sent(value.to(dtype), self.model.device)
 
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         token_ids = torch.tensor([[token for run in runs for token in run.token_ids]], device=self.model.device)

@@ -16,6 +16,7 @@ from kamera_agent.runtime.families.chunks import make_chunk
 from kamera_agent.runtime.families.image_text import accepted, rows_of
 from kamera_agent.runtime.families.patches import Grid, Patchifier
 from kamera_agent.runtime.families.processors import Processors, load_parts
+from kamera_agent.runtime.kernels.transfer import sent
 from kamera_agent.vision.frames import DEFAULT_FPS, Frames
 from kamera_agent.vision.image import Pixels
 
@@ -136,7 +137,7 @@ class MRope(Family):
         return {"grid": self._patchifier.grid(pixels), "patches": self._patchifier.patches(pixels)}
 
     def encode(self, chunk: Chunk) -> torch.Tensor:
-        patches = self._patchifier.patches(chunk.pixels).to(self.model.device)
+        patches = sent(self._patchifier.patches(chunk.pixels), self.model.device)
         grids = torch.tensor(self._grids(Raster(chunk.kind, chunk.grid)), device=self.model.device)
         encoder = getattr(self.model, f"get_{self._sense(chunk.kind)}_features")
         return self.features(encoder(patches, grids, return_dict=True)).to(self.decoder.dtype)

@@ -8,6 +8,7 @@ import torch
 
 from kamera_agent.chunk import Run
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.kernels.transfer import sent
 
 
 class PerLayer(Family):
@@ -23,14 +24,15 @@ class PerLayer(Family):
         return int(self.decoder.config.hidden_size_per_layer_input or 0)
 
     def ids_by_layer(self, run: Run) -> torch.Tensor:
-        """The tokens [T] whose embeddings the layers get for those of a run."""
-        return torch.tensor(run.token_ids, device=self.decoder.device)
+        """The tokens [T], on the CPU, whose embeddings the layers get for those of a run."""
+        return torch.tensor(run.token_ids, dtype=torch.long)
 
     def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
         embeds = super().embed(run, features)
         if not self.width:
             return embeds
-        by_layer = self.decoder.module.get_per_layer_inputs(self.ids_by_layer(run)[None])[0]
+        token_ids = sent(self.ids_by_layer(run), self.decoder.device)
+        by_layer = self.decoder.module.get_per_layer_inputs(token_ids[None])[0]
         return torch.cat([embeds, by_layer.flatten(1)], dim=1)
 
     def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:

@@ -10,6 +10,8 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
+from kamera_agent.runtime.kernels.transfer import sent
+
 
 class LayerKV(NamedTuple):
     """K before RoPE and V of one layer.
@@ -47,4 +49,4 @@ def tensors_of(layer: LayerKV | Factors) -> tuple[torch.Tensor, ...]:
 
 def on_device(layer: Layer, device: torch.device) -> Layer:
     """The layer on a device. A tensor that is on the device already is not copied."""
-    return type(layer)(*(tensor.to(device) for tensor in tensors_of(layer)))
+    return type(layer)(*(sent(tensor, device) for tensor in tensors_of(layer)))

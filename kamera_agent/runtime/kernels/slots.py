@@ -8,6 +8,8 @@ from typing import Self
 
 import torch
 
+from kamera_agent.runtime.kernels.transfer import sent
+
 # An index into the slots of a buffer. A slice gives a view; a tensor makes PyTorch gather or scatter.
 Index = slice | torch.Tensor
 
@@ -68,10 +70,16 @@ class Slots:
     def start_and_index(self, device: torch.device) -> tuple[int, torch.Tensor | None]:
         """For a kernel: the slot of token t is index[t], for an index [T] int64, or start + t without one."""
         if len(self.ranges) > 1:
-            return 0, torch.cat([torch.arange(part.start, part.stop, device=device) for part in self.ranges])
+            return 0, sent(torch.cat([torch.arange(part.start, part.stop) for part in self.ranges]), device)
         return (self.ranges[0].start if self.ranges else 0), None
 
     def index(self, device: torch.device) -> Index:
         """The slots as an index into a buffer on the device: a slice where they are in a row."""
         start, index = self.start_and_index(device)
         return slice(start, start + self.num_tokens) if index is None else index
+
+
+def index_of(rows: torch.Tensor, device: torch.device) -> Index:
+    """Rows [N] int64, at least one, as an index into a buffer on a device: a slice where they are in a row."""
+    in_a_row = bool((rows.diff() == 1).all())
+    return slice(int(rows[0]), int(rows[-1]) + 1) if in_a_row else sent(rows, device)
