@@ -17,7 +17,7 @@ TWIN = Clip([screenshot(30 + i, 54, 72) for i in range(5)], fps=1.6)
 SHORT = Clip([screenshot(40 + i, 72, 36) for i in range(2)], fps=1.6)
 IMAGE = screenshot(0, 70, 98)
 QUESTION = "what is it?"
-QWEN = named("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni_thinker")
+QWEN = named("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen2_5_omni_thinker")
 GLM = named("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 PADDLE = named("paddleocr_vl")
 VIEWS = named("llava_onevision", "internvl", "internvl-qwen3")

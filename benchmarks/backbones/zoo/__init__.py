@@ -17,6 +17,7 @@ from benchmarks.backbones.zoo.glm4v import glm4v, glm4v_moe, glm46v, glm_ocr
 from benchmarks.backbones.zoo.idefics3 import idefics3, smolvlm
 from benchmarks.backbones.zoo.internvl import internvl, internvl_qwen3
 from benchmarks.backbones.zoo.kimi_k25 import kimi_k25
+from benchmarks.backbones.zoo.lfm2_vl import lfm2_vl
 from benchmarks.backbones.zoo.llava import (
     llava,
     llava_deepseek_v2,
@@ -86,4 +87,5 @@ MATRIX = (
     Backbone("ovis2", "GQA", ovis2),
     Backbone("kimi_k25", "MLA", kimi_k25),
     Backbone("phi4_multimodal", "GQA", phi4_multimodal),
+    Backbone("lfm2_vl", "GQA", lfm2_vl),
 )

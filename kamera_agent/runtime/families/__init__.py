@@ -19,6 +19,7 @@ from kamera_agent.runtime.families.glm4v import Glm4V
 from kamera_agent.runtime.families.idefics3 import Idefics3, SmolVLM
 from kamera_agent.runtime.families.internvl import InternVL
 from kamera_agent.runtime.families.kimi_k25 import KimiK25
+from kamera_agent.runtime.families.lfm2_vl import Lfm2VL
 from kamera_agent.runtime.families.llava import Llava
 from kamera_agent.runtime.families.llava_onevision import LlavaOnevision
 from kamera_agent.runtime.families.ovis2 import Ovis2
@@ -58,6 +59,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Gemma4Text,
     Phi4Multimodal,
     KimiK25,
+    Lfm2VL,
     TextOnly,
 )
 
