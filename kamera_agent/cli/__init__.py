@@ -154,7 +154,7 @@ def resize(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
     size: Annotated[str, typer.Argument(help="What it may hold, such as 20GB.")],
 ) -> None:
-    """Set how much a store may hold. The least recently used records above that are removed."""
+    """Set how much a store may hold. What was used longest ago is removed above that; the file keeps its size."""
     folder, cap_bytes = existing_store(store), parse_size(size)
     from kamera_agent.cli.capacity import resize_store
 
@@ -168,7 +168,7 @@ def prune(
     older_than: Annotated[str | None, typer.Option(help="Remove what was not used for so long, such as 30d.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Remove the chunks of a namespace.")] = None,
 ) -> None:
-    """Remove chunks from a store, by size, age or namespace."""
+    """Remove chunks from a store, by size, age or namespace. The file keeps its size."""
     max_bytes = None if to is None else parse_size(to)
     unused_s = None if older_than is None else parse_age(older_than)
     if (to, older_than, namespace) == (None, None, None):

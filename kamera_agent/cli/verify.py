@@ -21,6 +21,9 @@ def verify_store(path: Path) -> None:
     for problem in report.problems:
         typer.echo(problem)
     whole = f"{report.num_records} records, {format_bytes(report.num_bytes)}, are whole"
-    typer.echo(f"{whole}; {len(report.problems)} damaged." if report.problems else f"{whole}.")
-    if report.problems:
-        raise typer.Exit(1)
+    if not report.problems:
+        typer.echo(f"{whole}.")
+        return
+    num_problems = len(report.problems)
+    typer.echo(f"{whole}; {num_problems} {'problem was' if num_problems == 1 else 'problems were'} found.")
+    raise typer.Exit(1)

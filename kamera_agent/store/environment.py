@@ -27,6 +27,8 @@ MAX_READERS = 1024
 LOCK_BYTES = 192 + 64 * (MAX_READERS - 1)
 # Records of another format are in another file, which stays as it is.
 DATABASE = f"records-{FORMAT_VERSION}.mdb"
+# Inspecting that much takes a third of a second.
+INSPECTED_BYTES = 1024 * MIB
 OLDER_DATABASES = ("data.mdb",)
 
 T = TypeVar("T")
@@ -190,7 +192,7 @@ class Environment:
     def _open_whole(self, cap_bytes: int | None) -> None:
         """Open the database, or a new one in place of a damaged one."""
         locks = self.path / f"{DATABASE}-lock"
-        is_trusted = not self._database.exists() or self._seal.is_whole or is_in_use(locks)
+        is_trusted = not self._database.exists() or is_in_use(locks) or self._is_sealed
         self.faults = [] if is_trusted else find_faults(self._database)
         if not self.faults:
             self._open()
@@ -201,6 +203,11 @@ class Environment:
             move_aside(self._database, self.faults[0])
             self._open()
         self._cap_bytes = self._settle(cap_bytes)
+
+    @property
+    def _is_sealed(self) -> bool:
+        """Whether inspecting the database takes long, and it is as it was closed."""
+        return self._database.stat().st_size > INSPECTED_BYTES and self._seal.is_whole
 
     def _open(self) -> None:
         self._seal.break_up()

@@ -41,8 +41,8 @@ def find_faults(database: Path) -> list[str]:
 class Seal:
     """A file beside a database, which says what that was like when it was last closed in good order.
 
-    A database that is as its seal says is not read before it is opened. Whoever opens one breaks its seal, so one whose
-    process was killed, or that was changed since, has none.
+    A large database that is as its seal says is not inspected before it is opened. Whoever opens one breaks its seal,
+    so one whose process was killed has none.
     """
 
     def __init__(self, database: Path) -> None:

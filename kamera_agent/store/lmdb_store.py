@@ -128,7 +128,7 @@ class LmdbStore(Store):
         return StoreStats(num_records, num_bytes, self._database.cap_bytes, **counts)
 
     def resize(self, cap_bytes: int) -> None:
-        """Set the cap of the folder, for all its processes, and evict what is above it.
+        """Set the cap of the folder, for all its processes, and evict what is above it. The file keeps its size.
 
         Raises SettingError for a negative cap, and StoreUnavailableError when the medium fails.
         """

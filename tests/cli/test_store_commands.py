@@ -1,6 +1,7 @@
 """kamera stats, ls and verify, on a store made by hand."""
 
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def test_verify_names_what_is_damaged(folder: Path, run_kamera: RunKamera) -> No
     done = run_kamera("verify", folder)
     assert done.exit_code == 1
     assert "checksum" in done.stdout
-    assert done.stdout.endswith("1 damaged.\n")
+    assert done.stdout.endswith("1 problem was found.\n")
     assert run_kamera("verify", folder).exit_code == 0
 
 
@@ -72,11 +73,22 @@ def test_verify_removes_nothing_else(folder: Path, run_kamera: RunKamera, monkey
     monkeypatch.setattr("kamera_agent.store.capacity.MAX_DEFAULT_CAP_BYTES", 1)
     damage(folder / DATABASE, np.full(192, 7.25, dtype=np.float32).tobytes())
     before = json.loads(run_kamera("stats", folder, "--json").stdout)
-    assert run_kamera("verify", folder).stdout.endswith("1 damaged.\n")
+    assert run_kamera("verify", folder).stdout.endswith("1 problem was found.\n")
     after = json.loads(run_kamera("stats", folder, "--json").stdout)
     assert after["cap_bytes"] == before["cap_bytes"]
     # A damaged base takes its patches with it.
     assert after["num_records"] in (before["num_records"] - 1, before["num_records"] - 3)
+
+
+def test_verify_of_a_store_that_was_cut_short(folder: Path, run_kamera: RunKamera) -> None:
+    """It is moved aside, so the next verification finds an empty one."""
+    os.truncate(folder / DATABASE, (folder / DATABASE).stat().st_size // 2)
+    done = run_kamera("verify", folder)
+    assert done.exit_code == 1
+    assert "beyond EOF" in done.stdout
+    assert "0 records, 0 B, are whole; " in done.stdout
+    assert (folder / "records-2.damaged").is_file()
+    assert run_kamera("verify", folder).stdout == "0 records, 0 B, are whole.\n"
 
 
 def test_resize_sets_the_cap_and_removes_what_is_above(folder: Path, run_kamera: RunKamera) -> None:
