@@ -8,5 +8,5 @@ gallery.py   drawn pictures; variety.py: their cells in other looks
 reading.py   the first stage; tower.py: the vision tower over loose cells
 decoding.py  the second stage; batch.py: its batches; bank.py: the features they are built from
 probes.py, relations.py   what hidden states should know of earlier pictures
-gaze.py      where heads should look
+gaze.py      where heads should look; attention.py: how much they look there
 """

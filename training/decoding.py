@@ -16,6 +16,7 @@ from kamera_agent.pocket.tasks import TASKS, Question, Task, ask
 from kamera_agent.pocket.words import SHOWN
 from kamera_agent.pocket.world import STORIES, Story, World
 from kamera_agent.runtime.families.base import Family
+from training.attention import install
 from training.batch import Batch, Batcher, Lesson, Shown
 from training.gallery import chunk_of
 from training.gaze import gaze_loss
@@ -29,9 +30,9 @@ PROBED_LAYERS = 3
 PROBE_WEIGHT = 0.5
 GAZE_WEIGHT = 1.0
 
-# The most questions of each task about one window.
+# The most questions of each task about one window, unless a course asks more.
 QUOTA: dict[Task, int] = {"read": 2, "find": 2, "diff": 1, "count": 1, "join2": 2, "join3": 3, "track": 3}
-LEAST_PICTURES: dict[Story, int] = {"changes": 2, "links": 1, "moves": 1, "both": 4}
+LEAST_PICTURES: dict[Story, int] = {"changes": 2, "links": 1, "moves": 1, "both": 4, "day": 2}
 
 Asking = Callable[[Sequence[Picture]], list[Question]]
 
@@ -51,8 +52,7 @@ class Decoder:
     def __init__(self, family: Family) -> None:
         self._family = family
         self.text: Any = family.decoder.module
-        # The only kind of attention that returns its weights.
-        self.text.config._attn_implementation = "eager"
+        install(self.text.config)
         self._words = word_ids(family.processors.tokenizer, SHOWN)
         self.probes = Probes(self.text.config.hidden_size, len(Relations._fields))
 
@@ -84,7 +84,6 @@ class Decoder:
         return self.text(
             inputs_embeds=first,
             position_ids=batch.positions if len(batch.positions) > 1 else batch.positions[0],
-            # Eager attention adds the mask to the scores, so a boolean one would count as zeros and ones.
             attention_mask=torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, torch.finfo(torch.float32).min),
             use_cache=False,
             output_hidden_states=True,
@@ -105,21 +104,32 @@ class Lessons:
         self._shown: dict[tuple[type[Picture], int, int], Shown] = {}
 
     def batch(
-        self, windows: Sequence[Sequence[Picture]], rng: np.random.Generator, tasks: Sequence[Task] = TASKS
+        self,
+        windows: Sequence[Sequence[Picture]],
+        rng: np.random.Generator,
+        tasks: Sequence[Task] = TASKS,
+        times: int = 1,
     ) -> Batch:
-        """A batch of windows with questions of these tasks. rng draws the questions, the remarks and the features."""
+        """A batch of windows with questions of these tasks. rng draws the questions, the remarks and the features.
+
+        times: how many times as many questions as QUOTA has.
+        """
         lessons = [
-            Lesson(window, [self._show(picture, rng) for picture in window], self._choose(window, tasks, rng))
+            Lesson(window, [self._show(picture, rng) for picture in window], self._choose(window, tasks, times, rng))
             for window in windows
         ]
         return self._batcher.make(lessons, rng)
 
-    def _choose(self, window: Sequence[Picture], tasks: Sequence[Task], rng: np.random.Generator) -> list[Question]:
+    def _choose(
+        self, window: Sequence[Picture], tasks: Sequence[Task], times: int, rng: np.random.Generator
+    ) -> list[Question]:
         by_task: defaultdict[Task, list[Question]] = defaultdict(list)
         for question in self._ask(window):
             if question.task in tasks:
                 by_task[question.task].append(question)
-        drawn = [some[index] for task, some in by_task.items() for index in rng.permutation(len(some))[: QUOTA[task]]]
+        drawn = [
+            some[index] for task, some in by_task.items() for index in rng.permutation(len(some))[: times * QUOTA[task]]
+        ]
         return [drawn[index] for index in rng.permutation(len(drawn))]
 
     def _show(self, picture: Picture, rng: np.random.Generator) -> Shown:

@@ -14,6 +14,7 @@ import torch
 from kamera_agent.pocket.screen import Cell, Picture, Screen
 from kamera_agent.pocket.tasks import Question
 from kamera_agent.pocket.words import COUNTS, ZONES
+from training.attention import Weights
 from training.relations import COMES_FROM, LEADS_TO, Relations
 
 # From a cell: same, the same label or shape in an earlier picture; source and target, the cells one join back and one
@@ -116,10 +117,10 @@ def holders(question: Question, sights: Sequence[Sight]) -> list[int]:
     return _valued(question.subject, sights) or [SINK]
 
 
-def gaze_loss(attentions: Sequence[torch.Tensor], gazes: Mapping[Gaze, tuple[torch.Tensor, ...]]) -> torch.Tensor:
+def gaze_loss(attentions: Sequence[Weights], gazes: Mapping[Gaze, tuple[torch.Tensor, ...]]) -> torch.Tensor:
     """Mean negative log of the attention that heads pay to their targets.
 
-    attentions: per layer, weights [B, heads, S, S]. gazes: as in Batch.
+    attentions: per layer. gazes: as in Batch.
     """
     losses = []
     for gaze, heads in HEADS.items():
@@ -127,7 +128,7 @@ def gaze_loss(attentions: Sequence[torch.Tensor], gazes: Mapping[Gaze, tuple[tor
         if len(query) == 0:
             continue
         for layer, head in heads:
-            weights = attentions[layer][sequence, head, place, key]
+            weights = attentions[layer].of(head, sequence, place, key)
             surprise = -torch.zeros(int(query.max()) + 1).index_add(0, query, weights).clamp_min(1e-6).log()
             # Most cells have no target. One mean over all would hide the others.
             aimed = torch.zeros(len(surprise), dtype=torch.bool).index_fill(0, query[key != SINK], True)

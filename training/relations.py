@@ -18,7 +18,8 @@ class Relations(NamedTuple):
     """Words that a cell should know besides those it shows; "" for none.
 
     title: the title of its screen.
-    seen: "same" or "changed" if an earlier picture shows the same label or shape.
+    seen: "same" if an earlier picture shows the same label or shape and the same value or colour, "changed" if earlier
+        pictures show it with others only.
     source, root: labels one and two joins back. target, end: values one and two joins on.
     """
 
@@ -40,9 +41,12 @@ def relate(window: Sequence[Picture]) -> list[dict[int, Relations]]:
 
 def _of_screen(screen: Screen, before: Sequence[Picture]) -> dict[int, Relations]:
     tables: dict[str, dict[str, str]] = {}
+    shown: set[tuple[str, str]] = set()
     for picture in before:
         if isinstance(picture, Screen):
             tables.setdefault(picture.kind, {}).update({card.label: card.value for card in picture.cards})
+            if picture.kind == screen.kind:
+                shown |= {(card.label, card.value) for card in picture.cards}
     back = {kind: {value: label for label, value in table.items()} for kind, table in tables.items()}
     known = tables.get(screen.kind, {})
     previous, following = COMES_FROM.get(screen.kind, ""), LEADS_TO.get(screen.kind, "")
@@ -52,7 +56,7 @@ def _of_screen(screen: Screen, before: Sequence[Picture]) -> dict[int, Relations
         target = tables.get(following, {}).get(card.value, "")
         relations[card.cell] = Relations(
             title=screen.title,
-            seen="" if card.label not in known else "same" if known[card.label] == card.value else "changed",
+            seen="" if card.label not in known else "same" if (card.label, card.value) in shown else "changed",
             source=source,
             root=back.get(COMES_FROM.get(previous, ""), {}).get(source, ""),
             target=target,

@@ -102,9 +102,11 @@ def _learn_tasks(
 
 def _losses(decoder: Decoder, lessons: Lessons, bank: Bank, stage: Stage, looks: Looks) -> LossOf:
     def loss_of(done: float, rng: np.random.Generator) -> torch.Tensor:
-        course = next(course for course in stage.courses if done < course.until)
+        until = min(course.until for course in stage.courses if done < course.until)
+        courses = [course for course in stage.courses if course.until == until]
+        course = courses[rng.integers(len(courses))]
         windows = filter(bank.holds, draw_windows(course.batch, course, rng, looks))
-        return decoder.loss(lessons.batch(list(windows), rng, course.tasks), bank.table)
+        return decoder.loss(lessons.batch(list(windows), rng, course.tasks, course.times), bank.table)
 
     return loss_of
 

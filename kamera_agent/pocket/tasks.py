@@ -80,14 +80,17 @@ def _find(screens: dict[int, Screen]) -> list[Question]:
 
 def _changes(screens: dict[int, Screen]) -> list[Question]:
     prices = _of_kind(screens, "prices")
-    if len(prices) != 2:
+    if len(prices) < 2:
         return []
-    (first, before), (second, after) = prices
-    old = {card.label: card.value for card in before.cards}
-    changed = [card.label for card in after.cards if old.get(card.label, card.value) != card.value]
-    questions = [Question("count", "How many prices changed?", COUNTS[len(changed)], (first, second))]
+    shown: dict[str, set[str]] = {}
+    for _, screen in prices:
+        for card in screen.cards:
+            shown.setdefault(card.label, set()).add(card.value)
+    changed = [label for label, values in shown.items() if len(values) > 1]
+    needs = tuple(index for index, _ in prices)
+    questions = [Question("count", "How many prices changed?", COUNTS[len(changed)], needs)]
     if len(changed) == 1:
-        questions.append(Question("diff", "Which price changed?", changed[0], (first, second)))
+        questions.append(Question("diff", "Which price changed?", changed[0], needs))
     return questions
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,8 +14,9 @@ from kamera_agent.pocket.style import LOOKS, Looks
 from kamera_agent.pocket.words import COLOURS, ITEMS, NUMBERS, PERSONS, ROOMS, SHAPES, TITLES, ZONES
 
 # changes: two screens of prices, before and after. links: owners, rooms and keys, the values of one being the labels of
-# the next. moves: shots of one scene. both: two of these stories, two pictures each.
-Story = Literal["changes", "links", "moves", "both"]
+# the next. moves: shots of one scene. both: two of these stories, two pictures each. day: all of them, in up to twelve
+# pictures, with screens that are looked at again.
+Story = Literal["changes", "links", "moves", "both", "day"]
 STORIES: tuple[Story, ...] = get_args(Story)
 
 CLASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -25,6 +26,10 @@ CLASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "keys": (ROOMS, NUMBERS),
 }
 MAX_CHANGES = 3
+# The most screens and shots of a day.
+DAY_SCREENS, DAY_SHOTS = 8, 8
+# Shares of the days that have both screens of prices for certain, and whose two screens are one page that changes.
+COMPARED, SAME_PAGE = 0.6, 0.6
 # Training never shows one of this many label-value pairs.
 HELD_OUT = 10
 
@@ -68,20 +73,32 @@ class World:
     def tell(self, story: Story, num_pictures: int) -> list[Picture]:
         """A story in 1 to 4 pictures. If there is room, a screen of another kind is among them.
 
-        "changes" takes at least 2 pictures, "both" takes 4, and "moves" takes any number of shots, in order of time.
+        "changes" takes at least 2 pictures, "both" takes 4, "moves" takes any number of shots, in order of time, and
+        "day" takes 2 to 12 pictures, its shots last.
         """
         titles = self._pick(TITLES, len(TITLES))
-        tell = {"changes": self._changes, "links": self._links, "moves": self._moves, "both": self._both}[story]
+        tell = {
+            "changes": self._changes,
+            "links": self._links,
+            "moves": self._moves,
+            "both": self._both,
+            "day": self._day,
+        }[story]
         return tell(num_pictures, titles)
 
-    def _changes(self, num_pictures: int, titles: Sequence[str]) -> list[Picture]:
+    def _changes(self, num_pictures: int, titles: Sequence[str], same_page: float = 0.0) -> list[Picture]:
+        """same_page: share of the windows whose second screen has title, look and places of the first."""
         before = self._screen("prices", titles[0], self._pairs("prices", self._num_cards()))
         values = {card.label: card.value for card in before.cards}
         # Only a window with a single change has a question of the task diff.
         num_changes = 1 if self._rng.random() < 0.4 else int(self._rng.integers(MAX_CHANGES + 1))
         for label in self._pick(list(values), num_changes):
             values[label] = self._value("prices", label, taken={values[label]})
-        pictures: list[Picture] = [before, self._screen("prices", titles[1], values)]
+        if same_page and self._rng.random() < same_page:
+            after = replace(before, cards=tuple(replace(card, value=values[card.label]) for card in before.cards))
+        else:
+            after = self._screen("prices", titles[1], values)
+        pictures: list[Picture] = [before, after]
         kinds = self._pick(["owners", "rooms", "keys"], num_pictures - 2)
         for kind, title in zip(kinds, titles[2:], strict=False):
             pictures.append(self._screen(kind, title, self._pairs(kind, self._num_cards())))
@@ -106,6 +123,15 @@ class World:
         del num_pictures
         first, second = self._pick([self._changes, self._links, self._moves], 2)
         return [*first(2, titles[:2]), *second(2, titles[2:])]
+
+    def _day(self, num_pictures: int, titles: Sequence[str]) -> list[Picture]:
+        fewest = max(num_pictures - DAY_SCREENS, 0)
+        num_shots = int(self._rng.integers(fewest, min(num_pictures - 2, DAY_SHOTS) + 1))
+        prices, links = self._changes(2, titles, SAME_PAGE), self._links(3, titles[2:])
+        pages = [*prices, *self._pick(links, 3)] if self._rng.random() < COMPARED else self._pick([*prices, *links], 5)
+        seen = pages[: num_pictures - num_shots]
+        again = self._rng.integers(len(pages), size=num_pictures - num_shots - len(seen))
+        return [*seen, *(pages[index] for index in again), *self._moves(num_shots, ())]
 
     def _moves(self, num_pictures: int, titles: Sequence[str]) -> list[Picture]:
         del titles

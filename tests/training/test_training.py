@@ -28,7 +28,7 @@ ONE_TILE = Size(grids=((1, 2),), min_cards=1, max_cards=1, num_words=8)
 ONE_LOOK = Looks(
     TRAIN_FONTS[1:2], TRAIN_THEMES[:1], label_sizes=(12,), value_sizes=(15,), jpeg_qualities=(95,), jitter=0
 )
-READ = Course(1.0, ONE_TILE, pictures=(1,), batch=20, shares=(0, 1, 0, 0), tasks=("read",))
+READ = Course(1.0, ONE_TILE, pictures=(1,), batch=20, shares=(0, 1, 0, 0, 0), tasks=("read",))
 SMOKE = Recipe(
     replace(POCKET_SHAPE, intermediate=128),
     ONE_LOOK,

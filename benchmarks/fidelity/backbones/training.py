@@ -26,7 +26,7 @@ from training.study import study
 
 SEEDS = (1, 2)
 CARD, WEIGHTS = "backbone.json", "model.safetensors"
-COURSE = Course(1.0, GROUND.size, pictures=(2, 2, 3, 3, 4), batch=12, shares=(0.6, 0.4, 0.0, 0.0), tasks=TASKS)
+COURSE = Course(1.0, GROUND.size, pictures=(2, 2, 3, 3, 4), batch=12, shares=(0.6, 0.4, 0, 0, 0), tasks=TASKS)
 READ_RATE, TASK_RATE = 3e-3, 2e-3
 NUM_EXAM_WINDOWS = 96
 
