@@ -67,13 +67,17 @@ def demo(
         DEFAULT_STORE, "demo"
     ),
     out: Annotated[Path, typer.Option(help="Folder for demo.png and demo.json.")] = Path(),
+    large: Annotated[
+        bool, typer.Option("--large", help="Six turns on 1,196-token screenshots over random weights, for their times.")
+    ] = False,
 ) -> None:
-    """Play an agent for 16 turns and compare it with a full prefill and a prefix cache."""
+    """Play an agent's day of 40 turns and compare it with a full prefill and a prefix cache."""
     check_extra("matplotlib", "examples")
     folder, files = check_store(store), output_folder(out)
     from kamera_agent.cli.demo.run import run_demo
+    from kamera_agent.cli.demo.scale import SCALES
 
-    run_demo(folder, files)
+    run_demo(SCALES["large" if large else "day"], folder, files)
 
 
 @app.command()

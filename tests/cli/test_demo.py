@@ -2,7 +2,10 @@
 
 import io
 import json
+from collections import Counter
 from contextlib import closing, redirect_stdout
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,18 +13,28 @@ import numpy as np
 import pytest
 from cli_records import RunKamera, page
 from PIL import Image
+from rich.console import Console
 
 from kamera_agent.cli.demo import meter
+from kamera_agent.cli.demo.media import sketch
 from kamera_agent.cli.demo.process import run_part
+from kamera_agent.cli.demo.result import Totals, TurnResult
 from kamera_agent.cli.demo.run import run_demo
-from kamera_agent.cli.demo.trace import RESTART_AFTER, TRACE
+from kamera_agent.cli.demo.scale import SCALES
+from kamera_agent.cli.demo.table import turn_table
+from kamera_agent.cli.demo.trace import follow, question_of
 from kamera_agent.cli.demo.worker import Part
 from kamera_agent.errors import KameraError
-from kamera_agent.pocket.tasks import BINDING
+from kamera_agent.pocket.screen import Screen
+from kamera_agent.pocket.tasks import BINDING, TASKS
 from kamera_agent.store.lmdb_store import LmdbStore
 
 # The whole demo, over and over.
 pytestmark = pytest.mark.timeout(600)
+
+# The same days with smaller pictures.
+DAY = replace(SCALES["day"], columns=8, rows=6)
+LARGE = replace(SCALES["large"], columns=5, rows=4)
 
 
 class Played(NamedTuple):
@@ -46,74 +59,145 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         store.put_many([page("somebody else's")])
     (folder / "out").mkdir()
     with redirect_stdout(printed):
-        run_demo(folder / "store", folder / "out")
+        run_demo(DAY, folder / "store", folder / "out")
     report = json.loads((folder / "out" / "demo.json").read_text())
     return Played(report, printed.getvalue(), folder / "store", folder / "out")
 
 
-def test_it_plays_the_whole_trace(played: Played) -> None:
-    assert [turn["number"] for turn in played.turns] == list(range(1, len(TRACE) + 1))
+def origins(turn: dict[str, Any]) -> Counter[str]:
+    return Counter(chunk["origin"] for chunk in turn["chunks"])
+
+
+def test_a_day_is_what_is_followed() -> None:
+    """Three in sight: the oldest goes; a look back takes its place; pages come before shots."""
+    turns = follow("yard1 owners rooms yard1 keys <owners yard2 ~", 3)
+    assert [(turn.event, turn.window) for turn in turns] == [
+        ("see yard1", ("yard1",)),
+        ("see owners", ("yard1", "owners")),
+        ("see rooms", ("yard1", "owners", "rooms")),
+        ("revisit yard1", ("owners", "rooms", "yard1")),
+        ("see keys", ("rooms", "yard1", "keys")),
+        ("look back owners", ("owners", "yard1", "keys")),
+        ("see yard2", ("yard1", "keys", "yard2")),
+        ("reorder", ("keys", "yard1", "yard2")),
+    ]
+
+
+def test_the_day_has_forty_turns_in_the_proportion_that_it_states() -> None:
+    scale = SCALES["day"]
+    actions = Counter(turn.action for turn in scale.measured)
+    assert actions == {"see": 26, "revisit": 10, "look back": 2, "reorder": 2}
+    assert {len(turn.window) for turn in scale.measured} == {12}
+    assert {len(set(turn.window)) for turn in scale.measured} <= {10, 11, 12}
+    # A look back is at what has left the window.
+    windows = [scale.before, *scale.measured]
+    assert all(turn.name not in before.window for before, turn in pairwise(windows) if turn.action == "look back")
+    assert {turn.name for turn in scale.measured if turn.action != "reorder"} <= set(sketch(16, 12))
+
+
+def test_every_task_is_asked_and_no_title_is_that_of_two_pages() -> None:
+    pictures = sketch(DAY.columns, DAY.rows)
+    questions = [question_of(turn, number, pictures) for number, turn in enumerate(DAY.measured, start=1)]
+    assert {question.task for question in questions} == set(TASKS)
+    assert {"Where", "How"} <= {question.text.split()[0] for question in questions if question.task == "track"}
+    titles = {name.rstrip("0123456789"): page.title for name, page in pictures.items() if isinstance(page, Screen)}
+    assert len(set(titles.values())) == 4
+
+
+def test_a_page_of_prices_changes_in_one_cell_at_a_time() -> None:
+    pictures = sketch(DAY.columns, DAY.rows)
+    pages = [page for name, page in pictures.items() if name.startswith("prices")]
+    differing = [
+        [place for place, (old, new) in enumerate(zip(before.cells(), after.cells(), strict=True)) if old != new]
+        for before, after in pairwise(pages)
+    ]
+    assert {len(cells) for cells in differing} == {1}
+    assert len({cells[0] for cells in differing}) == len(differing)
+
+
+def test_it_plays_the_whole_day(played: Played) -> None:
+    assert [turn["number"] for turn in played.turns] == list(range(1, 41))
     windows = [tuple(chunk["name"] for chunk in turn["chunks"]) for turn in played.turns]
-    assert windows == [turn.window for turn in TRACE]
+    assert windows == [turn.window for turn in DAY.measured]
 
 
-def test_it_shows_every_origin(played: Played) -> None:
-    origins = {chunk["origin"] for turn in played.turns for chunk in turn["chunks"]}
-    assert origins == {"computed", "kept", "moved", "recalled"}
+def test_what_was_healed_ahead_is_kept_when_the_window_slides(played: Played) -> None:
+    """Only the new picture and the question are computed, except after a restart and after a look back or reorder."""
+    before = [None, *(turn.action for turn in DAY.measured)]
+    for turn, planned, last in zip(played.turns, DAY.measured, before, strict=False):
+        if planned.action == "see" and last != "look back" and turn["number"] - 1 != DAY.restart_after:
+            assert origins(turn) == {"kept": 11, "computed": 1}
+            assert turn["num_computed"]["kamera"] == turn["tokens"]["computed"]
 
 
-def test_each_turn_computes_only_what_is_new(played: Played) -> None:
-    """A chunk is computed only in the turn that sees it."""
-    for turn, planned in zip(played.turns, TRACE, strict=True):
+def test_only_new_pictures_are_computed_whole(played: Played) -> None:
+    for turn, planned in zip(played.turns, DAY.measured, strict=True):
         computed = [chunk["name"] for chunk in turn["chunks"] if chunk["origin"] == "computed"]
-        assert computed == ([planned.window[-1]] if planned.action == "see" else [])
+        assert computed == ([planned.name] if planned.action == "see" else [])
         assert sum(turn["tokens"].values()) == turn["num_computed"]["full"]
 
 
-def test_the_prefix_cache_computes_what_an_edit_moved(played: Played) -> None:
-    for turn in played.turns:
-        moved = any(chunk["origin"] in ("moved", "recalled") for chunk in turn["chunks"])
+def test_the_prefix_cache_computes_all_after_the_oldest(played: Played) -> None:
+    for turn, planned in zip(played.turns, DAY.measured, strict=True):
         computed = turn["num_computed"]
-        assert (computed["kamera"] < computed["prefix"]) == moved
-        assert computed["prefix"] <= computed["full"]
-
-
-def test_tokens_that_a_refresh_computes_count(played: Played) -> None:
-    """A reorder computes nothing whole but the question: the rest is refreshed."""
-    for turn in played.turns:
-        refreshed = turn["num_computed"]["kamera"] - turn["tokens"]["computed"]
-        assert refreshed >= 0
-        if turn["event"].startswith("reorder"):
-            assert refreshed > turn["tokens"]["moved"] / 4
+        assert computed["kamera"] < computed["prefix"] <= computed["full"]
+        if planned.action == "see":
+            assert computed["prefix"] > 11 / 12 * computed["full"]
 
 
 def test_the_second_process_goes_on_from_the_disk(played: Played) -> None:
-    before, after = played.turns[RESTART_AFTER - 1 : RESTART_AFTER + 1]
+    assert DAY.restart_after
+    before, after = played.turns[DAY.restart_after - 1 : DAY.restart_after + 1]
     assert (before["process"], after["process"]) == (1, 2)
-    assert [chunk["origin"] for chunk in after["chunks"]] == ["recalled", "recalled", "recalled", "computed"]
+    assert origins(after) == {"recalled": 11, "computed": 1}
     assert after["bytes_read"] > 0
 
 
 def test_answers_over_exact_spans_are_those_of_a_full_prefill(played: Played) -> None:
     exact = [turn for turn in played.turns if not turn["tokens"]["moved"] + turn["tokens"]["recalled"]]
-    assert len(exact) == 4
+    assert len(exact) > 20
     # The rounding of float32, squared.
     assert max(turn["kl"] for turn in exact) < np.finfo(np.float32).eps
+
+
+def test_the_totals_are_those_of_the_turns(played: Played) -> None:
+    report, turns = played.report, played.turns
+    middle = {way: float(np.median([turn["first_token_ms"][way] for turn in turns])) for way in ("kamera", "prefix")}
+    assert report["prefix_over_kamera"] == pytest.approx(middle["prefix"] / middle["kamera"])
+    for way in ("kamera", "prefix", "full", "blind"):
+        assert report["right"][way] == sum(turn["answers"][way] == turn["truth"] for turn in turns)
+    assert report["largest_kl"] == max(turn["kl"] for turn in turns) < 0.05
 
 
 def test_the_report_tells_its_conditions(played: Played) -> None:
     conditions = played.report["conditions"]
     assert conditions["weights"] == "pocket"
-    assert set(conditions["tokens_per_chunk"]) == {name for turn in TRACE for name in turn.window}
+    assert {name for turn in DAY.measured for name in turn.window} == set(conditions["tokens_per_chunk"])
     assert {"date", "dtype", "num_parameters", "num_threads", "versions"} <= set(conditions)
 
 
-def test_it_prints_a_row_per_turn_and_the_files(played: Played) -> None:
+def test_it_prints_a_row_per_turn_a_sentence_and_the_files(played: Played) -> None:
     assert "pocket model" in played.printed
-    assert all(f"{turn.event} " in played.printed for turn in TRACE)
-    assert "3 recalled 1 computed" in played.printed
-    assert "Between the turns" in played.printed
+    assert all(f"{turn.event} " in played.printed for turn in DAY.measured)
+    assert played.printed.count("Right answers of 40: ") == 1
     assert str(played.out / "demo.json") in played.printed
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_row_fits_the_terminal(played: Played, width: int) -> None:
+    """The question is cut; nothing else is."""
+    printed = io.StringIO()
+    console = Console(file=printed, width=width)
+    results = [TurnResult.from_json(turn) for turn in played.turns]
+    slow = [replace(result, first_token_ms=dict.fromkeys(result.first_token_ms, 12345.0)) for result in results]
+    console.print(turn_table(slow))
+    rows = [row for row in printed.getvalue().splitlines() if row.strip()]
+    assert max(map(len, rows)) <= width
+    assert len(rows) == len(results) + 2
+    for result, row in zip(results, rows[2:], strict=True):
+        assert f" {result.event} " in row
+        assert row.count("12,345") == 3
+        assert row.split(f"{result.kl:.0e}")[1].split()[1].startswith(result.question[:3])
 
 
 def test_the_order_of_the_ways_changes_from_turn_to_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +209,7 @@ def test_the_order_of_the_ways_changes_from_turn_to_turn(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(meter, "_prefill", note("full", meter._prefill))
     answer = meter._answer
-    with closing(meter.Meter(tmp_path / "store")) as measured:
+    with closing(meter.Meter(DAY, tmp_path / "store")) as measured:
         measured.warm_up()
         monkeypatch.setattr(
             meter,
@@ -133,7 +217,7 @@ def test_the_order_of_the_ways_changes_from_turn_to_turn(tmp_path: Path, monkeyp
             lambda kamera, *args: note("prefix" if kamera is measured._prefix else "kamera", answer)(kamera, *args),
         )
         order.clear()
-        results = [measured.measure(TRACE[index], index + 1, 1) for index in range(3)]
+        results = [measured.measure(DAY.measured[index], index + 1, 1, full=True) for index in range(3)]
     turns = [order[index : index + 3] for index in range(0, 9, 3)]
     assert [sorted(places) for places in zip(*turns, strict=True)] == [["full", "kamera", "prefix"]] * 3
     assert [result.answers["kamera"] for result in results] == [result.answers["full"] for result in results]
@@ -150,41 +234,39 @@ def test_it_keeps_what_is_not_its_own(played: Played) -> None:
         assert store.check().problems == ()
 
 
-def test_the_trace_is_a_window_of_four() -> None:
-    seen: set[str] = set()
-    before: tuple[str, ...] = ()
-    for turn in TRACE:
-        assert len(turn.window) == min(len(seen) + (turn.action == "see"), 4)
-        entered = set(turn.window) - set(before)
-        match turn.action:
-            case "see":
-                assert entered == {turn.window[-1]} or before[0] not in turn.window
-                assert turn.window[-1] not in seen
-            case "reorder":
-                assert (sorted(turn.window), turn.window != before) == (sorted(before), True)
-            case "recall":
-                assert entered == {turn.window[0]} <= seen
-        seen, before = seen | set(turn.window), turn.window
-    actions = [turn.action for turn in TRACE]
-    assert [actions.count(action) for action in ("see", "reorder", "recall")] == [12, 2, 2]
-
-
 def test_a_process_that_fails_is_one_clean_line(tmp_path: Path) -> None:
     with pytest.raises(KameraError, match=r"^Process 3 of the demo failed: IndexError"):
-        list(run_part(Part(3, len(TRACE), len(TRACE) + 1, str(tmp_path / "store"))))
+        list(run_part(Part(DAY, 3, len(DAY.measured), len(DAY.measured) + 1, str(tmp_path / "store"))))
 
 
 def test_blind_reuse_gets_binding_questions_wrong(played: Played) -> None:
-    """Kamera answers as a full prefill does in at least 14 of 16 turns; blind reuse misses relations of two chunks."""
-    answers = [turn["answers"] for turn in played.turns]
-    assert sum(answer["kamera"] == answer["full"] for answer in answers) >= 14
+    """Kamera answers as a full prefill does in every turn; blind reuse misses relations of two pictures."""
+    assert all(turn["answers"]["kamera"] == turn["answers"]["full"] for turn in played.turns)
+    pictures = sketch(DAY.columns, DAY.rows)
+    tasks = [question_of(turn, number, pictures).task for number, turn in enumerate(DAY.measured, start=1)]
     wrong = [
-        turn
-        for turn in played.turns
-        if turn["answers"]["full"] == turn["answers"]["kamera"] == turn["truth"] != turn["answers"]["blind"]
+        task
+        for task, turn in zip(tasks, played.turns, strict=True)
+        if turn["answers"]["kamera"] == turn["truth"] != turn["answers"]["blind"]
     ]
-    assert len(wrong) >= 3
-    assert all(TRACE[turn["number"] - 1].task in BINDING for turn in wrong)
+    assert len(wrong) >= 8
+    assert sum(task in BINDING for task in wrong) >= 0.8 * len(wrong)
+
+
+def test_large_screenshots_are_measured_for_time_alone(tmp_path: Path) -> None:
+    """The same keys; a full prefill in the last turn only; nothing is right or wrong."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        run_demo(LARGE, tmp_path / "store", tmp_path)
+    report = json.loads((tmp_path / "demo.json").read_text())
+    assert [turn["event"].split()[0] for turn in report["turns"]] == ["see", "see", "revisit", "see", "look", "see"]
+    assert [way for turn in report["turns"] for way in turn["first_token_ms"] if way == "full"] == ["full"]
+    assert (report["right"]["kamera"], report["right"]["full"]) == (None, None)
+    assert report["prefix_over_kamera"] > 0
+    assert report["conditions"]["weights"] == "random"
+    assert [sum(origins(turn).values()) for turn in report["turns"]] == [4] * 6
+    assert "Right answers" not in printed.getvalue()
+    assert Totals.of([TurnResult.from_json(turn) for turn in report["turns"]]).largest_kl == report["turns"][-1]["kl"]
 
 
 def test_files_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path, run_kamera: RunKamera) -> None:

@@ -1,1 +1,1 @@
-"""`kamera demo`: 16 turns of an agent, compared with a full prefill and a prefix cache."""
+"""`kamera demo`: an agent's day of 40 turns, compared with a full prefill and a prefix cache."""

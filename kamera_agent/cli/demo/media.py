@@ -1,40 +1,52 @@
-"""The media of the demo: six screens and six groups of two frames, drawn from a seed."""
+"""What the demo's agent sees: screenshots of the pages of a shop and of the camera of a yard, drawn from a seed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from kamera_agent import FramesContent, ImageContent
+from kamera_agent import ImageContent
 from kamera_agent.pocket.renderer import draw_screen, draw_shot
-from kamera_agent.pocket.screen import SHOT_TIMES, Picture, Screen
-from kamera_agent.pocket.world import World
+from kamera_agent.pocket.screen import Picture, Screen
+from kamera_agent.pocket.words import NUMBERS
+from kamera_agent.pocket.world import Size, World, is_held_out
 
 SEED = 3
-NUM_SHOTS = 6
-
-Media = dict[str, ImageContent | FramesContent]
+NUM_PRICES, NUM_YARDS = 9, 25
 
 
-def sketch() -> dict[str, Picture]:
-    """The pictures by name.
+def sketch(columns: int, rows: int) -> dict[str, Picture]:
+    """The pictures by name, each of columns x rows cells.
 
-    page1 and page2 show prices before and after a change. page3, page4 and page5 show owners, rooms and keys, and
-    each leads to the next. page6 shows prices again. yard1 to yard6 are shots of one scene, in the order of time.
+    owners, rooms and keys are pages that lead to each other. prices1, prices2, ... are one page: from each to the next,
+    one price changes. yard1, yard2, ... are shots of one scene, in the order of time.
     """
-    world = World(np.random.default_rng(SEED))
-    before, after = world.tell("changes", 2)
-    owners, rooms, keys = world.tell("links", 3)
-    later = world.tell("changes", 2)[1]
-    pages = (before, after, owners, rooms, keys, later)
-    yards = world.tell("moves", NUM_SHOTS)
+    world = World(np.random.default_rng(SEED), Size(((columns, rows),), min_cards=10))
+    pages = dict(zip(("owners", "rooms", "keys"), world.tell("links", 3), strict=True))
+    prices = _versions(world.tell("changes", 2)[0], NUM_PRICES)
+    yards = world.tell("moves", NUM_YARDS)
     return {
-        **{f"page{number}": page for number, page in enumerate(pages, start=1)},
+        **pages,
+        **{f"prices{number}": page for number, page in enumerate(prices, start=1)},
         **{f"yard{number}": yard for number, yard in enumerate(yards, start=1)},
     }
 
 
-def draw(picture: Picture) -> ImageContent | FramesContent:
-    """The content that the agent passes for a picture."""
-    if isinstance(picture, Screen):
-        return ImageContent(draw_screen(picture))
-    return FramesContent(draw_shot(picture), SHOT_TIMES)
+def draw(picture: Picture) -> ImageContent:
+    """The screenshot of a picture: for a shot, its first frame."""
+    return ImageContent(draw_screen(picture) if isinstance(picture, Screen) else draw_shot(picture)[0])
+
+
+def _versions(page: Picture, count: int) -> list[Picture]:
+    """A page of prices and its next versions. No price changes twice."""
+    assert isinstance(page, Screen)
+    versions: list[Picture] = [page]
+    values = np.random.default_rng(SEED)
+    cards = list(page.cards)
+    for place in range(count - 1):
+        card = cards[place]
+        others = [n for n in NUMBERS if n != card.value and not is_held_out(card.label, n)]
+        cards[place] = replace(card, value=str(values.choice(others)))
+        versions.append(replace(page, cards=tuple(cards)))
+    return versions

@@ -1,8 +1,8 @@
-"""The measurement of a turn: one question over one window, answered in three ways."""
+"""The measurement of a turn: one question over one window, answered in several ways."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from kamera_agent import FramesContent, ImageContent, Kamera, Reply, TextContent, Window
+from kamera_agent import ImageContent, Kamera, Reply, TextContent, Window
 from kamera_agent.cli.demo.media import draw, sketch
 from kamera_agent.cli.demo.result import ORIGINS, ChunkResult, TurnResult, Way, order_of
-from kamera_agent.cli.demo.trace import TASK, Turn
+from kamera_agent.cli.demo.scale import Scale
+from kamera_agent.cli.demo.trace import TASK, Turn, question_of
 from kamera_agent.config import Fidelity
+from kamera_agent.pocket.model import build_model, build_processor
 from kamera_agent.pocket.weights import WEIGHTS
-from kamera_agent.runtime.families import load
+from kamera_agent.runtime.families import Checkpoint, load
 from kamera_agent.telemetry.drift import divergence
 from kamera_agent.window.content import Content
 from kamera_agent.window.plan import Plan
@@ -69,12 +71,16 @@ class Meter:
     the processor.
     """
 
-    def __init__(self, store: Path) -> None:
-        self._checkpoint = load(str(WEIGHTS), device="cpu")
-        self._pictures = sketch()
+    def __init__(self, scale: Scale, store: Path) -> None:
+        self._scale = scale
+        self._checkpoint = (
+            load(str(WEIGHTS), device="cpu") if scale.is_trained else Checkpoint(build_model(), build_processor())
+        )
+        self._pictures = sketch(scale.columns, scale.rows)
         self._media = {name: draw(picture) for name, picture in self._pictures.items()}
         self._kamera = Kamera(*self._checkpoint, store, namespace=NAMESPACE)
         self._prefix = Kamera(*self._checkpoint, fidelity="exact", heal="never")
+        self._blind = Kamera(*self._checkpoint, base="canonical", fidelity="blind", heal="never")
         self._window, self._prefix_window = self._kamera.window(), self._prefix.window()
         # Never answers, so it has no KV and keeps nothing.
         self._full_window = self._kamera.window()
@@ -89,42 +95,55 @@ class Meter:
 
         The noise is computed, moved, and recalled from memory and from disk, in windows as long as the trace's.
         """
-        noise = [_noise_like(self._media[name], seed) for seed, name in enumerate(("page1", "yard1") * 2)]
+        noise = [_noise_like(self._media["yard1"], seed) for seed in range(self._scale.in_sight)]
         with TemporaryDirectory() as folder:
             kinds: list[tuple[str | None, Fidelity]] = [(folder, "patched"), (folder, "patched"), (None, "exact")]
             for store, fidelity in kinds:
                 with Kamera(*self._checkpoint, store, fidelity=fidelity, heal="never") as kamera:
                     window = kamera.window()
                     for contents in (noise, noise[::-1], [], noise):
-                        _answer(kamera, window, contents, "Ready?")
-                    _prefill(window, noise, "Ready?")
+                        _answer(kamera, window, contents, "Ready?", contents[1:])
+            _prefill(self._full_window, noise, "Ready?")
 
-    def measure(self, turn: Turn, number: int, process: int) -> TurnResult:
-        """Answer a turn. Times include the caches' fingerprints and plans, and the full prefill's preprocessing."""
-        contents = [TextContent(TASK), *(self._media[name] for name in turn.window)]
-        question = turn.question(self._pictures)
+    def enter(self, turn: Turn) -> None:
+        """Give both windows the pictures of a turn, without measuring it."""
+        contents = self._contents(turn.window)
+        _answer(self._kamera, self._window, contents, "Ready?", self._expected(contents))
+        _answer(self._prefix, self._prefix_window, contents, "Ready?", [])
+
+    def measure(self, turn: Turn, number: int, process: int, *, full: bool) -> TurnResult:
+        """Answer a turn. Times include the caches' fingerprints and plans, and the full prefill's preprocessing.
+
+        full: whether a full prefill is measured as well.
+        """
+        contents = self._contents(turn.window)
+        question = question_of(turn, number, self._pictures)
         answers: dict[Way, Answer] = {}
+        prefill: Full | None = None
         for way in order_of(number):
-            if way == "full":
-                full = _prefill(self._full_window, contents, question.text)
+            if way == "kamera":
+                expected = self._expected(contents)
+                answers[way] = _answer(self._kamera, self._window, contents, question.text, expected)
             elif way == "prefix":
-                answers[way] = _answer(self._prefix, self._prefix_window, contents, question.text)
-            else:
-                answers[way] = _answer(self._kamera, self._window, contents, question.text)
+                answers[way] = _answer(self._prefix, self._prefix_window, contents, question.text, [])
+            elif full:
+                prefill = _prefill(self._full_window, contents, question.text)
         kamera, prefix = answers["kamera"], answers["prefix"]
         plan, usage = kamera.reply.plan, kamera.reply.usage
+        times: dict[Way, float] = {way: answer.first_token_ms for way, answer in answers.items()}
+        texts: dict[str, str] = {way: answer.reply.text for way, answer in answers.items()}
+        if prefill:
+            times["full"] = prefill.first_token_ms
+            texts["full"] = self._kamera.family.tokens.decode([int(prefill.logits.argmax())])
+        if self._scale.is_trained:
+            texts["blind"] = self._answer_blind(turn, question.text)
         return TurnResult(
             number=number,
             process=process,
             event=turn.event,
             question=question.text,
-            truth=question.answer,
-            answers={
-                "kamera": kamera.reply.text,
-                "prefix": prefix.reply.text,
-                "full": self._kamera.family.tokens.decode([int(full.logits.argmax())]),
-                "blind": self._blind(turn, question.text),
-            },
+            truth=question.answer if self._scale.is_trained else "",
+            answers=texts,
             chunks=_chunks(turn, plan),
             tokens={origin: plan.num_tokens(origin) for origin in ORIGINS},
             num_computed={
@@ -132,43 +151,46 @@ class Meter:
                 "prefix": prefix.reply.plan.num_computed,
                 "full": plan.num_tokens(),
             },
-            first_token_ms={
-                "kamera": kamera.first_token_ms,
-                "prefix": prefix.first_token_ms,
-                "full": full.first_token_ms,
-            },
+            first_token_ms=times,
             remember_ms=kamera.remember_ms,
             heal_ms=kamera.heal_ms,
-            kl=_divergence(full.logits, kamera.logits),
+            kl=_divergence(prefill.logits, kamera.logits) if prefill else None,
             bytes_read=usage.bytes_read,
         )
 
     def close(self) -> None:
-        """Close both Kameras."""
-        self._kamera.close()
-        self._prefix.close()
+        """Close all Kameras."""
+        for kamera in (self._kamera, self._prefix, self._blind):
+            kamera.close()
 
-    def _blind(self, turn: Turn, question: str) -> str:
+    def _contents(self, names: Iterable[str]) -> list[Content]:
+        return [TextContent(TASK), *(self._media[name] for name in names)]
+
+    def _expected(self, contents: Sequence[Content]) -> Sequence[Content]:
+        """What an agent that keeps the last pictures knows of its next window: the oldest will have gone."""
+        task, *shown = contents
+        return [task, *shown[len(shown) >= self._scale.in_sight :]]
+
+    def _answer_blind(self, turn: Turn, question: str) -> str:
         """The answer over chunks that were each computed alone, then rotated to their positions and not patched."""
-        with Kamera(*self._checkpoint, base="canonical", fidelity="blind", heal="never") as kamera:
-            for name in turn.window:
-                alone = kamera.window()
-                alone.sync([self._media[name]])
-                alone.logits()
-                kamera.flush()
-            window = kamera.window()
-            window.sync([TextContent(TASK), *(self._media[name] for name in turn.window)])
-            return window.generate(question, max_tokens=ANSWER_TOKENS).text
+        for name in turn.window:
+            alone = self._blind.window()
+            alone.sync([self._media[name]])
+            alone.logits()
+        self._blind.flush()
+        window = self._blind.window()
+        window.sync(self._contents(turn.window))
+        return window.generate(question, max_tokens=ANSWER_TOKENS).text
 
 
-def _noise_like(content: ImageContent | FramesContent, seed: int) -> ImageContent | FramesContent:
-    draw = np.random.default_rng(seed).integers
-    if isinstance(content, ImageContent):
-        return ImageContent(draw(0, 256, content.image.shape, dtype=np.uint8))
-    return FramesContent(draw(0, 256, content.frames.shape, dtype=np.uint8), content.timestamps)
+def _noise_like(content: ImageContent, seed: int) -> ImageContent:
+    return ImageContent(np.random.default_rng(seed).integers(0, 256, content.image.shape, dtype=np.uint8))
 
 
-def _answer(kamera: Kamera, window: Window, contents: Sequence[Content], question: str) -> Answer:
+def _answer(
+    kamera: Kamera, window: Window, contents: Sequence[Content], question: str, expected: Sequence[Content]
+) -> Answer:
+    """expected: what the window is expected to hold next, for which it is healed after the answer."""
     start = perf_counter()
     window.sync(contents)
     edit_ms = 1e3 * (perf_counter() - start)
@@ -177,6 +199,7 @@ def _answer(kamera: Kamera, window: Window, contents: Sequence[Content], questio
     answered = perf_counter()
     kamera.flush()
     remembered = perf_counter()
+    window.expect(expected)
     kamera.settle()
     times = 1e3 * (remembered - answered), 1e3 * (perf_counter() - remembered)
     return Answer(reply, first.logits, edit_ms + reply.timings.first_token_ms, *times)
@@ -198,7 +221,7 @@ def _prefill(window: Window, contents: Sequence[Content], question: str) -> Full
 
 
 def _chunks(turn: Turn, plan: Plan) -> tuple[ChunkResult, ...]:
-    rows = [row for row in plan.rows if row.kind in ("image", "frames")]
+    rows = [row for row in plan.rows if row.kind == "image"]
     return tuple(
         ChunkResult(name, row.num_tokens, row.origin, row.match, row.error)
         for name, row in zip(turn.window, rows, strict=True)

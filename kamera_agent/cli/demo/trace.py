@@ -1,8 +1,4 @@
-"""The trace: the windows and questions of the demo's agent, turn by turn.
-
-The agent watches a yard and the screens of a shop. Its window holds four chunks: `yard1` to `yard6` are groups of
-two video frames, `page1` to `page6` are screens.
-"""
+"""The trace: what the demo's agent does, turn by turn, and what it asks."""
 
 from __future__ import annotations
 
@@ -11,63 +7,55 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kamera_agent.pocket.screen import Picture
-from kamera_agent.pocket.tasks import Question, Task, ask
+from kamera_agent.pocket.tasks import TASKS, Question, ask
 
-Action = Literal["see", "reorder", "recall"]
+# see: a new picture enters at the end. revisit: so does one that was seen before. look back: one that was dropped comes
+# back to the front in place of the oldest. reorder: the shots of the yard come after the pages.
+Action = Literal["see", "revisit", "look back", "reorder"]
 
 TASK = "Watch the screens."
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn.
-
-    action: "see" a new chunk, which enters at the end; "reorder" the window; "recall" a chunk that was dropped
-        earlier, to the front.
-    window: names of the chunks, in order. task: kind of the question about them. word: a word of the question.
-    """
+    """One turn: what the agent does, with which picture, and the names of the pictures in its window, in order."""
 
     action: Action
+    name: str
     window: tuple[str, ...]
-    task: Task
-    word: str = ""
-
-    def question(self, pictures: Mapping[str, Picture]) -> Question:
-        """The first question of the task that contains the word."""
-        return next(
-            question
-            for question in ask([pictures[name] for name in self.window])
-            if question.task == self.task and self.word in question.text
-        )
 
     @property
     def event(self) -> str:
-        """The action and its chunk, for the table."""
-        return {
-            "see": f"see {self.window[-1]}",
-            "reorder": "reorder",
-            "recall": f"recall {self.window[0]}",
-        }[self.action]
+        """The action and its picture, for the table."""
+        return f"{self.action} {self.name}".rstrip()
 
 
-TRACE = (
-    Turn("see", ("yard1",), "track"),
-    Turn("see", ("yard1", "yard2"), "track", "often"),
-    Turn("see", ("yard1", "yard2", "page1"), "read"),
-    Turn("see", ("yard1", "yard2", "page1", "page2"), "diff"),
-    Turn("see", ("yard2", "page1", "page2", "yard3"), "count"),
-    Turn("reorder", ("page1", "page2", "yard2", "yard3"), "diff"),
-    Turn("see", ("page2", "yard2", "yard3", "page3"), "read", "owns"),
-    Turn("recall", ("yard1", "yard2", "yard3", "page3"), "track", "often"),
-    Turn("see", ("yard2", "yard3", "page3", "yard4"), "track", "now"),
-    Turn("see", ("yard3", "page3", "yard4", "page4"), "join2"),
-    Turn("see", ("page3", "yard4", "page4", "yard5"), "join2"),
-    Turn("recall", ("page2", "yard4", "page4", "yard5"), "find"),
-    Turn("see", ("yard4", "page4", "yard5", "page5"), "join2"),
-    Turn("reorder", ("page4", "page5", "yard4", "yard5"), "join2"),
-    Turn("see", ("page5", "yard4", "yard5", "yard6"), "track", "often"),
-    Turn("see", ("yard4", "yard5", "yard6", "page6"), "find"),
-)
+def follow(day: str, in_sight: int) -> tuple[Turn, ...]:
+    """The turns of a day, whose windows hold the last in_sight pictures.
 
-# The process ends after this many turns. The next one has nothing but the folder of the store.
-RESTART_AFTER = 8
+    day: the names of the pictures as they are seen. "<name" looks back, "~" reorders.
+    """
+    turns: list[Turn] = []
+    window: tuple[str, ...] = ()
+    for word in day.split():
+        name = word.strip("<~")
+        action: Action
+        if word == "~":
+            action, window = "reorder", tuple(sorted(window, key=lambda shown: shown.startswith("yard")))
+        elif word.startswith("<"):
+            action, window = "look back", (name, *window[1:])
+        else:
+            action = "revisit" if any(turn.name == name for turn in turns) else "see"
+            window = (*window, name)[-in_sight:]
+        turns.append(Turn(action, name, window))
+    return tuple(turns)
+
+
+def question_of(turn: Turn, number: int, pictures: Mapping[str, Picture]) -> Question:
+    """A question about the window of a turn. number: of the turn; the tasks take turns as far as the window allows."""
+    questions = ask([pictures[name] for name in turn.window])
+    first = number % len(TASKS)
+    for task in (*TASKS[first:], *TASKS[:first]):
+        if some := [question for question in questions if question.task == task]:
+            return some[number % len(some)]
+    raise ValueError(f"Nothing can be asked about {turn.window}.")

@@ -13,39 +13,49 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from kamera_agent.cli.demo.meter import Meter
-from kamera_agent.cli.demo.trace import TRACE
+from kamera_agent.cli.demo.scale import Scale
 from kamera_agent.pocket.weights import POCKET
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The part of one process: the turns [first, stop) of the trace, counted from 0."""
+    """The part of one process: the measured turns [first, stop) of a scale, counted from 0."""
 
+    scale: Scale
     process: int
     first: int
     stop: int
     store: str
 
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> Self:
+        """A part from the output of asdict()."""
+        return cls(**{**facts, "scale": Scale(**facts["scale"])})
+
 
 def play(part: Part) -> Iterator[dict[str, Any]]:
     """Yield the conditions, then each turn when it is measured."""
-    with closing(Meter(Path(part.store))) as meter:
-        yield _conditions(meter.model)
+    scale = part.scale
+    with closing(Meter(scale, Path(part.store))) as meter:
+        yield _conditions(meter.model, POCKET if scale.is_trained else "random")
         meter.warm_up()
+        if part.first == 0:
+            meter.enter(scale.before)
         for index in range(part.first, part.stop):
-            yield asdict(meter.measure(TRACE[index], number=index + 1, process=part.process))
+            full = scale.is_trained or index + 1 == part.stop
+            yield asdict(meter.measure(scale.measured[index], index + 1, part.process, full=full))
 
 
-def _conditions(model: Any) -> dict[str, Any]:
+def _conditions(model: Any, weights: str) -> dict[str, Any]:
     return {
         "model": type(model).__name__,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "weights": POCKET,
+        "weights": weights,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "num_threads": torch.get_num_threads(),
@@ -58,5 +68,5 @@ def _conditions(model: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for facts in play(Part(**json.loads(sys.argv[1]))):
+    for facts in play(Part.from_json(json.loads(sys.argv[1]))):
         print(json.dumps(facts), flush=True)
