@@ -43,7 +43,7 @@ class Bench:
         family = engine.family
         opening = (*family.tokens.encode(family.chat.default_system), *family.chat.turn("system", "user"))
         self.chunk = lru_cache(KNOWN)(lambda picture: chunk_of(family, drawn(picture), Settings().namespace))
-        self.canonical = lru_cache(KNOWN)(engine.canonical)
+        self.canonical = lru_cache(KNOWN)(lambda chunk: engine.canonical(chunk).kv)
         self.prefilled = lru_cache(KNOWN)(self._prefill)
         self._opening = Opening.compute(engine, (TextRun(family.chat.anchor_ids), TextRun(opening)))
 
