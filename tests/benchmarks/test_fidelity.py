@@ -198,13 +198,13 @@ def test_an_event_in_a_window_is_that_of_the_bench(bench: Bench, lives: dict[str
 
 def test_a_slide_that_was_expected_is_exact(bench: Bench, lives: dict[str, Live]) -> None:
     """Two of four shots leave. Without healing, the others are refreshed: that is near, but not exact."""
-    case = EVENTS["slide_half"].case(POCKET_GROUND, "moves", 1)
-    script, text = EVENTS["slide_half"].script_of(case, 1), case.questions["track"].text
-    reference = happen(bench, EVENTS["slide_half"], case, 1).full.logits(bench.ask(text))[0]
+    case = EVENTS["slide_half"].case(POCKET_GROUND, "moves", 4)
+    script, text = EVENTS["slide_half"].script_of(case, 4), case.questions["track"].text
+    reference = happen(bench, EVENTS["slide_half"], case, 4).full.logits(bench.ask(text))[0]
     expected, _ = lives["default"].play(script, case.pictures, [text])
     (never,) = lives["never"].play(script, case.pictures, [text])
     assert divergence(reference, expected.logits[0]) < 1e-6
-    assert 1e-5 < divergence(reference, never.logits[0]) < 1e-3
+    assert 1e-7 < divergence(reference, never.logits[0]) < 1e-3
     assert (expected.stale, never.stale) == (0, 1)
 
 
