@@ -61,7 +61,8 @@ class Settings:
     fidelity: the KV that an answer may use. "exact": only KV that a full prefill would give. "patched": also KV that
         was computed after other runs, where that is known and mended. "blind": all, as it is.
     stale: what happens to a chunk whose KV was computed after other chunks than those before it now. "refresh": some of
-        its tokens are computed again. "keep": nothing. "compute": all of them are.
+        its tokens are computed again, or all of them where too much would be left. "keep": nothing. "compute": all of
+        them are.
     heal: what is computed while no answer is. "idle": stale and approximate spans of live windows, exactly. "ahead":
         these, and the spans of the window that is expected next. "never": nothing.
     namespace: chunks are never shared between namespaces, even if they are equal.

@@ -14,7 +14,7 @@ from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.screen import Picture
-from kamera_agent.runtime.engine import Engine, Placed
+from kamera_agent.runtime.engine import Engine, Placed, StaleSpan
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.kernels.layers import LayerKV
 from kamera_agent.runtime.kernels.reference import rotate
@@ -114,9 +114,13 @@ class Window:
         """Replace the KV of a chunk."""
         self._engine.load(self._pool, self._placed[index], kv, None)
 
-    def refresh(self, indices: Sequence[int]) -> float:
-        """Refresh these chunks as the runtime does; returns the share of their KV that is computed again."""
-        refreshed = self._engine.prefill(self._pool, [], stale=[self._placed[index] for index in indices]).refreshed
+    def refresh(self, indices: Sequence[int], lacking: Sequence[int]) -> float:
+        """Refresh these chunks as the runtime does; returns the share of their KV that is computed again.
+
+        lacking: those of them with chunks before them that they have not seen, or saw in other places.
+        """
+        stale = [StaleSpan(self._placed[index], lacks=index in lacking) for index in indices]
+        refreshed = self._engine.prefill(self._pool, [], stale=stale).refreshed
         sizes = [len(self.chunks[index].token_ids) for index in indices]
         num_layers = len(self._engine.family.decoder.kinds)
         computed = sum(size * one.computed(num_layers) for size, one in zip(sizes, refreshed, strict=True))

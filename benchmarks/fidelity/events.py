@@ -34,6 +34,13 @@ class Script(NamedTuple):
     after: Indices
     anew: bool = False
 
+    def lacks(self, place: int) -> bool:
+        """Whether the chunk at a place after the event was computed without some of those before it, or after them in
+        another order."""
+        index, present = self.after[place], self.after[:place]
+        seen = next(turn[: turn.index(index)] for turn in self.before if index in turn)
+        return tuple(other for other in seen if other in present) != present
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

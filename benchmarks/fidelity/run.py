@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any, NamedTuple
@@ -117,7 +117,7 @@ def _variants(
     canonical: Mapping[int, KV],
 ) -> dict[str, Variant]:
     """What each method gives in a situation, and the full prefill."""
-    full, reused, held, fitted, other = situation
+    full, reused, lacking, held, fitted, other = situation
     fresh = {index: full.read(index) for index in reused}
     bases = {
         "even": lambda index: decompose(fitted[index], canonical[index]),
@@ -136,7 +136,7 @@ def _variants(
         elif isinstance(method, Moved):
             variants[name] = Variant(held, 0.0, 0.0, _stale_share(deviations["held"]))
         elif isinstance(method, Refresh):
-            variants[name] = _refreshed(bench, full, held, deviations["held"])
+            variants[name] = _refreshed(bench, full, held, deviations["held"], lacking)
         elif isinstance(method, Patch):
             variants[name] = _patched(method, residues[method.basis])
         elif method.base == "canonical" or situation.has_base:
@@ -183,10 +183,12 @@ def _recomputed(
     return Variant({index: window.read(index) for index in base}, 0.0, recomputed, _stale_share(deviations))
 
 
-def _refreshed(bench: Bench, full: Window, held: Mapping[int, KV], deviations: Mapping[int, torch.Tensor]) -> Variant:
+def _refreshed(
+    bench: Bench, full: Window, held: Mapping[int, KV], deviations: Mapping[int, torch.Tensor], lacking: Sequence[int]
+) -> Variant:
     window = _with_base(bench, full, held)
     stale = [index for index, deviation in deviations.items() if deviation.any()]
-    share = window.refresh(stale) if stale else 0.0
+    share = window.refresh(stale, lacking) if stale else 0.0
     stale_share = _stale_share(deviations)
     return Variant({index: window.read(index) for index in held}, 0.0, share * stale_share, stale_share)
 

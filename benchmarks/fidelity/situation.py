@@ -14,7 +14,8 @@ from kamera_agent.chunk import Chunk
 class Situation(NamedTuple):
     """A window after an event. Chunks have the indices of their places in it.
 
-    full: the window, fully computed. reused: the chunks that a runtime does not compute. held: their KV as computed
+    full: the window, fully computed. reused: the chunks that a runtime does not compute. lacking: those of them that
+    were computed without some of the chunks before them, or after them in another order. held: their KV as computed
     before the event. fitted: the KV that patches are fitted to: `held`, or that of the window itself if the chunks are
     seen in it for the second time; then `held` is their base. other: KV after the same chunks in another order; empty
     where no method asks for it.
@@ -22,6 +23,7 @@ class Situation(NamedTuple):
 
     full: Window
     reused: list[int]
+    lacking: list[int]
     held: dict[int, KV]
     fitted: dict[int, KV]
     other: dict[int, KV]
@@ -39,10 +41,11 @@ def happen(bench: Bench, event: Event, case: Case, seed: int, *, orders: bool = 
     known = computed_before(bench, chunks, script)
     full = bench.prefilled(tuple(chunks[index] for index in script.after))
     reused = [last_needed(case)] if event.one else [*range(len(script.after))]
+    lacking = [place for place in reused if script.lacks(place)]
     held = {place: known[script.after[place]] for place in reused}
     fitted = {place: full.read(place) for place in reused} if event.num_strangers else held
     other = held if event.reorders else _after_another_order(bench, full, reused if orders else ())
-    return Situation(full, reused, held, fitted, other)
+    return Situation(full, reused, lacking, held, fitted, other)
 
 
 def computed_before(bench: Bench, chunks: Sequence[Chunk], script: Script) -> dict[int, KV]:

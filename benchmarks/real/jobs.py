@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,17 @@ from benchmarks.real.weights import load
 
 
 class Job(NamedTuple):
-    """A case. parts: folder for its rows; None keeps none."""
+    """Events of a case. parts: folder for its rows; None keeps none."""
 
     packages: Path
     dtype: str
     parts: Path | None
     seed: int
+    events: Sequence[str]
+
+    def file(self, event: str) -> Path | None:
+        """Where the row of an event is kept."""
+        return self.parts and self.parts / f"{self.dtype}-{event}-{self.seed}.json"
 
 
 @cache
@@ -28,14 +34,17 @@ def _subject(packages: Path, dtype: str) -> Subject:
 
 
 def run_job(job: Job) -> list[dict[str, Any]]:
-    """The rows of a case, from the file of it where an earlier run left one."""
-    file = job.parts and job.parts / f"{job.dtype}-{job.seed}.json"
+    """The rows of a case, those from files that an earlier run left."""
+    return [_run_event(job, event, job.file(event)) for event in job.events]
+
+
+def _run_event(job: Job, event: str, file: Path | None) -> dict[str, Any]:
     if file and file.exists():
-        rows: list[dict[str, Any]] = json.loads(file.read_text())
-        return rows
-    rows = run_case(_subject(job.packages, job.dtype), job.seed)
+        kept: dict[str, Any] = json.loads(file.read_text())
+        return kept
+    [row] = run_case(_subject(job.packages, job.dtype), job.seed, [event])
     if file:
         half = file.with_suffix(".part")
-        half.write_text(json.dumps(rows))
+        half.write_text(json.dumps(row))
         half.rename(file)
-    return rows
+    return row

@@ -7,8 +7,10 @@ from typing import Any
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
-    """A table of all events and ways, and one of the patches by layer."""
-    return f"{_events(report['events'])}\n\n{_layers(report['patches'])}"
+    """A table of the events and ways, and one of the patches by layer, where they have all bases."""
+    patches = report["patches"]
+    tables = [_events(report["events"]), *([_layers(patches)] if "second_context" in patches else [])]
+    return "\n\n".join(tables)
 
 
 def _events(events: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:

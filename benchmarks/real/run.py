@@ -47,14 +47,14 @@ class Document(NamedTuple):
     chunk: Chunk
 
 
-def run_case(subject: Subject, seed: int) -> list[dict[str, Any]]:
-    """JSON of every event of a case."""
+def run_case(subject: Subject, seed: int, events: Sequence[str] = PLAYED) -> list[dict[str, Any]]:
+    """JSON of events of a case."""
     shelf, strangers = draw_shelf(seed), draw_shelf(FIRST_STRANGER + seed)
     family = subject.bench.engine.family
     own, others = (
         [Document(text, family.document_chunk(text, "bench")) for text in drawn.texts] for drawn in (shelf, strangers)
     )
-    return [_run_event(subject, event, seed, own, others, shelf.questions) for event in PLAYED]
+    return [_run_event(subject, event, seed, own, others, shelf.questions) for event in events]
 
 
 def _run_event(

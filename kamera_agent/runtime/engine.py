@@ -41,6 +41,13 @@ class Placed(NamedTuple):
     order: int
 
 
+class StaleSpan(NamedTuple):
+    """A span to be refreshed. lacks: whether it has not seen some chunk before it, or saw one in another place."""
+
+    placed: Placed
+    lacks: bool
+
+
 class Prefilled(NamedTuple):
     """The outcome of a forward pass.
 
@@ -154,7 +161,7 @@ class Engine(Computing):
         pool: KVPool,
         batch: Sequence[Placed],
         tick: Callable[[], None] = _no_tick,
-        stale: Sequence[Placed] = (),
+        stale: Sequence[StaleSpan] = (),
     ) -> Prefilled:
         """Compute the runs of a batch in one forward pass, wherever in the window they are. KV goes to their slots.
 
@@ -167,7 +174,7 @@ class Engine(Computing):
         with self.busy:
             calls_before = self.encoder.num_calls
             rows = []
-            for placed in (*stale, *batch):
+            for placed in (*(span.placed for span in stale), *batch):
                 rows.append(self.embed(placed.run))
                 tick()
             hidden, refreshed = self._forward(pool, stale, batch, torch.cat(rows), tick)
@@ -229,17 +236,19 @@ class Engine(Computing):
     def _forward(
         self,
         pool: KVPool,
-        stale: Sequence[Placed],
+        stale: Sequence[StaleSpan],
         batch: Sequence[Placed],
         embeds: torch.Tensor,
         tick: Callable[[], None],
     ) -> tuple[torch.Tensor, Sequence[Refreshed]]:
-        runs = [*stale, *batch]
+        runs = [*(span.placed for span in stale), *batch]
         for placed in runs:
             self.place(pool, placed)
         positions, slots = self._positions(runs), Slots.of(placed.slots for placed in runs)
-        num_layers = len(self.family.decoder.kinds)
-        refresh = Refresh(pool, num_layers, slots, [placed.slots for placed in stale]) if stale else None
+        refresh = None
+        if stale:
+            num_layers, spans = len(self.family.decoder.kinds), [span.placed.slots for span in stale]
+            refresh = Refresh(pool, num_layers, slots, spans, lacking=any(span.lacks for span in stale))
         hidden = self.forward_at(pool, slots, embeds, positions, tick, refresh, [placed.slots for placed in runs])
         return hidden, refresh.refreshed if refresh else ()
 

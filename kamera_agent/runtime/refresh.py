@@ -6,8 +6,8 @@ before the second         those whose KV departs most from what the spans hold, 
 after the second          of these, again those that depart most
 
 A token that goes no further keeps what its span holds in later layers. A layer's K and V are known before the layer is
-computed, so only their projections are computed for tokens that do not go on. A span that departs nearly everywhere is
-computed whole: a part of it would not help, and would take all tokens that the others may have.
+computed, so only their projections are computed for tokens that do not go on. A span is computed whole where those of
+its tokens that do not go on would leave too much that departs: a part of it would not help.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ from kamera_agent.runtime.slot_cache import KVKnown, Queries
 BUDGET = 0.35
 # The share of the tokens that are computed in all layers even where that exceeds the budget: in a model of few layers.
 LEAST = 0.18
-# A span is computed whole if more than this share of its tokens depart by more than half the mean of all stale tokens.
-WHOLE = 0.9
+# A span is computed whole if the tokens that would not go on leave more than this: the mean over the span's tokens of
+# what they depart by at the first choice, squared and relative to the KV, summed over the layers that follow. What the
+# layers add to a deviation is independent, so its square grows with the depth.
+LEFT = 0.4
+# The same for all spans of a pass in which one lacks something: what that is, an answer may need.
+LEFT_LACKING = 0.07
 # The shares of the layers before the two choices.
 CHOICES = 0.13, 0.4
 
@@ -57,12 +61,12 @@ def stages(num_layers: int) -> dict[int, float]:
     return {first: 2 * share, second: share}
 
 
-def depart_whole(departures: Sequence[torch.Tensor]) -> list[bool]:
-    """Which spans depart nearly everywhere. departures: per span, [T]."""
-    typical = torch.cat([*departures]).mean()
-    # All shares are read at once: a GPU's queue runs empty at every read.
-    shares: list[float] = torch.stack([(span > typical / 2).float().mean() for span in departures]).tolist()
-    return [share > WHOLE for share in shares]
+def what_is_left(departures: torch.Tensor, now: torch.Tensor, share: float) -> torch.Tensor:
+    """The mean departure in a layer that a span keeps if this share of its tokens goes on.
+
+    departures [T]: of its tokens, which choose those. now [T]: what they depart by in that layer alone.
+    """
+    return now.index_fill(0, choose(departures, int(share * len(now))), 0).mean()
 
 
 def choose(departures: torch.Tensor, num_tokens: int) -> torch.Tensor:
@@ -77,15 +81,17 @@ class Refresh:
     """The refresh in one forward pass.
 
     queries: the tokens that the pass computes: those of the stale spans, and then others. num_layers: of the model.
-    spans: the slots of each stale span.
+    spans: the slots of each stale span. lacking: whether one of them has chunks before it that it has not seen, or saw
+    in other places.
     """
 
-    def __init__(self, pool: KVPool, num_layers: int, slots: Slots, spans: Sequence[Slots]) -> None:
+    def __init__(self, pool: KVPool, num_layers: int, slots: Slots, spans: Sequence[Slots], *, lacking: bool) -> None:
         device = pool.device
         self.queries = Queries(slots.index(device))
         self._pool = pool
-        self._stages = stages(num_layers)
+        self._num_layers, self._stages = num_layers, stages(num_layers)
         self._lengths = [span.num_tokens for span in spans]
+        self._limit = LEFT_LACKING if lacking else LEFT
         num_tokens = sum(self._lengths)
         # The slots of the pass; the rows that are still computed, and the stale tokens among them.
         self._slots = torch.arange(pool.capacity, device=device)[self.queries.index]
@@ -121,9 +127,9 @@ class Refresh:
             self._held = self._read(number)
         if number in self._stages:
             self._probe(layer, self._narrow(args), self._narrow(kwargs))
-            self._depart(number)
+            departures = self._depart(number)
             if number == min(self._stages):
-                self._find_whole()
+                self._find_whole(number, departures)
             self._choose(self._stages[number])
         self._depths[self._tokens] += 1
         return self._narrow(args), self._narrow(kwargs)
@@ -144,14 +150,22 @@ class Refresh:
         except KVKnown:
             self.queries.probed = False
 
-    def _depart(self, number: int) -> None:
-        """Add what the tokens depart by in a layer. K and V count alike, whatever their sizes."""
+    def _depart(self, number: int) -> torch.Tensor:
+        """Add what the tokens depart by in a layer, and return it. K and V count alike, whatever their sizes."""
+        departures = torch.zeros_like(self._departures)
         for held, found in zip(self._held, self._read(number), strict=True):
             off, size = (part.square().sum((0, 2)) for part in (found.float() - held, held.float()))
-            self._departures += off / size.mean()
+            departures += off / size.mean()
+        self._departures += departures
+        return departures
 
-    def _find_whole(self) -> None:
-        whole = depart_whole(self._departures.split(self._lengths))
+    def _find_whole(self, number: int, departures: torch.Tensor) -> None:
+        """Find the spans that are computed whole. number: of the layer. departures: those in it alone."""
+        share, growth = self._stages[number], sum(range(number, self._num_layers)) / number
+        spans = zip(self._departures.split(self._lengths), departures.split(self._lengths), strict=True)
+        left = torch.stack([what_is_left(*span, share) for span in spans])
+        # All are read at once: a GPU's queue runs empty at every read.
+        whole = [growth * mean > self._limit for mean in left.tolist()]
         # On the CPU, which knows the lengths: the size of a selection would have to be read from the device.
         is_whole = torch.tensor(whole).repeat_interleave(torch.tensor(self._lengths))
         self._whole, self._parts = (mask.nonzero()[:, 0].to(self._tokens.device) for mask in (is_whole, ~is_whole))

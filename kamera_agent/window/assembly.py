@@ -14,7 +14,7 @@ from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import WindowTooLongError
 from kamera_agent.progress import Progress
-from kamera_agent.runtime.engine import Engine, Placed
+from kamera_agent.runtime.engine import Engine, Placed, StaleSpan
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.window.ahead import Tick
@@ -214,7 +214,7 @@ class Assembly:
 
     def _rebuild(
         self, steps: Sequence[Step | Resident], loaded: dict[int, Loaded], num_reply: int
-    ) -> tuple[list[Resident], list[Placed], list[Placed]]:
+    ) -> tuple[list[Resident], list[Placed], list[StaleSpan]]:
         """Bring every span into place; returns all residents, the runs to compute, and the spans to refresh."""
         residence, pool = self.residence, self.residence.pool
         num_same = sum(takewhile(bool, map(is_, steps, residence.residents)))
@@ -228,7 +228,7 @@ class Assembly:
         pool.reserve(count_tokens(step.place.item for step in new) + first, reply - first)
         taken = self._take([step.resident for step in new if step.resident])
         batch: list[Placed] = []
-        stale: list[Placed] = []
+        stale: list[StaleSpan] = []
         moved: list[Placed] = []
         for index, step in enumerate(steps, start=num_same):
             if isinstance(step, Resident):
@@ -247,7 +247,8 @@ class Assembly:
                 self._engine.load(pool, resident.placed, base.kv, factors, base.trace)
             elif step.origin == "moved":
                 moved.append(resident.placed)
-            stale += [resident.placed] if step.refresh else []
+            if step.refresh:
+                stale.append(StaleSpan(resident.placed, lacks=bool(step.stale and step.stale.lacks)))
         if moved:
             self._engine.relocate(pool, _joined(moved), steps[-1].place.end_position)
         # Recurrent layers keep something of each span.

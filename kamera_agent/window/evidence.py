@@ -61,7 +61,12 @@ class Stale:
     @property
     def of_chunks(self) -> bool:
         """Whether chunks differ, and not only texts."""
-        return bool(self.unseen or self.lost or self.reordered)
+        return self.lacks or bool(self.lost)
+
+    @property
+    def lacks(self) -> bool:
+        """Whether chunks are before it that its KV has not seen, or saw in other places."""
+        return bool(self.unseen or self.reordered)
 
 
 def grade(seen: Antecedents, present: Antecedents) -> Grade:

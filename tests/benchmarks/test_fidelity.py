@@ -111,17 +111,20 @@ def computed(bench: Bench, *chunks: Any) -> KV:
 
 
 def test_a_chunk_in_front_was_not_seen_by_the_others(bench: Bench) -> None:
-    (full, reused, held, fitted, _), (a, b, c) = situation(bench, "recall_front", "moves", seed=1)
+    (full, reused, lacking, held, fitted, _), (a, b, c) = situation(bench, "recall_front", "moves", seed=1)
     assert full.chunks == [a, b, c]
     assert reused == [0, 1, 2]
+    assert lacking == [1, 2]
     assert fitted is held
     for index, others in enumerate(([a], [b], [b, c])):
         assert distance(held[index], computed(bench, *others)) < 1e-4
 
 
 def test_the_base_of_a_second_context_has_seen_strangers(bench: Bench) -> None:
-    (_, _, held, fitted, _), (a, b, c, *strangers) = situation(bench, "second_context", "joins", seed=1)
+    (_, _, lacking, held, fitted, _), (a, b, c, *strangers) = situation(bench, "second_context", "joins", seed=1)
     assert len(strangers) == 2
+    # The first one comes after nothing, so it has only lost the strangers.
+    assert lacking == [1, 2]
     for index, chunk in enumerate((a, b, c)):
         assert distance(held[index], computed(bench, *strangers, chunk)) < 1e-4
         assert distance(fitted[index], computed(bench, *(a, b, c)[: index + 1])) < 1e-4
@@ -129,7 +132,8 @@ def test_the_base_of_a_second_context_has_seen_strangers(bench: Bench) -> None:
 
 def test_the_last_of_a_late_recall_has_seen_survivors(bench: Bench) -> None:
     """The survivors still carry the first chunk, and the last is computed after their KV."""
-    (_, _, held, _, _), (a, b, c, d) = situation(bench, "recall_after_slide", "joins", seed=1)
+    (_, _, lacking, held, _, _), (a, b, c, d) = situation(bench, "recall_after_slide", "joins", seed=1)
+    assert lacking == []
     assert distance(held[1], computed(bench, a, b, c)) < 1e-4
     window = bench.window([b, c, d])
     window.put(0, computed(bench, a, b))
