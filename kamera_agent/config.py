@@ -18,6 +18,7 @@ Base = Literal["first", "canonical"]
 BaseDtype = Literal["full", "int8"]
 OnStale = Literal["refresh", "keep", "compute"]
 Heal = Literal["ahead", "idle", "never"]
+Near = Literal["off", "tiles"]
 
 # Paths may begin with this name, which locate() replaces. So no default holds a value of the environment.
 HOME = "$KAMERA_HOME"
@@ -25,7 +26,7 @@ DEFAULT_STORE = HOME
 MIB = 1 << 20
 
 SHARES = ("error_budget", "byte_budget")
-CHOICES = {"base": Base, "base_dtype": BaseDtype, "fidelity": Fidelity, "stale": OnStale, "heal": Heal}
+CHOICES = {"base": Base, "base_dtype": BaseDtype, "fidelity": Fidelity, "stale": OnStale, "heal": Heal, "near": Near}
 SIZES = ("encoder_cache_bytes", "memory_bytes", "dropped_bytes", "disk_bytes")
 
 
@@ -65,6 +66,9 @@ class Settings:
         them are.
     heal: what is computed while no answer is. "idle": stale and approximate spans of live windows, exactly. "ahead":
         these, and the spans of the window that is expected next. "never": nothing.
+    near: what happens to a new image that is nearly one of the window. "tiles": only the tokens whose pixels differ are
+        computed; the others take the KV of that image, where the model has a token for each tile of a grid. "off": it
+        is computed.
     namespace: chunks are never shared between namespaces, even if they are equal.
     encoder_cache_bytes: bound on the cached vision-encoder outputs.
     memory_bytes: bound on the store's memory tier, and on computed KV that waits to be written to the store.
@@ -81,6 +85,7 @@ class Settings:
     fidelity: Fidelity = "patched"
     stale: OnStale = "refresh"
     heal: Heal = "ahead"
+    near: Near = "off"
     namespace: str = "default"
     encoder_cache_bytes: int = 512 * MIB
     memory_bytes: int = 2048 * MIB
@@ -133,6 +138,7 @@ class SettingOptions(TypedDict, total=False):
     fidelity: Fidelity
     stale: OnStale
     heal: Heal
+    near: Near
     namespace: str
     encoder_cache_bytes: int
     memory_bytes: int

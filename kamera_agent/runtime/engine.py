@@ -48,6 +48,24 @@ class StaleSpan(NamedTuple):
     lacks: bool
 
 
+class Partial(NamedTuple):
+    """A span in its place of which only some tokens are computed. tokens: their indices, in order; None for all."""
+
+    placed: Placed
+    tokens: Sequence[int] | None = None
+
+    @property
+    def slots(self) -> Slots:
+        """The slots of the tokens."""
+        return self.placed.slots if self.tokens is None else self.placed.slots.at(self.tokens)
+
+    def pick(self, values: torch.Tensor, axis: int) -> torch.Tensor:
+        """Of values of all tokens along an axis, those of the tokens."""
+        if self.tokens is None:
+            return values
+        return values.index_select(axis, torch.tensor(self.tokens, device=values.device))
+
+
 class Prefilled(NamedTuple):
     """The outcome of a forward pass.
 
@@ -162,22 +180,25 @@ class Engine(Computing):
         batch: Sequence[Placed],
         tick: Callable[[], None] = _no_tick,
         stale: Sequence[StaleSpan] = (),
+        partial: Sequence[Partial] = (),
     ) -> Prefilled:
         """Compute the runs of a batch in one forward pass, wherever in the window they are. KV goes to their slots.
 
         Every other span must be in its place already. tick: called once per run and per layer; what it raises ends the
         pass.
-        stale: spans in their places that are refreshed in the same pass. If it fails, their KV is of no use.
+        stale: spans in their places that are refreshed in the same pass. partial: spans of which some tokens are
+            computed in it. If it fails, the KV of both is of no use.
         Raises ModelError where the model or its processor was changed since it was loaded.
         """
         self.family.require_unchanged()
         with self.busy:
             calls_before = self.encoder.num_calls
+            parts = [*(Partial(span.placed) for span in stale), *partial, *map(Partial, batch)]
             rows = []
-            for placed in (*(span.placed for span in stale), *batch):
-                rows.append(self.embed(placed.run))
+            for part in parts:
+                rows.append(part.pick(self.embed(part.placed.run), 0))
                 tick()
-            hidden, refreshed = self._forward(pool, stale, batch, torch.cat(rows), tick)
+            hidden, refreshed = self._forward(pool, stale, parts, torch.cat(rows), tick)
             logits = self.family.logits(hidden[-1])
             return Prefilled(logits, self.encoder.num_calls - calls_before, refreshed)
 
@@ -237,19 +258,21 @@ class Engine(Computing):
         self,
         pool: KVPool,
         stale: Sequence[StaleSpan],
-        batch: Sequence[Placed],
+        parts: Sequence[Partial],
         embeds: torch.Tensor,
         tick: Callable[[], None],
     ) -> tuple[torch.Tensor, Sequence[Refreshed]]:
-        runs = [*(span.placed for span in stale), *batch]
-        for placed in runs:
-            self.place(pool, placed)
-        positions, slots = self._positions(runs), Slots.of(placed.slots for placed in runs)
+        """parts: all that is computed, the stale spans first. embeds: their decoder inputs [Q, hidden]."""
+        for part in parts:
+            self.place(pool, part.placed)
+        places = (self.family.positions(part.placed.run, part.placed.position) for part in parts)
+        positions = torch.cat([part.pick(of, 1) for part, of in zip(parts, places, strict=True)], dim=1)
+        slots = Slots.of(part.slots for part in parts)
         refresh = None
         if stale:
             num_layers, spans = len(self.family.decoder.kinds), [span.placed.slots for span in stale]
             refresh = Refresh(pool, num_layers, slots, spans, lacking=any(span.lacks for span in stale))
-        hidden = self.forward_at(pool, slots, embeds, positions, tick, refresh, [placed.slots for placed in runs])
+        hidden = self.forward_at(pool, slots, embeds, positions, tick, refresh, [part.slots for part in parts])
         return hidden, refresh.refreshed if refresh else ()
 
     def forward_at(

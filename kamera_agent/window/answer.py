@@ -145,6 +145,7 @@ def _usage(assembled: Assembled, plan: Plan, num_generated: int, bytes_written: 
         bytes_written=bytes_written,
         tokens_stale=sum(row.num_tokens for row in plan.rows if row.stale and row.stale.of_chunks),
         tokens_refreshed=round(sum(row.num_tokens * row.refreshed for row in plan.rows)),
+        tokens_tiled=tokens["tiled"],
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 from operator import is_
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 
@@ -14,9 +15,10 @@ from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import WindowTooLongError
 from kamera_agent.progress import Progress
-from kamera_agent.runtime.engine import Engine, Placed, StaleSpan
+from kamera_agent.runtime.engine import Engine, Partial, Placed, StaleSpan
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
+from kamera_agent.runtime.resemblance import Resemblance
 from kamera_agent.window.ahead import Tick
 from kamera_agent.window.healing import Healing
 from kamera_agent.window.layout import Place, count_tokens
@@ -30,6 +32,14 @@ from kamera_agent.window.worker import Job
 # Slots that are reserved for a reply at once, so that decoding does not copy the pool for every token. Where the pool
 # of a long window grows, it gets more of them.
 DECODE_BLOCK = 64
+
+
+class Work(NamedTuple):
+    """What a forward pass computes: runs, stale spans, and spans of which only some tokens are computed."""
+
+    batch: Sequence[Placed]
+    stale: Sequence[StaleSpan]
+    partial: Sequence[Partial]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +67,7 @@ class Assembly:
         self._settings = settings
         self.residence = Residence(engine)
         self._healing = Healing(engine, self.residence)
+        self._resemblance = Resemblance(engine.family)
         self._jobs: list[Job] = []
         self.exact_only = False
 
@@ -71,6 +82,7 @@ class Assembly:
             replace(self._settings, fidelity="exact") if self.exact_only else self._settings,
             self._library,
             self._engine.family.computed_whole,
+            self._resemblance.changed,
             Regime(long, switched=long != residence.is_long),
             unavailable,
         )
@@ -98,15 +110,15 @@ class Assembly:
         steps, loaded = self._resolve(places)
         planned = perf_counter()
         with residence.changing():
-            residents, batch, stale = self._rebuild(steps, loaded, num_reply)
+            residents, work = self._rebuild(steps, loaded, num_reply)
             num_ready = next(i for i, step in enumerate(steps) if _computes(step))
             residence.residents, residence.is_long = residents[:num_ready], self._is_long(places)
             residence.unsettled = True
         rebuilt = perf_counter()
         decoder = self._engine.family.decoder
-        num_layers, num_ticks = len(decoder.kinds), len(stale) + len(batch) + len(decoder.key_modules)
+        num_layers, num_ticks = len(decoder.kinds), sum(map(len, work)) + len(decoder.key_modules)
         with Progress("computing", num_ticks) as progress:
-            outcome = self._engine.prefill(residence.pool, batch, progress.advance, stale)
+            outcome = self._engine.prefill(residence.pool, work.batch, progress.advance, work.stale, work.partial)
         residence.residents = residents
         shares = iter([refreshed.computed(num_layers) for refreshed in outcome.refreshed])
         return Assembled(
@@ -214,12 +226,18 @@ class Assembly:
 
     def _rebuild(
         self, steps: Sequence[Step | Resident], loaded: dict[int, Loaded], num_reply: int
-    ) -> tuple[list[Resident], list[Placed], list[StaleSpan]]:
-        """Bring every span into place; returns all residents, the runs to compute, and the spans to refresh."""
+    ) -> tuple[list[Resident], Work]:
+        """Bring every span into place; returns all residents, and what is to be computed."""
         residence, pool = self.residence, self.residence.pool
         num_same = sum(takewhile(bool, map(is_, steps, residence.residents)))
         before, residents, steps = residence.residents[num_same:], residence.residents[:num_same], steps[num_same:]
         reused = {id(step if isinstance(step, Resident) else step.resident) for step in steps}
+        # Copies: a resembled image may go, and another span may take its slots.
+        given = {
+            index: pool.read(step.near.resident.slots)
+            for index, step in enumerate(steps, start=num_same)
+            if isinstance(step, Step) and step.near
+        }
         present, gone = set(map(id, before)), [resident for resident in before if id(resident) not in reused]
         pool.free(Slots.of(resident.slots for resident in gone))
         new = [step for step in steps if isinstance(step, Step) and id(step.resident) not in present]
@@ -229,6 +247,7 @@ class Assembly:
         taken = self._take([step.resident for step in new if step.resident])
         batch: list[Placed] = []
         stale: list[StaleSpan] = []
+        partial: list[Partial] = []
         moved: list[Placed] = []
         for index, step in enumerate(steps, start=num_same):
             if isinstance(step, Resident):
@@ -247,12 +266,15 @@ class Assembly:
                 self._engine.load(pool, resident.placed, base.kv, factors, base.trace)
             elif step.origin == "moved":
                 moved.append(resident.placed)
+            elif step.near:
+                self._engine.load(pool, resident.placed, given[index], None)
+                partial.append(Partial(resident.placed, step.near.changed))
             if step.refresh:
                 stale.append(StaleSpan(resident.placed, lacks=bool(step.stale and step.stale.lacks)))
         if moved:
             self._engine.relocate(pool, _joined(moved), steps[-1].place.end_position)
         # Recurrent layers keep something of each span.
-        return residents, batch if pool.fold else _joined(batch), stale
+        return residents, Work(batch if pool.fold else _joined(batch), stale, partial)
 
     def _take(self, spares: Sequence[Resident]) -> dict[int, Slots]:
         """Copy residents from beside the window into its pool; returns their slots there, by id()."""
@@ -267,7 +289,7 @@ class Assembly:
 
 
 def _computes(step: Step | Resident) -> bool:
-    return isinstance(step, Step) and (step.origin == "computed" or step.refresh)
+    return isinstance(step, Step) and (step.origin in ("computed", "tiled") or step.refresh)
 
 
 def _resident(step: Step, slots: Slots) -> Resident:

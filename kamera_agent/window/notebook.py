@@ -21,6 +21,7 @@ COLOURS: Final[dict[Origin, str]] = {
     "kept": "#7f96ab",
     "moved": "#3f8fc9",
     "recalled": "#36a873",
+    "tiled": "#8f78c8",
     "blind": "#c2556b",
 }
 UNCOMPUTED = "not computed"

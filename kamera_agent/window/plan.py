@@ -13,7 +13,7 @@ from kamera_agent.window.notebook import PLAN_COLUMNS, plan_html
 
 Kind = Literal["anchor", "turn", "text", "reply", "image", "frames", "document"]
 CHANGES = ("unseen", "lost", "reordered")
-Origin = Literal["computed", "kept", "moved", "recalled", "blind"]
+Origin = Literal["computed", "kept", "moved", "recalled", "tiled", "blind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class PlanRow:
     match, error, text_match, approximate: of the KV that a chunk takes over; see Evidence and grade(). None elsewhere.
     stale: how the runs before a chunk differ from those that its KV was computed after; None where they do not.
     refresh: whether some of its tokens are computed again. refreshed: the share of its KV, in tokens times layers, that
-        was; 0.0 in a plan that was not carried out.
+        was; 0.0 in a plan that was not carried out. near: id of the span that a tiled one resembles; then refreshed is
+        the share of its tokens that are computed, in any plan.
     """
 
     id: str
@@ -41,6 +42,7 @@ class PlanRow:
     stale: Stale | None = None
     refresh: bool = False
     refreshed: float = 0.0
+    near: str | None = None
 
     @property
     def num_computed(self) -> float:
@@ -66,6 +68,8 @@ class PlanRow:
     @property
     def _evidence(self) -> str:
         """How the KV that a chunk takes over fits its place, and what is done about it."""
+        if self.near is not None:
+            return f"like {self.near}, {self.refreshed:.0%} computed"
         if self.match is None or self.match == "chain":
             return self.match or ""
         parts = [self.match, f"text {self.text_match:.0%}"]

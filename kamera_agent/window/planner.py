@@ -13,7 +13,10 @@ from kamera_agent.window.evidence import Evidence, Stale, best_of, grade
 from kamera_agent.window.layout import Place
 from kamera_agent.window.partners import find_partners
 from kamera_agent.window.resident import Resident, num_settled
-from kamera_agent.window.step import Step
+from kamera_agent.window.step import Near, Step
+
+# The share of its tokens from which on a new image is computed, whatever it resembles.
+CHANGED = 0.5
 
 
 class Finder(Protocol):
@@ -38,12 +41,14 @@ class Planner:
     """Decides for every place of a coming window where the KV of its item comes from.
 
     computed_whole: whether a run can be computed only as a whole.
+    changed: the tokens of an image, by index, that another image does not give; None where it gives none.
     regime: KV of other frequencies is computed anew. unavailable: digests of chunks that the store failed to read.
     """
 
     settings: Settings
     library: Finder
     computed_whole: Callable[[Run], bool]
+    changed: Callable[[Chunk, Chunk], Sequence[int] | None]
     regime: Regime
     unavailable: frozenset[bytes]
 
@@ -62,7 +67,7 @@ class Planner:
             if answering and place is places[-1]:
                 step: Step | Resident = Step(place, "computed", exact)
             elif isinstance(run := place.item.run, Chunk):
-                step = self._chunk(Step(place, "computed", exact), run, resident)
+                step = self._chunk(Step(place, "computed", exact), run, resident, residents)
             else:
                 step = self._text(place, resident, exact)
             steps.append(step)
@@ -93,8 +98,11 @@ class Planner:
             return resident
         return Step(place, "kept" if resident.place.is_at(place) else "moved", is_exact, resident)
 
-    def _chunk(self, step: Step, chunk: Chunk, resident: Resident | None) -> Step:
-        """The best KV that the pool or the store has of a chunk, where the settings admit it; else the step."""
+    def _chunk(self, step: Step, chunk: Chunk, resident: Resident | None, others: Sequence[Resident]) -> Step:
+        """The best KV that the pool or the store has of a chunk, where the settings admit it; else the step.
+
+        others: all residents of the present window.
+        """
         present, fidelity, regime = step.place.before, self.settings.fidelity, self.regime
         candidates = [Evidence(resident.seen, approximate=not resident.seen.exact)] if resident else []
         # Nothing is better than exact KV in the pool.
@@ -106,7 +114,7 @@ class Planner:
         # KV in the pool has the frequencies of the last turn, stored KV those of short windows.
         usable = [evidence for evidence in candidates if not (regime.long if evidence.base else regime.switched)]
         if not usable:
-            return replace(step, switched=bool(candidates))
+            return replace(step, switched=True) if candidates else self._near(step, chunk, others)
         best = best_of(usable, present)
         taken = replace(step, origin="recalled", exact=_is_exact(best.seen, present), evidence=best)
         if resident and best.base is None:
@@ -127,6 +135,24 @@ class Planner:
                 # What was in the window stays. A record that has seen other chunks, as it is, would be blind reuse.
                 return step
         return taken
+
+    def _near(self, step: Step, chunk: Chunk, residents: Sequence[Resident]) -> Step:
+        """The step of a chunk of which nothing is known, with KV of an image that it resembles; the step for none."""
+        settings = self.settings
+        if settings.near == "off" or settings.fidelity == "exact" or any(self.regime) or self.computed_whole(chunk):
+            return step
+        found = [
+            Near(resident, changed)
+            for resident in residents
+            if isinstance(other := resident.place.item.run, Chunk)
+            and other.digest != chunk.digest
+            and (changed := self.changed(chunk, other)) is not None
+        ]
+        # Among equals the last one: what is before it is most like what is before the new one.
+        nearest = min(reversed(found), key=lambda near: len(near.changed), default=None)
+        if nearest is None or len(nearest.changed) >= CHANGED * len(chunk.token_ids):
+            return step
+        return replace(step, origin="tiled", exact=False, near=nearest)
 
 
 def _is_exact(seen: Antecedents, present: Antecedents) -> bool:

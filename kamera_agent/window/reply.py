@@ -27,7 +27,7 @@ class Usage:
     bytes_read: KV and factors read from the store for this turn.
     bytes_written: KV and factors of the window's chunks handed to the store since the window's previous turn.
     tokens_stale: tokens of spans whose KV was computed after other chunks than those before them.
-    tokens_refreshed: of these, what was computed again, in tokens of which all layers are computed.
+    tokens_refreshed: of these and of tiled spans, what was computed, in tokens of which all layers are computed.
     """
 
     tokens_computed: int
@@ -43,6 +43,7 @@ class Usage:
     bytes_written: int
     tokens_stale: int = 0
     tokens_refreshed: int = 0
+    tokens_tiled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from kamera_agent.antecedents import Antecedents
 from kamera_agent.chunk import Chunk
@@ -11,6 +12,13 @@ from kamera_agent.window.evidence import Evidence, Stale, grade, text_match
 from kamera_agent.window.layout import Place
 from kamera_agent.window.plan import Origin, Plan, PlanRow
 from kamera_agent.window.resident import Resident
+
+
+class Near(NamedTuple):
+    """An image in the pool that a new one resembles. changed: indices of the tokens that it does not give."""
+
+    resident: Resident
+    changed: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +30,7 @@ class Step:
     refresh: whether some of its tokens are computed again. refreshed: the share of its KV, in tokens times layers, that
         was; 0.0 before the step is carried out.
     switched: reusable KV exists, but it has other RoPE frequencies.
+    near: of a tiled item, the image whose KV its unchanged tokens take.
     """
 
     place: Place
@@ -33,6 +42,7 @@ class Step:
     refresh: bool = False
     refreshed: float = 0.0
     switched: bool = False
+    near: Near | None = None
 
     @property
     def seen(self) -> Antecedents:
@@ -54,6 +64,9 @@ class Step:
             origin=self.origin,
             exact=self.exact,
         )
+        if self.near:
+            share = len(self.near.changed) / row.num_tokens
+            return replace(row, near=self.near.resident.place.item.id, refreshed=share)
         if evidence is None or not isinstance(item.run, Chunk):
             return row
         return replace(

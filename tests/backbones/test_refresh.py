@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from kamera_agent.chunk import Run, TextRun
 from kamera_agent.runtime import refresh
-from kamera_agent.runtime.engine import Engine, Placed, Prefilled, StaleSpan
+from kamera_agent.runtime.engine import Engine, Partial, Placed, Prefilled, StaleSpan
 from kamera_agent.runtime.families import family_for
 from kamera_agent.runtime.kernels.layers import LayerKV
 from kamera_agent.runtime.kv_pool import KVPool
@@ -155,6 +155,22 @@ def test_some_tokens_are_those_of_a_plain_pass(scene: Scene, monkeypatch: pytest
     prefilled = scene.run()
     assert max_error(expected, prefilled.logits) <= 1e-4
     assert torch.equal(torch.cat([span.depths for span in prefilled.refreshed]), depths)
+
+
+@pytest.mark.parametrize("row", named("qwen2_vl", "qwen3_vl", "llava-mistral", "kimi_k25"), indirect=True)
+@torch.no_grad()
+def test_spans_of_which_some_tokens_are_computed(scene: Scene) -> None:
+    """The reference is the same: what is not computed has its KV from what the span held, in all layers."""
+    num_tokens = [len(placed.run.token_ids) for placed in scene.placed[2:4]]
+    depths = [torch.full((number,), -1) for number in num_tokens]
+    for of_span in depths:
+        of_span[::3] = scene.num_layers
+    expected = token_by_token(scene, depths)
+    partial = [
+        Partial(placed, range(0, number, 3)) for placed, number in zip(scene.placed[2:4], num_tokens, strict=True)
+    ]
+    prefilled = scene.engine.prefill(scene.pool, scene.placed[-1:], partial=partial)
+    assert max_error(expected, prefilled.logits) <= 1e-4
 
 
 @pytest.mark.parametrize("row", named("qwen2_vl"), indirect=True)

@@ -59,6 +59,7 @@ def test_the_attributes_of_a_reply(spans: InMemorySpanExporter, reply: Reply) ->
         "kamera.tokens_switched": 5,
         "kamera.tokens_stale": 0,
         "kamera.tokens_refreshed": 0,
+        "kamera.tokens_tiled": 0,
         "kamera.tokens_generated": 4,
         "kamera.encoder_calls": 1,
         "kamera.encoder_avoided": 3,

@@ -174,6 +174,13 @@ class Family(ABC):
         first, extras = self.unpack(embeds[None])
         return self.decoder.hidden_states(first[0], positions, masks, cache, **extras)
 
+    def tiles(self, chunk: Chunk) -> torch.Tensor | None:
+        """What the encoder gets for each placeholder of an image, [num_placeholders, values], in order.
+
+        None where a placeholder does not belong to a tile of a fixed grid.
+        """
+        return None
+
     def both_ways(self, run: Run) -> torch.Tensor | None:
         """Mask [T] bool of the tokens of a run that also see later neighbours of their kind; None: all are causal."""
         return None

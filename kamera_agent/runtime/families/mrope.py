@@ -136,6 +136,13 @@ class MRope(Family):
     def process(self, pixels: Pixels) -> Mapping[str, Any]:
         return {"grid": self._patchifier.grid(pixels), "patches": self._patchifier.patches(pixels)}
 
+    def tiles(self, chunk: Chunk) -> torch.Tensor | None:
+        if chunk.kind != "image":
+            return None
+        # The patches of a tile follow each other, and so do the tiles of a row.
+        patches = self._patchifier.patches(chunk.pixels)
+        return patches.reshape(len(patches) // self._patchifier.pads_per_group, -1)
+
     def encode(self, chunk: Chunk) -> torch.Tensor:
         patches = sent(self._patchifier.patches(chunk.pixels), self.model.device)
         grids = torch.tensor(self._grids(Raster(chunk.kind, chunk.grid)), device=self.model.device)

@@ -58,6 +58,11 @@ class Slots:
         """The slots of each token."""
         return [Slots((range(slot, slot + 1),)) for part in self.ranges for slot in part]
 
+    def at(self, tokens: Iterable[int]) -> Slots:
+        """The slots of some of the tokens, in this order."""
+        slots = self.single()
+        return Slots.of(slots[token] for token in tokens)
+
     def split(self, num_tokens: int) -> tuple[Slots, Slots]:
         """The slots of the first num_tokens tokens, and those of the rest."""
         first, rest = [], []
