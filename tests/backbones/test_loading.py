@@ -15,8 +15,13 @@ from benchmarks.backbones.zoo.text_only import text_only
 from kamera_agent import Kamera, ModelError
 from kamera_agent.runtime.families import family_for
 
-# Their image processors come for torchvision only.
-BLIND_WITHOUT_TORCHVISION = ("phi4_multimodal", "kimi_k25", "lfm2_vl")
+# Their image processors come for torchvision only, or their vision towers for timm.
+BLIND_WITHOUT = {
+    "phi4_multimodal": "torchvision",
+    "kimi_k25": "torchvision",
+    "lfm2_vl": "torchvision",
+    "gemma3n": "timm",
+}
 # transformers loads a tokenizer of its own for them, which cuts other words than the small one that was saved.
 OTHER_WORDS = ("qwen3_5", "qwen3_5_moe")
 IMAGE, QUESTION = screenshot(0, 70, 98), "what is it?"
@@ -25,9 +30,8 @@ IMAGE, QUESTION = screenshot(0, 70, 98), "what is it?"
 def save(row: Row, folder: Path) -> None:
     """The model, and its processor; without torchvision some can be saved in parts only, as they lie in checkpoints."""
     row.model.save_pretrained(folder)
-    if getattr(row.processor, "video_processor", row.processor) is None or not hasattr(
-        row.processor, "save_pretrained"
-    ):
+    parts = [getattr(row.processor, part, row.processor) for part in ("video_processor", "feature_extractor")]
+    if None in parts or not hasattr(row.processor, "save_pretrained"):
         row.processor.image_processor.save_pretrained(folder)
         tokenizer = copy.copy(row.processor.tokenizer)
         tokenizer.chat_template = row.processor.chat_template
@@ -38,10 +42,10 @@ def save(row: Row, folder: Path) -> None:
 
 @pytest.mark.parametrize("row", rows("fp32"), indirect=True)
 def test_from_pretrained(row: Row, tmp_path: Path) -> None:
-    """Where torchvision is missing, as here, a family does with the parts that can be loaded."""
+    """Where torchvision and timm are missing, as here, a family does with the parts that can be loaded."""
     save(row, tmp_path)
-    if row.backbone.name in BLIND_WITHOUT_TORCHVISION:
-        with pytest.raises(ModelError, match="pip install torchvision"):
+    if package := BLIND_WITHOUT.get(row.backbone.name):
+        with pytest.raises(ModelError, match=f"pip install {package}"):
             Kamera.from_pretrained(str(tmp_path), store=None, device="cpu")
         return
     with Kamera.from_pretrained(str(tmp_path), store=None, device="cpu", dtype=torch.float32) as kamera:

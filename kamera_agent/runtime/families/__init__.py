@@ -124,6 +124,6 @@ def load(
         options = family.load_options(config)
         processor = family.load_processor(model_id, revision)
         model: Any = family.auto_model.from_pretrained(model_id, revision=revision, dtype=precision, **options)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:  # a part of it may need a package that is missing
         raise ModelError(f"Cannot load {model_id!r}: {error}") from error
     return Checkpoint(model.to(target), processor)
