@@ -129,9 +129,9 @@ def test_nothing_is_computed_on_the_time_of_an_answer(kamera: Kamera, monkeypatc
     passes: list[int] = []
     forward_at = kamera._engine.forward_at
 
-    def counted(pool: Any, slots: Any, embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def counted(pool: Any, slots: Any, embeds: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
         passes.append(len(embeds))
-        return forward_at(pool, slots, embeds, *rest)
+        return forward_at(pool, slots, embeds, *rest, **named)
 
     monkeypatch.setattr(kamera._engine, "forward_at", counted)
     found = []
