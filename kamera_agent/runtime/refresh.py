@@ -31,7 +31,7 @@ LEAST = 0.18
 # layers add to a deviation is independent, so its square grows with the depth.
 LEFT = 0.4
 # The same for all spans of a pass in which one lacks something: what that is, an answer may need.
-LEFT_LACKING = 0.07
+LEFT_LACKING = 0.045
 # The shares of the layers before the two choices.
 CHOICES = 0.13, 0.4
 
