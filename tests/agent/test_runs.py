@@ -46,7 +46,8 @@ def thread(name: str) -> Any:
 
 def said_by_hand(kamera: Kamera, folder: Path, histories: Sequence[Sequence[AnyMessage]], name: str) -> list[str]:
     """What ChatKamera says to messages that a ScreenWindow has edited, called in turn without any agent."""
-    model, window = ChatKamera(kamera=kamera, max_tokens=4), ScreenWindow(keep_last=1, folder=folder)
+    window = ScreenWindow(keep_last=1, folder=folder)
+    model = ChatKamera(kamera=kamera, max_tokens=4).bind_tools(window.tools)
     return [model.invoke(window.edit(messages), conversation=name).text for messages in histories]
 
 
@@ -161,6 +162,6 @@ def test_a_process_ends_between_turns(tmp_path: Path, png: Callable[[int], bytes
     second = [*first, AIMessage(turns[0]["said"]), *asked(image_block, 2)["messages"]]
     with Kamera.pocket(rank=50) as kamera:
         window = ScreenWindow(keep_last=2, folder=tmp_path / "others")
-        model = ChatKamera(kamera=kamera, max_tokens=4)
+        model = ChatKamera(kamera=kamera, max_tokens=4).bind_tools(window.tools)
         said = [model.invoke(window.edit(messages), conversation="one").text for messages in (first, second)]
     assert [turn["said"] for turn in turns] == said

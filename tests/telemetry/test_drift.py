@@ -40,7 +40,7 @@ def test_drift_is_the_kl_to_a_full_prefill(tmp_path: Path) -> None:
     2. A plain window of another Kamera does the same and gives its logits. Hugging Face computes the window anew.
     3. Over the tokens that may be drawn, both give the same KL and agree or disagree on the likeliest token.
     """
-    screens = [draw_screen(screen) for screen in World(np.random.default_rng(1)).tell("changes", 3)]
+    screens = [draw_screen(screen) for screen in World(np.random.default_rng(5)).tell("changes", 3)]
     trace = Trace(tmp_path / "trace.jsonl", drift_every=2)
     with Kamera.pocket() as kamera:
         model = ChatKamera(kamera=kamera, max_tokens=4, trace=trace)
