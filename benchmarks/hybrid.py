@@ -84,7 +84,7 @@ def _times(layers: GatedDelta) -> dict[str, float]:
 
 
 def _rounding(layers: GatedDelta, num_spans: int) -> float:
-    """Relative error of the state behind spans of which bfloat16 maps are kept, against the same maps unrounded."""
+    """Relative error of the state after spans of which bfloat16 maps are kept, against the same maps unrounded."""
     exact = rounded = layers.start
     for seed in range(num_spans):
         trace = layers.map_of(_inputs(layers, 2 * layers.longest_inputs, seed))

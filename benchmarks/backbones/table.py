@@ -34,7 +34,7 @@ def _rows() -> Iterator[str]:
 
 
 def _over(variant: str) -> str:
-    """What is behind the hyphen of a row's name: a text model or an option."""
+    """What comes after the hyphen of a row's name: a text model or an option."""
     if not variant:
         return ""
     return f" {'over' if variant in CONFIG_MAPPING else 'with'} `{variant}`"

@@ -25,7 +25,7 @@ class GatedDelta(Recurrence):
     """The layers of Qwen3.5.
 
     The model's own function for the rule gives the map of a span in one pass: it is linear in the values and the state
-    together, so the values [v | 0] behind the state [0 | I] end in [B | M].
+    together, so the values [v | 0] after the state [0 | I] end in [B | M].
     """
 
     kinds = ("linear_attention",)
@@ -120,7 +120,7 @@ class GatedDelta(Recurrence):
         first = num_keys * key_size
         weights = self.weights[layers, first:, 0].flatten(0, 1)
         convolved = self._convolution(columns[:, first:].flatten(0, 1)[None], weight=weights)
-        # It also gives the columns on the left, behind zeros.
+        # It also gives the columns on the left, after zeros.
         heads = convolved[0, :, weights.shape[-1] - 1 :].unflatten(0, (len(columns), -1)).mT
         key, value = heads.split([first, num_values * value_size], dim=-1)
         key = key.unflatten(-1, self._keys).repeat_interleave(num_values // num_keys, dim=2)

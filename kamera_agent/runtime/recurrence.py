@@ -1,7 +1,7 @@
 """Recurrent layers: what they keep of a span, and what the span does to their state.
 
 A layer's state goes from token to token, and no position enters it. So a span that moves keeps what it did to the
-state, and the state behind a window is the fold of its spans in their present order. What a layer makes of a token also
+state, and the state after a window is the fold of its spans in their present order. What a layer makes of a token also
 depends on the last few columns before its convolution; that stays as it was when the token was computed.
 """
 

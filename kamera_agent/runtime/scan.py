@@ -1,4 +1,4 @@
-"""Recurrent layers in one forward pass: stretch by stretch, each behind the state that the window has there.
+"""Recurrent layers in one forward pass: stretch by stretch, each after the state that the window has there.
 
 A pass computes new spans anywhere in a window. Attention finds all that a query sees by its place; a recurrent layer
 must go through the window in order:
@@ -7,7 +7,7 @@ must go through the window in order:
     stretches             first                       second
     state       folded    computed      folded        computed
 
-The layer's own module computes a stretch, behind the state that its cache holds. In an old part, the layer folds what
+The layer's own module computes a stretch, after the state that its cache holds. In an old part, the layer folds what
 it kept of the spans there.
 """
 

@@ -10,7 +10,7 @@ from kamera_agent.runtime.recurrence import Columns, Recurrence
 
 
 class ShortConvolution(Recurrence):
-    """Short convolutions. All that they keep of a span is the columns that tokens behind it read."""
+    """Short convolutions. All that they keep of a span is the columns that tokens after it read."""
 
     kinds = ("conv",)
     parts = ("conv", "conv")

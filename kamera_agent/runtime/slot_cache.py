@@ -47,7 +47,7 @@ class Memory(LinearAttentionCacheLayerMixin):
     """The cache of a recurrent layer.
 
     state: of this layer alone, before a stretch, and after it once it is computed.
-    columns [1, C, K - 1 + T]: of that stretch, before the convolution, behind the tail of the state before it.
+    columns [1, C, K - 1 + T]: of that stretch, before the convolution, after the tail of the state before it.
     """
 
     def __init__(self, state: State) -> None:
@@ -58,7 +58,7 @@ class Memory(LinearAttentionCacheLayerMixin):
         self.begin(state)
 
     def begin(self, state: State) -> None:
-        """Let the layer compute a stretch behind a state."""
+        """Let the layer compute a stretch after a state."""
         self.state = state
         self.columns = state.tail
         self.conv_states[0], self.recurrent_states[0] = state
