@@ -1,5 +1,6 @@
 """The agent benchmark on a tiny model, against tokens counted by hand."""
 
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from benchmarks.agent import Bench, Step, run, summary
 from benchmarks.baselines import Prompt
 from examples.ui_agent.first_token import watch
+from kamera_agent import Kamera
 from kamera_agent.pocket.model import build_model, build_processor
 
 # A screenshot of 168x112 is 6 x 4 cells of 28 pixels, between two markers.
@@ -35,7 +37,7 @@ STEPS = [
 ]
 
 
-def test_tokens_counted_by_hand() -> None:
+def test_tokens_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefix: the window of the fifth step begins with that of the third, and only its last screenshot comes after it.
 
     Ours, besides what is refreshed: in the fifth step A comes back with its patch; in the sixth A stays and moves after
@@ -55,12 +57,15 @@ def test_tokens_counted_by_hand() -> None:
         *(n * CHUNK + tail for n in (1, 1, 3, 1, 3)),
     ]
     new = [head + CHUNK + tail, *(n * CHUNK + tail for n in (1, 1, 1, 0, 0))]
-    ours = [figures["ours_tokens"] for figures in measured]
-    assert ours[:3] == new[:3]
+    refreshed = [figures["ours_tokens"] for figures in measured]
+    assert refreshed[:3] == new[:3]
     assert all(
         fewest < computed < figures["full_tokens"]
-        for fewest, computed, figures in zip(new[3:], ours[3:], measured[3:], strict=True)
+        for fewest, computed, figures in zip(new[3:], refreshed[3:], measured[3:], strict=True)
     )
+    monkeypatch.setattr("benchmarks.agent.Kamera", partial(Kamera, stale="keep"))
+    kept = run(STEPS, build_model(TINY), processor)
+    assert [figures["ours_tokens"] for figures in kept] == new
     # Until a screenshot leaves, ours is a prefix cache, whichever of the two is measured first.
     assert [figures["agree"] for figures in measured[:3]] == [1, 1, 1]
     assert max(figures["kl"] for figures in measured[:3]) == pytest.approx(0, abs=1e-9)
