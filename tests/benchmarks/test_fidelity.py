@@ -208,7 +208,7 @@ def test_a_slide_that_was_expected_is_exact(bench: Bench, lives: dict[str, Live]
     expected, _ = lives["default"].play(script, case.pictures, [text])
     (never,) = lives["never"].play(script, case.pictures, [text])
     assert divergence(reference, expected.logits[0]) < 1e-6
-    assert 1e-7 < divergence(reference, never.logits[0]) < 1e-3
+    assert 1e-6 < divergence(reference, never.logits[0]) < 1e-3
     assert (expected.stale, never.stale) == (0, 1)
 
 
