@@ -5,6 +5,7 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 from cli_records import RunKamera
@@ -126,7 +127,11 @@ def test_a_text_that_is_no_size_is_an_error(text: str, folder: Path, run_kamera:
 
 
 def damage(path: Path, values: bytes) -> None:
-    """Flip a bit in the first occurrence of these bytes in a file."""
+    """Flip a bit in the first occurrence of these bytes in a database; pages that are free may have them as well."""
+    whole = path.with_suffix(".compact")
+    with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as database:
+        database.copy(str(whole), compact=True)
+    whole.replace(path)
     content = bytearray(path.read_bytes())
     content[content.index(values)] ^= 1
     path.write_bytes(content)
