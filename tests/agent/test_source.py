@@ -57,11 +57,12 @@ def pocket(**options: Any) -> ChatKamera:
     return ChatKamera(model="pocket", model_kwargs=IN_MEMORY, max_tokens=4, **options)
 
 
-def test_it_answers_as_over_a_kamera_that_was_passed_in(kamera: Kamera, image_block: Block) -> None:
+def test_it_answers_as_over_a_kamera_that_was_passed_in(exact: Kamera, image_block: Block) -> None:
+    """Over an exact one: what other tests left in a store would be patched."""
     messages = [HumanMessage([image_block(1), {"type": "text", "text": QUESTION}])]
     with pocket() as named:
         said = named.invoke(messages)
-    expected = ChatKamera(kamera=kamera, max_tokens=4).invoke(messages, conversation="passed in")
+    expected = ChatKamera(kamera=exact, max_tokens=4).invoke(messages, conversation="passed in")
     assert said.text == expected.text
     assert said.response_metadata["model_name"] == expected.response_metadata["model_name"] == "pocket"
 
