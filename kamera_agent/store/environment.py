@@ -116,8 +116,6 @@ class Environment:
         """
         self._require_present()
         while True:
-            # A process that was killed while it read would keep all pages since then from being used again.
-            self._env.reader_check()
             try:
                 return self._run(change, write=True)
             except lmdb.MapFullError:
@@ -175,6 +173,9 @@ class Environment:
                 if self._closed:
                     raise StoreClosedError(f"the store {self.path} was closed; open it again.")
                 try:
+                    if write:
+                        # A process that was killed while it read would keep all pages since then from use.
+                        self._env.reader_check()
                     txn = self._env.begin(write=write, buffers=True)
                 except lmdb.MapResizedError:
                     txn = None

@@ -22,7 +22,7 @@ import pytest
 from store_records import KIB, make_key, make_record, record_of_bytes, same
 
 from kamera_agent.config import MIB
-from kamera_agent.errors import SettingError, StoreUnavailableError
+from kamera_agent.errors import SettingError, StoreClosedError, StoreUnavailableError
 from kamera_agent.store import capacity, environment
 from kamera_agent.store.environment import DATABASE, LOCK_BYTES, Environment
 from kamera_agent.store.lmdb_store import LmdbStore
@@ -410,6 +410,14 @@ class TestQueue:
         assert report.problems == ()
         assert all(same(record, found[record.header.key.digest]) for record in records[: report.num_records])
         assert report.num_records == 300 or "closed" in str(outcome[0])
+
+
+def test_a_closed_environment_refuses_to_read_and_to_write(tmp_path: Path) -> None:
+    environment = Environment(tmp_path, None)
+    environment.close()
+    for use in (environment.read, environment.write):
+        with pytest.raises(StoreClosedError, match="was closed; open it again"):
+            use(lambda _: None)
 
 
 def test_a_store_that_nobody_closed_is_written_at_exit(tmp_path: Path) -> None:
