@@ -17,7 +17,7 @@ def main(
     ],
     seed: Annotated[int, typer.Option(help="Seed of the weights, the pictures and the questions.")] = 0,
 ) -> None:
-    """Train the pocket model and write its checkpoint. About 100 minutes on two cores."""
+    """Train the pocket model and write its checkpoint. About two hours on two cores."""
     train(POCKET_RECIPE, folder, seed)
 
 

@@ -14,12 +14,13 @@ from transformers.masking_utils import sdpa_mask
 
 from kamera_agent.runtime.attention import attend
 from kamera_agent.runtime.families.decoder import ATTENDING, Decoder
+from kamera_agent.runtime.families.refusals import LENT
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.masks import make_masks
 from kamera_agent.runtime.sight import Sight
 from kamera_agent.runtime.slot_cache import Queries
 
-OURS, REPLACED = "kamera_agent", "sdpa"
+REPLACED = "sdpa"
 DEVICES = ("cpu", "cuda")
 # Options that some models pass to their attention, and that ours does not have.
 OPTIONS = ("position_bias", "s_aux", "softcap")
@@ -56,8 +57,8 @@ class Interface:
     _borrowers: ClassVar[defaultdict[int, set[int]]] = defaultdict(set)
 
     def __init__(self, decoder: Decoder) -> None:
-        AttentionInterface.register(OURS, _attention)
-        AttentionMaskInterface.register(OURS, sdpa_mask)
+        AttentionInterface.register(LENT, _attention)
+        AttentionMaskInterface.register(LENT, sdpa_mask)
         self._decoder = decoder
         configs = [decoder.config, *(getattr(layer, "config", None) for layer in decoder.attentions.values())]
         self._configs = list({id(config): config for config in configs if config is not None}.values())
@@ -84,21 +85,21 @@ class Interface:
     @property
     def _is_replaceable(self) -> bool:
         names = {config._attn_implementation for config in self._configs}
-        return names <= {OURS, REPLACED} and self._decoder.device.type in DEVICES
+        return names <= {LENT, REPLACED} and self._decoder.device.type in DEVICES
 
     def _lend(self, attention: Attention) -> None:
         current.attention = attention
         with self._lock:
             for config in self._configs:
                 self._borrowers[id(config)].add(id(self))
-                config._attn_implementation = OURS
+                config._attn_implementation = LENT
 
     def close(self) -> None:
         """Give the model its own attention back."""
         with self._lock:
             for config in self._configs:
                 self._borrowers[id(config)].discard(id(self))
-                if config._attn_implementation == OURS and not self._borrowers[id(config)]:
+                if config._attn_implementation == LENT and not self._borrowers[id(config)]:
                     config._attn_implementation = REPLACED
 
 

@@ -11,6 +11,8 @@ from models import MakeKamera, max_error, screenshot
 from kamera_agent.pocket.model import PocketProcessor
 from kamera_agent.runtime import interface
 from kamera_agent.runtime.attention import attend
+from kamera_agent.runtime.families import family_for
+from kamera_agent.runtime.families.refusals import LENT
 
 
 def name_of(model: Any) -> str:
@@ -113,11 +115,29 @@ def test_of_two_engines_the_last_one_gives_the_model_back(
     thread.start()
     assert stopped.wait(20)
     assert max_error(expected, two.logits("what?")) <= 1e-4
-    assert name_of(model) == interface.OURS
+    assert name_of(model) == LENT
     go_on.set()
     thread.join()
     assert max_error(expected, found[0]) <= 1e-4
     assert name_of(model) == "sdpa"
+
+
+def test_a_family_made_in_the_middle_of_a_pass_leaves_the_model_alone(
+    make: MakeKamera, model: Any, processor: PocketProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by another thread. Warnings are errors here: none says that the model was switched."""
+    names: list[str] = []
+
+    def making(*args: Any) -> torch.Tensor:
+        family_for(model, processor)
+        names.append(name_of(model))
+        return attend(*args)
+
+    window = make(model).window()
+    monkeypatch.setattr(interface, "attend", making)
+    logits = window.logits("what?")
+    assert names == [LENT] * model.config.text_config.num_hidden_layers
+    assert max_error(window.reference_logits("what?"), logits) <= 1e-4
 
 
 def test_a_layer_with_an_option_of_its_own_keeps_the_models(

@@ -22,7 +22,9 @@ SETTINGS = {
     "window is known. Use a checkpoint that generates text.",
     "clip_qkv": "keys are clipped on their way to RoPE, where they are not seen. Use a model that does not clip them.",
 }
-ATTENTION_WITH_MASK = ("sdpa", "eager")
+# The name of our attention, which a model has during a pass; then it is given back its sdpa.
+LENT = "kamera_agent"
+ATTENTION_WITH_MASK = ("sdpa", "eager", LENT)
 
 
 def check_config(config: Any) -> None:
