@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from kamera_agent.forking import Computing
 from kamera_agent.trouble import Trouble
@@ -33,18 +34,21 @@ class Job:
         return not self._unfinished.locked()
 
     def do(self) -> None:
-        """Do it. Raises what the action raises."""
+        """Do it, unless it is done. Raises what the action raises."""
         try:
             if self._action:
                 self.result = self._action()
         finally:
             # The memory goes with the action.
             self._action = None
-            self._unfinished.release()
+            # A worker that was interrupted after a job does it again.
+            with suppress(RuntimeError):
+                self._unfinished.release()
 
     def wait(self) -> None:
         """Return once it is over."""
-        with self._unfinished:
+        # Nor may the one who waits release it twice, if the job is done again at this moment.
+        with suppress(RuntimeError), self._unfinished:
             pass
 
 

@@ -133,12 +133,19 @@ def interrupt_by_opcodes(make: MakeKamera, names: re.Pattern[str], seed: int, nu
 
 
 @pytest.fixture
-def alarm() -> Iterator[Callable[[float], None]]:
+def alarm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
     """Sets the seconds until a KeyboardInterrupt arrives as a signal; 0 cancels it."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def report(unraisable: Any) -> None:
+        # Where the signal arrives in the callback of a weak reference, Python only reports it and goes on.
+        if unraisable.exc_type is not KeyboardInterrupt:
+            reported(unraisable)
+
+    reported = sys.unraisablehook
+    monkeypatch.setattr(sys, "unraisablehook", report)
     before = signal.signal(signal.SIGALRM, interrupt)
     yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)  # type: ignore[func-returns-value]
     signal.setitimer(signal.ITIMER_REAL, 0)
