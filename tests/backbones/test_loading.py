@@ -23,15 +23,17 @@ BLIND_WITHOUT = {
     "gemma3n": "timm",
 }
 # transformers loads a tokenizer of its own for them, which cuts other words than the small one that was saved.
-OTHER_WORDS = ("qwen3_5", "qwen3_5_moe")
+OTHER_WORDS = ("qwen3_5", "qwen3_5_moe", "hyperclovax_vision_v2")
 IMAGE, QUESTION = screenshot(0, 70, 98), "what is it?"
 
 
 def save(row: Row, folder: Path) -> None:
     """The model, and its processor; without torchvision some can be saved in parts only, as they lie in checkpoints."""
     row.model.save_pretrained(folder)
-    parts = [getattr(row.processor, part, row.processor) for part in ("video_processor", "feature_extractor")]
-    if None in parts or not hasattr(row.processor, "save_pretrained"):
+    has_all = hasattr(row.processor, "save_pretrained") and all(
+        getattr(row.processor, part) is not None for part in row.processor.get_attributes()
+    )
+    if not has_all:
         row.processor.image_processor.save_pretrained(folder)
         tokenizer = copy.copy(row.processor.tokenizer)
         tokenizer.chat_template = row.processor.chat_template

@@ -39,6 +39,8 @@ UNSERVED = {
     "mistral_large4": "_attention': an index with its own keys",
     "llama4": "'chunked_attention': chunks of attention that begin at absolute positions",
     "paligemma": "prefix-LM",
+    "molmo2": "tokens of an image see those of later images",
+    "hunyuan_vl": "keys are normalised after RoPE",
 }
 
 

@@ -10,12 +10,13 @@ import torch
 from benchmarks.backbones.zoo.aya_vision import aya_vision
 from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl, deepseek_vl_hybrid
 from benchmarks.backbones.zoo.ernie4_5_vl import ernie4_5_vl_moe
+from benchmarks.backbones.zoo.flat_grid import exaone4_5, hyperclovax_vision_v2, video_llama_3
 from benchmarks.backbones.zoo.gemma3 import gemma3
 from benchmarks.backbones.zoo.gemma3n import gemma3n
 from benchmarks.backbones.zoo.gemma4 import gemma4, gemma4_k_eq_v
 from benchmarks.backbones.zoo.glm4v import glm4v, glm4v_moe, glm46v, glm_ocr
 from benchmarks.backbones.zoo.idefics3 import idefics3, smolvlm
-from benchmarks.backbones.zoo.internvl import internvl, internvl_qwen3
+from benchmarks.backbones.zoo.internvl import internvl, internvl_qwen3, qianfan_ocr
 from benchmarks.backbones.zoo.kimi_k25 import kimi_k25
 from benchmarks.backbones.zoo.lfm2_vl import lfm2_vl
 from benchmarks.backbones.zoo.llava import (
@@ -24,11 +25,18 @@ from benchmarks.backbones.zoo.llava import (
     llava_deepseek_v3,
     llava_next,
     llava_onevision,
+    vipllava,
 )
 from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.paddleocr_vl import paddleocr_vl
 from benchmarks.backbones.zoo.phi4_multimodal import phi4_multimodal
-from benchmarks.backbones.zoo.pixtral import llava_mistral, mistral3, mistral3_ministral3, mistral3_mistral4
+from benchmarks.backbones.zoo.pixtral import (
+    lighton_ocr,
+    llava_mistral,
+    mistral3,
+    mistral3_ministral3,
+    mistral3_mistral4,
+)
 from benchmarks.backbones.zoo.qwen_vl import (
     qwen2_5_omni,
     qwen2_5_vl,
@@ -73,9 +81,11 @@ MATRIX = (
     Backbone("llava-deepseek_v3", "MLA", llava_deepseek_v3),
     Backbone("llava-mistral", "GQA", llava_mistral),
     Backbone("llava_next", "GQA", llava_next),
+    Backbone("vipllava", "MHA", vipllava),
     Backbone("llava_onevision", "GQA", llava_onevision),
     Backbone("internvl", "GQA", internvl),
     Backbone("internvl-qwen3", "GQA", internvl_qwen3),
+    Backbone("qianfan_ocr", "GQA", qianfan_ocr),
     Backbone("idefics3", "GQA", idefics3),
     Backbone("smolvlm", "GQA", smolvlm),
     Backbone("deepseek_vl", "MHA", deepseek_vl),
@@ -83,8 +93,12 @@ MATRIX = (
     Backbone("mistral3", "GQA", mistral3),
     Backbone("mistral3-ministral3", "GQA", mistral3_ministral3),
     Backbone("mistral3-mistral4", "MLA", mistral3_mistral4),
+    Backbone("lighton_ocr", "GQA", lighton_ocr),
     Backbone("aya_vision", "GQA", aya_vision),
     Backbone("ovis2", "GQA", ovis2),
+    Backbone("exaone4_5", "GQA", exaone4_5),
+    Backbone("video_llama_3", "GQA", video_llama_3),
+    Backbone("hyperclovax_vision_v2", "GQA", hyperclovax_vision_v2),
     Backbone("kimi_k25", "MLA", kimi_k25),
     Backbone("phi4_multimodal", "GQA", phi4_multimodal),
     Backbone("lfm2_vl", "GQA", lfm2_vl),

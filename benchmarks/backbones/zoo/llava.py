@@ -15,6 +15,9 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionProcessor,
     LlavaProcessor,
+    PreTrainedTokenizerFast,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
@@ -69,25 +72,41 @@ def llava_deepseek_v3(dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _llava(text_model: str, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
-    words = tokenizer(["<s>", "</s>", "<image>"], bos="<s>", eos="</s>", image_token="<image>")
+    words = _words()
     config = LlavaConfig(
         text_config=text_config(words, text_model, **options),
         vision_config=CLIP,
         image_token_index=words.image_token_id,
         image_seq_length=25,
     )
+    return build(LlavaForConditionalGeneration, config, dtype), _processor(words)
+
+
+def _words() -> PreTrainedTokenizerFast:
+    return tokenizer(["<s>", "</s>", "<image>"], bos="<s>", eos="</s>", image_token="<image>")
+
+
+def _processor(words: PreTrainedTokenizerFast) -> LlavaProcessor:
     pixels = CLIPImageProcessorPil(size={"shortest_edge": 70}, crop_size={"height": 70, "width": 70})
-    processor = LlavaProcessor(
-        image_processor=pixels,
-        tokenizer=words,
-        **CLASS_TOKEN,
+    return LlavaProcessor(image_processor=pixels, tokenizer=words, **CLASS_TOKEN)
+
+
+def vipllava(dtype: torch.dtype) -> tuple[Any, Any]:
+    """ViP-LLaVA, which joins the features of several layers of CLIP."""
+    words = _words()
+    config = VipLlavaConfig(
+        text_config=text_config(words, "llama", num_key_value_heads=4),
+        vision_config=CLIP,
+        image_token_index=words.image_token_id,
+        vision_feature_layer=[-2, 1],
+        image_seq_length=25,
     )
-    return build(LlavaForConditionalGeneration, config, dtype), processor
+    return build(VipLlavaForConditionalGeneration, config, dtype), _processor(words)
 
 
 def llava_next(dtype: torch.dtype) -> tuple[Any, Any]:
     """LLaVA-NeXT over Mistral: a base view, and tiles whose rows end in a newline token."""
-    words = tokenizer(["<s>", "</s>", "<image>"], bos="<s>", eos="</s>", image_token="<image>")
+    words = _words()
     config = LlavaNextConfig(
         text_config=text_config(words, "mistral", sliding_window=None),
         vision_config=CLIP | {"image_size": TILE},

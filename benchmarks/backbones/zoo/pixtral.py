@@ -1,4 +1,4 @@
-"""Pixtral, and Mistral 3 over each of its text models."""
+"""Pixtral, Mistral 3 over each of its text models, and LightOnOCR."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from transformers import (
     BatchFeature,
+    LightOnOcrConfig,
+    LightOnOcrForConditionalGeneration,
+    LightOnOcrProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
     Mistral3Config,
@@ -22,6 +25,7 @@ from benchmarks.backbones.zoo.parts import (
     MAX_POSITIONS,
     TOWER,
     build,
+    chatml,
     template,
     text_config,
     tokenizer,
@@ -122,6 +126,23 @@ def mistral3_over(text_model: str, dtype: torch.dtype, **options: Any) -> tuple[
         tie_word_embeddings=False,
     )
     return build(Mistral3ForConditionalGeneration, config, dtype), processor
+
+
+def lighton_ocr(dtype: torch.dtype) -> tuple[Any, Any]:
+    """LightOnOCR over Qwen3. Four patches become one token, and lines end without one."""
+    marks = {name: f"<|{name}|>" for name in ("image_token", "image_break_token", "image_end_token")}
+    words = tokenizer(["<|im_start|>", "<|im_end|>", *marks.values()], bos=None, eos="<|im_end|>", **marks)
+    config = LightOnOcrConfig(
+        text_config=text_config(words, "qwen3", sliding_window=None),
+        vision_config=VISION | {"head_dim": VISION["hidden_size"] // VISION["num_attention_heads"]},
+        image_token_id=words.image_token_id,
+        tie_word_embeddings=False,
+    )
+    pixels = PixtralImageProcessorPil(
+        size={"longest_edge": 8 * PATCH}, patch_size={"height": 2 * PATCH, "width": 2 * PATCH}
+    )
+    processor = LightOnOcrProcessor(pixels, words, PATCH, chat_template=chatml(image=words.image_token))
+    return build(LightOnOcrForConditionalGeneration, config, dtype), processor
 
 
 def _processor(side: int) -> tuple[PreTrainedTokenizerFast, PixtralByHand]:

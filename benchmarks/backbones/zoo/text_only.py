@@ -52,6 +52,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "glm4": {},
     "gpt_oss": WINDOW | EXPERTS,
     "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.5, "residual_multiplier": 0.7},
+    "hyperclovax": {"logits_scaling": 0.3, "attention_multiplier": 0.5},
     "mixtral": WINDOW | EXPERTS,
     "mimo_v2_flash": WINDOW | {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "olmo2": {},

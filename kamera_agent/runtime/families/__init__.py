@@ -12,6 +12,7 @@ from kamera_agent.runtime.families.aya_vision import AyaVision
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.deepseek_vl import DeepseekVL
 from kamera_agent.runtime.families.ernie4_5_vl import Ernie45VL
+from kamera_agent.runtime.families.flat_grid import FlatGrid, HyperClovaX
 from kamera_agent.runtime.families.gemma3 import Gemma3
 from kamera_agent.runtime.families.gemma3n import Gemma3n, Gemma3nText
 from kamera_agent.runtime.families.gemma4 import Gemma4, Gemma4Text
@@ -25,8 +26,9 @@ from kamera_agent.runtime.families.llava_onevision import LlavaOnevision
 from kamera_agent.runtime.families.ovis2 import Ovis2
 from kamera_agent.runtime.families.paddleocr_vl import PaddleOcrVL
 from kamera_agent.runtime.families.phi4_multimodal import Phi4Multimodal
-from kamera_agent.runtime.families.pixtral import Mistral3
+from kamera_agent.runtime.families.pixtral import LightOnOcr, Mistral3
 from kamera_agent.runtime.families.processors import take_parts
+from kamera_agent.runtime.families.qianfan_ocr import QianfanOcr
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.qwen3_5 import Qwen35
@@ -46,12 +48,16 @@ FAMILIES: tuple[type[Family], ...] = (
     Llava,
     LlavaOnevision,
     InternVL,
+    QianfanOcr,
     Idefics3,
     SmolVLM,
     DeepseekVL,
     Mistral3,
+    LightOnOcr,
     AyaVision,
     Ovis2,
+    FlatGrid,
+    HyperClovaX,
     Gemma3,
     Gemma3n,
     Gemma3nText,

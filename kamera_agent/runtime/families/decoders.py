@@ -46,12 +46,23 @@ class NormedDecoder(Decoder):
         return module
 
 
-class SlidingRotaryDecoder(InterleavedDecoder):
-    """A decoder with RoPE in its sliding layers only, as Cohere 2; keys of full layers have no position."""
+class SlidingRotaryDecoder(Decoder):
+    """A decoder with RoPE in its sliding layers only; without a window, in all.
+
+    Keys of full layers beside sliding ones have no position.
+    """
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
-        self.turned = [kind == SLIDING for kind in self.kinds]
+        self.turned = [kind == SLIDING or self.config.sliding_window is None for kind in self.kinds]
+
+
+class Exaone4Decoder(HeadFirstDecoder, SlidingRotaryDecoder):
+    """A decoder of EXAONE 4."""
+
+
+class Cohere2Decoder(InterleavedDecoder, SlidingRotaryDecoder):
+    """A decoder of Cohere 2."""
 
 
 class SharingDecoder(Decoder):
@@ -76,10 +87,11 @@ class Gemma4Decoder(SharingDecoder):
 
 # By `config.model_type` of the text model. Inside a model with eyes, every other type is a plain Decoder.
 DECODERS: dict[str, type[Decoder]] = {
-    "cohere2": SlidingRotaryDecoder,
+    "cohere2": Cohere2Decoder,
     "deepseek_v2": ComplexLatentDecoder,
     "deepseek_v3": LatentDecoder,
     "ernie4_5_vl_moe_text": InterleavedDecoder,
+    "exaone4": Exaone4Decoder,
     "gemma3_text": HeadFirstDecoder,
     "gemma3n_text": SharingDecoder,
     "gemma4_text": Gemma4Decoder,

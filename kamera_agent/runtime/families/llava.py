@@ -11,12 +11,12 @@ from kamera_agent.vision.image import Pixels
 
 
 class Llava(LineByLine):
-    """LLaVA 1.5 and NeXT (arXiv 2304.08485, 2310.03744), and Pixtral (arXiv 2410.07073).
+    """LLaVA 1.5 and NeXT (arXiv 2304.08485, 2310.03744), ViP-LLaVA (arXiv 2312.00784), and Pixtral (arXiv 2410.07073).
 
     The processor of NeXT writes a newline token after each row. A Pixtral tower has a processor of its own.
     """
 
-    model_types = ("llava", "llava_next")
+    model_types = ("llava", "llava_next", "vipllava")
 
     @property
     def _has_lines(self) -> bool:

@@ -40,3 +40,12 @@ class Mistral3(LineByLine):
         if text == self.image_token + END:
             raise ValueError(f"the encoder needs more than {self.side} pixels in one direction")
         return text
+
+
+class LightOnOcr(LineByLine):
+    """LightOnOCR. Its lines end without a token."""
+
+    model_types = ("lighton_ocr",)
+
+    def expand(self, pixels: Pixels) -> str:
+        return super().expand(pixels).replace(BREAK, "").removesuffix(END)

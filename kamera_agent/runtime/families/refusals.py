@@ -10,6 +10,10 @@ from kamera_agent.runtime.families.decoder import check_kinds
 
 # By model type, where the configuration does not show it.
 REASONS = {
+    "molmo2": "tokens of an image see those of later images, so each new image changes the KV of all before it. Use a "
+    "model in which an image sees no later one.",
+    "hunyuan_vl": "keys are normalised after RoPE, so a moved key cannot be made of the key before it. Use a model "
+    "that turns its keys last.",
     "paligemma": "tokens of the prompt see what follows them (prefix-LM), so content after a chunk changes its KV. "
     "Use a model that is causal over text.",
 }

@@ -69,9 +69,10 @@ class TextOnly(Family):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         config, logits = self.decoder.config, super().logits(hidden)
-        # What the heads of Cohere, Granite and Gemma do after their last layer.
-        logits = logits * (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
-        return capped(logits, config)
+        # What the heads of Cohere, Granite, HyperCLOVA X and Gemma do after their last layer.
+        scaling = getattr(config, "logits_scaling", None) or 1
+        scaling = 1 / scaling if config.model_type != "hyperclovax" else scaling
+        return capped(logits * (getattr(config, "logit_scale", None) or 1) * scaling, config)
 
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
         return self.plain_logits([token for run in runs for token in run.token_ids])[-1].float()
