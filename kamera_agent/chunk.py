@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from blake3 import blake3
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 RecordKind = Literal["base", "patch"]
 

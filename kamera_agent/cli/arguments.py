@@ -12,7 +12,7 @@ from kamera_agent.errors import InputError, MissingExtraError, ModelError, Setti
 from kamera_agent.pocket.weights import POCKET
 
 # LmdbStore makes this file when a folder is first opened as a store.
-DATABASE = "records-2.mdb"
+DATABASE = "records-3.mdb"
 AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNORECASE)

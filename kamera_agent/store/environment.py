@@ -29,7 +29,7 @@ LOCK_BYTES = 192 + 64 * (MAX_READERS - 1)
 DATABASE = f"records-{FORMAT_VERSION}.mdb"
 # Inspecting that much takes a third of a second.
 INSPECTED_BYTES = 1024 * MIB
-OLDER_DATABASES = ("data.mdb",)
+OLDER_DATABASES = ("data.mdb", "records-2.mdb")
 
 T = TypeVar("T")
 _log = logging.getLogger("kamera_agent.store")

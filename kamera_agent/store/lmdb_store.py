@@ -18,6 +18,7 @@ from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.reader import Reader
 from kamera_agent.store.sharing import lend_writer
+from kamera_agent.store.tables import Entry
 from kamera_agent.store.writer import Writer
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
@@ -114,6 +115,11 @@ class LmdbStore(Store):
         # A base that was just found to be damaged still has its patches in the tables.
         bases = {header.key.digest for header in found if header.kind == "base"}
         return [header for header in found if header.base is None or header.base in bases]
+
+    def entries(self) -> dict[bytes, Entry]:
+        """The facts about every stored record, by key digest, once all that waits is written."""
+        self.flush()
+        return self._database.read(self._database.tables.all_entries) or {}
 
     def flush(self) -> None:
         self._require_usable()

@@ -2,7 +2,7 @@
 
 headers     digest -> header bytes
 values      digest, number (4 bytes) -> value bytes
-entries     digest -> Entry: last use, bytes counted, chunk, base of a patch
+entries     digest -> Entry: last use, bytes counted, time of the put, number of uses, chunk, base of a patch
 uses        tick (8 bytes), digest -> nothing        the least recently used record comes first
 chunks      chunk, digest -> nothing                 the records of one chunk
 patches     base, digest -> nothing                  the patches over one base
@@ -46,27 +46,33 @@ class Transaction(Protocol):
 
 
 class Entry(NamedTuple):
-    """The facts about a record that eviction and removal need, even when its header is damaged."""
+    """The facts about a record that eviction and removal need, even when its header is damaged.
+
+    tick: the last use, in ns since 1970; a put is one. put_ns: when the content was first written. hits: uses since
+    then.
+    """
 
     tick: int
     num_bytes: int
+    put_ns: int
+    hits: int
     chunk: bytes
     base: bytes | None
 
     def pack(self) -> bytes:
         """The entry as stored."""
-        return _ENTRY.pack(self.tick, self.num_bytes, self.chunk) + (self.base or b"")
+        return _ENTRY.pack(self.tick, self.num_bytes, self.put_ns, self.hits, self.chunk) + (self.base or b"")
 
     @classmethod
     def unpack(cls, packed: memoryview) -> Entry:
         """The entry that was packed. Raises CorruptRecordError."""
         if len(packed) not in (_ENTRY.size, _ENTRY.size + DIGEST_BYTES):
             raise CorruptRecordError(f"an entry is {len(packed)} bytes long")
-        tick, num_bytes, chunk = _ENTRY.unpack_from(packed)
-        return cls(tick, num_bytes, chunk, bytes(packed[_ENTRY.size :]) or None)
+        tick, num_bytes, put_ns, hits, chunk = _ENTRY.unpack_from(packed)
+        return cls(tick, num_bytes, put_ns, hits, chunk, bytes(packed[_ENTRY.size :]) or None)
 
 
-_ENTRY = struct.Struct(">QQ32s")
+_ENTRY = struct.Struct(">QQQQ32s")
 _TICK = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
 _TOTAL = struct.Struct(">q")
@@ -104,6 +110,10 @@ class Tables:
         """The entry of a record."""
         packed = txn.get(digest, db=self.entries)
         return None if packed is None else Entry.unpack(packed)
+
+    def all_entries(self, txn: Transaction) -> dict[bytes, Entry]:
+        """The entries of all records, by digest. Raises CorruptRecordError."""
+        return {bytes(digest): Entry.unpack(packed) for digest, packed in txn.cursor(self.entries)}
 
     def digests(self, txn: Transaction, chunk: bytes | None = None) -> list[bytes]:
         """Digests of the records of one chunk, or of all."""
@@ -151,7 +161,7 @@ class Tables:
 
     def problems(self, txn: Transaction) -> list[str]:
         """The contradictions between the tables. Raises CorruptRecordError."""
-        entries = {bytes(digest): Entry.unpack(packed) for digest, packed in txn.cursor(self.entries)}
+        entries = self.all_entries(txn)
         entry_bytes = sum(entry.num_bytes for entry in entries.values())
         held_bytes, problems = self.held_bytes(txn), []
         self.cap_bytes(txn)
@@ -178,6 +188,8 @@ class Tables:
         # The header holds the checksums of all values. They are written anew even so, because one may be damaged.
         stored = self.header(txn, digest)
         if stored is not None and bytes(stored) == encoded.header:
+            if known := self.entry(txn, digest):
+                entry = entry._replace(put_ns=known.put_ns, hits=known.hits + entry.hits)
             self._remove_alone(txn, digest)
         else:
             self.remove(txn, digest)
@@ -213,18 +225,19 @@ class Tables:
             txn.delete(entry.base + digest, db=self.patches)
         self._add_bytes(txn, -entry.num_bytes)
 
-    def use(self, txn: Transaction, digest: bytes, tick: int) -> None:
+    def use(self, txn: Transaction, digest: bytes, tick: int, hits: int = 0) -> None:
         """Set the last use of a record, unless a later one is known, and that of its base to a tick later.
 
-        An unknown digest is ignored.
+        hits: uses to count, for this record alone. An unknown digest is ignored.
         """
         entry = self.entry(txn, digest)
-        if entry is None or entry.tick >= tick:
+        if entry is None:
             return
+        used = entry._replace(tick=max(entry.tick, tick), hits=entry.hits + hits)
         txn.delete(_TICK.pack(entry.tick) + digest, db=self.uses)
-        txn.put(_TICK.pack(tick) + digest, b"", db=self.uses)
-        txn.put(digest, entry._replace(tick=tick).pack(), db=self.entries)
-        if entry.base:
+        txn.put(_TICK.pack(used.tick) + digest, b"", db=self.uses)
+        txn.put(digest, used.pack(), db=self.entries)
+        if entry.base and entry.tick < tick:
             self.use(txn, entry.base, tick + 1)
 
     def evict(self, txn: Transaction, max_bytes: int, max_records: int | None = None) -> int:

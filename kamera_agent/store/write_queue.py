@@ -16,12 +16,13 @@ class Intent(NamedTuple):
     """A write of one record.
 
     record: the record to put, or None to remove the stored one.
-    tick: the time of the request.
+    tick: the time of the last use; at first that of the request. hits: uses since the request.
     damage: of a removal, the reason to note in quarantine; None for a plain removal.
     """
 
     record: Record | None
     tick: int
+    hits: int = 0
     damage: str | None = None
 
     @property
@@ -30,11 +31,18 @@ class Intent(NamedTuple):
         return 0 if self.record is None else record_bytes(self.record.header)
 
 
+class Use(NamedTuple):
+    """The uses of a stored record: the tick of the last one, and their number."""
+
+    tick: int
+    hits: int
+
+
 class Batch(NamedTuple):
-    """The writes of one transaction: intents by digest, and the last uses of other records as ticks by digest."""
+    """The writes of one transaction: intents by digest, and the uses of other records by digest."""
 
     intents: dict[bytes, Intent]
-    uses: dict[bytes, int]
+    uses: dict[bytes, Use]
 
     @property
     def num_bytes(self) -> int:
@@ -65,7 +73,7 @@ class WriteQueue:
         self._changed = threading.Condition(self._lock)
         self._waiting: dict[bytes, Intent] = {}
         self._writing: dict[bytes, Intent] = {}
-        self._uses: dict[bytes, int] = {}
+        self._uses: dict[bytes, Use] = {}
         self._held_bytes = 0
         self._num_accepted = 0
         self._num_done = 0
@@ -101,7 +109,7 @@ class WriteQueue:
         with self._lock:
             if self._find(digest) is not None:
                 return False
-            self._accept(digest, Intent(None, self._next_tick(), damage))
+            self._accept(digest, Intent(None, self._next_tick(), damage=damage))
             return True
 
     def find(self, digest: bytes) -> Intent | None:
@@ -119,9 +127,10 @@ class WriteQueue:
         with self._lock:
             waiting = self._waiting.get(digest)
             if waiting is None:
-                self._uses[digest] = self._next_tick()
+                hits = self._uses[digest].hits if digest in self._uses else 0
+                self._uses[digest] = Use(self._next_tick(), hits + 1)
             else:
-                self._waiting[digest] = waiting._replace(tick=self._next_tick())
+                self._waiting[digest] = waiting._replace(tick=self._next_tick(), hits=waiting.hits + 1)
 
     def take(self, max_bytes: int) -> Batch | None:
         """The writer's next batch: at least one intent, and more up to max_bytes. Waits for work.

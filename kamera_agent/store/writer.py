@@ -10,12 +10,12 @@ from functools import partial
 
 from kamera_agent.chunk import Record
 from kamera_agent.errors import StoreUnavailableError
-from kamera_agent.store.capacity import batch_bytes, record_bytes
+from kamera_agent.store.capacity import batch_bytes
 from kamera_agent.store.codec import encode
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.environment import Environment
 from kamera_agent.store.tables import Entry, Transaction
-from kamera_agent.store.write_queue import Batch, WriteQueue
+from kamera_agent.store.write_queue import Batch, Intent, WriteQueue
 from kamera_agent.trouble import Trouble
 
 EVICTION_RECORDS = 1000
@@ -94,23 +94,23 @@ class Writer:
             if intent.record is None:
                 tables.remove(txn, digest)
             else:
-                counts += self._put(txn, intent.record, intent.tick)
+                counts += self._put(txn, intent.record, intent)
             if intent.damage is not None:
                 tables.note_damage(txn, digest, intent.damage)
-        for digest, tick in batch.uses.items():
-            tables.use(txn, digest, tick)
+        for digest, use in batch.uses.items():
+            tables.use(txn, digest, use.tick, use.hits)
         # Not after removals alone: reading a store, which may find damage, never evicts.
         cap_bytes = tables.cap_bytes(txn)
         if batch.num_puts and cap_bytes is not None:
             counts["evictions"] += tables.evict(txn, cap_bytes)
         return counts
 
-    def _put(self, txn: Transaction, record: Record, tick: int) -> Counter[str]:
+    def _put(self, txn: Transaction, record: Record, intent: Intent) -> Counter[str]:
         tables, header = self.database.tables, record.header
         if header.base and tables.entry(txn, header.base) is None:
             tables.remove(txn, header.key.digest)
             return Counter(evictions=1)
-        entry = Entry(tick, record_bytes(header), header.chunk, header.base)
+        entry = Entry(intent.tick, intent.num_bytes, intent.tick, intent.hits, header.chunk, header.base)
         tables.put(txn, header.key.digest, entry, encode(record))
         return Counter(bytes_written=header.num_bytes)
 

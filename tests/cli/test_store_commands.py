@@ -88,7 +88,7 @@ def test_verify_of_a_store_that_was_cut_short(folder: Path, run_kamera: RunKamer
     assert done.exit_code == 1
     assert "beyond EOF" in done.stdout
     assert "0 records, 0 B, are whole; " in done.stdout
-    assert (folder / "records-2.damaged").is_file()
+    assert (folder / "records-3.damaged").is_file()
     assert run_kamera("verify", folder).stdout == "0 records, 0 B, are whole.\n"
 
 

@@ -49,6 +49,28 @@ class TestReopening:
         assert store.check().problems == ()
         store.close()
 
+    def test_uses_are_counted_across_restarts(self, tmp_path: Path) -> None:
+        """Reads and uses, queued and stored; a put of the same content keeps the count, another one begins anew."""
+        record, other = make_record("r"), make_record("other")
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            store.put_many([record, other])
+            store.get_many([record.header.key])
+            store.flush()
+            store.get_many([record.header.key, other.header.key])
+            store.use([record.header.key, make_key("unknown")])
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            first = store.entries()
+            assert {digest: entry.hits for digest, entry in first.items()} == {
+                record.header.key.digest: 3,
+                other.header.key.digest: 1,
+            }
+            store.put_many([record, make_record("other", seed=1)])
+            second = store.entries()
+        again, anew = (second[each.header.key.digest] for each in (record, other))
+        assert (again.hits, again.put_ns) == (3, first[record.header.key.digest].put_ns)
+        assert (anew.hits, anew.put_ns) == (0, anew.tick)
+        assert anew.put_ns > first[other.header.key.digest].put_ns
+
     def test_close_writes_what_is_queued(self, tmp_path: Path) -> None:
         records = [make_record(f"r{i}") for i in range(20)]
         store = LmdbStore(tmp_path, CAP_BYTES * 10)
