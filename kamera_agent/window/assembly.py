@@ -26,7 +26,7 @@ from kamera_agent.window.library import Library, Loaded
 from kamera_agent.window.planner import Planner, Regime
 from kamera_agent.window.residence import Guess, Residence
 from kamera_agent.window.resident import Resident
-from kamera_agent.window.step import Step
+from kamera_agent.window.step import Step, as_carried_out
 from kamera_agent.window.worker import Job
 
 # Slots that are reserved for a reply at once, so that decoding does not copy the pool for every token. Where the pool
@@ -108,7 +108,7 @@ class Assembly:
         """
         residence, start = self.residence, perf_counter()
         steps, loaded = self._resolve(places)
-        planned = perf_counter()
+        resolved = perf_counter()
         with residence.changing():
             residents, work = self._rebuild(steps, loaded, num_reply)
             num_ready = next(i for i, step in enumerate(steps) if _computes(step))
@@ -119,18 +119,18 @@ class Assembly:
         num_layers, num_ticks = len(decoder.kinds), sum(map(len, work)) + len(decoder.key_modules)
         with Progress("computing", num_ticks) as progress:
             outcome = self._engine.prefill(residence.pool, work.batch, progress.advance, work.stale, work.partial)
-        residence.residents = residents
-        shares = iter([refreshed.computed(num_layers) for refreshed in outcome.refreshed])
+        done = as_carried_out(steps, [refreshed.computed(num_layers) for refreshed in outcome.refreshed])
+        residence.residents = [
+            resident if step is planned or isinstance(step, Resident) else _resident(step, resident.slots)
+            for resident, step, planned in zip(residents, done, steps, strict=True)
+        ]
         return Assembled(
-            steps=tuple(
-                replace(step, refreshed=next(shares)) if isinstance(step, Step) and step.refresh else step
-                for step in steps
-            ),
+            steps=tuple(done),
             logits=outcome.logits,
             encoder_calls=outcome.encoder_calls,
             bytes_read=sum(record.num_bytes for record in loaded.values()),
-            plan_ms=1e3 * (planned - start),
-            rebuild_ms=1e3 * (rebuilt - planned),
+            plan_ms=1e3 * (resolved - start),
+            rebuild_ms=1e3 * (rebuilt - resolved),
             prefill_ms=1e3 * (perf_counter() - rebuilt),
         )
 

@@ -81,6 +81,24 @@ class Step:
         )
 
 
+def as_carried_out(steps: Sequence[Step | Resident], shares: Sequence[float]) -> list[Step | Resident]:
+    """The steps after their forward pass.
+
+    shares: what was computed of each refreshed span, in order. One that was computed whole has the origin "computed".
+    """
+    left, exact = iter(shares), True
+    done: list[Step | Resident] = []
+    for step in steps:
+        if isinstance(step, Step) and step.refresh:
+            share = next(left)
+            step = Step(step.place, "computed", exact) if share == 1 else replace(step, refreshed=share)
+        elif isinstance(step, Step) and step.origin == "computed":
+            step = replace(step, exact=exact)
+        done.append(step)
+        exact = exact and step.exact
+    return done
+
+
 def make_plan(steps: Sequence[Step | Resident]) -> Plan:
     """The printable form of steps."""
     return Plan(tuple(step.row for step in steps))

@@ -50,18 +50,11 @@ def test_five_hundred_slides_do_not_grow(make: MakeKamera) -> None:
         kamera.flush()
         stats = kamera.stats()
         counted.append(
-            (
-                window.pool_bytes,
-                window.dropped_bytes,
-                len(window.spans),
-                stats.store.num_bytes,
-                stats.store.num_records,
-                stats.encoder_bytes,
-                stats.num_windows,
-            )
+            (window.pool_bytes, window.dropped_bytes, len(window.spans), stats.encoder_bytes, stats.num_windows)
         )
+        # Which records fit under the cap depends on what a refresh computes whole, and so on the pixels.
+        assert stats.store.num_bytes <= 40_000
     assert counted[20:] == [counted[20]] * 480
-    assert stats.store.num_bytes <= 40_000
     assert window.dropped_bytes <= 10 * (chunk_bytes + 4096)
 
 

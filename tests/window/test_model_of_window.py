@@ -7,8 +7,10 @@ with the same K and V.
 """
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
+import pytest
 import torch
 from huggingface import Conversation, Frames, logits_over, positions_of, turn_keys
 from hypothesis import HealthCheck, settings
@@ -18,6 +20,7 @@ from models import TINY, max_error, screenshot
 
 from kamera_agent import Kamera
 from kamera_agent.pocket.model import build_model, build_processor
+from kamera_agent.runtime import refresh
 from kamera_agent.runtime.families import family_for
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.vision.frames import stack_frames
@@ -121,6 +124,7 @@ def size_of(identity: Any) -> tuple[int, int]:
 class BruteForce:
     fidelity: str
     stale: str
+    refreshes_whole: bool
     held: list[Thing] = field(default_factory=list)
     dropped: dict[str, Thing] = field(default_factory=dict)
     pool: list[Known] = field(default_factory=list)
@@ -150,7 +154,8 @@ class BruteForce:
             present = identities[:i]
             all_exact = all(exact for _, exact in origins.values())
             known = self.source(identity, present, partner.get(i)) if i < len(pieces) - 1 else None
-            if known is None:
+            refreshed = bool(known) and self.refreshes(known, identity, present)
+            if known is None or (refreshed and self.refreshes_whole):
                 origins[name] = ("computed", all_exact)
                 new = Known(identity, present, all_exact, name=name, place=place)
                 computed += [new] if isinstance(identity, int) else []
@@ -162,7 +167,7 @@ class BruteForce:
                     origin = "blind" if self.fidelity == "blind" and known.grade(present) == 4 else "recalled"
                 origins[name] = (origin, exact)
                 new = replace(known, name=name, place=place)
-                if isinstance(identity, int) and not exact and self.refreshes(known, present):
+                if refreshed:
                     new = replace(new, whole=False, refreshed=chunks_of(present))
             pool.append(new)
             place = tuple(a + b for a, b in zip(place, self.size(identity), strict=True))
@@ -220,12 +225,13 @@ class BruteForce:
             return best
         if self.stale == "compute" and best.grade(present) > 1:
             return None
-        if self.refreshes(best, present) and best.is_strange(present):
+        if self.refreshes(best, identity, present) and best.is_strange(present):
             return None
         return None if self.stale == "keep" and best.place is None and best.grade(present) == 4 else best
 
-    def refreshes(self, known: Known, present: tuple[Any, ...]) -> bool:
-        return self.stale == "refresh" and self.fidelity == "patched" and known.needs_refresh(present)
+    def refreshes(self, known: Known, identity: Any, present: tuple[Any, ...]) -> bool:
+        may = self.stale == "refresh" and self.fidelity == "patched" and isinstance(identity, int)
+        return may and not known.is_exact_after(present) and known.needs_refresh(present)
 
     def stored(self, identity: Any) -> list[Known]:
         if not isinstance(identity, int) or identity not in self.bases:
@@ -271,18 +277,28 @@ class WindowMachine(RuleBasedStateMachine):
     @initialize(
         fidelity=st.sampled_from(["patched", "patched", "exact", "blind"]),
         stale=st.sampled_from(["refresh", "refresh", "keep", "compute"]),
+        refreshes_whole=st.booleans(),
+        images=st.sampled_from([(), (0, 1, 2), (3, 5, 0, 4)]),
     )
-    def start(self, fidelity: str, stale: str) -> None:
+    def start(self, fidelity: str, stale: str, refreshes_whole: bool, images: tuple[int, ...]) -> None:
+        self.patch = pytest.MonkeyPatch()
+        for limit in ("LEFT", "LEFT_LACKING"):
+            self.patch.setattr(refresh, limit, -1 if refreshes_whole else inf)
         self.kamera = Kamera(MODEL, PROCESSOR, fidelity=fidelity, stale=stale, heal=self.heals)
         self.window = self.kamera.window()
-        self.brute = BruteForce(fidelity, stale)
-        self.answered = False
+        self.brute = BruteForce(fidelity, stale, refreshes_whole)
+        # Few examples would come to an answer over several images, and a change after it, by themselves.
+        for seed in images:
+            self.add_frames(seed) if seed in CLIPS else self.add_image(seed)
+        if images:
+            self.ask("what?")
 
     def teardown(self) -> None:
         if hasattr(self, "kamera"):
             self.kamera.flush()
             assert self.kamera.stats().failed == 0
             self.kamera.close()
+            self.patch.undo()
 
     @rule(seed=st.integers(0, 4))
     def add_image(self, seed: int) -> None:
