@@ -19,7 +19,7 @@ IMAGE = screenshot(0, 70, 98)
 QUESTION = "what is it?"
 QWEN = named("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen2_5_omni_thinker")
 GLM = named("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
-PADDLE = named("paddleocr_vl")
+ROWS = named("paddleocr_vl", "exaone4_5", "video_llama_3", "hyperclovax_vision_v2", "minicpmv4_6")
 VIEWS = named("llava_onevision", "internvl", "internvl-qwen3")
 SMOL = named("smolvlm")
 
@@ -92,7 +92,7 @@ def test_reference_of_clips_of_several_lengths(make: MakeKamera) -> None:
         window.reference_logits(QUESTION)
 
 
-@pytest.mark.parametrize("row", PADDLE, indirect=True)
+@pytest.mark.parametrize("row", ROWS, indirect=True)
 def test_images_in_a_row(row: Row, make: MakeKamera) -> None:
     """Where the model knows no clips."""
     reference = Talk(row.model, row.processor).say("user", IMAGE, *CLIP.frames, QUESTION).logits()

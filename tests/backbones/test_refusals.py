@@ -40,6 +40,7 @@ UNSERVED = {
     "llama4": "'chunked_attention': chunks of attention that begin at absolute positions",
     "paligemma": "prefix-LM",
     "molmo2": "tokens of an image see those of later images",
+    "gemma4_unified": "neither can be the reference",
     "hunyuan_vl": "keys are normalised after RoPE",
 }
 

@@ -27,6 +27,7 @@ from benchmarks.backbones.zoo.llava import (
     llava_onevision,
     vipllava,
 )
+from benchmarks.backbones.zoo.minicpmv4_6 import minicpmv4_6
 from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.paddleocr_vl import paddleocr_vl
 from benchmarks.backbones.zoo.phi4_multimodal import phi4_multimodal
@@ -102,4 +103,5 @@ MATRIX = (
     Backbone("kimi_k25", "MLA", kimi_k25),
     Backbone("phi4_multimodal", "GQA", phi4_multimodal),
     Backbone("lfm2_vl", "GQA", lfm2_vl),
+    Backbone("minicpmv4_6", "GQA", minicpmv4_6),
 )

@@ -117,6 +117,16 @@ LATENT = {
 }
 
 
+# Layers of the gated delta rule. Values of other sizes than keys, so that a mistake shows. A map is smaller than the
+# inputs of 15 tokens.
+DELTA = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+}
+
+
 def siglip(image_size: int, patch_size: int, **options: Any) -> dict[str, Any]:
     """Configuration of a SigLIP tower, which has no class token."""
     sizes = {"image_size": image_size, "patch_size": patch_size}

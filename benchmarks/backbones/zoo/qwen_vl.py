@@ -30,6 +30,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from benchmarks.backbones.zoo.parts import (
+    DELTA,
     HIDDEN,
     INITIALIZER_RANGE,
     MERGING_TOWER,
@@ -142,15 +143,6 @@ def _qwen3_vl(
         **_ids(words),
     )
     return build(model_class, config, dtype), _processor(Qwen3VLProcessor, words)
-
-
-# Values of other sizes than keys, so that a mistake shows. A map is smaller than the inputs of 15 tokens.
-DELTA = {
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 24,
-}
 
 
 def _qwen3_5(

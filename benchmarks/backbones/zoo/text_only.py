@@ -8,6 +8,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
 from benchmarks.backbones.zoo.parts import (
+    DELTA,
     LATENT,
     TextProcessor,
     build,
@@ -34,7 +35,6 @@ SHARED = WINDOW | {
     "hidden_size_per_layer_input": 8,
     "vocab_size_per_layer_input": 1024,
 }
-DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 24}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 OPTIONS: dict[str, dict[str, Any]] = {
     "llama": WINDOW,  # which it ignores

@@ -23,6 +23,7 @@ from kamera_agent.runtime.families.kimi_k25 import KimiK25
 from kamera_agent.runtime.families.lfm2_vl import Lfm2VL
 from kamera_agent.runtime.families.llava import Llava
 from kamera_agent.runtime.families.llava_onevision import LlavaOnevision
+from kamera_agent.runtime.families.minicpmv4_6 import MiniCpmV46
 from kamera_agent.runtime.families.ovis2 import Ovis2
 from kamera_agent.runtime.families.paddleocr_vl import PaddleOcrVL
 from kamera_agent.runtime.families.phi4_multimodal import Phi4Multimodal
@@ -66,6 +67,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Phi4Multimodal,
     KimiK25,
     Lfm2VL,
+    MiniCpmV46,
     TextOnly,
 )
 

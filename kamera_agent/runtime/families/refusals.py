@@ -12,6 +12,8 @@ from kamera_agent.runtime.families.decoder import check_kinds
 REASONS = {
     "molmo2": "tokens of an image see those of later images, so each new image changes the KV of all before it. Use a "
     "model in which an image sees no later one.",
+    "gemma4_unified": "the model masks images in one way in its forward pass, and in another way for generate() with a "
+    "static cache, so neither can be the reference. Use another model of Gemma 4.",
     "hunyuan_vl": "keys are normalised after RoPE, so a moved key cannot be made of the key before it. Use a model "
     "that turns its keys last.",
     "paligemma": "tokens of the prompt see what follows them (prefix-LM), so content after a chunk changes its KV. "
