@@ -20,6 +20,7 @@ BLIND_WITHOUT = {
     "phi4_multimodal": "torchvision",
     "kimi_k25": "torchvision",
     "lfm2_vl": "torchvision",
+    "step3p7": "torchvision",
     "gemma3n": "timm",
 }
 # transformers loads a tokenizer of its own for them, which cuts other words than the small one that was saved.

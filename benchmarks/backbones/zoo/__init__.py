@@ -47,6 +47,7 @@ from benchmarks.backbones.zoo.qwen_vl import (
     qwen3_vl,
     qwen3_vl_moe,
 )
+from benchmarks.backbones.zoo.step3p7 import step3p7
 
 Attention = Literal["GQA", "MHA", "MLA"]
 
@@ -104,4 +105,5 @@ MATRIX = (
     Backbone("phi4_multimodal", "GQA", phi4_multimodal),
     Backbone("lfm2_vl", "GQA", lfm2_vl),
     Backbone("minicpmv4_6", "GQA", minicpmv4_6),
+    Backbone("step3p7", "GQA", step3p7),
 )

@@ -35,6 +35,7 @@ from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.qwen3_5 import Qwen35
 from kamera_agent.runtime.families.qwen3_vl import Qwen3VL
 from kamera_agent.runtime.families.refusals import check_config, check_model, take_masks
+from kamera_agent.runtime.families.step3p7 import Step3p7
 from kamera_agent.runtime.families.target import read_device, read_dtype
 from kamera_agent.runtime.families.text_only import TextOnly
 
@@ -68,6 +69,7 @@ FAMILIES: tuple[type[Family], ...] = (
     KimiK25,
     Lfm2VL,
     MiniCpmV46,
+    Step3p7,
     TextOnly,
 )
 
