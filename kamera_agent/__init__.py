@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from kamera_agent.config import Settings
 from kamera_agent.errors import (
+    ArchiveError,
     ConventionError,
     ImageError,
     InputError,
@@ -13,6 +14,7 @@ from kamera_agent.errors import (
     ModelError,
     SettingError,
     StoreClosedError,
+    StoreDamagedError,
     StoreError,
     StoreUnavailableError,
     UnknownSpanError,
@@ -54,6 +56,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "ArchiveError",
     "ConventionError",
     "DocumentContent",
     "Frames",
@@ -77,6 +80,7 @@ __all__ = [
     "Span",
     "Stale",
     "StoreClosedError",
+    "StoreDamagedError",
     "StoreError",
     "StoreUnavailableError",
     "TextContent",

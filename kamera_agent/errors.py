@@ -4,6 +4,7 @@ KameraError
 ├── InputError (ValueError)        an argument that cannot be used
 │   ├── ImageError                 not an image in an accepted form, or damaged
 │   ├── VideoError                 a clip or frames that cannot be used
+│   ├── ArchiveError               not an archive of chunks, or damaged
 │   └── SettingError               an option outside its range
 ├── WindowError                    an operation that the window cannot perform
 │   ├── UnknownSpanError           no span has that id
@@ -14,6 +15,7 @@ KameraError
 ├── MissingExtraError (ImportError)  a package that an extra of kamera_agent installs
 └── StoreError                     the store folder cannot be used
     ├── StoreUnavailableError      cannot be opened, or was opened before a fork
+    │   └── StoreDamagedError      its structure is damaged, and nobody asked for a repair
     ├── StoreClosedError           used after close()
     └── CorruptRecordError         internal: a record differs from the one that was written
 
@@ -36,6 +38,10 @@ class ImageError(InputError):
 
 class VideoError(InputError):
     """The clip cannot be read or has no frames, or the frames do not have one size or valid timestamps."""
+
+
+class ArchiveError(InputError):
+    """The file is not an archive of chunks, or was damaged or cut short. Nothing of it was imported."""
 
 
 class SettingError(InputError):
@@ -79,6 +85,10 @@ class StoreError(KameraError):
 
 class StoreUnavailableError(StoreError):
     """The folder cannot be opened as a store, or the store was opened by the parent of this process."""
+
+
+class StoreDamagedError(StoreUnavailableError):
+    """The structure of the store is damaged, and it was opened by somebody who repairs nothing."""
 
 
 class StoreClosedError(StoreError):

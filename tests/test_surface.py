@@ -8,6 +8,7 @@ import kamera_agent
 import kamera_agent.errors
 
 SURFACE = [
+    "ArchiveError",
     "ConventionError",
     "DocumentContent",
     "Frames",
@@ -31,6 +32,7 @@ SURFACE = [
     "Span",
     "Stale",
     "StoreClosedError",
+    "StoreDamagedError",
     "StoreError",
     "StoreUnavailableError",
     "TextContent",

@@ -10,34 +10,36 @@ import typer
 from typer.core import TyperGroup
 
 from kamera_agent.cli.arguments import (
+    Order,
     check_extra,
     check_model,
     check_store,
     existing_store,
+    input_file,
     output_file,
     output_folder,
     parse_age,
     parse_size,
 )
+from kamera_agent.cli.exits import DAMAGED, FAILED
 from kamera_agent.config import DEFAULT_STORE
-from kamera_agent.errors import KameraError, SettingError
+from kamera_agent.errors import KameraError, SettingError, StoreDamagedError
 
 
 class _Commands(TyperGroup):
-    """Prints an error of any command as one line on stderr and exits with code 1."""
+    """Prints an error of any command as one line on stderr, and exits with its code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KameraError as error:
             typer.echo(f"kamera: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(DAMAGED if isinstance(error, StoreDamagedError) else FAILED) from error
 
 
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -58,7 +60,11 @@ def main(
         bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Screenshots and video frames as position-free chunks of KV."""
+    """Screenshots and video frames as position-free chunks of KV.
+
+    Exit codes: 0 done; 1 failed, with one line on stderr that says why; 2 the command line is wrong; 3 the store is
+    damaged.
+    """
 
 
 @app.command()
@@ -145,12 +151,62 @@ def stats(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> 
 
 
 @app.command("ls")
-def list_chunks(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> None:
-    """List the chunks in a store with their patches."""
+def list_chunks(
+    store: StoreFolder = Path(DEFAULT_STORE),
+    namespace: Annotated[str | None, typer.Option(help="Only the chunks of a namespace.")] = None,
+    sort: Annotated[
+        Order, typer.Option(help="What comes first: by name, the largest, the most used, the oldest, the last used.")
+    ] = "name",
+    as_json: AsJson = False,
+) -> None:
+    """List the chunks in a store: their size, the contexts they were computed in, their uses and age."""
     folder = existing_store(store)
     from kamera_agent.cli.listing import show_chunks
 
-    show_chunks(folder, as_json)
+    show_chunks(folder, namespace, sort, as_json)
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Key of a chunk or record, or its first digits.")],
+    store: StoreFolder = Path(DEFAULT_STORE),
+    as_json: AsJson = False,
+) -> None:
+    """Show one chunk with its records."""
+    folder = existing_store(store)
+    from kamera_agent.cli.listing import show_chunk
+
+    show_chunk(folder, key, as_json)
+
+
+@app.command()
+def export(
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="File for the archive.")],
+    store: StoreFolder = Path(DEFAULT_STORE),
+    namespace: Annotated[str | None, typer.Option(help="Only the chunks of a namespace.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the chunks of a store to one file, for another machine. Whoever can read it can read the screenshots."""
+    folder, file = existing_store(store), output_file(archive)
+    from kamera_agent.cli.transfer import export_chunks
+
+    export_chunks(folder, file, namespace, as_json)
+
+
+@app.command("import")
+def import_archive(
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="File that kamera export wrote.")],
+    store: StoreFolder = Path(DEFAULT_STORE),
+    as_json: AsJson = False,
+) -> None:
+    """Put the chunks of an archive into a store, once all of it is checked. What was used longest ago makes room.
+
+    An archive from somebody whom you do not trust may hold wrong KV, which answers would then use.
+    """
+    folder, file = check_store(store), input_file(archive)
+    from kamera_agent.cli.transfer import import_chunks
+
+    import_chunks(file, folder, as_json)
 
 
 @app.command()
@@ -184,9 +240,15 @@ def prune(
 
 
 @app.command()
-def verify(store: StoreFolder = Path(DEFAULT_STORE)) -> None:
-    """Read and check every record in a store. Damaged records are removed, and the exit code is then 1."""
+def verify(
+    store: StoreFolder = Path(DEFAULT_STORE),
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove damaged records; move a damaged file aside and begin a new store.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read and check every record in a store. Nothing is removed without --repair."""
     folder = existing_store(store)
     from kamera_agent.cli.verify import verify_store
 
-    verify_store(folder)
+    verify_store(folder, repair, as_json)

@@ -6,11 +6,14 @@ import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from kamera_agent.config import locate
 from kamera_agent.errors import InputError, MissingExtraError, ModelError, SettingError, StoreUnavailableError
 from kamera_agent.pocket.weights import POCKET
 
+# What comes first in a list of chunks.
+Order = Literal["name", "size", "hits", "age", "used"]
 # LmdbStore makes this file when a folder is first opened as a store.
 DATABASE = "records-3.mdb"
 AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)
@@ -62,7 +65,7 @@ def output_folder(path: Path) -> Path:
     except OSError:
         writable = False
     if not writable:
-        raise InputError(f"Nothing can be written to the folder {folder}; pass another --out.")
+        raise InputError(f"Nothing can be written to the folder {folder}; pass another place.")
     return folder
 
 
@@ -70,7 +73,15 @@ def output_file(path: Path) -> Path:
     """A file that can be written, as an absolute path. Makes its folder. Raises InputError."""
     file = output_folder(path.parent) / path.name
     if file.is_dir():
-        raise InputError(f"{file} is a folder; pass the name of a file as --out.")
+        raise InputError(f"{file} is a folder; pass the name of a file.")
+    return file
+
+
+def input_file(path: Path) -> Path:
+    """A file that exists. Raises InputError."""
+    file = path.expanduser()
+    if not file.is_file():
+        raise InputError(f"There is no file at {file}.")
     return file
 
 

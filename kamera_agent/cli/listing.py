@@ -1,118 +1,92 @@
-"""`kamera ls`: the chunks in a store with their patches."""
+"""`kamera ls` and `kamera show`: the chunks in a store, and one of them with its records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.table import Table
 
-from kamera_agent.chunk import Header
+from kamera_agent.cli.arguments import Order
+from kamera_agent.cli.catalog import SHORT_DIGEST, StoredChunk, as_age, as_date, find_chunk, read_chunks
 from kamera_agent.cli.console import format_bytes, make_console
 from kamera_agent.store.lmdb_store import LmdbStore
 
-SHORT_DIGEST = 12
 
-
-@dataclass(frozen=True, slots=True)
-class StoredPatch:
-    """A patch, from its header.
-
-    ranks: per layer. error: relative error of the fit. antecedents: digests of the chunks before it, in order.
-    """
-
-    ranks: tuple[int, ...]
-    error: float
-    antecedents: tuple[str, ...]
-    num_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredChunk:
-    """A chunk, from its headers.
-
-    facts: key material of a base. base_bytes: size of its bases; different settings have bases of their own.
-    """
-
-    digest: str
-    facts: dict[str, Any]
-    base_bytes: int
-    patches: tuple[StoredPatch, ...]
-
-
-def show_chunks(path: Path, as_json: bool) -> None:
-    """Print the chunks in a store."""
-    with LmdbStore(path) as store:
-        chunks = gather(store.headers())
+def show_chunks(path: Path, namespace: str | None, order: Order, as_json: bool) -> None:
+    """Print the chunks in a store, or of a namespace."""
+    with LmdbStore(path, repair=False) as store:
+        chunks = read_chunks(store, namespace, order)
     if as_json:
         typer.echo(json.dumps([asdict(chunk) for chunk in chunks], indent=2))
         return
-    table = Table("chunk", "kind", "size", "namespace", "model", box=None, pad_edge=False)
-    for name in ("base", "patches"):
+    table = Table("chunk", "kind", "pixels", "namespace", "model", box=None, pad_edge=False)
+    for name in ("bytes", "contexts", "hits", "age", "used", "rank", "error"):
         table.add_column(name, justify="right")
-    for name in ("rank", "error"):
-        table.add_column(name)
     for chunk in chunks:
         table.add_row(*_cells(chunk))
     make_console().print(table)
 
 
-def gather(headers: Iterable[Header]) -> list[StoredChunk]:
-    """Group headers by chunk. The chunks are sorted by namespace, kind and digest."""
-    by_chunk: dict[bytes, list[Header]] = {}
-    for header in headers:
-        by_chunk.setdefault(header.chunk, []).append(header)
-    chunks = [_chunk(digest, group) for digest, group in by_chunk.items()]
-    return sorted(chunks, key=lambda chunk: (_fact(chunk, "namespace"), _fact(chunk, "kind"), chunk.digest))
-
-
-def _chunk(digest: bytes, headers: list[Header]) -> StoredChunk:
-    bases = [header for header in headers if header.kind == "base"]
-    return StoredChunk(
-        digest=digest.hex(),
-        facts=json.loads(bases[0].key.material),
-        base_bytes=sum(header.num_bytes for header in bases),
-        patches=tuple(_patch(header) for header in headers if header.kind == "patch"),
-    )
-
-
-def _patch(header: Header) -> StoredPatch:
-    facts = header.attributes
-    return StoredPatch(tuple(facts["ranks"]), facts["error"], tuple(facts["chunks"]), header.num_bytes)
+def show_chunk(path: Path, key: str, as_json: bool) -> None:
+    """Print a chunk with its records. Raises InputError when not exactly one has a key that begins so."""
+    with LmdbStore(path, repair=False) as store:
+        chunk = find_chunk(read_chunks(store), key)
+    if as_json:
+        typer.echo(json.dumps(asdict(chunk), indent=2))
+        return
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in (
+        ("chunk", chunk.digest),
+        ("kind", chunk.fact("kind")),
+        ("pixels", chunk.size),
+        ("namespace", chunk.namespace),
+        ("model", chunk.model),
+        ("bytes", format_bytes(chunk.num_bytes)),
+        ("stored", as_date(chunk.stored)),
+        ("last used", as_date(chunk.used)),
+        ("hits", str(chunk.hits)),
+    ):
+        facts.add_row(name, value)
+    records = Table("record", "kind", "bytes", "hits", "last used", "rank", "error", "exact", "computed after")
+    for record in chunk.records:
+        records.add_row(
+            record.digest[:SHORT_DIGEST],
+            record.kind,
+            format_bytes(record.num_bytes),
+            str(record.hits),
+            as_date(record.used),
+            _range(record.ranks or (), "d"),
+            _range([] if record.error is None else [record.error], ".3f"),
+            {True: "yes", False: "no", None: "-"}[record.exact],
+            " ".join(digest[:SHORT_DIGEST] for digest in record.antecedents) or "no other chunk",
+        )
+    console = make_console()
+    console.print(facts)
+    console.print(records)
 
 
 def _cells(chunk: StoredChunk) -> list[str]:
-    config = chunk.facts.get("model", {}).get("config", {})
     return [
         chunk.digest[:SHORT_DIGEST],
-        _fact(chunk, "kind"),
-        _size(chunk.facts.get("shape", [])),
-        _fact(chunk, "namespace"),
-        config.get("model_type", "-"),
-        format_bytes(chunk.base_bytes),
-        str(len(chunk.patches)),
-        _range([rank for patch in chunk.patches for rank in patch.ranks], "d"),
-        _range([patch.error for patch in chunk.patches], ".3f"),
+        chunk.fact("kind"),
+        chunk.size,
+        chunk.namespace,
+        chunk.model,
+        format_bytes(chunk.num_bytes),
+        str(chunk.contexts),
+        str(chunk.hits),
+        as_age(chunk.stored),
+        as_age(chunk.used),
+        _range([rank for patch in chunk.patches for rank in patch.ranks or ()], "d"),
+        _range([patch.error for patch in chunk.patches if patch.error is not None], ".3f"),
     ]
 
 
-def _fact(chunk: StoredChunk, name: str) -> str:
-    return str(chunk.facts.get(name, "-"))
-
-
-def _size(shape: list[int]) -> str:
-    """A shape [height, width, 3] as 1280x720, and [frames, height, width, 3] as 2 x 768x576."""
-    if len(shape) < 3:
-        return "-"
-    height, width = shape[-3:-1]
-    return f"{width}x{height}" if len(shape) == 3 else f"{shape[0]} x {width}x{height}"
-
-
-def _range(values: list[Any], form: str) -> str:
+def _range(values: Any, form: str) -> str:
     if not values:
         return "-"
     low, high = f"{min(values):{form}}", f"{max(values):{form}}"

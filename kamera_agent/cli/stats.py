@@ -26,7 +26,7 @@ class Holding:
 
 def show_stats(path: Path, as_json: bool) -> None:
     """Print the holdings of a store."""
-    with LmdbStore(path) as store:
+    with LmdbStore(path, repair=False) as store:
         stats, holdings = store.stats(), count(store.headers())
     if as_json:
         sizes = {"num_records": stats.num_records, "num_bytes": stats.num_bytes, "cap_bytes": stats.cap_bytes}

@@ -15,7 +15,7 @@ import lmdb
 
 from kamera_agent.chunk import FORMAT_VERSION
 from kamera_agent.config import MIB
-from kamera_agent.errors import CorruptRecordError, StoreClosedError, StoreUnavailableError
+from kamera_agent.errors import CorruptRecordError, StoreClosedError, StoreDamagedError, StoreUnavailableError
 from kamera_agent.store.capacity import default_cap_bytes, map_bytes
 from kamera_agent.store.gate import Gate
 from kamera_agent.store.inspection import Seal, alone, find_faults, is_in_use, move_aside
@@ -40,16 +40,18 @@ class Environment:
 
     path: an existing folder. cap_bytes: cap of a store that is made here, None for the default; an existing store has
         its own.
+    repair: whether a damaged database is moved aside, and a new one begun.
 
     faults: those of a damaged database that was moved aside for this one. They are found before LMDB opens it, where it
         was not closed in good order or was changed since. What happens to the file of an open store cannot be found
         before it is read: whoever cuts it short ends the process.
 
-    Raises StoreUnavailableError when the folder cannot be opened.
+    Raises StoreUnavailableError when the folder cannot be opened, and StoreDamagedError when it must not be repaired.
     """
 
-    def __init__(self, path: Path, cap_bytes: int | None) -> None:
+    def __init__(self, path: Path, cap_bytes: int | None, repair: bool = True) -> None:
         self.path = path
+        self._repair = repair
         self._gate = Gate()
         self._closed, self._is_sound = False, True
         self._cap_bytes = 0
@@ -201,6 +203,11 @@ class Environment:
             if self.faults:
                 self._env.close()
         if self.faults:
+            if not self._repair:
+                raise StoreDamagedError(
+                    f"the store {self.path} is damaged: {self.faults[0]}. `kamera verify --repair` moves it aside and "
+                    "begins a new one."
+                )
             move_aside(self._database, self.faults[0])
             self._open()
         self._cap_bytes = self._settle(cap_bytes)

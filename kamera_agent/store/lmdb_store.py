@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,8 @@ DEFAULT_QUEUE_BYTES = 256 * MIB
 MAX_SECONDS = 1e10
 UNREADABLE = "the database cannot be read; see the log"
 
+_log = logging.getLogger("kamera_agent.store")
+
 
 class LmdbStore(Store):
     """Keeps records in a folder on a local disk, across restarts and for several processes.
@@ -40,8 +43,11 @@ class LmdbStore(Store):
     cap_bytes: bound of the stored bytes; a record counts as its tensors, but at least 4 KiB. None: a tenth of the free
         disk, at most 20 GiB. The cap belongs to the folder: one that has another keeps it, and the log says so.
     queue_bytes: bound of the bytes that wait to be written; put_many() blocks above it.
+    repair: whether damaged records are removed, and a database whose structure is damaged makes way for a new one.
+        False: damage is reported, and everything stays as it is.
 
-    Raises SettingError for a negative size, and StoreUnavailableError when the folder cannot be opened.
+    Raises SettingError for a negative size, StoreUnavailableError when the folder cannot be opened, and
+    StoreDamagedError when its structure is damaged and must not be repaired.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class LmdbStore(Store):
         path: str | os.PathLike[str],
         cap_bytes: int | None = None,
         queue_bytes: int = DEFAULT_QUEUE_BYTES,
+        repair: bool = True,
     ) -> None:
         if cap_bytes is not None:
             cap_bytes = require_bytes("cap_bytes", cap_bytes)
@@ -56,13 +63,13 @@ class LmdbStore(Store):
         self._path = locate(path).resolve()
         self._pid = os.getpid()
         self._counters = Counters()
-        self._lease = lend_writer(self._path, cap_bytes, queue_bytes)
+        self._lease = lend_writer(self._path, cap_bytes, queue_bytes, repair)
         # A store that nobody closes gives its folder back. Nothing below refers to the store itself: it would then live
         # until the garbage collector runs.
         finalize(self, self._lease.drop).atexit = False
         self._writer = self._lease.writer
         self._database, self._queue = self._writer.database, self._writer.queue
-        self._reader = Reader(self._database.tables, partial(_quarantine, self._writer))
+        self._reader = Reader(self._database.tables, partial(_quarantine if repair else _mention, self._writer))
         self._closed = False
 
     @property
@@ -81,6 +88,11 @@ class LmdbStore(Store):
         num_bytes = sum(record.header.num_bytes for record in records.values())
         self._counters.add({"hits": len(records), "misses": len(set(keys)) - len(records), "bytes_read": num_bytes})
         return records
+
+    def peek(self, key: Key) -> Record | None:
+        """The stored record of a key, without counting a use of it. Not one that waits to be written."""
+        self._require_usable()
+        return (self._database.read(partial(self._reader.find, [key], {key.digest: None})) or {}).get(key.digest)
 
     def put_many(self, records: Iterable[Record]) -> None:
         """See Store. Waits while the queue is full. A record above the cap fails, and removes the stored one.
@@ -155,7 +167,10 @@ class LmdbStore(Store):
             self._writer.expire(max(0, time.time_ns() - int(min(unused_s, MAX_SECONDS) * 1e9)))
 
     def check(self) -> CheckReport:
-        """See Store. Names also the faults of a damaged database that was moved aside when this one was opened."""
+        """See Store. Without repair=True, damaged records are named and stay.
+
+        Names also the faults of a damaged database that was moved aside when this one was opened.
+        """
         self.flush()
         problems = [*self._database.faults, *self._find_faults()]
         digests, contradictions = self._database.read(self._reader.survey) or ([], [UNREADABLE])
@@ -196,6 +211,10 @@ class LmdbStore(Store):
                 f"the store {self._path} was opened by process {self._pid}, and process {os.getpid()} was "
                 "forked from it; open the store again in the child."
             )
+
+
+def _mention(writer: Writer, digest: bytes, reason: str) -> None:
+    _log.warning("record %s of the store %s is damaged: %s", digest.hex(), writer.database.path, reason)
 
 
 def _quarantine(writer: Writer, digest: bytes, reason: str) -> None:

@@ -6,12 +6,14 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from kamera_agent.chunk import FORMAT_VERSION, Header, Key, RecordKind
 from kamera_agent.config import MIB
 
 MAX_VALUE_BYTES = 16 * MIB
+# Of a tensor. torch counts strides in 64 bits, also those of a tensor without values.
+MAX_VALUES, MAX_AXES = 1 << 40, 16
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Checksum = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -39,7 +41,13 @@ class TensorLayout(_Stored):
     """One tensor of a layer."""
 
     dtype: DTypeName
-    shape: tuple[NonNegativeInt, ...]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=MAX_VALUES)], ...], Field(max_length=MAX_AXES)]
+
+    @model_validator(mode="after")
+    def _strides_fit(self) -> TensorLayout:
+        if math.prod(size for size in self.shape if size) > MAX_VALUES:
+            raise ValueError(f"shape {self.shape} is too large")
+        return self
 
     @property
     def num_bytes(self) -> int:

@@ -65,14 +65,14 @@ class Lease:
                 self._folder.writer.queue.close()
 
 
-def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Lease:
+def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int, repair: bool) -> Lease:
     """The use of the writer of a folder, which is started for its first user.
 
     Waits while another thread opens or closes the same folder; other folders do not wait. Where the folder was deleted
     while it was open, a new one is made; its earlier users keep the deleted one.
 
     cap_bytes: cap of a store that is made here, None for the default. Where a store has another one, the log says so.
-    queue_bytes: used by the first user.
+    queue_bytes: used by the first user. repair: whether a damaged database makes way for a new one.
 
     Raises StoreUnavailableError when the folder cannot be opened.
     """
@@ -92,7 +92,7 @@ def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Lease:
                 # There is still a writer if its last user was dropped, or if Ctrl-C interrupted the last close.
                 _stop_writer(folder)
                 _abandon_inherited(path)
-                writer = folder.writer = _start_writer(path, cap_bytes, queue_bytes)
+                writer = folder.writer = _start_writer(path, cap_bytes, queue_bytes, repair)
             if cap_bytes not in (None, (held := writer.database.cap_bytes)):
                 _log.warning(_OTHER_CAP, path, held, cap_bytes)
             return Lease(folder, writer)
@@ -127,7 +127,7 @@ def _abandon_inherited(path: Path) -> None:
             del _folders[pid, path]
 
 
-def _start_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Writer:
+def _start_writer(path: Path, cap_bytes: int | None, queue_bytes: int, repair: bool) -> Writer:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -135,7 +135,7 @@ def _start_writer(path: Path, cap_bytes: int | None, queue_bytes: int) -> Writer
             f"the store folder {path} cannot be created: {error}. Pass a folder on a local disk that this "
             "user may write to."
         ) from error
-    database = Environment(path, cap_bytes)
+    database = Environment(path, cap_bytes, repair)
     try:
         return Writer(database, queue_bytes)
     except BaseException:

@@ -1,17 +1,22 @@
-"""kamera stats, ls and verify, on a store made by hand."""
+"""kamera stats, ls, show, verify, resize and prune, on a store made by hand."""
 
 import json
 import os
+import re
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
 import lmdb
 import numpy as np
 import pytest
-from cli_records import RunKamera
+from cli_records import RunKamera, page
+from typer.testing import CliRunner
 
+from kamera_agent.cli import app
 from kamera_agent.cli.arguments import parse_size
 from kamera_agent.store.environment import DATABASE
+from kamera_agent.store.lmdb_store import LmdbStore
 
 COMMANDS = ["stats", "ls", "verify"]
 
@@ -39,19 +44,63 @@ def test_ls_tells_chunks_and_patches(folder: Path, run_kamera: RunKamera) -> Non
     first, second = json.loads(done.stdout)
     assert [chunk["facts"]["namespace"] for chunk in (first, second)] == ["default", "team"]
     assert first["facts"]["model"] == {"config": {"model_type": "qwen2_vl"}}
-    assert first["base_bytes"] == 1536
-    assert sorted(found["ranks"] for found in first["patches"]) == [[4, 2], [8, 8]]
-    assert first["patches"][0]["antecedents"] == ["ab" * 32]
-    assert second["patches"] == []
+    base, *patches = first["records"]
+    assert (base["kind"], base["num_bytes"], base["antecedents"], base["exact"]) == ("base", 1536, [], True)
+    assert sorted(found["ranks"] for found in patches) == [[4, 2], [8, 8]]
+    assert patches[0]["antecedents"] == ["ab" * 32]
+    assert first["num_bytes"] == sum(found["num_bytes"] for found in first["records"])
+    assert (first["contexts"], second["contexts"], len(second["records"])) == (3, 1, 1)
 
 
 def test_ls_prints_one_line_per_chunk(folder: Path, run_kamera: RunKamera) -> None:
     done = run_kamera("ls", folder)
     assert done.exit_code == 0
     _, first, second = done.stdout.splitlines()
-    row = "image 1280x720 default qwen2_vl 1.5 kB 2 2 to 8 0.125 to 0.250"
-    assert first.split()[1:] == row.split()
-    assert second.split()[-3:] == ["0", "-", "-"]
+    pattern = r"image 1280x720 default qwen2_vl 5\.4 kB 3 0 \d+ s \d+ s 2 to 8 0\.125 to 0\.250"
+    assert re.fullmatch(pattern, " ".join(first.split()[1:]))
+    assert re.fullmatch(r"image 1280x720 team qwen2_vl 1\.5 kB 1 0 \d+ s \d+ s - -", " ".join(second.split()[1:]))
+
+
+def test_ls_in_every_order_and_of_one_namespace(folder: Path, run_kamera: RunKamera) -> None:
+    """The second page is used twice; the first has patches, which are written later than both."""
+    with LmdbStore(folder) as store:
+        store.get_many([page("second", "team").header.key])
+        store.use([page("second", "team").header.key])
+
+    def names(*options: str) -> list[str]:
+        return [chunk["facts"]["pixels"] for chunk in json.loads(run_kamera("ls", folder, "--json", *options).stdout)]
+
+    orders = {order: names("--sort", order) for order in ("name", "size", "hits", "age", "used")}
+    first = ["first", "second"]
+    assert orders == {"name": first, "size": first, "age": first, "hits": first[::-1], "used": first[::-1]}
+    assert names("--namespace", "team") == ["second"]
+    assert names("--namespace", "nobody") == []
+    assert [chunk["hits"] for chunk in json.loads(run_kamera("ls", folder, "--json").stdout)] == [0, 2]
+    assert run_kamera("ls", folder, "--sort", "colour").exit_code == 2
+
+
+def test_show_takes_the_beginning_of_any_key_of_a_chunk(folder: Path, run_kamera: RunKamera) -> None:
+    chunk = page("first").header.key.digest.hex()
+    done = run_kamera("show", chunk[:6].upper(), folder, "--json")
+    found = json.loads(done.stdout)
+    assert (found["digest"], len(found["records"])) == (chunk, 3)
+    over = found["records"][2]["digest"]
+    assert json.loads(run_kamera("show", over, folder, "--json").stdout) == found
+    table = run_kamera("show", chunk, folder).stdout
+    for word in (chunk, "1280x720", over[:12], "0.125", "no other chunk", "ab" * 6, "5.4 kB"):
+        assert word in table
+
+
+def test_show_says_what_is_wrong_with_a_key(folder: Path, run_kamera: RunKamera) -> None:
+    for key, message in (("fff0ff", "No chunk"), ("xyz", "No chunk"), ("", "No chunk")):
+        done = run_kamera("show", key, folder)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert message in done.stderr
+    with LmdbStore(folder) as store:
+        store.put_many(page(f"page {number}") for number in range(16))
+    digits = Counter(chunk["digest"][0] for chunk in json.loads(run_kamera("ls", folder, "--json").stdout))
+    ((digit, count),) = digits.most_common(1)
+    assert f"{count} chunks have keys that begin with {digit!r}" in run_kamera("show", digit, folder).stderr
 
 
 def test_verify_passes_a_whole_store(folder: Path, run_kamera: RunKamera) -> None:
@@ -60,35 +109,56 @@ def test_verify_passes_a_whole_store(folder: Path, run_kamera: RunKamera) -> Non
     assert done.stdout.startswith("4 records, ")
 
 
-def test_verify_names_what_is_damaged(folder: Path, run_kamera: RunKamera) -> None:
+def test_verify_names_what_is_damaged_and_repairs_when_asked(folder: Path, run_kamera: RunKamera) -> None:
+    """1. Reading commands report, as often as they run, and remove nothing. 2. --repair removes it, and says so."""
     damage(folder / DATABASE, np.full(192, 7.25, dtype=np.float32).tobytes())
-    done = run_kamera("verify", folder)
-    assert done.exit_code == 1
-    assert "checksum" in done.stdout
-    assert done.stdout.endswith("1 problem was found.\n")
+    for _ in range(2):
+        done = run_kamera("verify", folder)
+        assert done.exit_code == 3
+        assert "checksum" in done.stdout
+        assert done.stdout.endswith("1 problem was found; --repair removes what is damaged.\n")
+        assert json.loads(run_kamera("stats", folder, "--json").stdout)["num_records"] == 4
+        assert len(json.loads(run_kamera("ls", folder, "--json").stdout)) == 2
+    done = run_kamera("verify", folder, "--repair", "--json")
+    assert done.exit_code == 3
+    report = json.loads(done.stdout)
+    assert (report["num_records"], len(report["problems"]), report["repaired"]) == (3, 1, True)
     assert run_kamera("verify", folder).exit_code == 0
 
 
-def test_verify_removes_nothing_else(folder: Path, run_kamera: RunKamera, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repair_removes_nothing_else(folder: Path, run_kamera: RunKamera, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the default cap is: here, less than the store holds."""
     monkeypatch.setattr("kamera_agent.store.capacity.MAX_DEFAULT_CAP_BYTES", 1)
     damage(folder / DATABASE, np.full(192, 7.25, dtype=np.float32).tobytes())
     before = json.loads(run_kamera("stats", folder, "--json").stdout)
-    assert run_kamera("verify", folder).stdout.endswith("1 problem was found.\n")
+    done = run_kamera("verify", folder, "--repair")
+    assert done.stdout.endswith("1 problem was found, and what is damaged was removed.\n")
     after = json.loads(run_kamera("stats", folder, "--json").stdout)
     assert after["cap_bytes"] == before["cap_bytes"]
     # A damaged base takes its patches with it.
     assert after["num_records"] in (before["num_records"] - 1, before["num_records"] - 3)
 
 
-def test_verify_of_a_store_that_was_cut_short(folder: Path, run_kamera: RunKamera) -> None:
-    """It is moved aside, so the next verification finds an empty one."""
-    os.truncate(folder / DATABASE, (folder / DATABASE).stat().st_size // 2)
-    done = run_kamera("verify", folder)
-    assert done.exit_code == 1
+def test_a_store_that_was_cut_short_is_moved_aside_only_by_a_repair(folder: Path, run_kamera: RunKamera) -> None:
+    database = folder / DATABASE
+    os.truncate(database, database.stat().st_size // 2)
+    before = database.read_bytes()
+    archive = folder.parent / "archive"
+    commands = [[each, folder] for each in ("stats", "ls", "verify", "prune", "resize")]
+    commands[3] += ["--to", "1MB"]
+    commands[4] += ["1MB"]
+    for command in [*commands, ["show", "ab", folder], ["export", archive, folder]]:
+        done = run_kamera(*command)
+        assert (done.exit_code, done.stdout) == (3, ""), command
+        assert "beyond EOF" in done.stderr
+        assert "kamera verify --repair" in done.stderr
+        assert database.read_bytes() == before
+    assert not archive.exists()
+    done = run_kamera("verify", folder, "--repair")
+    assert done.exit_code == 3
     assert "beyond EOF" in done.stdout
     assert "0 records, 0 B, are whole; " in done.stdout
-    assert (folder / "records-3.damaged").is_file()
+    assert (folder / "records-3.damaged").read_bytes() == before
     assert run_kamera("verify", folder).stdout == "0 records, 0 B, are whole.\n"
 
 
@@ -167,10 +237,17 @@ def test_the_home_folder_is_understood(folder: Path, run_kamera: RunKamera, monk
     assert run_kamera("stats", "~/store").exit_code == 0
 
 
+def test_shells_complete_commands(run_kamera: RunKamera) -> None:
+    """As the scripts that --install-completion installs ask for it."""
+    asked = {"_KAMERA_COMPLETE": "complete_bash", "COMP_WORDS": "kamera ex", "COMP_CWORD": "1"}
+    done = CliRunner().invoke(app, [], prog_name="kamera", env=asked)
+    assert done.stdout.split() == ["export"]
+
+
 def test_help_names_every_command(run_kamera: RunKamera) -> None:
     done = run_kamera("--help")
     assert done.exit_code == 0
-    assert all(command in done.stdout for command in ["demo", *COMMANDS])
+    assert all(command in done.stdout for command in ["demo", "show", "export", "import", "Exit codes", *COMMANDS])
 
 
 def test_the_version_is_that_of_the_package(run_kamera: RunKamera) -> None:

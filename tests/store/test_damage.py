@@ -107,6 +107,24 @@ def test_headers_leaves_a_damaged_record_out_and_quarantines_it(pristine: bytes,
     store.close()
 
 
+def test_without_repair_damage_is_named_and_stays(
+    pristine: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The damaged record is a miss; only a store that repairs removes it."""
+    data = bytearray(pristine)
+    data[next(value_ranges(pristine, RECORDS[3]))[5000]] ^= 1
+    (tmp_path / DATABASE).write_bytes(data)
+    for repair, num_left in ((False, len(RECORDS)), (False, len(RECORDS)), (True, len(RECORDS) - 1)):
+        with LmdbStore(tmp_path, repair=repair) as store:
+            assert len(store.check().problems) == 1
+            assert store.get_many([make_key("single")]) == {}
+            store.flush()
+            assert store.stats().num_records == num_left
+            assert store.stats().quarantined == int(repair)
+        assert "the checksum of value 0 (10001 bytes) does not match" in caplog.text
+        caplog.clear()
+
+
 def test_patches_over_a_damaged_base_go_with_it(pristine: bytes, tmp_path: Path) -> None:
     data = bytearray(pristine)
     data[next(value_ranges(pristine, RECORDS[2]))[100]] ^= 1

@@ -19,6 +19,7 @@ from kamera_agent import (
     UnsupportedModelError,
 )
 from kamera_agent.chunk import Record
+from kamera_agent.cli.transfer import export_chunks, import_chunks
 from kamera_agent.pocket.model import PocketProcessor, build_model, build_processor
 from kamera_agent.runtime.families import family_for
 from kamera_agent.store.environment import DATABASE
@@ -82,6 +83,19 @@ def test_damaged_record_is_computed_again(make: MakeKamera, tmp_path: Path, expe
     with make(store=tmp_path) as third:
         logits, origins = ask(third)
         assert third.store.check().problems == ()
+
+
+def test_an_archive_brings_chunks_to_another_machine(make: MakeKamera, tmp_path: Path) -> None:
+    """Bases and patches that the library wrote pass the checks of an import, and give the very logits."""
+    options = {"base": "canonical", "rank": 26}
+    with make(store=tmp_path / "here", **options) as kamera:
+        ask(kamera)
+    export_chunks(tmp_path / "here", tmp_path / "archive", None, as_json=True)
+    import_chunks(tmp_path / "archive", tmp_path / "there", as_json=True)
+    with make(store=tmp_path / "here", **options) as here, make(store=tmp_path / "there", **options) as there:
+        (logits, origins), (expected, _) = ask(there), ask(here)
+        assert origins == {"recalled"}
+        assert torch.equal(logits, expected)
 
 
 def inexact(record: Record) -> Record:
