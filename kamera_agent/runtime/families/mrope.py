@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,6 +21,8 @@ from kamera_agent.vision.frames import DEFAULT_FPS, Frames
 from kamera_agent.vision.image import Pixels
 
 IMAGE, VIDEO = 1, 2
+# Grids whose positions are kept: the pictures of a window have few sizes, and all are looked at in every turn.
+NUM_GRIDS = 64
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
@@ -105,7 +107,11 @@ class MRope(Family):
         """Tokens of a clip. times: per step of the grid's time, the seconds of its frames."""
         return self.framed(self.model.config.video_token_id, grid)
 
-    def _offsets(self, token_ids: Sequence[int], raster: Raster) -> torch.Tensor:
+    @cached_property
+    def _offsets(self) -> Callable[[tuple[int, ...], Raster], torch.Tensor]:
+        return lru_cache(NUM_GRIDS)(self._find_offsets)
+
+    def _find_offsets(self, token_ids: tuple[int, ...], raster: Raster) -> torch.Tensor:
         """Positions [3, T] of a chunk that starts at 0."""
         inputs = {"input_ids": torch.tensor([token_ids])} | self._position_inputs(token_ids, [raster])
         positions, _ = self.rope_index(**accepted(self.rope_index, inputs))
