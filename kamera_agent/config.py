@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from kamera_agent.errors import SettingError
 from kamera_agent.options import check_names, real, whole
+from kamera_agent.secret import SecretSource, source_of
 
 Fidelity = Literal["exact", "patched", "blind"]
 Rank = int | Literal["auto"]
@@ -27,6 +28,7 @@ MIB = 1 << 20
 
 SHARES = ("error_budget", "byte_budget")
 CHOICES = {"base": Base, "base_dtype": BaseDtype, "fidelity": Fidelity, "stale": OnStale, "heal": Heal, "near": Near}
+SECRETS = ("namespace_secret", "encryption_key")
 SIZES = ("encoder_cache_bytes", "memory_bytes", "dropped_bytes", "disk_bytes")
 
 
@@ -70,6 +72,11 @@ class Settings:
         computed; the others take the KV of that image, where the model has a token for each tile of a grid. "off": it
         is computed.
     namespace: chunks are never shared between namespaces, even if they are equal.
+    namespace_secret: 32 bytes without which nobody can make the keys of the namespace: a file or, as "env:NAME", an
+        environment variable with 64 hexadecimal digits, or a function that returns the bytes. None: whoever knows the
+        pixels, the model and the namespace can.
+    encryption_key: likewise, the key that the disk tier is encrypted with; None encrypts nothing. Needs the extra
+        "encryption". A store that exists keeps its key, until `kamera rekey` changes it.
     encoder_cache_bytes: bound on the cached vision-encoder outputs.
     memory_bytes: bound on the store's memory tier, and on computed KV that waits to be written to the store.
     disk_bytes: bound on the disk tier of a new store; None means a tenth of the free disk space, at most 20 GiB. A
@@ -87,6 +94,8 @@ class Settings:
     heal: Heal = "ahead"
     near: Near = "off"
     namespace: str = "default"
+    namespace_secret: SecretSource | None = None
+    encryption_key: SecretSource | None = None
     encoder_cache_bytes: int = 512 * MIB
     memory_bytes: int = 2048 * MIB
     disk_bytes: int | None = None
@@ -103,6 +112,9 @@ class Settings:
                 raise SettingError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(get_args(choices))}.")
         if not self.namespace or not isinstance(self.namespace, str):
             raise SettingError(f"namespace is {self.namespace!r}; give it a name, as a str.")
+        for name in SECRETS:
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, source_of(name, value))
         for name in SHARES:
             if not 0 < getattr(self, name) <= 1:
                 raise SettingError(f"{name} is {getattr(self, name)}; use a share above 0 and up to 1.")
@@ -140,6 +152,8 @@ class SettingOptions(TypedDict, total=False):
     heal: Heal
     near: Near
     namespace: str
+    namespace_secret: SecretSource | None
+    encryption_key: SecretSource | None
     encoder_cache_bytes: int
     memory_bytes: int
     disk_bytes: int | None

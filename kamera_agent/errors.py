@@ -15,7 +15,8 @@ KameraError
 ├── MissingExtraError (ImportError)  a package that an extra of kamera_agent installs
 └── StoreError                     the store folder cannot be used
     ├── StoreUnavailableError      cannot be opened, or was opened before a fork
-    │   └── StoreDamagedError      its structure is damaged, and nobody asked for a repair
+    │   ├── StoreDamagedError      its structure is damaged, and nobody asked for a repair
+    │   └── StoreKeyError          encrypted with another key, or with none
     ├── StoreClosedError           used after close()
     └── CorruptRecordError         internal: a record differs from the one that was written
 
@@ -89,6 +90,10 @@ class StoreUnavailableError(StoreError):
 
 class StoreDamagedError(StoreUnavailableError):
     """The structure of the store is damaged, and it was opened by somebody who repairs nothing."""
+
+
+class StoreKeyError(StoreUnavailableError):
+    """The store is encrypted with another key, or with none, than the one that was given."""
 
 
 class StoreClosedError(StoreError):

@@ -13,12 +13,14 @@ import torch
 
 from kamera_agent.closing import Closing
 from kamera_agent.config import DEFAULT_STORE, SettingOptions, Settings, make_settings
+from kamera_agent.errors import SettingError
 from kamera_agent.forking import Forkable
 from kamera_agent.options import path_of
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.secret import read_secret
 from kamera_agent.store.base import Store, StoreStats
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
@@ -74,7 +76,10 @@ class Kamera(Closing, Forkable):
         """
         super().__init__()
         self.settings = make_settings(options, "Kamera")
-        self._engine = Engine(family_for(model, processor), self.settings.encoder_cache_bytes)
+        family = family_for(model, processor)
+        if self.settings.namespace_secret is not None:
+            family.secret = read_secret("namespace_secret", self.settings.namespace_secret)
+        self._engine = Engine(family, self.settings.encoder_cache_bytes)
         # Opened last: nothing after it can fail and leave it open.
         self.store = _open(store, self.settings)
         self._owns_store = self.store is not store
@@ -196,8 +201,10 @@ class Kamera(Closing, Forkable):
 
 def _open(store: Store | str | os.PathLike[str] | None, settings: Settings) -> Store:
     if isinstance(store, Store):
+        if settings.encryption_key is not None and not store.is_encrypted:
+            raise SettingError("encryption_key does not change an open store; give the key to LmdbStore(key=...).")
         return store
     memory = MemoryStore(settings.memory_bytes)
     if store is None:
         return memory
-    return TieredStore(memory, LmdbStore(path_of("store", store), settings.disk_bytes))
+    return TieredStore(memory, LmdbStore(path_of("store", store), settings.disk_bytes, key=settings.encryption_key))

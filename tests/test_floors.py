@@ -39,6 +39,7 @@ ROOMS = {
     "forking.py": 0,
     "options.py": 0,
     "progress.py": 0,
+    "secret.py": 0,
     "trouble.py": 0,
 }
 
@@ -56,6 +57,7 @@ CONFINED = {
         "window/sampler.py",
         "pocket/",
     ),
+    "cryptography": ("store/cipher.py",),
     "lmdb": ("store/environment.py", "store/inspection.py"),
     "triton": ("runtime/kernels/",),
     "llguidance": ("turns/grammar.py",),

@@ -34,6 +34,7 @@ SURFACE = [
     "StoreClosedError",
     "StoreDamagedError",
     "StoreError",
+    "StoreKeyError",
     "StoreUnavailableError",
     "TextContent",
     "Timings",

@@ -45,6 +45,14 @@ app = typer.Typer(
 
 StoreFolder = Annotated[Path, typer.Argument(metavar="[STORE]", help="Folder of the store.")]
 NewStore = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        envvar="KAMERA_KEY",
+        help="Key of an encrypted store: a file, or env:NAME for a variable, with 64 hexadecimal digits.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -101,6 +109,7 @@ def ask(
         typer.Option(help="Frames per second: those kept of a clip, and the rate of the images of a folder."),
     ] = 2.0,
     store: NewStore = Path(DEFAULT_STORE),
+    key: Key = None,
 ) -> None:
     """Ask about images and clips. Chunks that the store holds are recalled, not computed again.
 
@@ -111,7 +120,7 @@ def ask(
     from kamera_agent.cli.ask import ask as answer
 
     paths = [Path(path).expanduser() for path in media[:-1]]
-    answer(paths, media[-1], model=model, keep_last=keep_last, fps=fps, store=folder)
+    answer(paths, media[-1], model=model, keep_last=keep_last, fps=fps, store=folder, key=key)
 
 
 @app.command()
@@ -142,12 +151,12 @@ def doctor(
 
 
 @app.command()
-def stats(store: StoreFolder = Path(DEFAULT_STORE), as_json: AsJson = False) -> None:
+def stats(store: StoreFolder = Path(DEFAULT_STORE), key: Key = None, as_json: AsJson = False) -> None:
     """Show the number and size of the records in a store, by kind."""
     folder = existing_store(store)
     from kamera_agent.cli.stats import show_stats
 
-    show_stats(folder, as_json)
+    show_stats(folder, key, as_json)
 
 
 @app.command("ls")
@@ -157,26 +166,28 @@ def list_chunks(
     sort: Annotated[
         Order, typer.Option(help="What comes first: by name, the largest, the most used, the oldest, the last used.")
     ] = "name",
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """List the chunks in a store: their size, the contexts they were computed in, their uses and age."""
     folder = existing_store(store)
     from kamera_agent.cli.listing import show_chunks
 
-    show_chunks(folder, namespace, sort, as_json)
+    show_chunks(folder, key, namespace, sort, as_json)
 
 
 @app.command()
 def show(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Key of a chunk or record, or its first digits.")],
+    chunk: Annotated[str, typer.Argument(metavar="CHUNK", help="Key of a chunk or record, or its first digits.")],
     store: StoreFolder = Path(DEFAULT_STORE),
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one chunk with its records."""
     folder = existing_store(store)
     from kamera_agent.cli.listing import show_chunk
 
-    show_chunk(folder, key, as_json)
+    show_chunk(folder, key, chunk, as_json)
 
 
 @app.command()
@@ -184,19 +195,25 @@ def export(
     archive: Annotated[Path, typer.Argument(metavar="FILE", help="File for the archive.")],
     store: StoreFolder = Path(DEFAULT_STORE),
     namespace: Annotated[str | None, typer.Option(help="Only the chunks of a namespace.")] = None,
+    unencrypted: Annotated[bool, typer.Option("--unencrypted", help="Also from an encrypted store.")] = False,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the chunks of a store to one file, for another machine. Whoever can read it can read the screenshots."""
+    """Write the chunks of a store to one file, for another machine.
+
+    The file is not encrypted, and says as much about the screenshots as the store.
+    """
     folder, file = existing_store(store), output_file(archive)
     from kamera_agent.cli.transfer import export_chunks
 
-    export_chunks(folder, file, namespace, as_json)
+    export_chunks(folder, key, file, namespace, unencrypted, as_json)
 
 
 @app.command("import")
 def import_archive(
     archive: Annotated[Path, typer.Argument(metavar="FILE", help="File that kamera export wrote.")],
     store: StoreFolder = Path(DEFAULT_STORE),
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Put the chunks of an archive into a store, once all of it is checked. What was used longest ago makes room.
@@ -206,19 +223,20 @@ def import_archive(
     folder, file = check_store(store), input_file(archive)
     from kamera_agent.cli.transfer import import_chunks
 
-    import_chunks(file, folder, as_json)
+    import_chunks(file, folder, key, as_json)
 
 
 @app.command()
 def resize(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
     size: Annotated[str, typer.Argument(help="What it may hold, such as 20GB.")],
+    key: Key = None,
 ) -> None:
     """Set how much a store may hold. What was used longest ago is removed above that; the file keeps its size."""
     folder, cap_bytes = existing_store(store), parse_size(size)
     from kamera_agent.cli.capacity import resize_store
 
-    resize_store(folder, cap_bytes)
+    resize_store(folder, key, cap_bytes)
 
 
 @app.command()
@@ -227,6 +245,7 @@ def prune(
     to: Annotated[str | None, typer.Option(help="Keep so much, such as 5GB, of what was used last.")] = None,
     older_than: Annotated[str | None, typer.Option(help="Remove what was not used for so long, such as 30d.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Remove the chunks of a namespace.")] = None,
+    key: Key = None,
 ) -> None:
     """Remove chunks from a store, by size, age or namespace. The file keeps its size."""
     max_bytes = None if to is None else parse_size(to)
@@ -236,7 +255,7 @@ def prune(
     folder = existing_store(store)
     from kamera_agent.cli.capacity import prune_store
 
-    prune_store(folder, max_bytes, unused_s, namespace)
+    prune_store(folder, key, max_bytes, unused_s, namespace)
 
 
 @app.command()
@@ -245,10 +264,24 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Remove damaged records; move a damaged file aside and begin a new store.")
     ] = False,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Read and check every record in a store. Nothing is removed without --repair."""
     folder = existing_store(store)
     from kamera_agent.cli.verify import verify_store
 
-    verify_store(folder, repair, as_json)
+    verify_store(folder, key, repair, as_json)
+
+
+@app.command()
+def rekey(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
+    new_key: Annotated[str, typer.Option(metavar="KEY", help="The new key: a file, or env:NAME for a variable.")],
+    key: Key = None,
+) -> None:
+    """Encrypt a store, or change its key. Its records are written anew, to a file that replaces the old one."""
+    folder = existing_store(store)
+    from kamera_agent.cli.encryption import rekey_store
+
+    rekey_store(folder, key, new_key)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 GROUP = 2
 
 
-def ask(paths: Sequence[Path], question: str, *, model: str, keep_last: int | None, fps: float, store: Path) -> None:
+def ask(
+    paths: Sequence[Path], question: str, *, model: str, keep_last: int | None, fps: float, store: Path, key: str | None
+) -> None:
     """Print the answer as it comes, then its cost. Raises KameraError.
 
     fps: frames of a clip that are kept per second, and the rate of frames that come as a folder.
@@ -37,7 +39,7 @@ def ask(paths: Sequence[Path], question: str, *, model: str, keep_last: int | No
     # Imported, and loaded, last: a wrong path should not cost seconds or minutes.
     from kamera_agent.kamera import Kamera
 
-    with Kamera.from_pretrained(model, store=store) as kamera:
+    with Kamera.from_pretrained(model, store=store, encryption_key=key) as kamera:
         window = kamera.window()
         window.sync(contents)
         if keep_last is not None:

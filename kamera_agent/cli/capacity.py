@@ -12,16 +12,18 @@ from kamera_agent.store.base import StoreStats
 from kamera_agent.store.lmdb_store import LmdbStore
 
 
-def resize_store(path: Path, cap_bytes: int) -> None:
+def resize_store(path: Path, key: str | None, cap_bytes: int) -> None:
     """Set the cap of a store and print what is left in it."""
-    with LmdbStore(path, repair=False) as store:
+    with LmdbStore(path, repair=False, key=key) as store:
         store.resize(cap_bytes)
         typer.echo(f"{_holdings(store.stats())}.")
 
 
-def prune_store(path: Path, max_bytes: int | None, unused_s: float | None, namespace: str | None) -> None:
+def prune_store(
+    path: Path, key: str | None, max_bytes: int | None, unused_s: float | None, namespace: str | None
+) -> None:
     """Remove records of a store, by size, last use and namespace, and print how many and what is left."""
-    with LmdbStore(path, repair=False) as store:
+    with LmdbStore(path, repair=False, key=key) as store:
         before = store.stats().num_records
         if namespace is not None:
             bases = [header.key for header in store.headers() if header.kind == "base"]

@@ -16,9 +16,9 @@ from kamera_agent.cli.console import format_bytes, make_console
 from kamera_agent.store.lmdb_store import LmdbStore
 
 
-def show_chunks(path: Path, namespace: str | None, order: Order, as_json: bool) -> None:
+def show_chunks(path: Path, key: str | None, namespace: str | None, order: Order, as_json: bool) -> None:
     """Print the chunks in a store, or of a namespace."""
-    with LmdbStore(path, repair=False) as store:
+    with LmdbStore(path, repair=False, key=key) as store:
         chunks = read_chunks(store, namespace, order)
     if as_json:
         typer.echo(json.dumps([asdict(chunk) for chunk in chunks], indent=2))
@@ -31,10 +31,10 @@ def show_chunks(path: Path, namespace: str | None, order: Order, as_json: bool) 
     make_console().print(table)
 
 
-def show_chunk(path: Path, key: str, as_json: bool) -> None:
-    """Print a chunk with its records. Raises InputError when not exactly one has a key that begins so."""
-    with LmdbStore(path, repair=False) as store:
-        chunk = find_chunk(read_chunks(store), key)
+def show_chunk(path: Path, key: str | None, prefix: str, as_json: bool) -> None:
+    """Print a chunk with its records. Raises InputError when not exactly one has a key that begins with prefix."""
+    with LmdbStore(path, repair=False, key=key) as store:
+        chunk = find_chunk(read_chunks(store), prefix)
     if as_json:
         typer.echo(json.dumps(asdict(chunk), indent=2))
         return

@@ -24,9 +24,9 @@ class Holding:
     num_bytes: int
 
 
-def show_stats(path: Path, as_json: bool) -> None:
+def show_stats(path: Path, key: str | None, as_json: bool) -> None:
     """Print the holdings of a store."""
-    with LmdbStore(path, repair=False) as store:
+    with LmdbStore(path, repair=False, key=key) as store:
         stats, holdings = store.stats(), count(store.headers())
     if as_json:
         sizes = {"num_records": stats.num_records, "num_bytes": stats.num_bytes, "cap_bytes": stats.cap_bytes}

@@ -24,9 +24,18 @@ from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.window.attributes import require_readable
 
 
-def export_chunks(path: Path, file: Path, namespace: str | None, as_json: bool) -> None:
-    """Write the chunks of a store, or of a namespace, to an archive, which appears once it is whole."""
-    with LmdbStore(path, repair=False) as store, Console(stderr=True).status("Writing"):
+def export_chunks(
+    path: Path, key: str | None, file: Path, namespace: str | None, unencrypted: bool, as_json: bool
+) -> None:
+    """Write the chunks of a store, or of a namespace, to an archive, which appears once it is whole.
+
+    Raises InputError for an encrypted store, unless the archive may be unencrypted.
+    """
+    with LmdbStore(path, repair=False, key=key) as store, Console(stderr=True).status("Writing"):
+        if store.is_encrypted and not unencrypted:
+            raise InputError(
+                "The store is encrypted, and an archive is not; pass --unencrypted if you protect the file."
+            )
         num_records = _write(file, _records(store, namespace))
     size = file.stat().st_size
     if as_json:
@@ -35,7 +44,7 @@ def export_chunks(path: Path, file: Path, namespace: str | None, as_json: bool) 
         typer.echo(f"{num_records} records, {format_bytes(size)}, are in {file}.")
 
 
-def import_chunks(file: Path, path: Path, as_json: bool) -> None:
+def import_chunks(file: Path, path: Path, key: str | None, as_json: bool) -> None:
     """Check the whole of an archive, then put its records into a store.
 
     Raises ArchiveError for a hostile or damaged file, and InputError for one that cannot be read or is larger than the
@@ -45,7 +54,7 @@ def import_chunks(file: Path, path: Path, as_json: bool) -> None:
         with file.open("rb") as archive, Console(stderr=True).status("Reading the archive"):
             sizes = [record_bytes(record.header) for record in _verified(archive)]
             archive.seek(0)
-            with LmdbStore(path, repair=False) as store:
+            with LmdbStore(path, repair=False, key=key) as store:
                 stats = _put(store, sum(sizes), _verified(archive))
     except OSError as error:
         raise InputError(f"The archive {file} cannot be read: {error.strerror or error}.") from error
@@ -75,16 +84,8 @@ def _put(store: LmdbStore, num_bytes: int, records: Iterator[Record]) -> StoreSt
 
 
 def _records(store: LmdbStore, namespace: str | None) -> Iterator[Record]:
-    """The records of a namespace, each patch after its base. What is removed meanwhile is left out."""
     wanted = {chunk.digest for chunk in read_chunks(store, namespace)}
-    headers = [header for header in store.headers() if header.chunk.hex() in wanted]
-    written = set[bytes]()
-    for header in sorted(headers, key=lambda header: header.kind):
-        if header.base is None or header.base in written:
-            record = store.peek(header.key)
-            if record is not None:
-                written.add(header.key.digest)
-                yield record
+    return store.records(header for header in store.headers() if header.chunk.hex() in wanted)
 
 
 def _verified(archive: IO[bytes]) -> Iterator[Record]:

@@ -14,9 +14,9 @@ from kamera_agent.cli.exits import DAMAGED
 from kamera_agent.store.lmdb_store import LmdbStore
 
 
-def verify_store(path: Path, repair: bool, as_json: bool) -> None:
+def verify_store(path: Path, key: str | None, repair: bool, as_json: bool) -> None:
     """Check a store and print its problems. Raises typer.Exit(DAMAGED) after problems, repaired or not."""
-    with LmdbStore(path, repair=repair) as store:
+    with LmdbStore(path, repair=repair, key=key) as store:
         stats = store.stats()
         activity = f"Reading {stats.num_records} records, {format_bytes(stats.num_bytes)}"
         with Console(stderr=True).status(activity):

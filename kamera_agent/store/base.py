@@ -55,6 +55,11 @@ class Store(Closing):
         """The owner of the records: an object that all stores over the same records in this process share."""
         return self
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what it keeps on a disk is encrypted."""
+        return False
+
     @abstractmethod
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
         """The records of the keys, by key digest. Misses are left out.

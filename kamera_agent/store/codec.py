@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +35,30 @@ ALIGNMENT_BYTES = 64
 CHECKSUM_BYTES = 16
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Opener(Protocol):
+    """Copies one value into its place, and says whether it is the one that was written."""
+
+    def copy(self, source: Bytes, target: Bytes) -> None:
+        """Copy the next bytes of the value. Nobody may use them before is_genuine() has said so."""
+
+    def is_genuine(self, checksum: str) -> bool:
+        """Whether the bytes that were copied have this checksum, of 32 hexadecimal digits."""
+
+
+class _Copy:
+    """See Opener. The copy is hashed, not the source, which is mapped memory that another process may change."""
+
+    def __init__(self) -> None:
+        self._hasher = xxh3_128()
+
+    def copy(self, source: Bytes, target: Bytes) -> None:
+        np.copyto(target, source)
+        self._hasher.update(target.data)
+
+    def is_genuine(self, checksum: str) -> bool:
+        return self._hasher.hexdigest() == checksum
 
 
 class Encoded(NamedTuple):
@@ -96,6 +120,11 @@ def decode_header(blob: bytes | memoryview) -> Manifest:
     body = bytes(blob[CHECKSUM_BYTES:])
     if xxh3_128_digest(body) != bytes(blob[:CHECKSUM_BYTES]):
         raise CorruptRecordError(f"the checksum of the header ({len(blob)} bytes) does not match")
+    return read_manifest(body)
+
+
+def read_manifest(body: bytes) -> Manifest:
+    """Read the JSON of a header. Raises CorruptRecordError."""
     try:
         return Manifest.model_validate_json(body)
     except ValidationError as error:
@@ -103,11 +132,14 @@ def decode_header(blob: bytes | memoryview) -> Manifest:
 
 
 def decode_layers(
-    manifest: Manifest, fetch: Callable[[int], memoryview | None]
+    manifest: Manifest,
+    fetch: Callable[[int], memoryview | None],
+    open_value: Callable[[int], Opener] = lambda number: _Copy(),
 ) -> tuple[tuple[torch.Tensor, ...], ...]:
     """Copy the values into new CPU memory, each byte once, and verify them. The tensors share one block.
 
     fetch: returns the value of a number, or None when it is missing. The value is read only during this call.
+    open_value: returns what copies and verifies the value of a number.
     Raises CorruptRecordError when a value is missing, has another size, or fails its checksum.
     """
     memory, number = _allocate(manifest), 0
@@ -117,7 +149,8 @@ def decode_layers(
         targets = [block.numpy() for block in blocks]
         start = 0
         for value in layer.values:
-            _copy_value(number, value, fetch(number), _cut(targets, start, start + value.num_bytes))
+            parts = _cut(targets, start, start + value.num_bytes)
+            _copy_value(number, value, fetch(number), parts, open_value(number))
             start += value.num_bytes
             number += 1
         layers.append(tuple(tensor.over(block) for tensor, block in zip(layer.tensors, blocks, strict=True)))
@@ -137,17 +170,17 @@ def _allocate(manifest: Manifest) -> Iterator[torch.Tensor]:
     return (block[start : start + size] for start, size in zip(starts, sizes, strict=False))
 
 
-def _copy_value(number: int, layout: ValueLayout, value: memoryview | None, targets: Iterator[Bytes]) -> None:
+def _copy_value(
+    number: int, layout: ValueLayout, value: memoryview | None, targets: Iterator[Bytes], opener: Opener
+) -> None:
     if value is None or len(value) != layout.num_bytes:
         size = "missing" if value is None else f"{len(value)} bytes long"
         raise CorruptRecordError(f"value {number} is {size}; {layout.num_bytes} bytes were written")
-    source, hasher, num_copied = np.frombuffer(value, np.uint8), xxh3_128(), 0
+    source, num_copied = np.frombuffer(value, np.uint8), 0
     for target in targets:
-        np.copyto(target, source[num_copied : num_copied + target.size])
-        # The copy is hashed, not the source, which is mapped memory that another process may change.
-        hasher.update(target.data)
+        opener.copy(source[num_copied : num_copied + target.size], target)
         num_copied += target.size
-    if hasher.hexdigest() != layout.checksum:
+    if not opener.is_genuine(layout.checksum):
         raise CorruptRecordError(f"the checksum of value {number} ({layout.num_bytes} bytes) does not match")
 
 

@@ -15,8 +15,15 @@ import lmdb
 
 from kamera_agent.chunk import FORMAT_VERSION
 from kamera_agent.config import MIB
-from kamera_agent.errors import CorruptRecordError, StoreClosedError, StoreDamagedError, StoreUnavailableError
+from kamera_agent.errors import (
+    CorruptRecordError,
+    StoreClosedError,
+    StoreDamagedError,
+    StoreKeyError,
+    StoreUnavailableError,
+)
 from kamera_agent.store.capacity import default_cap_bytes, map_bytes
+from kamera_agent.store.cipher import Cipher
 from kamera_agent.store.gate import Gate
 from kamera_agent.store.inspection import Seal, alone, find_faults, is_in_use, move_aside
 from kamera_agent.store.tables import Tables, Transaction
@@ -40,17 +47,19 @@ class Environment:
 
     path: an existing folder. cap_bytes: cap of a store that is made here, None for the default; an existing store has
         its own.
-    repair: whether a damaged database is moved aside, and a new one begun.
+    repair: whether a damaged database is moved aside, and a new one begun. cipher: of an encrypted store.
 
     faults: those of a damaged database that was moved aside for this one. They are found before LMDB opens it, where it
         was not closed in good order or was changed since. What happens to the file of an open store cannot be found
         before it is read: whoever cuts it short ends the process.
 
-    Raises StoreUnavailableError when the folder cannot be opened, and StoreDamagedError when it must not be repaired.
+    Raises StoreUnavailableError when the folder cannot be opened, StoreDamagedError when it must not be repaired, and
+    StoreKeyError for another cipher than that of the store.
     """
 
-    def __init__(self, path: Path, cap_bytes: int | None, repair: bool = True) -> None:
+    def __init__(self, path: Path, cap_bytes: int | None, repair: bool = True, cipher: Cipher | None = None) -> None:
         self.path = path
+        self.cipher = cipher
         self._repair = repair
         self._gate = Gate()
         self._closed, self._is_sound = False, True
@@ -68,7 +77,7 @@ class Environment:
                     self._open_whole(cap_bytes)
             self._file = self._stat_file()
             if is_new or self.faults:
-                _sync_folder(path)
+                sync_folder(path)
             _mention_older(path)
         except (OSError, lmdb.Error, CorruptRecordError) as error:
             raise StoreUnavailableError(
@@ -136,6 +145,18 @@ class Environment:
                 f"the store folder {self.path} was deleted while it was open: nothing more is read from it or written "
                 "to it. Open it again to start a new store there."
             )
+
+    def require_cipher(self, cipher: Cipher | None) -> None:
+        """Raise StoreKeyError for another cipher than that of the store."""
+        check = self._run(self.tables.key_check, write=False)
+        if cipher is None and check is not None:
+            raise StoreKeyError(
+                f"the store {self.path} is encrypted; pass its key as encryption_key, or to a command as --key."
+            )
+        if cipher is not None and check is None:
+            raise StoreKeyError(f"the store {self.path} is not encrypted; `kamera rekey` encrypts it.")
+        if cipher is not None and check != cipher.check:
+            raise StoreKeyError(f"the store {self.path} is encrypted with another key.")
 
     def _fit_map(self) -> bool:
         """Whether the map was smaller than the cap asks for, because the cap was raised, and has been enlarged."""
@@ -243,7 +264,9 @@ class Environment:
                 if wish is None:
                     # A store of an earlier version has records, but no cap.
                     wish = max(default_cap_bytes(self.path), self._run(self.tables.held_bytes, write=False))
-                cap_bytes = self._run(partial(self.tables.claim_cap, wish), write=True)
+                check = None if self.cipher is None else self.cipher.check
+                cap_bytes = self._run(partial(self.tables.claim, wish, check), write=True)
+            self.require_cipher(self.cipher)
             self._env.set_mapsize(map_bytes(cap_bytes))
             return cap_bytes
         except BaseException:
@@ -262,7 +285,7 @@ def _reserve_locks(folder: Path) -> None:
         os.close(locks)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names of the files in a folder, and its own, durable."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows syncs no folders.
         return

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from weakref import finalize
 
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.config import MIB, locate
 from kamera_agent.errors import CorruptRecordError, SettingError, StoreClosedError, StoreUnavailableError
 from kamera_agent.options import real
+from kamera_agent.secret import SecretSource, read_secret
 from kamera_agent.store.base import CheckReport, Store, StoreStats
 from kamera_agent.store.capacity import record_bytes, require_bytes
+from kamera_agent.store.cipher import Cipher
 from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.reader import Reader
@@ -45,9 +48,11 @@ class LmdbStore(Store):
     queue_bytes: bound of the bytes that wait to be written; put_many() blocks above it.
     repair: whether damaged records are removed, and a database whose structure is damaged makes way for a new one.
         False: damage is reported, and everything stays as it is.
+    key: encrypts the records; see Settings.encryption_key. None: they are not encrypted.
 
-    Raises SettingError for a negative size, StoreUnavailableError when the folder cannot be opened, and
-    StoreDamagedError when its structure is damaged and must not be repaired.
+    Raises SettingError for a negative size and a key that cannot be read, MissingExtraError where the package of the
+    extra "encryption" is missing, and StoreUnavailableError when the folder cannot be opened: as StoreDamagedError when
+    its structure is damaged and must not be repaired, as StoreKeyError when its key is another one.
     """
 
     def __init__(
@@ -56,26 +61,38 @@ class LmdbStore(Store):
         cap_bytes: int | None = None,
         queue_bytes: int = DEFAULT_QUEUE_BYTES,
         repair: bool = True,
+        key: SecretSource | None = None,
     ) -> None:
         if cap_bytes is not None:
             cap_bytes = require_bytes("cap_bytes", cap_bytes)
         queue_bytes = require_bytes("queue_bytes", queue_bytes)
+        cipher = None if key is None else Cipher(read_secret("encryption_key", key))
         self._path = locate(path).resolve()
         self._pid = os.getpid()
         self._counters = Counters()
-        self._lease = lend_writer(self._path, cap_bytes, queue_bytes, repair)
+        self._lease = lend_writer(self._path, cap_bytes, queue_bytes, repair, cipher)
         # A store that nobody closes gives its folder back. Nothing below refers to the store itself: it would then live
         # until the garbage collector runs.
         finalize(self, self._lease.drop).atexit = False
         self._writer = self._lease.writer
         self._database, self._queue = self._writer.database, self._writer.queue
-        self._reader = Reader(self._database.tables, partial(_quarantine if repair else _mention, self._writer))
+        on_damage = partial(_quarantine if repair else _mention, self._writer)
+        self._reader = Reader(self._database.tables, self._database.cipher, on_damage)
         self._closed = False
 
     @property
     def medium(self) -> object:
         """The folder's writer."""
         return self._writer
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._path
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self._database.cipher is not None
 
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
         self._require_usable()
@@ -89,10 +106,19 @@ class LmdbStore(Store):
         self._counters.add({"hits": len(records), "misses": len(set(keys)) - len(records), "bytes_read": num_bytes})
         return records
 
-    def peek(self, key: Key) -> Record | None:
-        """The stored record of a key, without counting a use of it. Not one that waits to be written."""
+    def records(self, headers: Iterable[Header]) -> Iterator[Record]:
+        """The stored records of headers, each patch after its base, one at a time. None of them counts as used.
+
+        What is damaged, gone or not written yet is left out, and a patch whose base is.
+        """
         self._require_usable()
-        return (self._database.read(partial(self._reader.find, [key], {key.digest: None})) or {}).get(key.digest)
+        taken = set[bytes]()
+        for header in sorted(headers, key=lambda header: header.kind):
+            if header.base is None or header.base in taken:
+                found = self._database.read(partial(self._reader.find, [header.key], {header.key.digest: None}))
+                for digest, record in (found or {}).items():
+                    taken.add(digest)
+                    yield record
 
     def put_many(self, records: Iterable[Record]) -> None:
         """See Store. Waits while the queue is full. A record above the cap fails, and removes the stored one.

@@ -8,7 +8,8 @@ from functools import partial
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.errors import CorruptRecordError
 from kamera_agent.store.capacity import record_bytes
-from kamera_agent.store.codec import decode_header, decode_layers
+from kamera_agent.store.cipher import Cipher
+from kamera_agent.store.codec import decode_header, decode_layers, read_manifest
 from kamera_agent.store.manifest import Manifest
 from kamera_agent.store.tables import Tables, Transaction
 from kamera_agent.store.write_queue import Intent
@@ -17,11 +18,13 @@ from kamera_agent.store.write_queue import Intent
 class Reader:
     """Queries over the tables, each run inside one read transaction. A pending write hides the stored record.
 
+    cipher: of an encrypted store.
     on_damage: called with the digest of a record that fails verification, and the reason.
     """
 
-    def __init__(self, tables: Tables, on_damage: Callable[[bytes, str], None]) -> None:
+    def __init__(self, tables: Tables, cipher: Cipher | None, on_damage: Callable[[bytes, str], None]) -> None:
         self._tables = tables
+        self._cipher = cipher
         self._on_damage = on_damage
 
     def find(
@@ -89,12 +92,17 @@ class Reader:
         blob = self._tables.header(txn, digest)
         if blob is None:
             return None
-        manifest = decode_header(blob)
+        cipher = self._cipher
+        manifest = read_manifest(cipher.decrypt_header(digest, blob)) if cipher else decode_header(blob)
         if manifest.digest != digest.hex():
             raise CorruptRecordError(f"the header is that of record {manifest.digest}")
         return manifest
 
     def _record(self, manifest: Manifest, txn: Transaction) -> Record:
         header = manifest.header
-        fetch = partial(self._tables.value, txn, header.key.digest)
-        return Record(header, decode_layers(manifest, fetch))
+        digest = header.key.digest
+        fetch = partial(self._tables.value, txn, digest)
+        if self._cipher is None:
+            return Record(header, decode_layers(manifest, fetch))
+        blob = self._tables.header(txn, digest) or b""
+        return Record(header, decode_layers(manifest, fetch, partial(self._cipher.opener, digest, blob)))

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from kamera_agent.errors import StoreUnavailableError
+from kamera_agent.store.cipher import Cipher
 from kamera_agent.store.environment import Environment
 from kamera_agent.store.writer import Writer
 
@@ -65,16 +66,17 @@ class Lease:
                 self._folder.writer.queue.close()
 
 
-def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int, repair: bool) -> Lease:
+def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int, repair: bool, cipher: Cipher | None) -> Lease:
     """The use of the writer of a folder, which is started for its first user.
 
     Waits while another thread opens or closes the same folder; other folders do not wait. Where the folder was deleted
     while it was open, a new one is made; its earlier users keep the deleted one.
 
     cap_bytes: cap of a store that is made here, None for the default. Where a store has another one, the log says so.
-    queue_bytes: used by the first user. repair: whether a damaged database makes way for a new one.
+    queue_bytes: used by the first user. repair: whether a damaged database makes way for a new one. cipher: of an
+    encrypted store.
 
-    Raises StoreUnavailableError when the folder cannot be opened.
+    Raises StoreUnavailableError when the folder cannot be opened, and StoreKeyError for another cipher than its own.
     """
     _close_at_exit()
     key = os.getpid(), path
@@ -92,7 +94,9 @@ def lend_writer(path: Path, cap_bytes: int | None, queue_bytes: int, repair: boo
                 # There is still a writer if its last user was dropped, or if Ctrl-C interrupted the last close.
                 _stop_writer(folder)
                 _abandon_inherited(path)
-                writer = folder.writer = _start_writer(path, cap_bytes, queue_bytes, repair)
+                writer = folder.writer = _start_writer(path, cap_bytes, queue_bytes, repair, cipher)
+            else:
+                writer.database.require_cipher(cipher)
             if cap_bytes not in (None, (held := writer.database.cap_bytes)):
                 _log.warning(_OTHER_CAP, path, held, cap_bytes)
             return Lease(folder, writer)
@@ -127,7 +131,7 @@ def _abandon_inherited(path: Path) -> None:
             del _folders[pid, path]
 
 
-def _start_writer(path: Path, cap_bytes: int | None, queue_bytes: int, repair: bool) -> Writer:
+def _start_writer(path: Path, cap_bytes: int | None, queue_bytes: int, repair: bool, cipher: Cipher | None) -> Writer:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -135,7 +139,7 @@ def _start_writer(path: Path, cap_bytes: int | None, queue_bytes: int, repair: b
             f"the store folder {path} cannot be created: {error}. Pass a folder on a local disk that this "
             "user may write to."
         ) from error
-    database = Environment(path, cap_bytes, repair)
+    database = Environment(path, cap_bytes, repair, cipher)
     try:
         return Writer(database, queue_bytes)
     except BaseException:

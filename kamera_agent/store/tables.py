@@ -8,6 +8,7 @@ chunks      chunk, digest -> nothing                 the records of one chunk
 patches     base, digest -> nothing                  the patches over one base
 totals      "bytes" -> sum of the bytes counted      written in the transaction that changes it
             "cap" -> the most that it may be         chosen by whoever made the store
+            "key" -> what tells its key              of an encrypted store
 quarantine  time (8 bytes, ns), digest -> reason     the latest damaged records
 
 Integers are big-endian, because LMDB sorts keys by their bytes. Every method runs inside the transaction it is
@@ -32,7 +33,7 @@ from kamera_agent.store.codec import Encoded
 DIGEST_BYTES = 32
 MAX_QUARANTINE_NOTES = 1000
 MAX_REASON_BYTES = 1000
-TOTAL_BYTES, CAP_BYTES = b"bytes", b"cap"
+TOTAL_BYTES, CAP_BYTES, KEY_CHECK = b"bytes", b"cap", b"key"
 
 
 class Transaction(Protocol):
@@ -145,9 +146,20 @@ class Tables:
             raise CorruptRecordError(f"the cap is {cap_bytes} or {again} bytes")
         return cap_bytes
 
-    def claim_cap(self, cap_bytes: int, txn: Transaction) -> int:
-        """Set the cap of a store that has none. Returns the cap."""
-        txn.put(CAP_BYTES, 2 * _CAP.pack(cap_bytes), db=self.totals, overwrite=False)
+    def key_check(self, txn: Transaction) -> bytes | None:
+        """What tells the key of an encrypted store; None in another one."""
+        packed = txn.get(KEY_CHECK, db=self.totals)
+        if packed is None:
+            return None
+        half = len(packed) // 2
+        if packed[:half] != packed[half:]:
+            raise CorruptRecordError("what tells the key of the store is damaged")
+        return bytes(packed[:half])
+
+    def claim(self, cap_bytes: int, key_check: bytes | None, txn: Transaction) -> int:
+        """Set the cap and the key of a store that has no cap. Returns the cap."""
+        if txn.put(CAP_BYTES, 2 * _CAP.pack(cap_bytes), db=self.totals, overwrite=False) and key_check is not None:
+            txn.put(KEY_CHECK, 2 * key_check, db=self.totals)
         return self.cap_bytes(txn) or 0
 
     def set_cap(self, cap_bytes: int, txn: Transaction) -> None:
@@ -165,6 +177,7 @@ class Tables:
         entry_bytes = sum(entry.num_bytes for entry in entries.values())
         held_bytes, problems = self.held_bytes(txn), []
         self.cap_bytes(txn)
+        self.key_check(txn)
         if entry_bytes != held_bytes:
             problems.append(f"the total is {held_bytes} bytes, but the records add up to {entry_bytes}")
         for name, table, expected in (

@@ -32,6 +32,11 @@ class TieredStore(Store, Forkable):
         """The lower tier's."""
         return self.lower.medium
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the lower tier is."""
+        return self.lower.is_encrypted
+
     def get_many(self, keys: Sequence[Key]) -> dict[bytes, Record]:
         records = self.upper.get_many(keys)
         # Otherwise the records that the upper tier serves most would be the first that the lower one evicts.

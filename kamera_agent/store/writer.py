@@ -111,7 +111,10 @@ class Writer:
             tables.remove(txn, header.key.digest)
             return Counter(evictions=1)
         entry = Entry(intent.tick, intent.num_bytes, intent.tick, intent.hits, header.chunk, header.base)
-        tables.put(txn, header.key.digest, entry, encode(record))
+        encoded, cipher = encode(record), self.database.cipher
+        if cipher is not None:
+            encoded = cipher.encrypt(header.key.digest, encoded)
+        tables.put(txn, header.key.digest, entry, encoded)
         return Counter(bytes_written=header.num_bytes)
 
     def _make_room(self, num_bytes: int, txn: Transaction) -> int:

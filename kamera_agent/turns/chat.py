@@ -12,7 +12,7 @@ from reprlib import repr as short
 from typing import NamedTuple
 
 from kamera_agent.closing import Closing
-from kamera_agent.errors import InputError, StoreClosedError, WindowError
+from kamera_agent.errors import InputError, SettingError, StoreClosedError, WindowError
 from kamera_agent.kamera import Kamera
 from kamera_agent.pocket.weights import POCKET
 from kamera_agent.telemetry.drift import Drift, Witness
@@ -286,6 +286,11 @@ class Chat(Closing):
         return self._loan.kamera
 
     def _start(self, kamera: Kamera) -> Live:
+        if self._trace and self._trace.thumbnails and kamera.store.is_encrypted:
+            raise SettingError(
+                "The store is encrypted, and the thumbnails of a trace are not; use Trace(thumbnails=False), or no "
+                "encryption_key."
+            )
         if self._metrics:
             self._metrics.watch(kamera, self.model_name)
         return Live(

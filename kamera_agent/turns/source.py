@@ -63,8 +63,8 @@ def options_of(kamera: Kamera) -> Options:
 
 
 def written_down(options: Options) -> Options:
-    """The options that can be serialized: all but an open store."""
-    return {name: value for name, value in options.items() if not isinstance(value, Store)}
+    """The options that can be serialized: all but an open store and a function."""
+    return {name: value for name, value in options.items() if not (isinstance(value, Store) or callable(value))}
 
 
 def _checked(options: Any) -> Options:

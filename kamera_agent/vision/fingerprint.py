@@ -54,6 +54,7 @@ def chunk_key(
     model_identity: Mapping[str, Any],
     processor_identity: Mapping[str, Any],
     namespace: str,
+    secret: bytes | None = None,
 ) -> Key:
     """The key of the chunk that a model and its processor make of these pixels or tokens.
 
@@ -63,9 +64,15 @@ def chunk_key(
     layout_digest: from fingerprint_layout. It tells apart what other code makes of the same facts.
     model_identity, processor_identity: JSON values; each of them is part of the key.
     namespace: chunks are never shared between namespaces.
+    secret: 32 bytes. With it, both digests in the key are keyed BLAKE3-256 of those given: whoever lacks it can neither
+        make the key of pixels that he knows, nor compare them with a key that he sees.
 
     Raises TypeError when an identity holds a value that JSON cannot express.
     """
+    if secret is not None:
+        pixels_digest, layout_digest = (
+            blake3(digest.encode(), key=secret).hexdigest() for digest in (pixels_digest, layout_digest)
+        )
     return Key.of(
         kind=kind,
         pixels=pixels_digest,

@@ -38,11 +38,13 @@ def test_a_store_goes_to_another_machine(folder: Path, archive: Path, run_kamera
     assert done.stdout.startswith("4 records were imported, and 0 others removed; the store holds 4 records, ")
     assert listed(other, run_kamera) == listed(folder, run_kamera)
     with LmdbStore(folder) as here, LmdbStore(other) as there:
-        for header in here.headers():
-            left, right = here.peek(header.key), there.peek(header.key)
-            assert [[t.tolist() for t in layer] for layer in left.layers] == [
-                [t.tolist() for t in layer] for layer in right.layers
-            ]
+        left, right = ({r.header.key: r for r in store.records(store.headers())} for store in (here, there))
+        assert len(left) == 4
+        assert left.keys() == right.keys()
+        for key, record in left.items():
+            assert record.header == right[key].header
+            layers = zip(record.layers, right[key].layers, strict=True)
+            assert all(a.tolist() == b.tolist() for ours, theirs in layers for a, b in zip(ours, theirs, strict=True))
         assert {entry.hits for entry in here.entries().values()} == {0}
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
     assert [path.name for path in archive.parent.iterdir() if path.name.startswith(".")] == []

@@ -15,17 +15,21 @@ from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
 from kamera_agent.store.tiered import TieredStore
 
+KEY = bytes(range(32))
 MakeStore = Callable[..., Store]
 
 OPEN: dict[str, Callable[[Path, int], Store]] = {
     "memory": lambda folder, cap_bytes: MemoryStore(cap_bytes),
     "lmdb": lambda folder, cap_bytes: LmdbStore(folder, cap_bytes),
+    "encrypted": lambda folder, cap_bytes: LmdbStore(folder, cap_bytes, key=lambda: KEY),
     "tiered": lambda folder, cap_bytes: TieredStore(MemoryStore(cap_bytes // 4), LmdbStore(folder, cap_bytes)),
 }
 
 
 def maker(kind: str, folder: Path) -> Iterator[MakeStore]:
     """Opens stores of one kind, each over its own folder, and closes them at the end."""
+    if kind == "encrypted":
+        pytest.importorskip("cryptography", reason="needs the extra encryption")
     opened: list[Store] = []
 
     def make(cap_bytes: int = 64 * MIB) -> Store:

@@ -7,6 +7,8 @@ exists never change.
 
 records-N.mdb.xz  the database of LMDB
 records-N.json    its rows, by table, as hexadecimal keys and values
+
+With -encrypted behind N: the same records under KEY.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ import lmdb
 import torch
 
 from kamera_agent.chunk import FORMAT_VERSION, Key, Record
+from kamera_agent.secret import SecretSource
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
 FOLDER = Path(__file__).parent / "golden"
 NAME = f"records-{FORMAT_VERSION}"
+ENCRYPTED = f"{NAME}-encrypted"
+KEY = bytes(range(100, 132))
 CAP_BYTES = 1 << 20
 # 2026-11-28, in ns since 1970.
 START_NS = 1_795_824_000_000_000_000
@@ -54,10 +59,10 @@ def records() -> list[Record]:
     return [base, over, Record.of(empty, empty.digest, "base", [])]
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, key: SecretSource | None = None) -> None:
     """Write the store as of a day that never changes. Its records are used, and one is damaged and noted."""
     times = itertools.count(START_NS, 1_000_000_000)
-    with patch("time.time_ns", lambda: next(times)), LmdbStore(folder, CAP_BYTES) as store:
+    with patch("time.time_ns", lambda: next(times)), LmdbStore(folder, CAP_BYTES, key=key) as store:
         for record in records():
             store.put_many([record])
             store.flush()
@@ -78,11 +83,12 @@ def rows(database: Path) -> Rows:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
-        database = Path(folder, DATABASE)
-        FOLDER.joinpath(f"{NAME}.json").write_text(json.dumps(rows(database), indent=1) + "\n", "utf-8")
-        FOLDER.joinpath(f"{NAME}.mdb.xz").write_bytes(lzma.compress(database.read_bytes(), preset=9))
+    for name, key in ((NAME, None), (ENCRYPTED, lambda: KEY)):
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder), key)
+            database = Path(folder, DATABASE)
+            FOLDER.joinpath(f"{name}.json").write_text(json.dumps(rows(database), indent=1) + "\n", "utf-8")
+            FOLDER.joinpath(f"{name}.mdb.xz").write_bytes(lzma.compress(database.read_bytes(), preset=9))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from models import screenshot
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from kamera_agent import InputError, Kamera, StoreClosedError, Trace
+from kamera_agent import InputError, Kamera, SettingError, StoreClosedError, Trace
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.telemetry.trace import read_trace
 from kamera_agent.turns.chat import Chat, Limits, Request
@@ -85,6 +85,23 @@ def test_telemetry_never_fails_an_answer(
         for number in range(3):
             assert answer(chat, Request([question], str(number), max_tokens=4)) == expected
     assert len(caplog.records) == 1
+
+
+def test_an_encrypted_store_allows_no_thumbnails(
+    kamera: Kamera, question: Message, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be pictures in the clear. A trace without them goes on."""
+    monkeypatch.setattr(type(kamera.store), "is_encrypted", True)
+    request = Request([question], max_tokens=1)
+    with (
+        Chat(kamera, None, {}, LIMITS, trace=Trace(tmp_path / "t", thumbnails=True)) as chat,
+        pytest.raises(SettingError, match="the thumbnails of a trace are not"),
+    ):
+        answer(chat, request)
+    assert not (tmp_path / "t").exists()
+    with Chat(kamera, None, {}, LIMITS, trace=Trace(tmp_path / "t")) as chat:
+        answer(chat, request)
+    assert len(read_trace(tmp_path / "t")) == 1
 
 
 def test_a_name_that_is_no_unicode_leaves_the_trace_readable(kamera: Kamera, question: Message, tmp_path: Path) -> None:

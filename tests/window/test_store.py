@@ -1,11 +1,13 @@
 """Windows over the disk tier: restart, damage, and what a key tells apart."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from blake3 import blake3
 from huggingface import Conversation
 from models import TINY, MakeKamera, max_error, screenshot
 from transformers import AutoConfig
@@ -15,7 +17,9 @@ from kamera_agent import (
     Kamera,
     KameraError,
     ModelError,
+    SettingError,
     StoreClosedError,
+    StoreKeyError,
     UnsupportedModelError,
 )
 from kamera_agent.chunk import Record
@@ -28,6 +32,7 @@ from kamera_agent.store.tiered import TieredStore
 from kamera_agent.vision.frames import stack_frames
 
 NUM_IMAGES = 3
+SHOTS = [screenshot(i) for i in range(NUM_IMAGES)]
 
 
 def ask(kamera: Kamera) -> tuple[torch.Tensor, set[str | None]]:
@@ -90,8 +95,8 @@ def test_an_archive_brings_chunks_to_another_machine(make: MakeKamera, tmp_path:
     options = {"base": "canonical", "rank": 26}
     with make(store=tmp_path / "here", **options) as kamera:
         ask(kamera)
-    export_chunks(tmp_path / "here", tmp_path / "archive", None, as_json=True)
-    import_chunks(tmp_path / "archive", tmp_path / "there", as_json=True)
+    export_chunks(tmp_path / "here", None, tmp_path / "archive", None, unencrypted=False, as_json=True)
+    import_chunks(tmp_path / "archive", tmp_path / "there", None, as_json=True)
     with make(store=tmp_path / "here", **options) as here, make(store=tmp_path / "there", **options) as there:
         (logits, origins), (expected, _) = ask(there), ask(here)
         assert origins == {"recalled"}
@@ -123,6 +128,38 @@ def test_a_base_that_changes_between_plan_and_read_is_not_used(
         store.get_many = original  # type: ignore[method-assign]
     assert origins == {"computed"}
     assert max_error(expected, logits) <= 1e-4
+
+
+def test_chunks_of_an_encrypted_store_outlive_the_process(make: MakeKamera, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="needs the extra encryption")
+    options = {"store": tmp_path, "encryption_key": lambda: bytes(32)}
+    with make(**options) as first:
+        computed, origins = ask(first)
+        assert origins == {"computed"}
+    with make(**options) as second:
+        recalled, origins = ask(second)
+        assert origins == {"recalled"}
+        assert max_error(computed, recalled) <= 1e-4
+    with pytest.raises(StoreKeyError):
+        make(store=tmp_path)
+    with make() as memory, pytest.raises(SettingError, match="does not change an open store"):
+        make(store=memory.store, encryption_key=lambda: bytes(32))
+
+
+def test_without_the_secret_nobody_makes_the_keys_of_a_namespace(make: MakeKamera) -> None:
+    """The keys of each secret hold keyed digests, by hand: none that can be made of pixels or tokens alone."""
+    store, seen, layouts = make().store, set[str](), set[str]()
+    plain = [blake3(f"image |u1 {[*shot.shape]}\n".encode() + shot.tobytes()).hexdigest() for shot in SHOTS]
+    for secret in (None, bytes(32), bytes([1]) * 32):
+        options = {} if secret is None else {"namespace_secret": lambda secret=secret: secret}
+        assert ask(make(store=store, **options))[1] == {"computed"}
+        assert ask(make(store=store, **options))[1] == {"recalled"}
+        digests = plain if secret is None else [blake3(text.encode(), key=secret).hexdigest() for text in plain]
+        new = [json.loads(h.key.material) for h in store.headers() if h.kind == "base" and h.key.material not in seen]
+        assert sorted(facts["pixels"] for facts in new) == sorted(digests)
+        assert layouts.isdisjoint(facts["layout"] for facts in new)
+        layouts |= {facts["layout"] for facts in new}
+        seen |= {header.key.material for header in store.headers()}
 
 
 @pytest.mark.parametrize("options", [{"namespace": "other"}, {"base": "canonical"}, {"base_dtype": "int8"}], ids=str)

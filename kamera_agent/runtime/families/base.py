@@ -34,6 +34,7 @@ class Family(ABC):
     model_types: the Hugging Face `config.model_type` values it serves.
     auto_model: the class that loads its checkpoints.
     tokens: its tokenizer. text_model: the Hugging Face module of its text model.
+    secret: 32 bytes that the keys of chunks depend on; to be set before the first chunk is made.
     """
 
     model_types: ClassVar[tuple[str, ...]]
@@ -47,6 +48,7 @@ class Family(ABC):
         self.processors = processors
         self.tokens = Tokens(processors.tokenizer)
         self.text_model = self.find_text_model()
+        self.secret: bytes | None = None
 
     @classmethod
     def load_processor(cls, model_id: str, revision: str | None) -> Any:
@@ -101,7 +103,8 @@ class Family(ABC):
         self._state = state
 
     def _take_identity(self) -> Identity:
-        return Identity.of(self.model, self.decoder, self.processors, self.chat.anchor_ids, self.process)
+        facts = Identity.of(self.model, self.decoder, self.processors, self.chat.anchor_ids, self.process)
+        return facts._replace(secret=self.secret)
 
     def process(self, pixels: Pixels) -> Mapping[str, Any]:
         """What the encoder gets for an image [H, W, 3] or frames [N, H, W, 3]; empty for a model without eyes."""

@@ -50,6 +50,7 @@ def make_chunk(
         model_identity=identity.model,
         processor_identity=identity.processors,
         namespace=namespace,
+        secret=identity.secret,
     )
     # The next run begins right after the last token, even where the time axis of a clip reaches further.
     extent = int(offsets[0, -1]) + 1

@@ -48,10 +48,14 @@ BOOKKEEPING = frozenset(
 
 
 class Identity(NamedTuple):
-    """A model and its processors, as JSON facts. Taken once; `state_of` tells whether it may have changed."""
+    """A model and its processors, as JSON facts. Taken once; `state_of` tells whether it may have changed.
+
+    secret: 32 bytes that the keys of chunks depend on as well.
+    """
 
     model: Mapping[str, Any]
     processors: Mapping[str, Any]
+    secret: bytes | None = None
 
     @classmethod
     def of(

@@ -1,0 +1,18 @@
+"""`kamera rekey`: another key for a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from kamera_agent.store.rekey import rekey
+
+
+def rekey_store(path: Path, key: str | None, new_key: str) -> None:
+    """Write a store anew under another key, and print what became of its records."""
+    with Console(stderr=True).status("Writing the records anew"):
+        num_written, num_damaged = rekey(path, key, new_key)
+    damaged = f"; {num_damaged} damaged ones were left out" if num_damaged else ""
+    typer.echo(f"{num_written} records are encrypted with the new key{damaged}.")
