@@ -39,6 +39,8 @@ def measure(backbone: Backbone) -> dict[str, Any]:
     ranks = [rank for rank in RANKS if rank <= chunk_tokens]
     return {
         "attention": backbone.attention,
+        "layers": sorted({*decoder.kinds}),
+        "weights": backbone.weights,
         "chunk_tokens": chunk_tokens,
         "max_err_fp32": {"kept": kept, "moved": moved, "full_rank": full_rank},
         "kl": {"blind": _recall(kamera, reference, None)[1]}

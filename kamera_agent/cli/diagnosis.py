@@ -10,6 +10,7 @@ import torch
 
 from kamera_agent.kamera import Kamera
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.families.quantisation import scheme_of
 from kamera_agent.telemetry.drift import divergence
 from kamera_agent.window.window import Window
 
@@ -52,6 +53,7 @@ class RoundTrip:
 class Diagnosis:
     """The family that serves a model, the size of its KV, and its errors.
 
+    weights: how they are quantised; None where they are not.
     token_bytes: KV of a token. expanded_bytes: the same with K and V of every head, which latent attention does not
         keep; otherwise equal to token_bytes. thousand_bytes: what all layers keep of a chunk of 1,000 tokens.
     screen_tokens, screen_bytes: of a screenshot of 1280x720; 0 for a text model.
@@ -62,6 +64,7 @@ class Diagnosis:
     attention: str
     layers: tuple[Layers, ...]
     dtype: str
+    weights: str | None
     max_positions: int
     token_bytes: int
     expanded_bytes: int
@@ -86,6 +89,7 @@ def diagnose(kamera: Kamera) -> Diagnosis:
         attention=family.decoder.attention,
         layers=_layers(kamera),
         dtype=str(family.decoder.dtype).removeprefix("torch."),
+        weights=scheme_of(family.model),
         max_positions=family.decoder.max_positions,
         token_bytes=family.decoder.token_bytes,
         expanded_bytes=family.decoder.expanded_bytes,

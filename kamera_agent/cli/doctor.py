@@ -12,6 +12,7 @@ from kamera_agent import Kamera
 from kamera_agent.cli.console import format_bytes, make_console
 from kamera_agent.cli.diagnosis import Diagnosis, Layers, diagnose
 from kamera_agent.runtime.families.decoder import ATTENDING
+from kamera_agent.runtime.short_convolution import ShortConvolution
 
 
 def show_diagnosis(model: str, as_json: bool) -> None:
@@ -33,6 +34,7 @@ def _rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     screen = f"{diagnosis.screen_tokens} tokens, {format_bytes(diagnosis.screen_bytes)}"
     return [
         ("model", f"{diagnosis.model}, {diagnosis.dtype}"),
+        ("weights", diagnosis.weights or "not quantised"),
         ("family", diagnosis.family),
         *[(_numbers(layers), _layer_facts(diagnosis, layers)) for layers in diagnosis.layers],
         ("window", f"{diagnosis.max_positions} positions"),
@@ -50,7 +52,8 @@ def _numbers(layers: Layers) -> str:
 
 def _layer_facts(diagnosis: Diagnosis, layers: Layers) -> str:
     if layers.kind not in ATTENDING:
-        return f"{layers.kind}, a state and no keys"
+        kept = "its last columns" if layers.kind in ShortConvolution.kinds else "a state"
+        return f"{layers.kind}, {kept} and no keys"
     error = layers.rope_error
     keys = "KV of an earlier layer" if error is None else f"RoPE {layers.rope}, off by {error:.1e}"
     return f"{diagnosis.attention}, {layers.kind}, {keys}"

@@ -7,7 +7,7 @@ import torch
 from kamera_agent.chunk import TextRun
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.text_only import TextOnly
-from kamera_agent.runtime.rope import TOLERANCE, TOLERANCE_HALF, Forward
+from kamera_agent.runtime.rope import Forward, bound_of
 
 NUM_TOKENS, NUM_FIRST = 12, 5
 
@@ -34,7 +34,7 @@ def scatter_test(family: TextOnly, forward: Forward) -> None:
     logits = family.logits(torch.cat(hidden))
     # The median: rounding may send single tokens of a mixture to other experts.
     error = float(((logits - expected).norm(dim=1) / expected.norm(dim=1)).median())
-    bound = TOLERANCE.get(family.decoder.dtype, TOLERANCE_HALF)
+    bound = bound_of(family)
     if not error <= bound:
         raise UnsupportedModelError(
             f"Tokens of {type(family.model).__name__} that are computed out of place differ from those of a plain "

@@ -54,7 +54,7 @@ def test_from_pretrained(row: Row, tmp_path: Path) -> None:
     with Kamera.from_pretrained(str(tmp_path), store=None, device="cpu", dtype=torch.float32) as kamera:
         window = kamera.window()
         window.add_image(IMAGE)
-        if row.backbone.name in OTHER_WORDS:
+        if row.backbone.name.partition("-")[0] in OTHER_WORDS:
             assert max_error(window.reference_logits(QUESTION), window.logits(QUESTION)) <= 1e-4
             return
         reference = Talk(row.model, row.processor).say("user", IMAGE, QUESTION).logits()

@@ -7,6 +7,7 @@ import torch
 from cli_records import RunKamera
 
 from benchmarks.backbones.zoo.gemma3n import gemma3n
+from benchmarks.backbones.zoo.gemma4 import gemma4_k_eq_v
 from benchmarks.backbones.zoo.text_only import text_only
 from kamera_agent import Kamera
 from kamera_agent.cli.diagnosis import diagnose
@@ -67,6 +68,23 @@ def test_doctor_on_recurrent_layers(run_kamera: RunKamera, tmp_path: Path) -> No
     assert found["round_trip"]["computed_error"] < 1e-4
     done = run_kamera("doctor", tmp_path)
     assert "linear_attention, a state and no keys" in done.stdout
+
+
+def test_doctor_on_short_convolutions_and_banks() -> None:
+    """Two of four layers keep two columns of 64 per chunk; full layers of Gemma 4 keep one head of 48 for K and for V,
+    sliding ones two of 24."""
+    with Kamera(*text_only("lfm2", torch.float32)) as kamera:
+        diagnosis = diagnose(kamera)
+    facts = dict(_rows(diagnosis))
+    assert facts["layer 0"] == "conv, its last columns and no keys"
+    assert facts["layer 1"].startswith("GQA, full_attention, RoPE half, off by ")
+    assert facts["weights"] == "not quantised"
+    assert diagnosis.thousand_bytes == 4 * (1000 * 2 * 2 * 2 * 16 + 2 * 2 * 64)
+    with Kamera(*gemma4_k_eq_v(torch.float32)) as kamera:
+        diagnosis = diagnose(kamera)
+    assert [layers.kind for layers in diagnosis.layers] == ["sliding_attention", "full_attention"] * 3
+    assert diagnosis.thousand_bytes == 4 * 1000 * 3 * 2 * (48 + 2 * 24)
+    assert diagnosis.round_trip.computed_error < 1e-4
 
 
 def test_doctor_names_what_cannot_be_loaded(run_kamera: RunKamera, tmp_path: Path) -> None:

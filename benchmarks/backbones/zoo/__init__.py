@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
+from transformers.utils.import_utils import is_torchao_available
 
 from benchmarks.backbones.zoo.aya_vision import aya_vision
 from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl, deepseek_vl_hybrid
@@ -38,6 +39,12 @@ from benchmarks.backbones.zoo.pixtral import (
     mistral3_ministral3,
     mistral3_mistral4,
 )
+from benchmarks.backbones.zoo.quantised import (
+    qwen2_5_vl_torchao_int8,
+    qwen3_5_fp8,
+    qwen3_5_torchao_float8,
+    qwen3_vl_fp8,
+)
 from benchmarks.backbones.zoo.qwen_vl import (
     qwen2_5_omni,
     qwen2_5_vl,
@@ -53,11 +60,15 @@ Attention = Literal["GQA", "MHA", "MLA"]
 
 
 class Backbone(NamedTuple):
-    """A row of the matrix. build: returns (model, processor) in a dtype, with seeded weights."""
+    """A row of the matrix.
+
+    build: returns (model, processor) in a dtype, with seeded weights. weights: how these are quantised.
+    """
 
     name: str
     attention: Attention
     build: Callable[[torch.dtype], tuple[Any, Any]]
+    weights: str | None = None
 
 
 MATRIX = (
@@ -65,8 +76,10 @@ MATRIX = (
     Backbone("qwen2_5_vl", "GQA", qwen2_5_vl),
     Backbone("qwen2_5_omni_thinker", "GQA", qwen2_5_omni),
     Backbone("qwen3_vl", "GQA", qwen3_vl),
+    Backbone("qwen3_vl-fp8", "GQA", qwen3_vl_fp8, "fp8, dequantised at load"),
     Backbone("qwen3_vl_moe", "GQA", qwen3_vl_moe),
     Backbone("qwen3_5", "GQA", qwen3_5),
+    Backbone("qwen3_5-fp8", "GQA", qwen3_5_fp8, "fp8, dequantised at load"),
     Backbone("qwen3_5_moe", "GQA", qwen3_5_moe),
     Backbone("glm4v", "GQA", glm4v),
     Backbone("glm4v_moe", "GQA", glm4v_moe),
@@ -107,3 +120,13 @@ MATRIX = (
     Backbone("minicpmv4_6", "GQA", minicpmv4_6),
     Backbone("step3p7", "GQA", step3p7),
 )
+# These need torchao.
+PACKED = (
+    Backbone("qwen2_5_vl-torchao_int8", "GQA", qwen2_5_vl_torchao_int8, "torchao Int8WeightOnlyConfig"),
+    Backbone("qwen3_5-torchao_float8", "GQA", qwen3_5_torchao_float8, "torchao Float8WeightOnlyConfig"),
+)
+
+
+def installed() -> tuple[Backbone, ...]:
+    """The rows whose packages are there."""
+    return (*MATRIX, *PACKED) if is_torchao_available() else MATRIX

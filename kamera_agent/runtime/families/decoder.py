@@ -109,10 +109,12 @@ class Decoder:
         """Number of tokens that a query of a sliding layer sees, including its own."""
         return int(self.config.sliding_window)
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
-        """That of the KV."""
-        dtype: torch.dtype = self.module.dtype
+        """That of the KV: of what layers put out. Quantised weights are of another."""
+        token_ids = torch.zeros(1, dtype=torch.long, device=self.device)
+        with torch.no_grad():
+            dtype: torch.dtype = self.module.get_input_embeddings()(token_ids).dtype
         return dtype
 
     @cached_property

@@ -14,6 +14,7 @@ from blake3 import blake3
 from kamera_agent.runtime.bank import KVShape
 from kamera_agent.runtime.families.decoder import Decoder
 from kamera_agent.runtime.families.processors import Processors
+from kamera_agent.runtime.families.quantisation import unpacked
 from kamera_agent.vision.image import Pixels
 
 NUM_SAMPLES = 64
@@ -90,7 +91,8 @@ def state_of(model: Any, processors: Processors) -> tuple[Any, ...]:
     weights = hash(
         tuple(
             (id(weight), weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version)
-            for weight in model.parameters()
+            for parameter in model.parameters()
+            for _, weight in unpacked("", parameter)
         )
     )
     parts = processors.image_processor, processors.video_processor
@@ -149,7 +151,7 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor], num_samples: int | None 
         training step. None takes every number.
     """
     digest = blake3()
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in sorted(part for item in tensors.items() for part in unpacked(*item)):
         flat = tensor.detach().reshape(-1)
         step = max(1, flat.numel() // num_samples) if num_samples else 1
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

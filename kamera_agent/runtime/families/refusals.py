@@ -48,6 +48,7 @@ def check_config(config: Any) -> None:
 def check_model(model: Any) -> None:
     """Raise UnsupportedModelError for a loaded model in a state that cannot be served."""
     _check_devices(model)
+    _check_packing(model)
     if getattr(model.generation_config, "cache_implementation", None) == "quantized":
         raise UnsupportedModelError(
             "generation_config.cache_implementation is 'quantized', and the pool does not quantize KV; set it to None. "
@@ -65,6 +66,15 @@ def _check_devices(model: Any) -> None:
         )
     if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
         raise UnsupportedModelError("The model is split over devices (tensor parallel); load it without tp_plan.")
+
+
+def _check_packing(model: Any) -> None:
+    layers = (layer for layer in model.modules() if getattr(layer, "support_avx512bf16_for_cpu", False))
+    if any(layer.weight.device.type == "cpu" for layer in layers):
+        raise UnsupportedModelError(
+            "On this CPU, bitsandbytes packs weights of 4 bits anew when they are first used, so a model in use looks "
+            "like a changed one. Load it in 8 bits or with torchao, or on a GPU."
+        )
 
 
 def take_masks(model: Any) -> None:

@@ -1,0 +1,109 @@
+"""Quantised weights: their names, their identity, and what they compute; the rows of the matrix have the rest."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from models import max_error
+from transformers import BitsAndBytesConfig, DynamicCache
+
+from benchmarks.backbones.zoo.text_only import text_only
+from kamera_agent import Kamera, ModelError, UnsupportedModelError
+from kamera_agent.cli.diagnosis import round_trip
+from kamera_agent.runtime.families.quantisation import scheme_of
+from kamera_agent.runtime.slot_cache import cache_argument
+
+# What configurations of checkpoints have -> the name of the scheme.
+SCHEMES: list[tuple[dict[str, Any], str]] = [
+    ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes 4 bits nf4"),
+    ({"quant_method": "bitsandbytes", "load_in_8bit": True, "bnb_4bit_quant_type": "fp4"}, "bitsandbytes 8 bits"),
+    (
+        {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig", "_data": {}}}},
+        "torchao Int4WeightOnlyConfig",
+    ),
+    ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq 4 bits"),
+    ({"quant_method": "awq", "bits": 4, "version": "gemm"}, "awq 4 bits"),
+    ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
+    ({"quant_method": "fp8", "dequantize": True}, "fp8 dequantised at load"),
+    ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "compressed-tensors"),
+]
+
+
+@pytest.mark.parametrize(("options", "name"), SCHEMES, ids=[name for _, name in SCHEMES])
+def test_names_of_schemes(options: dict[str, Any], name: str) -> None:
+    """A configuration is a mapping in a checkpoint, and an object once a quantizer has read it."""
+    for config in (options, SimpleNamespace(to_dict=lambda: options)):
+        assert scheme_of(SimpleNamespace(config=SimpleNamespace(quantization_config=config))) == name
+
+
+def test_weights_that_are_not_quantised() -> None:
+    assert scheme_of(text_only("llama", torch.float32)[0]) is None
+
+
+def test_packed_anew_at_first_use() -> None:
+    """As layers of bitsandbytes say of themselves on a CPU with bfloat16 in AVX-512."""
+    model, processor = text_only("llama", torch.float32)
+    model.lm_head.support_avx512bf16_for_cpu = True
+    with pytest.raises(UnsupportedModelError, match="bitsandbytes packs weights of 4 bits anew"):
+        Kamera(model, processor)
+
+
+def test_identity_of_packed_weights() -> None:
+    """One scheme has one identity; another, and one that rounds activations as well, has another."""
+    torchao: Any = pytest.importorskip("torchao.quantization", reason="needs torchao, which is not installed")
+
+    def quantised(scheme: Any) -> Any:
+        model, processor = text_only("llama", torch.bfloat16)
+        if scheme:
+            torchao.quantize_(model.model, scheme)
+        return Kamera(model, processor)
+
+    schemes = (
+        None,
+        torchao.Int8WeightOnlyConfig(),
+        torchao.Int8WeightOnlyConfig(),
+        torchao.Int8DynamicActivationInt8WeightConfig(),
+        torchao.Float8WeightOnlyConfig(),
+    )
+    kameras = [quantised(scheme) for scheme in schemes]
+    weights = [kamera.family.identity.model["weights"] for kamera in kameras]
+    assert weights[1] == weights[2]
+    assert len({*weights}) == len(schemes) - 1
+    packed = kameras[1].family
+    assert scheme_of(packed.model) == "Int8Tensor"
+    packed.require_unchanged()
+    with torch.no_grad():
+        packed.model.model.layers[0].mlp.up_proj.weight.qdata[0, 0] += 1
+    with pytest.raises(ModelError, match="weights, the adapters or the options"):
+        packed.require_unchanged()
+    for kamera in kameras:
+        kamera.close()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@torch.no_grad()
+def test_bitsandbytes(bits: int, tmp_path: Path) -> None:
+    """With 4 bits as exact as without. With 8, a layer rounds activations by what else is in the pass, so that two
+    passes of plain Hugging Face over halves of a text differ from one over it: ours may differ by twice as much."""
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes, which is not installed")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, processor = text_only("qwen3", torch.float32)
+    model.save_pretrained(tmp_path)
+    options = {"load_in_8bit": True} if bits == 8 else {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    quantised = type(model).from_pretrained(
+        tmp_path, dtype=torch.float32, quantization_config=BitsAndBytesConfig(**options), device_map=device
+    )
+    for layer in quantised.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    token_ids = torch.arange(60, device=device)[None]
+    cache = {cache_argument(quantised): DynamicCache()}
+    quantised(token_ids[:, :35], **cache)
+    halves = quantised(token_ids[:, 35:], **cache).logits[0, -1]
+    noise = max_error(quantised(token_ids).logits[0, -1], halves)
+    with Kamera(quantised, processor) as kamera:
+        assert scheme_of(kamera.family.model) == f"bitsandbytes {bits} bits{' nf4' if bits == 4 else ''}"
+        errors = round_trip(kamera)
+    assert errors.computed_error <= (1e-4 if bits == 4 else 2 * noise)
