@@ -142,6 +142,11 @@ class ChatKamera(BaseChatModel, Closing):
         return self._chat.model_name
 
     @property
+    def is_encrypted(self) -> bool:
+        """Whether the store on the disk is encrypted. Loads nothing."""
+        return self._chat.is_encrypted
+
+    @property
     def _llm_type(self) -> str:
         return "kamera"
 

@@ -34,6 +34,7 @@ from kamera_agent.config import DEFAULT_STORE, MIB
 from kamera_agent.errors import SettingError
 from kamera_agent.kamera import Kamera
 from kamera_agent.options import several, whole
+from kamera_agent.secret import SecretSource
 
 STUB = "[Screenshot of step {step} is not shown; look_back brings it back.]"
 SAME = "[The screen looks as in step {step}.]"
@@ -67,7 +68,8 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
     policy: KeepLast, Interval or Budget; keep_last=n is short for KeepLast(n). pinned: steps that are always shown.
     stub: the text in place of a screenshot, with {step}. folder, folder_bytes: the folder of the pixels and its bound;
     the least recently shown pixels go first. count_tokens: counts the tokens of an encoded image, for Budget; a
-    ChatKamera counts them itself.
+    ChatKamera counts them itself. encryption_key: encrypts the pixels; see Settings. A ChatKamera whose store is
+    encrypted is refused without it.
     Raises SettingError or InputError for an option that cannot be used.
     """
 
@@ -83,6 +85,7 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
         folder: str | os.PathLike[str] = DEFAULT_FOLDER,
         folder_bytes: int = 2048 * MIB,
         count_tokens: Callable[[bytes], int] | None = None,
+        encryption_key: SecretSource | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(policy, Policy | None):
@@ -92,7 +95,7 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
         self._policy = policy or KeepLast(keep_last)
         self._pinned = frozenset(whole("A pinned step", step) for step in several("pinned", pinned))
         self._stub = _checked(stub)
-        self._stowage = Stowage(PixelFolder(folder, folder_bytes))
+        self._stowage = Stowage(PixelFolder(folder, folder_bytes, encryption_key))
         self._count_tokens = count_tokens
         self._counts: dict[str, int] = {}
         self._counts_by_kamera: WeakKeyDictionary[Kamera, dict[str, int]] = WeakKeyDictionary()
@@ -155,6 +158,11 @@ class ScreenWindow(AgentMiddleware[ScreenState, Any, Any]):
     def _edit(
         self, messages: Sequence[M], model: BaseChatModel | None, thread: str | None = None, highest: int = 0
     ) -> list[M]:
+        if isinstance(model, ChatKamera) and model.is_encrypted and not self._stowage.folder.is_encrypted:
+            raise SettingError(
+                "The store of the ChatKamera is encrypted, and the pixels of this ScreenWindow are not; give it an "
+                "encryption_key, too."
+            )
         stowed = [*map(self._stowage.stow, listed(messages))]
         screens = self._numberings.number(list_screens(stowed), thread, highest)
         twins = _twins(screens)

@@ -16,6 +16,8 @@ from kamera_agent.agent.blocks import PREFIX
 from kamera_agent.config import locate
 from kamera_agent.errors import ImageError, SettingError
 from kamera_agent.options import path_of, whole
+from kamera_agent.secret import SecretSource, read_secret
+from kamera_agent.store.cipher import Cipher
 from kamera_agent.vision.fingerprint import fingerprint_image
 from kamera_agent.vision.image import decode_image
 
@@ -23,6 +25,8 @@ OWNER_ONLY = 0o700
 # A file is MARKER, the BLAKE3 digest of the rest, and the rest: the encoded image.
 MARKER = b"kamera pixels 1\n"
 HEADER = len(MARKER) + 32
+# Of an encrypted file: this, and what Cipher.encrypt_file makes of the image.
+ENCRYPTED = b"kamera pixels 2\n"
 OURS = re.compile(r"[0-9a-f]{64}\.pixels")
 # Earlier versions named a file by the BLAKE3 digest of the encoded image, which was all of it.
 EARLIER = re.compile(r"[0-9a-f]{64}")
@@ -38,11 +42,14 @@ class PixelFolder:
     deleted. Safe for several threads and processes.
 
     max_bytes: bound of all images together. The least recently used images go first.
-    Raises SettingError for no path and for a negative bound.
+    key: encrypts the images, and hides their digests in the names of the files; see Settings.encryption_key. Files that
+        were written without it, or with another one, are not read.
+    Raises SettingError for no path, a negative bound, and a key that cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], max_bytes: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], max_bytes: int, key: SecretSource | None = None) -> None:
         self.path = locate(path_of("folder", path))
+        self._cipher = None if key is None else Cipher(read_secret("encryption_key", key))
         self._max_bytes = whole("folder_bytes", max_bytes)
         if self._max_bytes < 0:
             raise SettingError(f"folder_bytes is {max_bytes}; use 0 or more bytes.")
@@ -50,6 +57,11 @@ class PixelFolder:
         self._ids: dict[str, str] = {}
         # Whether this class wrote the file of a name.
         self._ours: dict[str, bool] = {}
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the images are encrypted."""
+        return self._cipher is not None
 
     def identify(self, data: bytes) -> str:
         """The id of an encoded image. Raises ImageError for bytes that are no image, or one cut short."""
@@ -66,15 +78,16 @@ class PixelFolder:
         """Keep an encoded image and return its id. Raises ImageError as identify does, and OSError."""
         image_id = self.identify(data)
         place = self._place(image_id)
-        if not (self.touch(image_id) and _unpack(_read(place)) is not None):
+        if not (self.touch(image_id) and self._unpack(_read(place), image_id) is not None):
+            content = self._pack(data, image_id)
             self.path.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
-            self._make_room(HEADER + len(data))
-            self._write(place, MARKER + blake3(data).digest() + data)
+            self._make_room(len(content))
+            self._write(place, content)
         return image_id
 
     def touch(self, image_id: str) -> bool:
         """Mark an image as used now. Returns whether the folder has it."""
-        for place in (self._place(image_id), self._earlier(image_id)):
+        for place in self._places(image_id):
             with suppress(OSError):
                 if place.stat().st_size > 0:
                     _mark_used(place)
@@ -85,9 +98,9 @@ class PixelFolder:
         """The bytes of an image; None for one that is gone. Raises ImageError for one that cannot be read."""
         place = self._place(image_id)
         if (content := _read(place)) is not None:
-            if (data := _unpack(content)) is None:
+            if (data := self._unpack(content, image_id)) is None:
                 raise ImageError("its file was damaged.")
-        elif (data := _read(place := self._earlier(image_id))) is None:
+        elif self._cipher or (data := _read(place := self._earlier(image_id))) is None:
             return None
         elif blake3(data).hexdigest() != place.name:
             raise ImageError("its file was damaged.")
@@ -98,14 +111,34 @@ class PixelFolder:
         return data
 
     def _place(self, image_id: str) -> Path:
-        return self.path / f"{self._earlier(image_id).name}.pixels"
+        digest = _digest(image_id)
+        return self.path / f"{self._cipher.name(digest).hex() if self._cipher else digest.hex()}.pixels"
+
+    def _places(self, image_id: str) -> Iterator[Path]:
+        """Where an image may be."""
+        yield self._place(image_id)
+        if self._cipher is None:
+            yield self._earlier(image_id)
 
     def _earlier(self, image_id: str) -> Path:
-        digest = image_id.removeprefix(PREFIX)
-        # Ids come from the messages of the caller: none may lead out of the folder.
-        if not EARLIER.fullmatch(digest):
-            raise ImageError(f"{image_id[:80]!r} is not an image id.")
-        return self.path / digest
+        return self.path / _digest(image_id).hex()
+
+    def _pack(self, data: bytes, image_id: str) -> bytes:
+        """The content of the file of an image."""
+        if self._cipher is None:
+            return MARKER + blake3(data).digest() + data
+        return ENCRYPTED + self._cipher.encrypt_file(_digest(image_id), data)
+
+    def _unpack(self, content: bytes | None, image_id: str) -> bytes | None:
+        """The encoded image in the content of a file; None for a damaged one, or one of another key."""
+        if self._cipher is not None:
+            if content is None or not content.startswith(ENCRYPTED):
+                return None
+            return self._cipher.decrypt_file(_digest(image_id), content[len(ENCRYPTED) :])
+        if content is None or not content.startswith(MARKER):
+            return None
+        data = content[HEADER:]
+        return data if blake3(data).digest() == content[len(MARKER) : HEADER] else None
 
     def _write(self, place: Path, content: bytes) -> None:
         # Renamed into place, so a reader sees the whole image or none.
@@ -139,7 +172,7 @@ class PixelFolder:
             ours = False
             if OURS.fullmatch(place.name):
                 with place.open("rb") as file:
-                    ours = file.read(len(MARKER)) == MARKER
+                    ours = file.read(len(MARKER)) in (MARKER, ENCRYPTED)
             elif EARLIER.fullmatch(place.name):
                 ours = blake3(place.read_bytes()).hexdigest() == place.name
             else:
@@ -158,6 +191,15 @@ class PixelFolder:
                     place.unlink()
 
 
+def _digest(image_id: str) -> bytes:
+    """The digest in an image id. Raises ImageError."""
+    digest = image_id.removeprefix(PREFIX)
+    # Ids come from the messages of the caller: none may lead out of the folder.
+    if not EARLIER.fullmatch(digest):
+        raise ImageError(f"{image_id[:80]!r} is not an image id.")
+    return bytes.fromhex(digest)
+
+
 def _read(place: Path) -> bytes | None:
     """The content of a file; None where there is none. Raises ImageError."""
     try:
@@ -166,14 +208,6 @@ def _read(place: Path) -> bytes | None:
         return None
     except OSError as error:
         raise ImageError(f"its file cannot be read ({error.strerror}).") from error
-
-
-def _unpack(content: bytes | None) -> bytes | None:
-    """The encoded image in the content of a file; None for a damaged one."""
-    if content is None or not content.startswith(MARKER):
-        return None
-    data = content[HEADER:]
-    return data if blake3(data).digest() == content[len(MARKER) : HEADER] else None
 
 
 def _mark_used(place: Path) -> None:

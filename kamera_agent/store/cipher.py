@@ -1,4 +1,4 @@
-"""Encryption of records with AES-256-GCM. The only file that touches cryptography.
+"""Encryption of records and files with AES-256-GCM. The only file that touches cryptography.
 
 nonce          16 bytes per record: keyed BLAKE3 of all that is encrypted. So equal records stay equal, and no nonce is
                used for two contents, however weak the random numbers of a machine or its clone are.
@@ -7,6 +7,8 @@ key            of a record: keyed BLAKE2b of its nonce. The GCM nonce is the num
 tags           16 bytes each. The tag of a value takes the place of its checksum, inside the header. The header is
                encrypted as well, because it says what a screenshot was seen with.
 authenticated  as associated data of header and values: the digest under which the record is stored.
+
+A file is encrypted as the header of a record is, under another number.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
 NONCE_BYTES = TAG_BYTES = 16
 HEAD_BYTES = NONCE_BYTES + TAG_BYTES
 HEADER_NUMBER = 1 << 32
+FILE_NUMBER = HEADER_NUMBER + 1
 
 
 class Cipher:
-    """Encrypts and decrypts the records of one store.
+    """Encrypts and decrypts the records of one store, or the files of one folder.
 
     key: 32 bytes. check: 16 bytes that tell a wrong key from the right one, and nothing else.
     Raises MissingExtraError where the package is missing.
@@ -40,9 +43,14 @@ class Cipher:
     def __init__(self, key: bytes) -> None:
         if find_spec("cryptography") is None:
             raise MissingExtraError("An encrypted store", "cryptography", "encryption")
-        self._nonce_key, self._record_key, self.check = (
+        self._nonce_key, self._record_key, self._name_key, self.check = (
             blake2b(key=key, person=purpose, digest_size=size).digest()
-            for purpose, size in ((b"kamera nonces", 32), (b"kamera records", 32), (b"kamera check", 16))
+            for purpose, size in (
+                (b"kamera nonces", 32),
+                (b"kamera records", 32),
+                (b"kamera names", 32),
+                (b"kamera check", 16),
+            )
         )
 
     def encrypt(self, digest: bytes, encoded: Encoded) -> Encoded:
@@ -58,18 +66,37 @@ class Cipher:
 
     def decrypt_header(self, digest: bytes, blob: bytes | memoryview) -> bytes:
         """The JSON of a header. Raises CorruptRecordError for bytes that `encrypt` did not make of this record."""
-        if len(blob) <= HEAD_BYTES:
-            raise CorruptRecordError(f"the header is {len(blob)} bytes long")
-        sealed = np.frombuffer(blob[HEAD_BYTES:], np.uint8)
-        body, opener = np.empty_like(sealed), self.opener(digest, blob, HEADER_NUMBER)
-        opener.copy(sealed, body)
-        if not opener.is_genuine(blob[NONCE_BYTES:HEAD_BYTES].hex()):
+        body = self._open(digest, blob, HEADER_NUMBER)
+        if body is None:
             raise CorruptRecordError(f"the tag of the header ({len(blob)} bytes) does not match")
-        return body.tobytes()
+        return body
+
+    def name(self, digest: bytes) -> bytes:
+        """32 bytes that stand for a digest, and from which nobody without the key can tell it."""
+        return blake3(digest, key=self._name_key).digest()
+
+    def encrypt_file(self, digest: bytes, content: bytes) -> bytes:
+        """The content of a file as it is written. digest: what the file is found by."""
+        nonce = blake3(content, key=self._nonce_key).digest(NONCE_BYTES)
+        sealed, tag = self._seal(digest, nonce, FILE_NUMBER, np.frombuffer(content, np.uint8))
+        return nonce + tag + sealed.tobytes()
+
+    def decrypt_file(self, digest: bytes, blob: bytes) -> bytes | None:
+        """The content of a file; None for bytes that `encrypt_file` did not make under this digest."""
+        return self._open(digest, blob, FILE_NUMBER)
 
     def opener(self, digest: bytes, blob: bytes | memoryview, number: int) -> Opener:
         """Decrypts a value of a record, whose header is blob, into its place."""
         return _Decryption(self._context(bytes(blob[:NONCE_BYTES]), number).decryptor(), digest)
+
+    def _open(self, digest: bytes, blob: bytes | memoryview, number: int) -> bytes | None:
+        """The content of nonce, tag and encrypted bytes; None where they do not fit each other."""
+        if len(blob) <= HEAD_BYTES:
+            return None
+        sealed = np.frombuffer(blob[HEAD_BYTES:], np.uint8)
+        content, opener = np.empty_like(sealed), self.opener(digest, blob, number)
+        opener.copy(sealed, content)
+        return content.tobytes() if opener.is_genuine(blob[NONCE_BYTES:HEAD_BYTES].hex()) else None
 
     def _seal(self, digest: bytes, nonce: bytes, number: int, value: Bytes) -> tuple[Bytes, bytes]:
         """A value encrypted, and its tag."""

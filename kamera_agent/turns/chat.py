@@ -15,6 +15,7 @@ from kamera_agent.closing import Closing
 from kamera_agent.errors import InputError, SettingError, StoreClosedError, WindowError
 from kamera_agent.kamera import Kamera
 from kamera_agent.pocket.weights import POCKET
+from kamera_agent.store.base import Store
 from kamera_agent.telemetry.drift import Drift, Witness
 from kamera_agent.telemetry.guard import Guard
 from kamera_agent.telemetry.metrics import Metrics
@@ -276,6 +277,12 @@ class Chat(Closing):
         record = make_record(reply, window, conversation, self.model_name, thumbnails=thumbnails, drift=drift)
         self._trace.write(record)
         return record
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the store on the disk is encrypted. Loads nothing."""
+        store = self.options.get("store") if self._kamera is None else self._kamera.store
+        return store.is_encrypted if isinstance(store, Store) else self.options.get("encryption_key") is not None
 
     def _require_open(self) -> None:
         if self._closed:

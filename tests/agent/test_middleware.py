@@ -453,3 +453,19 @@ def test_a_failing_tool_leaves_the_conversation_usable(tmp_path: Path, kamera: K
     first = agent.invoke({"messages": messages}, {"configurable": {"thread_id": "fails"}})
     again = agent.invoke({"messages": messages}, {"configurable": {"thread_id": "again"}})
     assert first["messages"][-1].content == again["messages"][-1].content
+
+
+def test_an_encrypted_store_needs_an_encrypted_folder(
+    tmp_path: Path, kamera: Kamera, image_block: Block, png: PNG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a Kamera, and by the options of a model that is not loaded yet."""
+    pytest.importorskip("cryptography", reason="needs the extra encryption")
+    unloaded = ChatKamera(model="pocket", model_kwargs={"encryption_key": "env:NOWHERE"})
+    monkeypatch.setattr(type(kamera.store), "is_encrypted", True)
+    key = {"encryption_key": lambda: bytes(32)}
+    for model in (unloaded, ChatKamera(kamera=kamera)):
+        with pytest.raises(SettingError, match="the pixels of this ScreenWindow are not"):
+            ScreenWindow(folder=tmp_path / "plain").edit(history(image_block, [1]), model)
+        assert not (tmp_path / "plain").exists()
+        assert images(ScreenWindow(folder=tmp_path / "safe", **key).edit(history(image_block, [1]), model)) == [png(1)]
+    assert not ChatKamera(model="pocket").is_encrypted

@@ -66,6 +66,50 @@ def test_a_damaged_file_heals(folder: PixelFolder, damage: Callable[[bytes], byt
     assert folder.get(image_id) == encoded(1)
 
 
+def test_with_a_key_nothing_of_an_image_is_in_the_folder(tmp_path: Path) -> None:
+    """Not its bytes, and not its digest, which whoever has the same screen could compare."""
+    pytest.importorskip("cryptography", reason="needs the extra encryption")
+    folder = PixelFolder(tmp_path, 1 << 20, lambda: bytes(32))
+    image_id = folder.put(encoded(1))
+    place = only_file(folder)
+    assert image_id == PixelFolder(tmp_path / "plain", 1 << 20).put(encoded(1))
+    assert place.name != f"{image_id.removeprefix(PREFIX)}.pixels"
+    content = place.read_bytes()
+    data = encoded(1)
+    assert all(data[start : start + 16] not in content for start in range(len(data) - 16))
+    assert PixelFolder(tmp_path, 1 << 20, lambda: bytes(32)).get(image_id) == data
+    # Another key, or none, finds nothing, and leaves it alone.
+    for key in (None, lambda: bytes([1]) * 32):
+        other = PixelFolder(tmp_path, 1 << 20, key)
+        assert not other.touch(image_id)
+        assert other.get(image_id) is None
+        other.put(encoded(1))
+    assert len([*tmp_path.glob("*.pixels")]) == 3
+    assert folder.get(image_id) == data
+
+
+@pytest.mark.parametrize("damage", [lambda old: b"", lambda old: old[:40], lambda old: old[:-1] + b"?"])
+def test_a_damaged_encrypted_file_heals(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    pytest.importorskip("cryptography", reason="needs the extra encryption")
+    folder = PixelFolder(tmp_path, 1 << 20, lambda: bytes(32))
+    image_id, other_id = folder.put(encoded(1)), folder.put(encoded(2))
+    place, other = (folder._place(each) for each in (image_id, other_id))
+    for content in (damage(place.read_bytes()), other.read_bytes()):
+        place.write_bytes(content)
+        with pytest.raises(ImageError, match="damaged"):
+            folder.get(image_id)
+        assert folder.put(encoded(1)) == image_id
+        assert folder.get(image_id) == encoded(1)
+
+
+def test_encrypted_files_count_and_are_trimmed(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="needs the extra encryption")
+    ids = [PixelFolder(tmp_path, 1 << 20, lambda: bytes(32)).put(encoded(number)) for number in range(3)]
+    PixelFolder(tmp_path, 1).put(encoded(9))
+    assert len([*tmp_path.iterdir()]) == 1
+    assert [PixelFolder(tmp_path, 1 << 20, lambda: bytes(32)).get(image_id) for image_id in ids] == [None] * 3
+
+
 def test_files_of_earlier_versions_are_read(folder: PixelFolder) -> None:
     digest = blake3(encoded(1)).hexdigest()
     (folder.path / digest).write_bytes(encoded(1))
