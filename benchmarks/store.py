@@ -7,6 +7,8 @@ rounds. The file of the store and the plain file are on the same disk, in the pa
 
 put         put_many() and flush(): encode, checksum, copy into the database, commit, sync
 get         get_many(): copy from the page cache into fresh tensors, verify every checksum
+put_sealed  as put, into an encrypted store
+get_sealed  as get, from an encrypted store: decrypt into fresh tensors, verify every tag
 file_write  the same bytes to a new plain file, and fsync
 file_read   the plain file from the page cache into fresh memory (readinto), without a checksum
 memcpy      resident memory into fresh memory, numpy.copyto on one thread, tensor by tensor
@@ -39,6 +41,8 @@ from kamera_agent.store.lmdb_store import LmdbStore
 
 NUM_LAYERS, NUM_KV_HEADS, NUM_TOKENS, HEAD_DIM = 12, 2, 1196, 64
 SEED = 0
+KEY = bytes(range(32))
+STEPS = ("put", "get", "put_sealed", "get_sealed", "file_write", "file_read", "memcpy")
 
 
 def make_record(seed: int) -> Record:
@@ -58,14 +62,19 @@ class Workload:
         self.tensors = [tensor for tensors in self.record.layers for tensor in tensors]
         self.file = folder / "plain"
         self.store = LmdbStore(folder / "store", cap_bytes=1024 * MIB)
+        self.sealed = LmdbStore(folder / "sealed", cap_bytes=1024 * MIB, key=lambda: KEY)
 
     def put(self) -> None:
-        self.store.put_many([self.record])
-        self.store.flush()
+        self._put(self.store)
 
     def get(self) -> list[torch.Tensor]:
-        record = self.store.get_many([self.record.header.key])[self.record.header.key.digest]
-        return [tensor for tensors in record.layers for tensor in tensors]
+        return self._get(self.store)
+
+    def put_sealed(self) -> None:
+        self._put(self.sealed)
+
+    def get_sealed(self) -> list[torch.Tensor]:
+        return self._get(self.sealed)
 
     def file_write(self) -> None:
         with self.file.open("wb", buffering=0) as file:
@@ -86,6 +95,18 @@ class Workload:
             np.copyto(target.numpy(), tensor.reshape(-1).numpy())
         return fresh
 
+    def close(self) -> None:
+        self.store.close()
+        self.sealed.close()
+
+    def _put(self, store: LmdbStore) -> None:
+        store.put_many([self.record])
+        store.flush()
+
+    def _get(self, store: LmdbStore) -> list[torch.Tensor]:
+        record = store.get_many([self.record.header.key])[self.record.header.key.digest]
+        return [tensor for tensors in record.layers for tensor in tensors]
+
     def fresh(self) -> list[torch.Tensor]:
         """Uninitialised memory for every tensor, flat, in one block."""
         sizes = [tensor.numel() for tensor in self.tensors]
@@ -103,10 +124,11 @@ def seconds_of(step: Callable[[], object]) -> float:
 
 def measure(workload: Workload, num_rounds: int) -> dict[str, float]:
     """Median seconds of every step, after two rounds of warm-up."""
-    steps = [workload.put, workload.get, workload.file_write, workload.file_read, workload.memcpy]
-    times: dict[str, list[float]] = {step.__name__: [] for step in steps}
-    for _ in range(num_rounds + 2):
-        for step in steps:
+    steps = [getattr(workload, name) for name in STEPS]
+    times: dict[str, list[float]] = {name: [] for name in STEPS}
+    for number in range(num_rounds + 2):
+        # In rotating order; both puts come before their gets in the first round.
+        for step in steps[number % len(steps) :] + steps[: number % len(steps)]:
             times[step.__name__].append(seconds_of(step))
     return {name: statistics.median(seconds[2:]) for name, seconds in times.items()}
 
@@ -119,6 +141,8 @@ def report(medians: dict[str, float], record: Record, num_rounds: int) -> dict[s
         **rates,
         "get_vs_memcpy": round(medians["memcpy"] / medians["get"], 3),
         "put_vs_file": round(medians["file_write"] / medians["put"], 3),
+        "crypto_overhead": round(medians["get_sealed"] / medians["get"], 3),
+        "crypto_overhead_put": round(medians["put_sealed"] / medians["put"], 3),
         "conditions": {
             "shape": [NUM_LAYERS, 2, NUM_KV_HEADS, NUM_TOKENS, HEAD_DIM],
             "tokens": NUM_TOKENS,
@@ -142,12 +166,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workload = Workload(Path(folder))
         result = report(measure(workload, max(7, args.rounds)), workload.record, max(7, args.rounds))
-        workload.store.close()
+        workload.close()
     result["contexts"] = contexts = measure_contexts()
     print(f"one chunk of {NUM_TOKENS} tokens, {workload.record.header.num_bytes / 1e6:.1f} MB, float32")
-    for name in ("put", "get", "file_write", "file_read", "memcpy"):
+    for name in STEPS:
         print(f"{name:>10}  {result[f'{name}_gbps']:7.3f} GB/s")
     print(f"get: {result['get_vs_memcpy']} of the rate of memcpy; put: {result['put_vs_file']} of that of a plain file")
+    print(f"encrypted: get takes {result['crypto_overhead']} times as long, put {result['crypto_overhead_put']} times")
     for dtype in ("full", "int8"):
         shares = ", ".join(f"{share:.2f} for {count}" for count, share in contexts[dtype].items())
         print(f"bytes over full copies by contexts, base in {dtype}: {shares}")
