@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Any
+
 import torch
 from transformers import DynamicCache
 
 from kamera_agent import Kamera
 from kamera_agent.chunk import Chunk
-from kamera_agent.runtime.families.decoder import ATTENDING, SLIDING
+from kamera_agent.runtime.families.decoder import ATTENDING, FULL, SLIDING, Decoder
 from kamera_agent.runtime.slot_cache import cache_argument
 
 
@@ -20,8 +23,7 @@ def keys_of_model(
     embeds: decoder inputs, as returned by Engine.embed.
     """
     decoder = kamera.family.decoder
-    # Of a configuration, it would also have the sliding windows that some models ignore.
-    cache = DynamicCache(config=decoder.config) if decoder.recurrence else DynamicCache()
+    cache = DynamicCache(config=_without_windows(decoder)) if decoder.recurrence else DynamicCache()
     masks = {kind: _mask(kamera, chunk, kind) if kind in ATTENDING else None for kind in decoder.kinds}
     first, extras = kamera.family.unpack(embeds[None])
     decoder.module(
@@ -33,6 +35,13 @@ def keys_of_model(
     )
     cached = {layer: cache.layers[layer] for layer in decoder.key_modules}
     return {number: layer.values[0] if decoder.values_first else layer.keys[0] for number, layer in cached.items()}
+
+
+def _without_windows(decoder: Decoder) -> Any:
+    """The configuration of a text model that keeps all keys."""
+    config = copy(decoder.config)
+    config.layer_types = [FULL if kind == SLIDING else kind for kind in decoder.kinds]
+    return config
 
 
 def _mask(kamera: Kamera, chunk: Chunk, kind: str) -> torch.Tensor:

@@ -39,6 +39,7 @@ UNSERVED = {
     "mistral_large4": "_attention': an index with its own keys",
     "llama4": "'chunked_attention': chunks of attention that begin at absolute positions",
     "paligemma": "prefix-LM",
+    "minicpmv4_7": "the positions of an image depend on the text beside it",
     "molmo2": "tokens of an image see those of later images",
     "gemma4_unified": "neither can be the reference",
     "hunyuan_vl": "keys are normalised after RoPE",

@@ -11,7 +11,7 @@ from transformers.utils.import_utils import is_torchao_available
 from benchmarks.backbones.zoo.aya_vision import aya_vision
 from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl, deepseek_vl_hybrid
 from benchmarks.backbones.zoo.ernie4_5_vl import ernie4_5_vl_moe
-from benchmarks.backbones.zoo.flat_grid import exaone4_5, hyperclovax_vision_v2, video_llama_3
+from benchmarks.backbones.zoo.flat_grid import exaone4_5, hyperclovax_vision_v2, lfm3_vl, video_llama_3
 from benchmarks.backbones.zoo.gemma3 import gemma3
 from benchmarks.backbones.zoo.gemma3n import gemma3n
 from benchmarks.backbones.zoo.gemma4 import gemma4, gemma4_k_eq_v
@@ -112,6 +112,7 @@ MATRIX = (
     Backbone("aya_vision", "GQA", aya_vision),
     Backbone("ovis2", "GQA", ovis2),
     Backbone("exaone4_5", "GQA", exaone4_5),
+    Backbone("lfm3_vl", "GQA", lfm3_vl),
     Backbone("video_llama_3", "GQA", video_llama_3),
     Backbone("hyperclovax_vision_v2", "GQA", hyperclovax_vision_v2),
     Backbone("kimi_k25", "MLA", kimi_k25),

@@ -1,4 +1,4 @@
-"""EXAONE 4.5, VideoLLaMA 3 and HyperCLOVA X: grids of patches at consecutive positions."""
+"""EXAONE 4.5, LFM3-VL, VideoLLaMA 3 and HyperCLOVA X: grids of patches at consecutive positions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from transformers import (
     HyperCLOVAXVisionV2Config,
     HyperCLOVAXVisionV2ForConditionalGeneration,
     HyperCLOVAXVisionV2Processor,
+    Lfm3VlConfig,
+    Lfm3VlForConditionalGeneration,
+    Lfm3VlProcessor,
     VideoLlama3Config,
     VideoLlama3ForConditionalGeneration,
     VideoLlama3Processor,
@@ -52,6 +55,17 @@ def exaone4_5(dtype: torch.dtype) -> tuple[Any, Any]:
         Qwen2VLImageProcessorPil(**ODD_PIXELS), words, None, chat_template=TEMPLATE
     )
     return build(Exaone4_5_ForConditionalGeneration, config, dtype), processor
+
+
+def lfm3_vl(dtype: torch.dtype) -> tuple[Any, Any]:
+    """LFM3-VL, of a short convolution, a sliding and a full layer, and another convolution."""
+    kinds = ["conv", "sliding_attention", "full_attention", "conv"]
+    vision = TOWER | {"num_key_value_heads": 1, "patch_size": ODD_PATCH, "layer_types": ["conv", "full_attention"]}
+    config, words = _config(Lfm3VlConfig, "lfm3", vision, layer_types=kinds, sliding_window=20, conv_L_cache=5)
+    processor = without_video(Lfm3VlProcessor)(
+        Qwen2VLImageProcessorPil(**ODD_PIXELS), words, None, chat_template=TEMPLATE
+    )
+    return build(Lfm3VlForConditionalGeneration, config, dtype), processor
 
 
 def video_llama_3(dtype: torch.dtype) -> tuple[Any, Any]:

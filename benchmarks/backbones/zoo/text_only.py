@@ -64,6 +64,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "qwen3_5_text": DELTA,
     "qwen3_next": DELTA | {"decoder_sparse_step": 2, "num_experts": 4, "num_experts_per_tok": 2},
     "lfm2": {"full_attn_idxs": [1, 3]},
+    "lfm3": WINDOW | {"layer_types": ["conv", "sliding_attention", "full_attention", "conv"]},
 }
 
 

@@ -255,9 +255,9 @@ class Decoder:
         return cos.where(turns, 1), sin.where(turns, 0)
 
     def tables_by_kind(self, where: torch.Tensor) -> dict[str, Tables]:
-        """cos and sin [1, T, R] for positions as the rotary embedding takes them, by kind of layer."""
+        """cos and sin [1, T, R] for positions as the rotary embedding takes them, by kind of layer that attends."""
         like = torch.empty(0, dtype=self.dtype, device=self.device)
-        kinds = dict.fromkeys(self.kinds)
+        kinds = dict.fromkeys(kind for kind in self.kinds if kind in ATTENDING)
         if not self._tables_by_kind:
             return dict.fromkeys(kinds, self._table(like, where))
         return {kind: self._table(like, where, kind) for kind in kinds}

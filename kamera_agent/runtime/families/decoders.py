@@ -99,6 +99,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "glm_ocr_text": InterleavedDecoder,
     "lfm2": NormedDecoder,
     "lfm2_moe": NormedDecoder,
+    "lfm3": Decoder,
     "phi3": FusedDecoder,
     "phi4_multimodal": FusedDecoder,
     "qwen3_5_moe_text": Decoder,

@@ -11,12 +11,12 @@ from kamera_agent.vision.image import Pixels
 
 
 class FlatGrid(WrittenByRule):
-    """EXAONE 4.5, and VideoLLaMA 3 (arXiv 2501.13106). A clip is its frames as images in a row.
+    """EXAONE 4.5, LFM3-VL, and VideoLLaMA 3 (arXiv 2501.13106). A clip is its frames as images in a row.
 
     A square of patches is one token, as in Qwen-VL, but a token has one position.
     """
 
-    model_types: ClassVar[tuple[str, ...]] = ("exaone4_5", "video_llama_3")
+    model_types: ClassVar[tuple[str, ...]] = ("exaone4_5", "lfm3_vl", "video_llama_3")
 
     def expand(self, pixels: Pixels) -> str:
         num_patches = int(self.image_inputs([pixels])["image_grid_thw"][0].prod())

@@ -10,6 +10,7 @@ from kamera_agent.runtime.short_convolution import ShortConvolution
 RECURRENCES: dict[str, type[Recurrence]] = {
     "lfm2": ShortConvolution,
     "lfm2_moe": ShortConvolution,
+    "lfm3": ShortConvolution,
     "qwen3_5_moe_text": GatedDelta,
     "qwen3_5_text": GatedDelta,
     "qwen3_next": InterleavedGatedDelta,

@@ -10,6 +10,8 @@ from kamera_agent.runtime.families.decoder import check_kinds
 
 # By model type, where the configuration does not show it.
 REASONS = {
+    "minicpmv4_7": "the positions of an image depend on the text beside it: a line end after it is on its canvas. Use "
+    "MiniCPM-V 4.6.",
     "molmo2": "tokens of an image see those of later images, so each new image changes the KV of all before it. Use a "
     "model in which an image sees no later one.",
     "gemma4_unified": "the model masks images in one way in its forward pass, and in another way for generate() with a "
