@@ -12,6 +12,8 @@ from kamera_agent.options import path_of
 
 SECRET_BYTES = 32
 ENVIRONMENT = "env:"
+# Somebody may name a device that never ends.
+MAX_FILE = 1000
 
 # "env:NAME" is a variable of the environment; any other text, or a path, is a file. Both hold 64 hexadecimal digits. A
 # function returns the bytes.
@@ -56,7 +58,8 @@ def _variable(name: str, source: str) -> str:
 
 def _content(name: str, source: str) -> str:
     try:
-        return Path(source).expanduser().read_text("utf-8")
+        with Path(source).expanduser().open(encoding="utf-8") as file:
+            return file.read(MAX_FILE)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise SettingError(f"{name} is {source!r}, and that file cannot be read: {reason}.") from error

@@ -22,6 +22,7 @@ from kamera_agent.cli.arguments import (
     parse_size,
 )
 from kamera_agent.cli.exits import DAMAGED, FAILED
+from kamera_agent.cli.text import printable
 from kamera_agent.config import DEFAULT_STORE
 from kamera_agent.errors import KameraError, SettingError, StoreDamagedError
 
@@ -33,7 +34,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KameraError as error:
-            typer.echo(f"kamera: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"kamera: {printable(' '.join(str(error).split()))}", err=True)
             raise typer.Exit(DAMAGED if isinstance(error, StoreDamagedError) else FAILED) from error
 
 

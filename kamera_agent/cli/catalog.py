@@ -11,6 +11,7 @@ from typing import Any
 
 from kamera_agent.chunk import Header
 from kamera_agent.cli.arguments import Order
+from kamera_agent.cli.text import printable
 from kamera_agent.errors import InputError
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.tables import Entry
@@ -65,7 +66,7 @@ class StoredChunk:
     @property
     def model(self) -> str:
         """The type of the model, or "-"."""
-        return str(self.facts.get("model", {}).get("config", {}).get("model_type", "-"))
+        return printable(str(self.facts.get("model", {}).get("config", {}).get("model_type", "-")))
 
     @property
     def size(self) -> str:
@@ -83,7 +84,7 @@ class StoredChunk:
 
     def fact(self, name: str) -> str:
         """A fact of the key material as text, or "-"."""
-        return str(self.facts.get(name, "-"))
+        return printable(str(self.facts.get(name, "-")))
 
 
 # What comes first: the largest, the most used, the oldest, the last used.
@@ -102,7 +103,7 @@ def read_chunks(store: LmdbStore, namespace: str | None = None, order: Order = "
     for header in store.headers():
         by_chunk.setdefault(header.chunk, []).append(header)
     chunks = [_chunk(digest, headers, entries) for digest, headers in by_chunk.items()]
-    wanted = [chunk for chunk in chunks if namespace in (None, chunk.namespace)]
+    wanted = [chunk for chunk in chunks if namespace in (None, chunk.facts.get("namespace"))]
     return sorted(sorted(wanted, key=ORDERS["name"]), key=ORDERS[order])
 
 

@@ -28,7 +28,7 @@ def page(name: str, namespace: str = "default") -> Record:
 
 def patch(chunk: bytes, ranks: tuple[int, int], error: float) -> Record:
     """A patch of a chunk, fitted after one other chunk, in a context that its error tells apart."""
-    key = Key.of(kind="patch", chunk=chunk.hex(), antecedents=["ab" * 32], rank=str(max(ranks)))
+    key = Key.of(kind="patch", base=chunk.hex(), antecedents=["ab" * 32], rank=str(max(ranks)))
     layers = [(torch.zeros(12, rank), torch.zeros(rank, 32)) for rank in ranks]
     attributes = {
         "chunks": ["ab" * 32],

@@ -6,9 +6,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from cli_records import RunKamera, page, patch
 
-from kamera_agent.chunk import Record
+from kamera_agent.chunk import Key, Record
 from kamera_agent.store.archive import write_archive
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
@@ -80,34 +81,64 @@ def test_a_damaged_archive_changes_no_store_and_makes_none(folder: Path, archive
     assert not (folder.parent / "new").exists()
 
 
-def strange(**attributes: object) -> Record:
+def strange(key: Key | None = None, **attributes: object) -> Record:
     plain = page("strange")
-    changed = {**plain.header.attributes, **attributes}
-    return Record.of(plain.header.key, plain.header.chunk, "base", plain.layers, changed)
+    key, changed = key or plain.header.key, {**plain.header.attributes, **attributes}
+    return Record.of(key, key.digest, "base", plain.layers, changed)
+
+
+def keyed(material: str) -> Record:
+    return strange(Key(blake3(material.encode()).digest(), material))
+
+
+def facts(**changes: object) -> Record:
+    return strange(Key.of(**{**json.loads(page("strange").header.key.material), **changes}))
 
 
 @pytest.mark.parametrize(
-    "records",
+    ("records", "part"),
     [
-        [strange(chain="..")],
-        [strange(chunks="ab")],
-        [strange(more=1)],
-        [strange(exact=1)],
-        [page("first"), patch(page("first").header.chunk, (4, 2), float("inf"))],
+        ([strange(chain="..")], "attributes"),
+        ([strange(chunks="ab")], "attributes"),
+        ([strange(more=1)], "attributes"),
+        ([strange(exact=1)], "attributes"),
+        ([strange(**{"\x1b[2J": 1})], "attributes"),
+        ([page("first"), patch(page("first").header.chunk, (4, 2), float("inf"))], "attributes"),
+        ([keyed("[" * 100_000)], "key"),
+        ([keyed("[]")], "key"),
+        ([keyed("")], "key"),
+        ([facts(model=5)], "key"),
+        ([facts(shape=["x"])], "key"),
+        ([facts(namespace=None)], "key"),
+        ([facts(format=2)], "key"),
     ],
-    ids=["chain", "chunks", "more", "exact", "error"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_attributes_that_the_library_did_not_write_are_refused(
-    records: list[Record], folder: Path, run_kamera: RunKamera
+def test_what_this_package_did_not_write_is_refused(
+    records: list[Record], part: str, folder: Path, run_kamera: RunKamera
 ) -> None:
-    """They would fail in the answer that reads them."""
+    """It would fail in the answer, or the command, that reads it."""
     file = io.BytesIO()
     write_archive(file, records)
     (folder.parent / "strange").write_bytes(file.getvalue())
     done = run_kamera("import", folder.parent / "strange", folder)
-    assert done.exit_code == 1
-    assert "the attributes are not those of a" in done.stderr
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"its {part} has wrong parts" in done.stderr
+    assert "\x1b" not in done.stderr
     assert json.loads(run_kamera("stats", folder, "--json").stdout)["num_records"] == 4
+
+
+def test_names_of_strangers_give_no_commands_to_a_terminal(folder: Path, run_kamera: RunKamera) -> None:
+    """An escape sequence in the name of a namespace, which any archive may hold."""
+    file = io.BytesIO()
+    record = facts(namespace="a\x1b]0;b\x07\nc\u202ed")
+    write_archive(file, [record])
+    (folder.parent / "strange").write_bytes(file.getvalue())
+    assert run_kamera("import", folder.parent / "strange", folder).exit_code == 0
+    for command in (["ls", folder], ["show", record.header.key.digest.hex(), folder]):
+        done = run_kamera(*command)
+        assert done.exit_code == 0
+        assert "a\ufffd]0;b\ufffd\ufffdc\ufffdd" in done.stdout
 
 
 def test_an_archive_above_the_cap_is_refused(folder: Path, archive: Path, run_kamera: RunKamera) -> None:
