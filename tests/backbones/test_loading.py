@@ -21,6 +21,7 @@ BLIND_WITHOUT = {
     "kimi_k25": "torchvision",
     "lfm2_vl": "torchvision",
     "step3p7": "torchvision",
+    "cohere2_vision": "torchvision",
     "gemma3n": "timm",
 }
 # transformers loads a tokenizer of its own for them, which cuts other words than the small one that was saved.

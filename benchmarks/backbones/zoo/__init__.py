@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from transformers.utils.import_utils import is_torchao_available
 
-from benchmarks.backbones.zoo.aya_vision import aya_vision
+from benchmarks.backbones.zoo.aya_vision import aya_vision, cohere2_vision
 from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl, deepseek_vl_hybrid
 from benchmarks.backbones.zoo.ernie4_5_vl import ernie4_5_vl_moe
 from benchmarks.backbones.zoo.flat_grid import exaone4_5, hyperclovax_vision_v2, lfm3_vl, video_llama_3
@@ -110,6 +110,7 @@ MATRIX = (
     Backbone("mistral3-mistral4", "MLA", mistral3_mistral4),
     Backbone("lighton_ocr", "GQA", lighton_ocr),
     Backbone("aya_vision", "GQA", aya_vision),
+    Backbone("cohere2_vision", "GQA", cohere2_vision),
     Backbone("ovis2", "GQA", ovis2),
     Backbone("exaone4_5", "GQA", exaone4_5),
     Backbone("lfm3_vl", "GQA", lfm3_vl),

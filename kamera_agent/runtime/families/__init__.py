@@ -8,7 +8,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from kamera_agent.errors import ModelError, UnsupportedModelError
-from kamera_agent.runtime.families.aya_vision import AyaVision
+from kamera_agent.runtime.families.aya_vision import AyaVision, CommandAVision
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.deepseek_vl import DeepseekVL
 from kamera_agent.runtime.families.ernie4_5_vl import Ernie45VL
@@ -57,6 +57,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Mistral3,
     LightOnOcr,
     AyaVision,
+    CommandAVision,
     Ovis2,
     FlatGrid,
     HyperClovaX,

@@ -1,11 +1,11 @@
-"""Aya Vision: named tiles; its text model turns keys in the sliding layers only."""
+"""Aya Vision and Command A Vision: tiles; their text model turns keys in the sliding layers only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from kamera_agent.runtime.families.image_text import ImageText
+from kamera_agent.runtime.families.image_text import ImageText, NeedsTorchvision
 
 
 class AyaVision(ImageText):
@@ -16,3 +16,9 @@ class AyaVision(ImageText):
     @property
     def image_options(self) -> Mapping[str, Any]:
         return {"crop_to_patches": True}
+
+
+class CommandAVision(NeedsTorchvision):
+    """Command A Vision."""
+
+    model_types = ("cohere2_vision",)

@@ -16,7 +16,7 @@ from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.runtime.families.chunks import make_chunk
 from kamera_agent.runtime.families.identity import Identity
-from kamera_agent.runtime.families.processors import LAYOUT, load_parts, sizing
+from kamera_agent.runtime.families.processors import LAYOUT, load_parts, require_torchvision, sizing
 from kamera_agent.runtime.kernels.transfer import sent
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
@@ -140,6 +140,15 @@ class ImageText(Family):
     def _take_identity(self) -> Identity:
         identity = super()._take_identity()
         return identity._replace(model={**identity.model, "image_text": self.image_text})
+
+
+class NeedsTorchvision(ImageText):
+    """An ImageText whose image processor cannot do without torchvision."""
+
+    @classmethod
+    def load_processor(cls, model_id: str, revision: str | None) -> Any:
+        require_torchvision(cls)
+        return super().load_processor(model_id, revision)
 
 
 class WrittenByRule(ImageText):

@@ -11,24 +11,18 @@ from typing import Any
 import torch
 
 from kamera_agent.chunk import Chunk
-from kamera_agent.runtime.families.image_text import WrittenByRule, stills
-from kamera_agent.runtime.families.processors import require_torchvision
+from kamera_agent.runtime.families.image_text import NeedsTorchvision, WrittenByRule, stills
 from kamera_agent.vision.frames import Frames
 from kamera_agent.vision.image import Pixels
 
 
-class KimiK25(WrittenByRule):
+class KimiK25(NeedsTorchvision, WrittenByRule):
     """Kimi K2.5 and later.
 
     The encoder pools a few frames of a clip into one, which follows the time of the first.
     """
 
     model_types = ("kimi_k25",)
-
-    @classmethod
-    def load_processor(cls, model_id: str, revision: str | None) -> Any:
-        require_torchvision(cls)
-        return super().load_processor(model_id, revision)
 
     @cached_property
     def placeholder_ids(self) -> frozenset[int]:
