@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import TorchAoConfig
+from transformers import FineGrainedFP8Config, TorchAoConfig
 
 from benchmarks.backbones.zoo.qwen_vl import qwen2_5_vl, qwen3_5, qwen3_vl
 
@@ -26,12 +26,12 @@ FP8 = {
 
 
 def qwen3_vl_fp8(dtype: torch.dtype) -> tuple[Any, Any]:
-    """Qwen3-VL in FP8, which transformers dequantises on a CPU."""
+    """Qwen3-VL in FP8, dequantised at load."""
     return _fp8(qwen3_vl, dtype)
 
 
 def qwen3_5_fp8(dtype: torch.dtype) -> tuple[Any, Any]:
-    """Qwen3.5 in FP8."""
+    """Qwen3.5 in FP8, dequantised at load."""
     return _fp8(qwen3_5, dtype)
 
 
@@ -62,7 +62,8 @@ def _fp8(build: Build, dtype: torch.dtype) -> tuple[Any, Any]:
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         _pack(Path(folder))
-        quantised = type(model).from_pretrained(folder, dtype=dtype)
+        dense = FineGrainedFP8Config(dequantize=True)  # as by itself where there is no GPU
+        quantised = type(model).from_pretrained(folder, dtype=dtype, quantization_config=dense)
     return quantised.eval(), processor
 
 

@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.hub import has_file
 
 from kamera_agent.chunk import Chunk
-from kamera_agent.runtime.families.image_text import WrittenByRule, accepted
-from kamera_agent.runtime.families.processors import require_torchvision
+from kamera_agent.runtime.families.image_text import NeedsTorchvision, WrittenByRule, accepted
 from kamera_agent.vision.image import Pixels
 
 ADAPTER, ADAPTER_FOLDER = "vision", "vision-lora"
@@ -35,16 +34,11 @@ class WithVisionAdapter:
         return model
 
 
-class Phi4Multimodal(WrittenByRule):
+class Phi4Multimodal(NeedsTorchvision, WrittenByRule):
     """Phi-4-multimodal for images (arXiv 2503.01743)."""
 
     model_types = ("phi4_multimodal",)
     auto_model = WithVisionAdapter
-
-    @classmethod
-    def load_processor(cls, model_id: str, revision: str | None) -> Any:
-        require_torchvision(cls)
-        return super().load_processor(model_id, revision)
 
     def find_text_model(self) -> Any:
         return self.model.model
