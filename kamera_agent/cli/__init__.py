@@ -245,18 +245,39 @@ def prune(
     store: StoreFolder = Path(DEFAULT_STORE),
     to: Annotated[str | None, typer.Option(help="Keep so much, such as 5GB, of what was used last.")] = None,
     older_than: Annotated[str | None, typer.Option(help="Remove what was not used for so long, such as 30d.")] = None,
+    stored_before: Annotated[
+        str | None, typer.Option(help="Remove what was stored so long ago, such as 30d, even if it was used since.")
+    ] = None,
     namespace: Annotated[str | None, typer.Option(help="Remove the chunks of a namespace.")] = None,
     key: Key = None,
 ) -> None:
-    """Remove chunks from a store, by size, age or namespace. The file keeps its size."""
+    """Remove chunks from a store, by size, age or namespace. The file keeps its size.
+
+    Pinned chunks go last to --to, and stay under --older-than.
+    """
     max_bytes = None if to is None else parse_size(to)
     unused_s = None if older_than is None else parse_age(older_than)
-    if (to, older_than, namespace) == (None, None, None):
-        raise SettingError("Nothing says what to remove; pass --to, --older-than or --namespace.")
+    stored_s = None if stored_before is None else parse_age(stored_before)
+    if (to, older_than, stored_before, namespace) == (None, None, None, None):
+        raise SettingError("Nothing says what to remove; pass --to, --older-than, --stored-before or --namespace.")
     folder = existing_store(store)
     from kamera_agent.cli.capacity import prune_store
 
-    prune_store(folder, key, max_bytes, unused_s, namespace)
+    prune_store(folder, key, max_bytes, unused_s, stored_s, namespace)
+
+
+@app.command()
+def pin(
+    chunk: Annotated[str, typer.Argument(metavar="CHUNK", help="Key of a chunk, or its first digits.")],
+    store: StoreFolder = Path(DEFAULT_STORE),
+    off: Annotated[bool, typer.Option("--off", help="Take the pin away.")] = False,
+    key: Key = None,
+) -> None:
+    """Have a chunk evicted after all others."""
+    folder = existing_store(store)
+    from kamera_agent.cli.capacity import pin_chunk
+
+    pin_chunk(folder, key, chunk, not off)
 
 
 @app.command()

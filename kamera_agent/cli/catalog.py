@@ -46,11 +46,12 @@ class StoredChunk:
 
     facts: key material of a base. num_bytes: of all records. contexts: number of different runs that a record was
     computed after. stored: when the first record was. used: when the last one was. hits: of its bases, because whoever
-    uses a patch uses its base.
+    uses a patch uses its base. pinned: whether its records are evicted after all others.
     """
 
     digest: str
     facts: dict[str, Any]
+    pinned: bool
     num_bytes: int
     contexts: int
     hits: int
@@ -99,10 +100,10 @@ ORDERS: dict[Order, Callable[[StoredChunk], Any]] = {
 
 def read_chunks(store: LmdbStore, namespace: str | None = None, order: Order = "name") -> list[StoredChunk]:
     """The chunks of a store, or of one namespace, in an order. Counts nothing as used."""
-    entries, by_chunk = store.entries(), dict[bytes, list[Header]]()
+    entries, pins, by_chunk = store.entries(), store.pins(), dict[bytes, list[Header]]()
     for header in store.headers():
         by_chunk.setdefault(header.chunk, []).append(header)
-    chunks = [_chunk(digest, headers, entries) for digest, headers in by_chunk.items()]
+    chunks = [_chunk(digest, headers, entries, digest in pins) for digest, headers in by_chunk.items()]
     wanted = [chunk for chunk in chunks if namespace in (None, chunk.facts.get("namespace"))]
     return sorted(sorted(wanted, key=ORDERS["name"]), key=ORDERS[order])
 
@@ -139,13 +140,14 @@ def as_age(seconds: float) -> str:
     return f"{age:.0f} s"
 
 
-def _chunk(digest: bytes, headers: list[Header], entries: Mapping[bytes, Entry]) -> StoredChunk:
+def _chunk(digest: bytes, headers: list[Header], entries: Mapping[bytes, Entry], pinned: bool) -> StoredChunk:
     # A record may have been written or removed between the two readings.
     headers = sorted(headers, key=lambda header: (header.kind, header.key.digest))
     records = tuple(_record(header, entries.get(header.key.digest)) for header in headers)
     return StoredChunk(
         digest=digest.hex(),
         facts=json.loads(headers[0].key.material),
+        pinned=pinned,
         num_bytes=sum(record.num_bytes for record in records),
         contexts=len({header.attributes.get("chain") for header in headers}),
         hits=sum(record.hits for record in records if record.kind == "base"),

@@ -24,7 +24,7 @@ def show_chunks(path: Path, key: str | None, namespace: str | None, order: Order
         typer.echo(json.dumps([asdict(chunk) for chunk in chunks], indent=2))
         return
     table = Table("chunk", "kind", "pixels", "namespace", "model", box=None, pad_edge=False)
-    for name in ("bytes", "contexts", "hits", "age", "used", "rank", "error"):
+    for name in ("bytes", "contexts", "hits", "age", "used", "pinned", "rank", "error"):
         table.add_column(name, justify="right")
     for chunk in chunks:
         table.add_row(*_cells(chunk))
@@ -49,6 +49,7 @@ def show_chunk(path: Path, key: str | None, prefix: str, as_json: bool) -> None:
         ("stored", as_date(chunk.stored)),
         ("last used", as_date(chunk.used)),
         ("hits", str(chunk.hits)),
+        ("pinned", "yes" if chunk.pinned else "no"),
     ):
         facts.add_row(name, value)
     records = Table("record", "kind", "bytes", "hits", "last used", "rank", "error", "exact", "computed after")
@@ -81,6 +82,7 @@ def _cells(chunk: StoredChunk) -> list[str]:
         str(chunk.hits),
         as_age(chunk.stored),
         as_age(chunk.used),
+        "yes" if chunk.pinned else "no",
         _range([rank for patch in chunk.patches for rank in patch.ranks or ()], "d"),
         _range([patch.error for patch in chunk.patches if patch.error is not None], ".3f"),
     ]

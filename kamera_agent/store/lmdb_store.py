@@ -179,18 +179,41 @@ class LmdbStore(Store):
         self._require_usable()
         self._writer.resize(require_bytes("cap_bytes", cap_bytes))
 
-    def prune(self, max_bytes: int | None = None, unused_s: float | None = None) -> None:
+    def prune(self, max_bytes: int | None = None, unused_s: float | None = None, stored_s: float | None = None) -> None:
         """Remove the least recently used records: those above a size, and those not used for so many seconds.
 
-        Raises SettingError for a negative bound, and StoreUnavailableError when the medium fails.
+        Records of pinned chunks go last to a size, and stay otherwise. stored_s: also remove what was stored longer ago
+        than so many seconds, however often it was used, pinned or not. Raises SettingError for a negative bound, and
+        StoreUnavailableError when the medium fails.
         """
         self.flush()
         if max_bytes is not None:
             self._writer.evict(require_bytes("max_bytes", max_bytes))
         if unused_s is not None:
-            if not (unused_s := real("unused_s", unused_s)) >= 0:
-                raise SettingError(f"unused_s is {unused_s}; use 0 or more seconds.")
-            self._writer.expire(max(0, time.time_ns() - int(min(unused_s, MAX_SECONDS) * 1e9)))
+            self._writer.expire(_moment("unused_s", unused_s))
+        if stored_s is not None:
+            moment = _moment("stored_s", stored_s)
+            for digest in [digest for digest, entry in self.entries().items() if entry.put_ns < moment]:
+                self._remove(digest)
+            self.flush()
+
+    def pins(self) -> set[bytes]:
+        """Digests of the pinned chunks, whether or not they have records."""
+        self._require_usable()
+        return self._database.read(self._database.tables.pins) or set()
+
+    def pin(self, chunk: bytes) -> None:
+        """Have the records of a chunk evicted after all others, for all processes, until unpin().
+
+        Raises StoreUnavailableError when the medium fails.
+        """
+        self._require_usable()
+        self._database.write(partial(self._database.tables.pin, chunk))
+
+    def unpin(self, chunk: bytes) -> None:
+        """Take a pin away; a chunk without one is ignored. Raises StoreUnavailableError when the medium fails."""
+        self._require_usable()
+        self._database.write(partial(self._database.tables.unpin, chunk))
 
     def check(self) -> CheckReport:
         """See Store. Without repair=True, damaged records are named and stay.
@@ -237,6 +260,13 @@ class LmdbStore(Store):
                 f"the store {self._path} was opened by process {self._pid}, and process {os.getpid()} was "
                 "forked from it; open the store again in the child."
             )
+
+
+def _moment(name: str, seconds: float) -> int:
+    """The time so many seconds ago, in ns since 1970. Raises SettingError."""
+    if not (seconds := real(name, seconds)) >= 0:
+        raise SettingError(f"{name} is {seconds}; use 0 or more seconds.")
+    return max(0, time.time_ns() - int(min(seconds, MAX_SECONDS) * 1e9))
 
 
 def _mention(writer: Writer, digest: bytes, reason: str) -> None:

@@ -58,6 +58,8 @@ def _write(store: LmdbStore, folder: Path, cipher: Cipher) -> int:
     database = Environment(folder, store.stats().cap_bytes, cipher=cipher)
     try:
         headers = [header for header in store.headers() if header.key.digest in entries]
+        for chunk in store.pins():
+            database.write(partial(database.tables.pin, chunk))
         for batch in _batches(store.records(headers), batch_bytes(database.cap_bytes)):
             if database.write(partial(_put, database, entries, batch)) is None:
                 raise StoreUnavailableError(f"the records of the store {store.path} do not fit in a file of its cap.")

@@ -9,6 +9,7 @@ patches     base, digest -> nothing                  the patches over one base
 totals      "bytes" -> sum of the bytes counted      written in the transaction that changes it
             "cap" -> the most that it may be         chosen by whoever made the store
             "key" -> what tells its key              of an encrypted store
+            "pin", chunk -> nothing                  chunks that are evicted after all others
 quarantine  time (8 bytes, ns), digest -> reason     the latest damaged records
 
 Integers are big-endian, because LMDB sorts keys by their bytes. Every method runs inside the transaction it is
@@ -33,7 +34,7 @@ from kamera_agent.store.codec import Encoded
 DIGEST_BYTES = 32
 MAX_QUARANTINE_NOTES = 1000
 MAX_REASON_BYTES = 1000
-TOTAL_BYTES, CAP_BYTES, KEY_CHECK = b"bytes", b"cap", b"key"
+TOTAL_BYTES, CAP_BYTES, KEY_CHECK, PIN = b"bytes", b"cap", b"key", b"pin"
 
 
 class Transaction(Protocol):
@@ -166,6 +167,18 @@ class Tables:
         """Set the cap. Evicts nothing."""
         txn.put(CAP_BYTES, 2 * _CAP.pack(cap_bytes), db=self.totals)
 
+    def pins(self, txn: Transaction) -> set[bytes]:
+        """Digests of the chunks that are pinned."""
+        return {key[len(PIN) :] for key in self._keys(txn, self.totals, PIN)}
+
+    def pin(self, chunk: bytes, txn: Transaction) -> None:
+        """Pin a chunk, whether or not it has records."""
+        txn.put(PIN + chunk, b"", db=self.totals)
+
+    def unpin(self, chunk: bytes, txn: Transaction) -> None:
+        """Take a pin away. A chunk that is not pinned is ignored."""
+        txn.delete(PIN + chunk, db=self.totals)
+
     def last_tick(self, txn: Transaction) -> int:
         """Tick of the last use of any record; 0 in an empty database."""
         cursor = txn.cursor(self.uses)
@@ -256,25 +269,46 @@ class Tables:
     def evict(self, txn: Transaction, max_bytes: int, max_records: int | None = None) -> int:
         """Remove the least recently used records until at most max_bytes are left. Returns their number.
 
-        max_records: leave the rest for another transaction once so many are removed.
+        Those of pinned chunks go when no others are left. max_records: leave the rest for another transaction once so
+        many are removed.
         """
-        num_records = self.num_records(txn)
-        while self.held_bytes(txn) > max_bytes and (cursor := txn.cursor(self.uses)).first():
-            if max_records is not None and num_records - self.num_records(txn) >= max_records:
+        num_records, pins = self.num_records(txn), self.pins(txn)
+        while self.held_bytes(txn) > max_bytes:
+            digest = self._least_used(txn, pins) or self._least_used(txn, set())
+            if digest is None or (max_records is not None and num_records - self.num_records(txn) >= max_records):
                 break
-            self.remove(txn, bytes(cursor.key()[_TICK.size :]))
+            self.remove(txn, digest)
         return num_records - self.num_records(txn)
 
     def expire(self, txn: Transaction, tick: int, max_records: int) -> int:
-        """Remove records that were last used before a tick, up to about max_records. Returns their number."""
-        num_records = self.num_records(txn)
-        while (
-            num_records - self.num_records(txn) < max_records
-            and (cursor := txn.cursor(self.uses)).first()
-            and _number(_TICK, cursor.key()[: _TICK.size]) < tick
-        ):
-            self.remove(txn, bytes(cursor.key()[_TICK.size :]))
+        """Remove records that were last used before a tick, up to about max_records. Returns their number.
+
+        Those of pinned chunks stay.
+        """
+        num_records, pins = self.num_records(txn), self.pins(txn)
+        while num_records - self.num_records(txn) < max_records:
+            digest = self._least_used(txn, pins, before=tick)
+            if digest is None:
+                break
+            self.remove(txn, digest)
         return num_records - self.num_records(txn)
+
+    def _least_used(self, txn: Transaction, pins: set[bytes], before: int | None = None) -> bytes | None:
+        """The record that was least recently used, of all whose chunk is not pinned; None where there is none.
+
+        before: a tick that it was last used before.
+        """
+        cursor = txn.cursor(self.uses)
+        has_row = cursor.first()
+        while has_row:
+            row = bytes(cursor.key())
+            if before is not None and _number(_TICK, memoryview(row)[: _TICK.size]) >= before:
+                return None
+            digest = row[_TICK.size :]
+            if not pins or (entry := self.entry(txn, digest)) is None or entry.chunk not in pins:
+                return digest
+            has_row = cursor.next()
+        return None
 
     def note_damage(self, txn: Transaction, digest: bytes, reason: str) -> None:
         """Note in quarantine why a record was removed. The oldest note is dropped when there are too many."""

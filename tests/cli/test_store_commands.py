@@ -56,9 +56,9 @@ def test_ls_prints_one_line_per_chunk(folder: Path, run_kamera: RunKamera) -> No
     done = run_kamera("ls", folder)
     assert done.exit_code == 0
     _, first, second = done.stdout.splitlines()
-    pattern = r"image 1280x720 default qwen2_vl 5\.4 kB 3 0 \d+ s \d+ s 2 to 8 0\.125 to 0\.250"
+    pattern = r"image 1280x720 default qwen2_vl 5\.4 kB 3 0 \d+ s \d+ s no 2 to 8 0\.125 to 0\.250"
     assert re.fullmatch(pattern, " ".join(first.split()[1:]))
-    assert re.fullmatch(r"image 1280x720 team qwen2_vl 1\.5 kB 1 0 \d+ s \d+ s - -", " ".join(second.split()[1:]))
+    assert re.fullmatch(r"image 1280x720 team qwen2_vl 1\.5 kB 1 0 \d+ s \d+ s no - -", " ".join(second.split()[1:]))
 
 
 def test_ls_in_every_order_and_of_one_namespace(folder: Path, run_kamera: RunKamera) -> None:
@@ -175,6 +175,21 @@ def test_prune_by_namespace_size_and_age(folder: Path, run_kamera: RunKamera) ->
     assert run_kamera("prune", folder, "--to", "8.2kB").stdout.startswith("1 records removed; 2 records, 8.2 kB")
     assert run_kamera("prune", folder, "--older-than", "0s").stdout.startswith("2 records removed; 0 records")
     assert run_kamera("verify", folder).exit_code == 0
+
+
+def test_a_pinned_chunk_outlives_the_others(folder: Path, run_kamera: RunKamera) -> None:
+    chunk = page("first").header.key.digest.hex()
+    assert run_kamera("pin", chunk[:12], folder).stdout == f"{chunk} is pinned.\n"
+    assert [found["pinned"] for found in json.loads(run_kamera("ls", folder, "--json").stdout)] == [True, False]
+    assert "1 records removed; 3 records" in run_kamera("prune", folder, "--older-than", "0s").stdout
+    assert run_kamera("pin", chunk[:12], folder, "--off").stdout == f"{chunk} is not pinned.\n"
+    assert "3 records removed; 0 records" in run_kamera("prune", folder, "--older-than", "0s").stdout
+    assert run_kamera("pin", chunk[:12], folder).exit_code == 1
+
+
+def test_prune_by_the_time_of_storing(folder: Path, run_kamera: RunKamera) -> None:
+    assert "0 records removed" in run_kamera("prune", folder, "--stored-before", "1h").stdout
+    assert "4 records removed; 0 records" in run_kamera("prune", folder, "--stored-before", "0s").stdout
 
 
 def test_prune_says_what_it_lacks(folder: Path, run_kamera: RunKamera) -> None:

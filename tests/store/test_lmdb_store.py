@@ -11,6 +11,7 @@ import stat
 import struct
 import sys
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from store_records import KIB, make_key, make_record, record_of_bytes, same
+from store_records import KIB, make_key, make_record, over, record_of_bytes, same
 
 from kamera_agent.config import MIB
 from kamera_agent.errors import SettingError, StoreClosedError, StoreUnavailableError
@@ -113,6 +114,59 @@ class TestReopening:
             store.resize(600 * MIB)
             store.put_many(record_of_bytes(f"large{i}", 10 * MIB) for i in range(3))
             assert store.check().num_records == 5
+
+    def test_pinned_chunks_are_evicted_after_all_others(self, tmp_path: Path) -> None:
+        """1. Pin r0, used longest ago, and p's base. 2. Others push out each other, also after a restart. 3. Unpin."""
+
+        def names(store: LmdbStore) -> set[str]:
+            known = {make_key(name): name for name in [*(f"r{i}" for i in range(12)), "b", "p"]}
+            return {known[header.key] for header in store.headers()}
+
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            store.put_many([record_of_bytes("r0", 20 * KIB), record_of_bytes("b", 20 * KIB)])
+            store.put_many([record_of_bytes("p", 20 * KIB, **over("b"))])
+            for name in ("r0", "b", "r0"):
+                store.pin(make_key(name).digest)
+            store.put_many(record_of_bytes(f"r{i}", 20 * KIB) for i in range(1, 6))
+            store.flush()
+            assert names(store) == {"r0", "b", "p", "r4", "r5"}
+        with LmdbStore(tmp_path) as store:
+            assert store.pins() == {make_key("r0").digest, make_key("b").digest}
+            store.put_many(record_of_bytes(f"r{i}", 20 * KIB) for i in range(6, 9))
+            store.flush()
+            assert names(store) == {"r0", "b", "p", "r7", "r8"}
+            store.prune(unused_s=0)
+            assert names(store) == {"r0", "b", "p"}
+            # The cap holds even so: a pinned chunk goes when no other is left, and what is put finds no room.
+            store.prune(max_bytes=40 * KIB)
+            assert names(store) == {"b", "p"}
+            store.resize(40 * KIB)
+            store.put_many([record_of_bytes("r9", 20 * KIB)])
+            store.flush()
+            assert names(store) == {"b", "p"}
+            store.unpin(make_key("b").digest)
+            store.unpin(make_key("unknown").digest)
+            store.put_many([record_of_bytes("r10", 20 * KIB)])
+            store.flush()
+            assert names(store) == {"b", "r10"}
+            assert store.check().problems == ()
+
+    def test_pruning_by_age_counts_no_uses(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A base that goes takes its patches with it, however new they are."""
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            store.put_many([make_record("b"), make_record("old")])
+            store.flush()
+            later = time.time_ns() + 100 * 10**9
+            monkeypatch.setattr("time.time_ns", lambda: later)
+            store.put_many([make_record("p", **over("b")), make_record("new")])
+            store.get_many([make_key("old")])
+            store.pin(make_key("old").digest)
+            store.prune(stored_s=1000)
+            assert len(store.headers()) == 4
+            store.prune(stored_s=50)
+            assert {header.key for header in store.headers()} == {make_key("new")}
+            with pytest.raises(SettingError, match="stored_s is -1"):
+                store.prune(stored_s=-1)
 
     def test_reading_evicts_nothing_even_above_the_cap(self, tmp_path: Path) -> None:
         """The store of an earlier version has no cap, and holds more than the default."""

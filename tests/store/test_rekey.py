@@ -34,12 +34,14 @@ def fill(folder: Path, key: SecretSource | None) -> None:
         store.put_many(RECORDS)
         store.flush()
         store.get_many([make_key("r2")])
+        store.pin(make_key("r1").digest)
 
 
 def content(folder: Path, key: SecretSource | None) -> tuple[object, list[Record], int]:
     with LmdbStore(folder, key=key) as store:
         assert store.check().problems == ()
         records = sorted(store.records(store.headers()), key=lambda record: record.header.key.digest)
+        assert store.pins() == {make_key("r1").digest}
         return store.entries(), records, store.stats().cap_bytes
 
 
