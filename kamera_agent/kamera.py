@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, Unpack
 
 import torch
@@ -139,14 +139,16 @@ class Kamera(Closing, Forkable):
         """Relative error of keys rotated here against the model's own, per layer that keeps keys, measured at load."""
         return tuple(self._engine.rope_errors.values())
 
-    def window(self, system: str | None = None) -> Window:
-        """A new, empty window. Raises StoreClosedError after close().
+    def window(self, system: str | None = None, *, namespace: str | None = None) -> Window:
+        """A new, empty window. Raises StoreClosedError after close(), and SettingError for a namespace without a name.
 
         system: the system prompt; None takes the default of the model's chat template.
+        namespace: of its chunks; None takes that of the settings.
         """
         self._library.require_open()
+        settings = self.settings if namespace is None else replace(self.settings, namespace=namespace)
         prompt = self._engine.family.chat.default_system if system is None else system
-        window = Window(self._engine, self._library, self._healer, self.settings, prompt)
+        window = Window(self._engine, self._library, self._healer, settings, prompt)
         with self._windows_lock:
             self._windows.add(window)
         return window

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from reprlib import repr as short
-from typing import Any, get_args
-from uuid import uuid4
+from typing import Any
 
 from langchain_core.messages import (
     AIMessage,
@@ -19,12 +18,11 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 
-from kamera_agent.agent.blocks import is_id, read_content
 from kamera_agent.errors import InputError
 from kamera_agent.options import several
+from kamera_agent.turns.blocks import is_id, read_content
 from kamera_agent.turns.message import Message, ToolCall
-from kamera_agent.turns.tool_calls import ParsedReply, Piece
-from kamera_agent.window.plan import Origin
+from kamera_agent.turns.tool_calls import ParsedReply, Piece, new_call_id
 from kamera_agent.window.reply import Reply
 
 # response_metadata["kamera"]["said"] holds the generated text where it is more than the content of the message.
@@ -75,14 +73,15 @@ def without_ids(message: BaseMessage) -> BaseMessage:
 def make_message(reply: Reply, parsed: ParsedReply, model_name: str) -> AIMessage:
     """The message of a reply: content, calls, usage, and the origins and timings of the answer."""
     usage = reply.usage
-    origins = {name: getattr(usage, f"tokens_{name}") for name in get_args(Origin)}
+    origins = usage.origins
     total = sum(origins.values())
     details = {"origins": origins, "timings": asdict(reply.timings)}
     return AIMessage(
         content=parsed.content,
-        tool_calls=[tool_call(name=call.name, args=dict(call.arguments), id=_call_id()) for call in parsed.calls],
+        tool_calls=[tool_call(name=call.name, args=dict(call.arguments), id=new_call_id()) for call in parsed.calls],
         invalid_tool_calls=[
-            invalid_tool_call(name=call.name, args=call.text, id=_call_id(), error=call.error) for call in parsed.broken
+            invalid_tool_call(name=call.name, args=call.text, id=new_call_id(), error=call.error)
+            for call in parsed.broken
         ],
         usage_metadata=UsageMetadata(
             input_tokens=total,
@@ -100,10 +99,6 @@ def make_message(reply: Reply, parsed: ParsedReply, model_name: str) -> AIMessag
     )
 
 
-def _call_id() -> str:
-    return f"call_{uuid4().hex}"
-
-
 class Chunks:
     """The pieces of one reply as message chunks, whose sum is make_message() of the reply."""
 
@@ -117,7 +112,7 @@ class Chunks:
         is_new = piece.index == self._num_calls
         self._num_calls += is_new
         call = tool_call_chunk(
-            name=piece.name, args=piece.arguments, id=_call_id() if is_new else None, index=piece.index
+            name=piece.name, args=piece.arguments, id=new_call_id() if is_new else None, index=piece.index
         )
         return AIMessageChunk(content="", tool_call_chunks=[call])
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from kamera_agent.agent.blocks import PREFIX
 from kamera_agent.config import locate
 from kamera_agent.errors import ImageError, SettingError
 from kamera_agent.options import path_of, whole
 from kamera_agent.secret import SecretSource, read_secret
 from kamera_agent.store.cipher import Cipher
+from kamera_agent.turns.blocks import PREFIX
 from kamera_agent.vision.fingerprint import fingerprint_image
 from kamera_agent.vision.image import decode_image
 

@@ -12,7 +12,9 @@ from weakref import ReferenceType, ref
 from blake3 import blake3
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from kamera_agent.agent.blocks import (
+from kamera_agent.agent.pixels import PixelFolder
+from kamera_agent.errors import ImageError, InputError
+from kamera_agent.turns.blocks import (
     MARK,
     NEXT,
     PREFIX,
@@ -24,8 +26,6 @@ from kamera_agent.agent.blocks import (
     mark_of,
     read_image,
 )
-from kamera_agent.agent.pixels import PixelFolder
-from kamera_agent.errors import ImageError, InputError
 
 CAPTION = 80
 # The name of the tool and of its messages. The artifact of a message holds the steps.

@@ -102,7 +102,7 @@ class Metrics:
         self._totals: dict[str, Counter[str]] = {}
         self._counted: WeakKeyDictionary[object, Counter[str]] = WeakKeyDictionary()
         self._lock = threading.Lock()
-        registry = registry or prometheus.REGISTRY
+        self._registry = registry = registry or prometheus.REGISTRY
         try:
             self._times = {field: _histogram(name, text, registry) for field, (name, text) in TIMES.items()}
             self._counts = {field: _counter(name, text, registry) for field, (name, text) in COUNTS.items()}
@@ -118,6 +118,10 @@ class Metrics:
             registry.register(self)
         except ValueError as error:
             raise SettingError(f"The registry already holds a Metrics; share that one. ({error})") from error
+
+    def page(self) -> bytes:
+        """All metrics of the registry, as a scrape gets them: text in Prometheus' format."""
+        return prometheus.generate_latest(self._registry)
 
     def observe(self, reply: Reply, model_name: str, *, exact_only: bool = False) -> None:
         """Count an answer. exact_only: whether its conversation had fallen back to exact KV."""

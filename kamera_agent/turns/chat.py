@@ -55,6 +55,8 @@ class Request:
     """A conversation to answer, and how.
 
     conversation: its id. agent: which of several that share the conversation; the nodes of a LangGraph run, say.
+    namespace: nothing is shared with requests of another one, conversations and chunks alike; None for that of the
+    Kamera's settings.
     tools: in OpenAI's form. tool_choice: "auto" or None leaves calls to the model, "none" forbids calls, "any" forces
     a call, and a name forces a call of that tool. schema: a JSON schema that the reply must follow; it takes precedence
     over a forced call. stop: words that end the reply and are not part of it.
@@ -65,6 +67,7 @@ class Request:
     messages: Sequence[Message]
     conversation: str = ""
     agent: str = ""
+    namespace: str | None = None
     tools: Sequence[Schema] = ()
     tool_choice: str | None = None
     schema: Schema | None = None
@@ -215,7 +218,7 @@ class Chat(Closing):
         live = self.open()
         # Tools that may not be called stay in the prompt: they are part of its beginning, which would change otherwise.
         reading = live.read(request.messages, request.tools)
-        caller = Caller(request.conversation, request.agent)
+        caller = Caller(request.conversation, request.agent, request.namespace)
         constraint: Constraint | None
         if request.schema is None:
             constraint = live.grammars.chosen(request.tools, request.tool_choice)
@@ -260,9 +263,7 @@ class Chat(Closing):
 
     def _expect(self, live: Live, held: Held, request: Request, reply: Reply) -> None:
         """Tell the window what the next request will begin with."""
-        parsed = request.parse(reply)
-        verbatim = None if parsed.content == reply.text else reply.text
-        said = Message("assistant", (parsed.content,) if parsed.content else (), tuple(parsed.calls), verbatim=verbatim)
+        said = request.parse(reply).message(reply.text)
         reading = live.read([*request.expected, said], request.tools)
         held.expect(reading.contents, reading.system, reading.outline)
 

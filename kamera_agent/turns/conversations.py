@@ -33,10 +33,20 @@ POLL_S = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. conversation: its id. agent: which of those that share the conversation; empty for the only one."""
+    """Who calls.
+
+    conversation: its id. agent: which of those that share the conversation; empty for the only one.
+    namespace: of its chunks, and of the conversation's id; None for that of the Kamera's settings.
+    """
 
     conversation: str = ""
     agent: str = ""
+    namespace: str | None = None
+
+    @property
+    def place(self) -> tuple[str | None, str]:
+        """The conversation, apart from those with the same id in other namespaces."""
+        return self.namespace, self.conversation
 
 
 class _Hold:
@@ -141,11 +151,11 @@ class Conversations:
         # The least recently used first.
         self._live: list[Live] = []
         # Conversations whose lost reuse is in the log.
-        self._reported: set[str] = set()
+        self._reported: set[tuple[str | None, str]] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len({live.caller.conversation for live in self._live})
+        return len({live.caller.place for live in self._live})
 
     @contextmanager
     def hold(self, caller: Caller, call: Outline, cancelled: Cancelled = never) -> Iterator[Live]:
@@ -169,13 +179,14 @@ class Conversations:
     def _take(self, caller: Caller, call: Outline, hold: _Hold) -> Live | None:
         """The window that a call continues, held from now on; None while it is held otherwise."""
         with self._lock:
-            family = [live for live in self._live if live.caller.conversation == caller.conversation]
+            family = [live for live in self._live if live.caller.place == caller.place]
             own = [live for live in family if live.caller == caller and live.outline.goes_on_in(call)]
             # The window that most of the call can be kept or moved in, although another may begin more like it: an old
             # screenshot that comes back to the front is the beginning of a window that was left long ago.
             live = max(reversed(own), key=lambda live: live.outline.size_held(call), default=None)
             if live is None:
-                live = Live(caller, self._kamera.window(), family[0].watch if family else self._watch(caller))
+                window = self._kamera.window(namespace=caller.namespace)
+                live = Live(caller, window, family[0].watch if family else self._watch(caller))
                 # A source that is busy is not waited for: its KV changes, and the beginning is computed instead.
                 idle = [other for other in reversed(family) if not other.is_held]
                 live.source = max(idle, key=lambda other: other.outline.num_shared(call), default=None)
@@ -197,23 +208,23 @@ class Conversations:
         own = [live for live in self._live if live.caller == caller and live.outline.parts]
         if not own or max(live.outline.known(call) for live in own) >= KNOWN:
             return 0
-        if caller.conversation in self._reported:
+        if caller.place in self._reported:
             return 0
-        self._reported.add(caller.conversation)
+        self._reported.add(caller.place)
         return len(own)
 
     def _evict(self) -> None:
         # A window in use is never let go, even beyond the bounds; its own end comes by here again.
         while (gone := self._surplus()) is not None:
             self._live = [live for live in self._live if live is not gone]
-        self._reported &= {live.caller.conversation for live in self._live}
+        self._reported &= {live.caller.place for live in self._live}
 
     def _surplus(self) -> Live | None:
         """The window to let go next; None within the bounds."""
         newest = self._live[-1:]
         idle = [live for live in self._live if not live.is_held and live not in newest]
         for live in idle:
-            siblings = [other for other in self._live if other.caller.conversation == live.caller.conversation]
+            siblings = [other for other in self._live if other.caller.place == live.caller.place]
             num_single = sum(other.num_calls == 1 for other in siblings)
             if len(siblings) > MAX_WINDOWS or (num_single > MAX_SINGLE and live.num_calls == 1):
                 return live

@@ -58,6 +58,12 @@ SERVED: Mapping[str, Any] = {
 }
 
 
+def check_served(name: str, value: Any, owner: str) -> None:
+    """Raise InputError where an option of SERVED has a value that cannot be served. None stands for the default."""
+    if value is not None and value != SERVED[name]:
+        raise InputError(f"{owner} cannot serve {name}={short(value)}; leave it out, or use {SERVED[name]!r}.")
+
+
 def drop_habits(given: Mapping[str, Any], own: Collection[str], owner: str) -> dict[str, Any]:
     """The options under their own names, without those that change nothing here; these are logged at debug level.
 
@@ -73,8 +79,7 @@ def drop_habits(given: Mapping[str, Any], own: Collection[str], owner: str) -> d
                 raise InputError(f"{target} and another name for it are given; leave one of them out.")
             options[target] = value
         elif name in SERVED:
-            if value is not None and value != SERVED[name]:
-                raise InputError(f"{owner} cannot serve {name}={short(value)}; leave it out, or use {SERVED[name]!r}.")
+            check_served(name, value, owner)
             ignored.append(name)
         elif name in IGNORED:
             ignored.append(name)

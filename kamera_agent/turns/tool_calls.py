@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+from uuid import uuid4
 
-from kamera_agent.turns.message import BrokenCall, ToolCall
+from kamera_agent.turns.message import BrokenCall, Message, ToolCall
 from kamera_agent.window.streamer import opening_of
 
 OPENING = "<tool_call>"
@@ -27,6 +28,11 @@ class ParsedReply(NamedTuple):
     content: str
     calls: list[ToolCall]
     broken: list[BrokenCall]
+
+    def message(self, text: str) -> Message:
+        """The message of the reply. text: all of it, as it was generated."""
+        verbatim = None if self.content == text else text
+        return Message("assistant", (self.content,) if self.content else (), tuple(self.calls), verbatim=verbatim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,11 @@ class _Call:
         sent = self._arguments()
         rest = _spoiling(sent, reason) if sent else f"{OPENING}{self._text}{CLOSING if self._is_closed else ''}"
         return BrokenCall(self._name, sent + rest, reason), CallPiece(self._index, None, rest)
+
+
+def new_call_id() -> str:
+    """An id for a call of a reply."""
+    return f"call_{uuid4().hex}"
 
 
 def parse_reply(text: str, reader: ReplyReader | None = None, *, cut: bool = False) -> ParsedReply:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kamera_agent.closing import Closing
 from kamera_agent.errors import WindowError
 from kamera_agent.window.notebook import reply_html
-from kamera_agent.window.plan import Plan
+from kamera_agent.window.plan import Origin, Plan
 
 FinishReason = Literal["stop", "length"]
 
@@ -44,6 +44,11 @@ class Usage:
     tokens_stale: int = 0
     tokens_refreshed: int = 0
     tokens_tiled: int = 0
+
+    @property
+    def origins(self) -> dict[Origin, int]:
+        """Tokens of the window by the origin of their KV."""
+        return {origin: getattr(self, f"tokens_{origin}") for origin in get_args(Origin)}
 
 
 @dataclass(frozen=True, slots=True)

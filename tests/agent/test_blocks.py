@@ -14,6 +14,7 @@ from PIL import Image
 from kamera_agent import InputError
 from kamera_agent.agent import ScreenWindow
 from kamera_agent.agent.messages import read_message
+from kamera_agent.turns.blocks import read_content
 from kamera_agent.vision.image import decode_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -159,6 +160,14 @@ def test_what_cannot_be_shown_is_named_and_never_quoted_whole(form: str) -> None
 def test_texts(content: Any, parts: tuple[str, ...]) -> None:
     for message in (HumanMessage(content), AIMessage(content), ToolMessage(content, tool_call_id="1")):
         assert read_message(message).parts == parts
+
+
+@pytest.mark.parametrize(
+    "content", [5, {"text": "a"}, [5], [None], [{"type": "tool_result", "content": {"text": "a"}}]]
+)
+def test_content_of_another_form(content: Any) -> None:
+    with pytest.raises(InputError, match="The content of a message"):
+        list(read_content(content))
 
 
 def test_a_png_is_made_of_what_a_person_sees(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from pydantic import PrivateAttr
 
 from kamera_agent import Kamera
 from kamera_agent.agent import ChatKamera, ScreenWindow, wrap
-from kamera_agent.agent.blocks import find_images
 from kamera_agent.agent.screens import mark_of
+from kamera_agent.turns.blocks import find_images
 
 Block = Callable[[int], dict[str, str]]
 

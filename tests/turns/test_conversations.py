@@ -1,5 +1,6 @@
 """Live windows under several threads."""
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 from models import screenshot
 from PIL import Image
 
-from kamera_agent import ImageContent, Kamera, Reply, TextContent, WindowTooLongError
+from kamera_agent import ImageContent, Kamera, Reply, SettingError, TextContent, WindowTooLongError
 from kamera_agent.turns import outline
 from kamera_agent.turns.chat import Chat, Limits, Request
 from kamera_agent.turns.conversations import MAX_SINGLE, Caller, Conversations
@@ -221,6 +222,25 @@ def test_an_image_in_the_window_is_not_decoded_again(kamera: Kamera, monkeypatch
     assert [row.kind for row in reply.plan.rows].count("image") == 4
     # The twin of the first image is an image of its own in the window; its pixels are read once more.
     assert sorted(decoded) == sorted([one, one, two, three])
+
+
+def test_namespaces_share_neither_conversations_nor_chunks(kamera: Kamera) -> None:
+    """Three clients ask the same in conversations of one name; the third has the namespace of the first."""
+    chat = Chat(kamera, None, {}, Limits(8, 1 << 30, None))
+    asked = [Message("user", (encoded(0), "What is it?"))]
+    replies = []
+    for namespace in ("ada", "bob", "ada"):
+        with chat.answer(Request(asked, conversation="one", namespace=namespace, max_tokens=2)) as stream:
+            replies.append(stream.finish())
+        kamera.flush()
+    num_tokens = replies[0].plan.num_tokens()
+    assert [reply.usage.tokens_computed for reply in replies[:2]] == [num_tokens, num_tokens]
+    assert replies[2].usage.tokens_kept > 0.8 * num_tokens
+    assert len({reply.text for reply in replies}) == 1
+    materials = [json.loads(header.key.material) for header in kamera.store.headers()]
+    assert sorted(material["namespace"] for material in materials) == ["ada", "bob"]
+    with pytest.raises(SettingError, match="namespace"):
+        kamera.window(namespace="")
 
 
 def encoded(seed: int) -> bytes:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from kamera_agent.errors import ImageError, InputError
+from kamera_agent.options import several
 from kamera_agent.turns.message import unreadable
 from kamera_agent.vision.image import decode_image
 
@@ -170,9 +172,11 @@ def _read_or_say(block: Block) -> str | bytes:
 
 def _blocks(content: Content) -> Iterator[str | Block]:
     """The blocks, taken out of the wrappers that LangChain puts around those of providers."""
-    for block in [content] if isinstance(content, str) else content:
+    for block in [content] if isinstance(content, str) else several("The content of a message", content):
         while isinstance(block, Mapping) and block.get("type") == "non_standard" and "value" in block:
             block = block["value"]
+        if not isinstance(block, str | Mapping):
+            raise InputError(f"The content of a message has {short(block)}; use texts and blocks.")
         yield block
 
 
