@@ -77,8 +77,7 @@ class Kamera(Closing, Forkable):
         super().__init__()
         self.settings = make_settings(options, "Kamera")
         family = family_for(model, processor)
-        if self.settings.namespace_secret is not None:
-            family.secret = read_secret("namespace_secret", self.settings.namespace_secret)
+        family.secret = _secret(self.settings)
         self._engine = Engine(family, self.settings.encoder_cache_bytes)
         # Opened last: nothing after it can fail and leave it open.
         self.store = _open(store, self.settings)
@@ -108,8 +107,10 @@ class Kamera(Closing, Forkable):
         checkpoint cannot be read.
         """
         source = WEIGHTS if model_id == POCKET else path_of("model_id", model_id)
-        # Opened before the weights are read: a folder that cannot be opened should not cost minutes.
-        opened = _open(store, make_settings(options, "Kamera"))
+        # Before the weights are read: a folder that cannot be opened, or a secret, should not cost minutes.
+        settings = make_settings(options, "Kamera")
+        _secret(settings)
+        opened = _open(store, settings)
         try:
             checkpoint = load(os.fspath(source), device=device, dtype=dtype, revision=revision)
             kamera = cls(*checkpoint, opened, **options)
@@ -201,9 +202,15 @@ class Kamera(Closing, Forkable):
             self.store.close()
 
 
+def _secret(settings: Settings) -> bytes | None:
+    source = settings.namespace_secret
+    return None if source is None else read_secret("namespace_secret", source)
+
+
 def _open(store: Store | str | os.PathLike[str] | None, settings: Settings) -> Store:
     if isinstance(store, Store):
-        if settings.encryption_key is not None and not store.is_encrypted:
+        # Nothing of a MemoryStore is on a disk.
+        if settings.encryption_key is not None and not (store.is_encrypted or isinstance(store, MemoryStore)):
             raise SettingError("encryption_key does not change an open store; give the key to LmdbStore(key=...).")
         return store
     memory = MemoryStore(settings.memory_bytes)

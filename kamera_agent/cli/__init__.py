@@ -232,12 +232,13 @@ def resize(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
     size: Annotated[str, typer.Argument(help="What it may hold, such as 20GB.")],
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Set how much a store may hold. What was used longest ago is removed above that; the file keeps its size."""
     folder, cap_bytes = existing_store(store), parse_size(size)
     from kamera_agent.cli.capacity import resize_store
 
-    resize_store(folder, key, cap_bytes)
+    resize_store(folder, key, cap_bytes, as_json)
 
 
 @app.command()
@@ -250,6 +251,7 @@ def prune(
     ] = None,
     namespace: Annotated[str | None, typer.Option(help="Remove the chunks of a namespace.")] = None,
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove chunks from a store, by size, age or namespace. The file keeps its size.
 
@@ -263,7 +265,7 @@ def prune(
     folder = existing_store(store)
     from kamera_agent.cli.capacity import prune_store
 
-    prune_store(folder, key, max_bytes, unused_s, stored_s, namespace)
+    prune_store(folder, key, max_bytes, unused_s, stored_s, namespace, as_json)
 
 
 @app.command()
@@ -272,12 +274,13 @@ def pin(
     store: StoreFolder = Path(DEFAULT_STORE),
     off: Annotated[bool, typer.Option("--off", help="Take the pin away.")] = False,
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Have a chunk evicted after all others."""
     folder = existing_store(store)
     from kamera_agent.cli.capacity import pin_chunk
 
-    pin_chunk(folder, key, chunk, not off)
+    pin_chunk(folder, key, chunk, not off, as_json)
 
 
 @app.command()
@@ -301,9 +304,10 @@ def rekey(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
     new_key: Annotated[str, typer.Option(metavar="KEY", help="The new key: a file, or env:NAME for a variable.")],
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Encrypt a store, or change its key. Its records are written anew, to a file that replaces the old one."""
     folder = existing_store(store)
     from kamera_agent.cli.encryption import rekey_store
 
-    rekey_store(folder, key, new_key)
+    rekey_store(folder, key, new_key, as_json)

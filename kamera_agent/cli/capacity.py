@@ -13,19 +13,22 @@ from kamera_agent.store.base import StoreStats
 from kamera_agent.store.lmdb_store import LmdbStore
 
 
-def resize_store(path: Path, key: str | None, cap_bytes: int) -> None:
-    """Set the cap of a store and print what is left in it."""
+def resize_store(path: Path, key: str | None, cap_bytes: int, as_json: bool) -> None:
+    """Set the cap of a store, and print how many records went and what is left."""
     with LmdbStore(path, repair=False, key=key) as store:
+        before = store.stats().num_records
         store.resize(cap_bytes)
-        typer.echo(f"{_holdings(store.stats())}.")
+        stats = store.stats()
+    _report(before, stats, as_json)
 
 
-def pin_chunk(path: Path, key: str | None, prefix: str, wanted: bool) -> None:
+def pin_chunk(path: Path, key: str | None, prefix: str, wanted: bool, as_json: bool) -> None:
     """Pin a chunk of a store, or take its pin away, and say so. Raises InputError as find_chunk() does."""
     with LmdbStore(path, repair=False, key=key) as store:
         digest = find_chunk(read_chunks(store), prefix).digest
         (store.pin if wanted else store.unpin)(bytes.fromhex(digest))
-    typer.echo(f"{digest} is {'pinned' if wanted else 'not pinned'}.")
+    said = f"{digest} is {'pinned' if wanted else 'not pinned'}."
+    typer.echo(json.dumps({"digest": digest, "pinned": wanted}, indent=2) if as_json else said)
 
 
 def prune_store(
@@ -35,6 +38,7 @@ def prune_store(
     unused_s: float | None,
     stored_s: float | None,
     namespace: str | None,
+    as_json: bool,
 ) -> None:
     """Remove records of a store, by size, last use, age and namespace, and print how many and what is left."""
     with LmdbStore(path, repair=False, key=key) as store:
@@ -45,9 +49,15 @@ def prune_store(
             store.delete([key for key in bases if json.loads(key.material).get("namespace") == namespace])
         store.prune(max_bytes, unused_s, stored_s)
         stats = store.stats()
-    typer.echo(f"{before - stats.num_records} records removed; {_holdings(stats)} are left.")
+    _report(before, stats, as_json)
 
 
-def _holdings(stats: StoreStats) -> str:
-    sizes = f"{format_bytes(stats.num_bytes)} of at most {format_bytes(stats.cap_bytes)}"
-    return f"{stats.num_records} records, {sizes}"
+def _report(before: int, stats: StoreStats, as_json: bool) -> None:
+    """Print the records that went and those that are left. before: their number at first."""
+    removed = before - stats.num_records
+    if as_json:
+        sizes = {"num_records": stats.num_records, "num_bytes": stats.num_bytes, "cap_bytes": stats.cap_bytes}
+        typer.echo(json.dumps({"removed": removed, **sizes}, indent=2))
+        return
+    sizes_now = f"{format_bytes(stats.num_bytes)} of at most {format_bytes(stats.cap_bytes)}"
+    typer.echo(f"{removed} records removed; {stats.num_records} records, {sizes_now} are left.")

@@ -54,7 +54,8 @@ def test_the_environment_gives_the_key(
 ) -> None:
     monkeypatch.setenv("KAMERA_KEY", "env:NEW")
     monkeypatch.setenv("NEW", "cd" * 32)
-    assert run_kamera("rekey", folder, "--key", key, "--new-key", "env:NEW").exit_code == 0
+    done = run_kamera("rekey", folder, "--key", key, "--new-key", "env:NEW", "--json")
+    assert json.loads(done.stdout) == {"num_records": 4, "num_damaged": 0}
     assert json.loads(run_kamera("stats", folder, "--json").stdout)["num_records"] == 4
     with pytest.raises(StoreKeyError):
         LmdbStore(folder, key=key)

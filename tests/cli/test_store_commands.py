@@ -164,7 +164,8 @@ def test_a_store_that_was_cut_short_is_moved_aside_only_by_a_repair(folder: Path
 
 def test_resize_sets_the_cap_and_removes_what_is_above(folder: Path, run_kamera: RunKamera) -> None:
     done = run_kamera("resize", folder, "8.2 kB")
-    assert (done.exit_code, done.stdout) == (0, "2 records, 8.2 kB of at most 8.2 kB.\n")
+    assert done.exit_code == 0
+    assert done.stdout == "2 records removed; 2 records, 8.2 kB of at most 8.2 kB are left.\n"
     assert json.loads(run_kamera("stats", folder, "--json").stdout)["cap_bytes"] == 8200
 
 
@@ -185,6 +186,18 @@ def test_a_pinned_chunk_outlives_the_others(folder: Path, run_kamera: RunKamera)
     assert run_kamera("pin", chunk[:12], folder, "--off").stdout == f"{chunk} is not pinned.\n"
     assert "3 records removed; 0 records" in run_kamera("prune", folder, "--older-than", "0s").stdout
     assert run_kamera("pin", chunk[:12], folder).exit_code == 1
+
+
+def test_changes_are_told_to_programs(folder: Path, run_kamera: RunKamera) -> None:
+    def told(*arguments: object) -> object:
+        return json.loads(run_kamera(*arguments, "--json").stdout)
+
+    chunk = page("first").header.key.digest.hex()
+    sizes = {"num_records": 4, "num_bytes": 4 * 4096, "cap_bytes": 50_000}
+    assert told("resize", folder, "50kB") == {"removed": 0, **sizes}
+    assert told("pin", chunk, folder) == {"digest": chunk, "pinned": True}
+    sizes |= {"num_records": 3, "num_bytes": 3 * 4096}
+    assert told("prune", folder, "--namespace", "team") == {"removed": 1, **sizes}
 
 
 def test_prune_by_the_time_of_storing(folder: Path, run_kamera: RunKamera) -> None:

@@ -27,6 +27,7 @@ from kamera_agent.cli.transfer import export_chunks, import_chunks
 from kamera_agent.pocket.model import PocketProcessor, build_model, build_processor
 from kamera_agent.runtime.families import family_for
 from kamera_agent.store.environment import DATABASE
+from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
 from kamera_agent.store.tiered import TieredStore
 from kamera_agent.vision.frames import stack_frames
@@ -142,8 +143,21 @@ def test_chunks_of_an_encrypted_store_outlive_the_process(make: MakeKamera, tmp_
         assert max_error(computed, recalled) <= 1e-4
     with pytest.raises(StoreKeyError):
         make(store=tmp_path)
-    with make() as memory, pytest.raises(SettingError, match="does not change an open store"):
-        make(store=memory.store, encryption_key=lambda: bytes(32))
+    with LmdbStore(tmp_path / "plain") as plain, pytest.raises(SettingError, match="does not change an open store"):
+        make(store=plain, encryption_key=lambda: bytes(32))
+    with make(store=MemoryStore(1000), encryption_key=lambda: bytes(32)) as memory:
+        assert not memory.store.is_encrypted
+
+
+@pytest.mark.parametrize("name", ["namespace_secret", "encryption_key"])
+def test_a_secret_that_cannot_be_read_costs_no_loading(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography", reason="needs the extra encryption")
+    monkeypatch.setattr("kamera_agent.kamera.load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(SettingError, match=f"{name} is 'env:NOWHERE'"):
+        Kamera.pocket(tmp_path / "store", **{name: "env:NOWHERE"})
+    assert not (tmp_path / "store").exists()
 
 
 def test_without_the_secret_nobody_makes_the_keys_of_a_namespace(make: MakeKamera) -> None:
