@@ -77,7 +77,8 @@ class Cipher:
 
     def encrypt_file(self, digest: bytes, content: bytes) -> bytes:
         """The content of a file as it is written. digest: what the file is found by."""
-        nonce = blake3(content, key=self._nonce_key).digest(NONCE_BYTES)
+        # With the digest, as the header of a record has its own: two tags under one nonce would tell of the key.
+        nonce = blake3(digest + content, key=self._nonce_key).digest(NONCE_BYTES)
         sealed, tag = self._seal(digest, nonce, FILE_NUMBER, np.frombuffer(content, np.uint8))
         return nonce + tag + sealed.tobytes()
 

@@ -94,6 +94,17 @@ def test_no_nonce_is_used_for_two_contents_and_equal_records_stay_equal(tmp_path
         assert store.stats().num_records == 1
 
 
+def test_a_file_has_a_nonce_for_each_place_and_content() -> None:
+    """Two tags over one ciphertext under one nonce would tell of the key."""
+    cipher = Cipher(KEY)
+    files = {
+        (place, content): cipher.encrypt_file(place, content) for place in (b"a", b"b") for content in (b"x", b"y")
+    }
+    assert len({blob[:16] for blob in files.values()}) == 4
+    assert all(cipher.decrypt_file(place, blob) == content for (place, content), blob in files.items())
+    assert cipher.decrypt_file(b"b", files[b"a", b"x"]) is None
+
+
 def test_another_key_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
     content = filled(tmp_path)
     before = (tmp_path / DATABASE).read_bytes()
