@@ -107,3 +107,30 @@ def test_bitsandbytes(bits: int, tmp_path: Path) -> None:
         assert scheme_of(kamera.family.model) == f"bitsandbytes {bits} bits{' nf4' if bits == 4 else ''}"
         errors = round_trip(kamera)
     assert errors.computed_error <= (1e-4 if bits == 4 else 2 * noise)
+
+
+def test_compressed_tensors(tmp_path: Path) -> None:
+    """The weights of a checkpoint are decompressed in the first pass of the whole model."""
+    parts: Any = pytest.importorskip("compressed_tensors", reason="needs compressed-tensors, which is not installed")
+    scheme = parts.quantization
+    model, processor = text_only("qwen3", torch.float32)
+    weights = scheme.QuantizationArgs(num_bits=8, type="int", symmetric=True, strategy="channel")
+    config = scheme.QuantizationConfig(
+        config_groups={"all": scheme.QuantizationScheme(targets=["Linear"], weights=weights)},
+        ignore=["lm_head"],
+        format="pack-quantized",
+    )
+    scheme.apply_quantization_config(model, config)
+    for layer in model.model.modules():
+        if hasattr(layer, "weight_scale"):
+            layer.weight_scale.data = layer.weight.abs().amax(1, keepdim=True) / 127
+    compressor = parts.compressors.ModelCompressor(quantization_config=config)
+    compressor.compress_model(model)
+    model.save_pretrained(tmp_path)
+    compressor.update_config(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    with Kamera.from_pretrained(tmp_path, store=None, device="cpu", dtype=torch.float32) as kamera:
+        assert scheme_of(kamera.family.model) == "compressed-tensors"
+        errors = round_trip(kamera)
+        kamera.family.require_unchanged()
+    assert errors.computed_error <= 1e-4

@@ -30,6 +30,7 @@ from kamera_agent.runtime.families.phi4_multimodal import Phi4Multimodal
 from kamera_agent.runtime.families.pixtral import LightOnOcr, Mistral3
 from kamera_agent.runtime.families.processors import take_parts
 from kamera_agent.runtime.families.qianfan_ocr import QianfanOcr
+from kamera_agent.runtime.families.quantisation import finish_loading
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.qwen3_5 import Qwen35
@@ -98,6 +99,7 @@ def family_for(model: Any, processor: Any) -> Family:
     needed = ("tokenizer", "image_processor") if family.has_eyes else ("tokenizer",)
     processors = take_parts(processor, *needed)
     model.eval()
+    finish_loading(model)
     served = family(model, processors)
     check_model(model)
     take_masks(model)

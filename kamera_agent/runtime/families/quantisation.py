@@ -31,6 +31,16 @@ def _details(method: str, options: Mapping[str, Any]) -> Iterator[str]:
         yield "dequantised at load"
 
 
+@torch.no_grad()
+def finish_loading(model: Any) -> None:
+    """Let a model of compressed-tensors decompress its weights.
+
+    It does so in the first forward pass of the whole model, and parts of a model are run here.
+    """
+    if hasattr(model, "ct_decompress_hook"):
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
+
+
 def unpacked(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors that a tensor is packed in, each with its name there (torchao); one that is not packed, as it is."""
     if not is_traceable_wrapper_subclass(tensor):
