@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from kamera_agent.cli.arguments import (
     Order,
+    Policy,
     check_extra,
     check_model,
     check_store,
@@ -266,6 +267,24 @@ def prune(
     from kamera_agent.cli.capacity import prune_store
 
     prune_store(folder, key, max_bytes, unused_s, stored_s, namespace, as_json)
+
+
+@app.command()
+def policy(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
+    name: Annotated[Policy, typer.Argument(help="What goes first when the store is full.")],
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose what a store evicts first.
+
+    lru, the default: what was used longest ago. lfu: what was used least for its age. cost: the same, by what it costs
+    to compute again over the bytes that it takes.
+    """
+    folder = existing_store(store)
+    from kamera_agent.cli.capacity import choose_policy
+
+    choose_policy(folder, key, name, as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`kamera resize`, `kamera prune` and `kamera pin`: how much a store may hold, what is removed, and what stays."""
+"""`kamera resize`, `kamera policy`, `kamera prune` and `kamera pin`: what a store may hold, and what goes first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from kamera_agent.cli.catalog import find_chunk, read_chunks
 from kamera_agent.cli.console import format_bytes
 from kamera_agent.store.base import StoreStats
+from kamera_agent.store.eviction import Policy
 from kamera_agent.store.lmdb_store import LmdbStore
 
 
@@ -20,6 +21,13 @@ def resize_store(path: Path, key: str | None, cap_bytes: int, as_json: bool) -> 
         store.resize(cap_bytes)
         stats = store.stats()
     _report(before, stats, as_json)
+
+
+def choose_policy(path: Path, key: str | None, policy: Policy, as_json: bool) -> None:
+    """Set what a store evicts first, and say so."""
+    with LmdbStore(path, repair=False, key=key) as store:
+        store.set_policy(policy)
+    typer.echo(json.dumps({"policy": policy}, indent=2) if as_json else f"The store evicts by {policy}.")
 
 
 def pin_chunk(path: Path, key: str | None, prefix: str, wanted: bool, as_json: bool) -> None:

@@ -13,8 +13,8 @@ from kamera_agent.chunk import Header
 from kamera_agent.cli.arguments import Order
 from kamera_agent.cli.text import printable
 from kamera_agent.errors import InputError
+from kamera_agent.store.entry import Entry
 from kamera_agent.store.lmdb_store import LmdbStore
-from kamera_agent.store.tables import Entry
 
 SHORT_DIGEST = 12
 

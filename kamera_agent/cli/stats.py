@@ -27,11 +27,11 @@ class Holding:
 def show_stats(path: Path, key: str | None, as_json: bool) -> None:
     """Print the holdings of a store."""
     with LmdbStore(path, repair=False, key=key) as store:
-        stats, holdings = store.stats(), count(store.headers())
+        stats, holdings, policy = store.stats(), count(store.headers()), store.policy
     if as_json:
         sizes = {"num_records": stats.num_records, "num_bytes": stats.num_bytes, "cap_bytes": stats.cap_bytes}
         kinds = {kind: asdict(holding) for kind, holding in holdings.items()}
-        typer.echo(json.dumps({"store": str(path), **sizes, "kinds": kinds}, indent=2))
+        typer.echo(json.dumps({"store": str(path), **sizes, "policy": policy, "kinds": kinds}, indent=2))
         return
     table = Table("kind")
     table.add_column("records", justify="right")
@@ -41,6 +41,7 @@ def show_stats(path: Path, key: str | None, as_json: bool) -> None:
     table.add_section()
     table.add_row("all", str(stats.num_records), format_bytes(stats.num_bytes))
     table.add_row("cap", "", format_bytes(stats.cap_bytes))
+    table.add_row("evicts by", "", policy)
     console = make_console()
     console.print(path, soft_wrap=True)
     console.print(table)

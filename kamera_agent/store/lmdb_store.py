@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from reprlib import repr as short
 from weakref import finalize
 
 from kamera_agent.chunk import Header, Key, Record
@@ -20,9 +21,10 @@ from kamera_agent.store.capacity import record_bytes, require_bytes
 from kamera_agent.store.cipher import Cipher
 from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
+from kamera_agent.store.entry import Entry
+from kamera_agent.store.eviction import POLICIES, Policy
 from kamera_agent.store.reader import Reader
 from kamera_agent.store.sharing import lend_writer
-from kamera_agent.store.tables import Entry
 from kamera_agent.store.writer import Writer
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
@@ -37,7 +39,7 @@ class LmdbStore(Store):
     """Keeps records in a folder on a local disk, across restarts and for several processes.
 
     Reads verify every checksum. Writes go into a bounded queue, can be read back at once, and are committed in batches
-    by one thread. Above the cap, the least recently used records are evicted. Stores over one folder share one
+    by one thread. Above the cap, records are evicted by the policy of the folder. Stores over one folder share one
     environment and queue in a process; several processes may use one folder. A network file system does not work. After
     a fork, open the folder again in the child. Each format has a file of its own in the folder, so versions of this
     package with different formats may use one folder.
@@ -196,6 +198,22 @@ class LmdbStore(Store):
             for digest in [digest for digest, entry in self.entries().items() if entry.put_ns < moment]:
                 self._remove(digest)
             self.flush()
+
+    @property
+    def policy(self) -> Policy:
+        """What is evicted first: see store/eviction.py."""
+        self._require_usable()
+        return self._database.read(self._database.tables.policy) or "lru"
+
+    def set_policy(self, policy: Policy) -> None:
+        """Choose what is evicted first from now on, for all processes that use the folder.
+
+        Raises SettingError for an unknown policy, and StoreUnavailableError when the medium fails.
+        """
+        self._require_usable()
+        if policy not in POLICIES:
+            raise SettingError(f"policy is {short(policy)}; use one of {', '.join(POLICIES)}.")
+        self._database.write(partial(self._database.tables.set_policy, policy))
 
     def pins(self) -> set[bytes]:
         """Digests of the pinned chunks, whether or not they have records."""

@@ -15,10 +15,11 @@ from kamera_agent.secret import SecretSource, read_secret
 from kamera_agent.store.capacity import batch_bytes
 from kamera_agent.store.cipher import Cipher
 from kamera_agent.store.codec import encode
+from kamera_agent.store.entry import Entry
 from kamera_agent.store.environment import DATABASE, Environment, sync_folder
 from kamera_agent.store.inspection import Seal, alone, is_in_use
 from kamera_agent.store.lmdb_store import LmdbStore
-from kamera_agent.store.tables import Entry, Transaction
+from kamera_agent.store.tables import Transaction
 
 DRAFT = ".rekey-"
 
@@ -58,6 +59,7 @@ def _write(store: LmdbStore, folder: Path, cipher: Cipher) -> int:
     database = Environment(folder, store.stats().cap_bytes, cipher=cipher)
     try:
         headers = [header for header in store.headers() if header.key.digest in entries]
+        database.write(partial(database.tables.set_policy, store.policy))
         for chunk in store.pins():
             database.write(partial(database.tables.pin, chunk))
         for batch in _batches(store.records(headers), batch_bytes(database.cap_bytes)):

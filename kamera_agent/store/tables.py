@@ -9,6 +9,7 @@ patches     base, digest -> nothing                  the patches over one base
 totals      "bytes" -> sum of the bytes counted      written in the transaction that changes it
             "cap" -> the most that it may be         chosen by whoever made the store
             "key" -> what tells its key              of an encrypted store
+            "policy" -> name                         what is evicted first; without it, what was used longest ago
             "pin", chunk -> nothing                  chunks that are evicted after all others
 quarantine  time (8 bytes, ns), digest -> reason     the latest damaged records
 
@@ -26,15 +27,16 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from kamera_agent.errors import CorruptRecordError
 from kamera_agent.store.codec import Encoded
+from kamera_agent.store.entry import DIGEST_BYTES, Entry
+from kamera_agent.store.eviction import POLICIES, Policy, order
 
-DIGEST_BYTES = 32
 MAX_QUARANTINE_NOTES = 1000
 MAX_REASON_BYTES = 1000
-TOTAL_BYTES, CAP_BYTES, KEY_CHECK, PIN = b"bytes", b"cap", b"key", b"pin"
+TOTAL_BYTES, CAP_BYTES, KEY_CHECK, POLICY, PIN = b"bytes", b"cap", b"key", b"policy", b"pin"
 
 
 class Transaction(Protocol):
@@ -47,34 +49,6 @@ class Transaction(Protocol):
     def stat(self, db: Any = None) -> Any: ...
 
 
-class Entry(NamedTuple):
-    """The facts about a record that eviction and removal need, even when its header is damaged.
-
-    tick: the last use, in ns since 1970; a put is one. put_ns: when the content was first written. hits: uses since
-    then.
-    """
-
-    tick: int
-    num_bytes: int
-    put_ns: int
-    hits: int
-    chunk: bytes
-    base: bytes | None
-
-    def pack(self) -> bytes:
-        """The entry as stored."""
-        return _ENTRY.pack(self.tick, self.num_bytes, self.put_ns, self.hits, self.chunk) + (self.base or b"")
-
-    @classmethod
-    def unpack(cls, packed: memoryview) -> Entry:
-        """The entry that was packed. Raises CorruptRecordError."""
-        if len(packed) not in (_ENTRY.size, _ENTRY.size + DIGEST_BYTES):
-            raise CorruptRecordError(f"an entry is {len(packed)} bytes long")
-        tick, num_bytes, put_ns, hits, chunk = _ENTRY.unpack_from(packed)
-        return cls(tick, num_bytes, put_ns, hits, chunk, bytes(packed[_ENTRY.size :]) or None)
-
-
-_ENTRY = struct.Struct(">QQQQ32s")
 _TICK = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
 _TOTAL = struct.Struct(">q")
@@ -166,6 +140,16 @@ class Tables:
     def set_cap(self, cap_bytes: int, txn: Transaction) -> None:
         """Set the cap. Evicts nothing."""
         txn.put(CAP_BYTES, 2 * _CAP.pack(cap_bytes), db=self.totals)
+
+    def policy(self, txn: Transaction) -> Policy:
+        """What is evicted first; "lru" for a policy that this version does not know."""
+        packed = txn.get(POLICY, db=self.totals)
+        name = "lru" if packed is None else bytes(packed).decode("ascii", "replace")
+        return next((policy for policy in POLICIES if policy == name), "lru")
+
+    def set_policy(self, policy: Policy, txn: Transaction) -> None:
+        """Choose what is evicted first."""
+        txn.put(POLICY, policy.encode(), db=self.totals)
 
     def pins(self, txn: Transaction) -> set[bytes]:
         """Digests of the chunks that are pinned."""
@@ -267,18 +251,31 @@ class Tables:
             self.use(txn, entry.base, tick + 1)
 
     def evict(self, txn: Transaction, max_bytes: int, max_records: int | None = None) -> int:
-        """Remove the least recently used records until at most max_bytes are left. Returns their number.
+        """Remove records by the policy of the store until at most max_bytes are left. Returns their number.
 
         Those of pinned chunks go when no others are left. max_records: leave the rest for another transaction once so
         many are removed.
         """
-        num_records, pins = self.num_records(txn), self.pins(txn)
-        while self.held_bytes(txn) > max_bytes:
-            digest = self._least_used(txn, pins) or self._least_used(txn, set())
-            if digest is None or (max_records is not None and num_records - self.num_records(txn) >= max_records):
+        num_records = self.num_records(txn)
+        if self.held_bytes(txn) <= max_bytes:
+            return 0
+        for digest in self._by_worth(txn):
+            done = num_records - self.num_records(txn)
+            if self.held_bytes(txn) <= max_bytes or (max_records is not None and done >= max_records):
                 break
             self.remove(txn, digest)
         return num_records - self.num_records(txn)
+
+    def _by_worth(self, txn: Transaction) -> Iterator[bytes]:
+        """The records in the order in which they are evicted. What was given may be removed before the next."""
+        policy, pins = self.policy(txn), self.pins(txn)
+        if policy != "lru":
+            yield from order(self.all_entries(txn), policy, pins, time.time_ns())
+            return
+        # Without reading them all: the table has them in order.
+        for kept in (pins, set[bytes]()):
+            while digest := self._least_used(txn, kept):
+                yield digest
 
     def expire(self, txn: Transaction, tick: int, max_records: int) -> int:
         """Remove records that were last used before a tick, up to about max_records. Returns their number.

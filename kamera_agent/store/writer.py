@@ -13,8 +13,9 @@ from kamera_agent.errors import StoreUnavailableError
 from kamera_agent.store.capacity import batch_bytes
 from kamera_agent.store.codec import encode
 from kamera_agent.store.counters import Counters
+from kamera_agent.store.entry import Entry
 from kamera_agent.store.environment import Environment
-from kamera_agent.store.tables import Entry, Transaction
+from kamera_agent.store.tables import Transaction
 from kamera_agent.store.write_queue import Batch, Intent, WriteQueue
 from kamera_agent.trouble import Trouble
 

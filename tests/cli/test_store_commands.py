@@ -188,6 +188,14 @@ def test_a_pinned_chunk_outlives_the_others(folder: Path, run_kamera: RunKamera)
     assert run_kamera("pin", chunk[:12], folder).exit_code == 1
 
 
+def test_a_policy_is_chosen_and_shown(folder: Path, run_kamera: RunKamera) -> None:
+    assert json.loads(run_kamera("stats", folder, "--json").stdout)["policy"] == "lru"
+    assert run_kamera("policy", folder, "lfu").stdout == "The store evicts by lfu.\n"
+    assert json.loads(run_kamera("policy", folder, "cost", "--json").stdout) == {"policy": "cost"}
+    assert json.loads(run_kamera("stats", folder, "--json").stdout)["policy"] == "cost"
+    assert run_kamera("policy", folder, "fifo").exit_code == 2
+
+
 def test_changes_are_told_to_programs(folder: Path, run_kamera: RunKamera) -> None:
     def told(*arguments: object) -> object:
         return json.loads(run_kamera(*arguments, "--json").stdout)

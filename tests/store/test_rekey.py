@@ -35,6 +35,7 @@ def fill(folder: Path, key: SecretSource | None) -> None:
         store.flush()
         store.get_many([make_key("r2")])
         store.pin(make_key("r1").digest)
+        store.set_policy("lfu")
 
 
 def content(folder: Path, key: SecretSource | None) -> tuple[object, list[Record], int]:
@@ -42,6 +43,7 @@ def content(folder: Path, key: SecretSource | None) -> tuple[object, list[Record
         assert store.check().problems == ()
         records = sorted(store.records(store.headers()), key=lambda record: record.header.key.digest)
         assert store.pins() == {make_key("r1").digest}
+        assert store.policy == "lfu"
         return store.entries(), records, store.stats().cap_bytes
 
 

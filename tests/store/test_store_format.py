@@ -13,10 +13,11 @@ from golden_store import CAP_BYTES, ENCRYPTED, FOLDER, KEY, NAME, START_NS, reco
 from store_records import make_record, same
 
 from kamera_agent.chunk import FORMAT_VERSION
+from kamera_agent.store.entry import Entry
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.manifest import Manifest
-from kamera_agent.store.tables import Entry, Tables
+from kamera_agent.store.tables import Tables
 
 PAGE = (Path(__file__).parents[2] / "docs" / "store-format.md").read_text("utf-8")
 ADVICE = f"The format changed without a new version: raise FORMAT_VERSION, and have {NAME} made by golden_store.py."
