@@ -8,9 +8,15 @@ import torch
 from models import max_error, screenshot
 from prompts import Talk
 from rows import Row, rows
-from transformers import AutoConfig, Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    Qwen2_5OmniConfig,
+    Qwen2_5OmniForConditionalGeneration,
+    Qwen3OmniMoeConfig,
+    Qwen3OmniMoeForConditionalGeneration,
+)
 
-from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni
+from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni, qwen3_omni_moe
 from benchmarks.backbones.zoo.text_only import text_only
 from kamera_agent import Kamera, ModelError
 from kamera_agent.runtime.families import family_for
@@ -66,15 +72,21 @@ def test_from_pretrained(row: Row, tmp_path: Path) -> None:
         assert chunks[0].key == chunks[1].key
 
 
-def test_thinker_of_a_whole(tmp_path: Path) -> None:
-    """A checkpoint of all of Qwen2.5-Omni, as the public one is: its thinker is loaded."""
-    thinker, processor = qwen2_5_omni(torch.float32)
-    whole = Qwen2_5OmniForConditionalGeneration(
-        Qwen2_5OmniConfig(thinker_config=thinker.config.to_dict(), enable_audio_output=False)
-    )
+WHOLES = {
+    "qwen2_5_omni": (qwen2_5_omni, Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration),
+    "qwen3_omni_moe": (qwen3_omni_moe, Qwen3OmniMoeConfig, Qwen3OmniMoeForConditionalGeneration),
+}
+
+
+@pytest.mark.parametrize("model_type", WHOLES)
+def test_thinker_of_a_whole(model_type: str, tmp_path: Path) -> None:
+    """A checkpoint of all of Qwen2.5-Omni or Qwen3-Omni, as the public ones are: its thinker is loaded."""
+    build, config_class, model_class = WHOLES[model_type]
+    thinker, processor = build(torch.float32)
+    whole = model_class(config_class(thinker_config=thinker.config.to_dict(), enable_audio_output=False))
     whole.thinker.load_state_dict(thinker.state_dict())
     save(Row(None, whole, processor, torch.float32), tmp_path)
-    assert AutoConfig.from_pretrained(tmp_path).model_type == "qwen2_5_omni"
+    assert AutoConfig.from_pretrained(tmp_path).model_type == model_type
     with Kamera.from_pretrained(tmp_path, store=None, device="cpu", dtype=torch.float32) as kamera:
         window = kamera.window()
         window.add_image(IMAGE)

@@ -27,7 +27,7 @@ from benchmarks.backbones.zoo.llava import llava
 from benchmarks.backbones.zoo.ovis2 import ovis2
 from benchmarks.backbones.zoo.parts import MAX_POSITIONS
 from benchmarks.backbones.zoo.pixtral import mistral3_ministral3
-from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni
+from benchmarks.backbones.zoo.qwen_vl import qwen2_5_omni, qwen3_omni_moe
 from benchmarks.backbones.zoo.text_only import text_only
 from kamera_agent import ConventionError, InputError, Kamera, UnsupportedModelError, WindowTooLongError
 
@@ -217,6 +217,11 @@ def test_what_speaks() -> None:
 
 def test_seconds_drawn_into_frames() -> None:
     with Kamera(*ernie4_5_vl_moe(torch.float32)) as kamera, pytest.raises(InputError, match="Add the frames as images"):
+        kamera.window().add_frames([screenshot(0), screenshot(1)])
+
+
+def test_frames_between_whole_positions() -> None:
+    with Kamera(*qwen3_omni_moe(torch.float32)) as kamera, pytest.raises(InputError, match="Add the frames as images"):
         kamera.window().add_frames([screenshot(0), screenshot(1)])
 
 

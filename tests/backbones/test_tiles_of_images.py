@@ -16,6 +16,7 @@ TILED = (
     "qwen2_5_omni_thinker",
     "qwen3_vl",
     "qwen3_vl_moe",
+    "qwen3_omni_moe_thinker",
     "glm4v",
     "glm46v",
     "glm_ocr",

@@ -51,6 +51,7 @@ from benchmarks.backbones.zoo.qwen_vl import (
     qwen2_vl,
     qwen3_5,
     qwen3_5_moe,
+    qwen3_omni_moe,
     qwen3_vl,
     qwen3_vl_moe,
 )
@@ -78,6 +79,7 @@ MATRIX = (
     Backbone("qwen3_vl", "GQA", qwen3_vl),
     Backbone("qwen3_vl-fp8", "GQA", qwen3_vl_fp8, "fp8, dequantised at load"),
     Backbone("qwen3_vl_moe", "GQA", qwen3_vl_moe),
+    Backbone("qwen3_omni_moe_thinker", "GQA", qwen3_omni_moe),
     Backbone("qwen3_5", "GQA", qwen3_5),
     Backbone("qwen3_5-fp8", "GQA", qwen3_5_fp8, "fp8, dequantised at load"),
     Backbone("qwen3_5_moe", "GQA", qwen3_5_moe),

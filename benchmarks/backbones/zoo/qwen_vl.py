@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and the thinker of Qwen2.5-Omni."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and the thinkers of Qwen2.5-Omni and Qwen3-Omni."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from transformers import (
     Qwen3_5ForConditionalGeneration,
     Qwen3_5MoeConfig,
     Qwen3_5MoeForConditionalGeneration,
+    Qwen3OmniMoeProcessor,
+    Qwen3OmniMoeThinkerConfig,
+    Qwen3OmniMoeThinkerForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -97,13 +100,7 @@ def qwen3_5_moe(dtype: torch.dtype) -> tuple[Any, Any]:
 
 def qwen2_5_omni(dtype: torch.dtype) -> tuple[Any, Any]:
     """The thinker of Qwen2.5-Omni. Its audio encoder is not used."""
-    words = _words(
-        audio_token="<|AUDIO|>",
-        audio_bos_token="<|audio_bos|>",
-        audio_eos_token="<|audio_eos|>",
-        vision_bos_token="<|vision_start|>",
-        vision_eos_token="<|vision_end|>",
-    )
+    words = _omni_words()
     audio = {
         "num_mel_bins": 16,
         "encoder_layers": 1,
@@ -114,18 +111,56 @@ def qwen2_5_omni(dtype: torch.dtype) -> tuple[Any, Any]:
         "max_source_positions": 50,
     }
     config = Qwen2_5OmniThinkerConfig(
-        text_config=_text(words, "qwen2_5_omni_text"),
-        vision_config=WINDOWED,
-        audio_config=audio,
-        audio_token_id=words.convert_tokens_to_ids("<|AUDIO|>"),
-        audio_start_token_id=words.convert_tokens_to_ids("<|audio_bos|>"),
-        audio_end_token_id=words.convert_tokens_to_ids("<|audio_eos|>"),
-        **_ids(words),
+        text_config=_text(words, "qwen2_5_omni_text"), vision_config=WINDOWED, audio_config=audio, **_omni_ids(words)
     )
     processor = without_video(Qwen2_5OmniProcessor)(
         Qwen2VLImageProcessorPil(**ODD_PIXELS), None, None, words, chat_template=TEMPLATE
     )
     return build(Qwen2_5OmniThinkerForConditionalGeneration, config, dtype), processor
+
+
+def qwen3_omni_moe(dtype: torch.dtype) -> tuple[Any, Any]:
+    """The thinker of Qwen3-Omni, with two levels of deepstack and a mixture of experts."""
+    words = _omni_words()
+    audio = {
+        "num_mel_bins": 16,
+        "encoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "d_model": 32,
+        "output_dim": HIDDEN,
+        "downsample_hidden_size": 8,
+    }
+    config = Qwen3OmniMoeThinkerConfig(
+        text_config=_text(words, "qwen3_omni_moe_text", sections=[4, 2, 2], mrope_interleaved=True) | EXPERTS,
+        vision_config=VISION | {"num_position_embeddings": 25, "deepstack_visual_indexes": [0, 1]},
+        audio_config=audio,
+        **_omni_ids(words),
+    )
+    processor = without_video(Qwen3OmniMoeProcessor)(
+        Qwen2VLImageProcessorPil(**ODD_PIXELS), None, None, words, chat_template=TEMPLATE
+    )
+    return build(Qwen3OmniMoeThinkerForConditionalGeneration, config, dtype), processor
+
+
+def _omni_words() -> PreTrainedTokenizerFast:
+    return _words(
+        audio_token="<|AUDIO|>",
+        audio_bos_token="<|audio_bos|>",
+        audio_eos_token="<|audio_eos|>",
+        vision_bos_token="<|vision_start|>",
+        vision_eos_token="<|vision_end|>",
+    )
+
+
+def _omni_ids(words: PreTrainedTokenizerFast) -> dict[str, Any]:
+    find = words.convert_tokens_to_ids
+    return {
+        **_ids(words),
+        "audio_token_id": find("<|AUDIO|>"),
+        "audio_start_token_id": find("<|audio_bos|>"),
+        "audio_end_token_id": find("<|audio_eos|>"),
+    }
 
 
 TEMPLATE = chatml(

@@ -34,6 +34,7 @@ from kamera_agent.runtime.families.quantisation import finish_loading
 from kamera_agent.runtime.families.qwen2_5_omni import Qwen25Omni
 from kamera_agent.runtime.families.qwen2_vl import Qwen2VL
 from kamera_agent.runtime.families.qwen3_5 import Qwen35
+from kamera_agent.runtime.families.qwen3_omni import Qwen3Omni
 from kamera_agent.runtime.families.qwen3_vl import Qwen3VL
 from kamera_agent.runtime.families.refusals import check_config, check_model, take_masks
 from kamera_agent.runtime.families.step3p7 import Step3p7
@@ -44,6 +45,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Qwen2VL,
     Qwen25Omni,
     Qwen3VL,
+    Qwen3Omni,
     Qwen35,
     Glm4V,
     PaddleOcrVL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
@@ -19,7 +19,7 @@ class Qwen25Omni(MRope):
     """
 
     model_types = ("qwen2_5_omni", "qwen2_5_omni_thinker")
-    auto_model = Qwen2_5OmniThinkerForConditionalGeneration
+    auto_model: ClassVar[Any] = Qwen2_5OmniThinkerForConditionalGeneration
 
     def find_text_model(self) -> Any:
         if hasattr(self.model, "thinker"):
