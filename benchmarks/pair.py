@@ -27,17 +27,18 @@ class Pair(NamedTuple):
 
     def measure(self, prepare: Prepare, baselines: Baselines, num_new: int, *, refreshed_first: bool) -> Figures:
         """The figures of Session.measure, and those of the window that refreshes."""
-        refreshed = self._refreshed(prepare) if refreshed_first else {}
+        num_bare = baselines.num_bare(num_new)
+        refreshed = self._refreshed(prepare, num_bare) if refreshed_first else {}
         ours = self.kept.measure(prepare(self.kept), baselines, num_new)
-        return ours | (refreshed or self._refreshed(prepare))
+        return ours | (refreshed or self._refreshed(prepare, num_bare))
 
-    def _refreshed(self, prepare: Prepare) -> Figures:
-        """The time of the turn with its parts, and how many tokens were computed again."""
+    def _refreshed(self, prepare: Prepare, num_bare: int) -> Figures:
+        """The time of the turn with its parts, and how many tokens it computed again, besides the new ones."""
         ms, reply = self.refreshed.answer(prepare(self.refreshed))
         self.refreshed.kamera.flush()
         parts = parts_of(ms, reply)
         times = {f"refreshed_{part}": parts[part] for part in PARTS}
-        return {"refreshed": ms, "tokens_refreshed": parts["tokens_refreshed"], **times}
+        return {"refreshed": ms, "tokens_refreshed": reply.plan.num_computed - num_bare, **times}
 
 
 def slide(new: Pixels, session: Session) -> Edit:
