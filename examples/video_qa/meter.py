@@ -33,10 +33,15 @@ class Turn:
 
     @property
     def tokens(self) -> Counter[str]:
-        """Number of prompt tokens by the origin of their KV. A full prefill computes all of them."""
+        """Number of prompt tokens that were computed, and of the others by the origin of their KV.
+
+        A refreshed moment is computed in part. A full prefill computes all tokens.
+        """
         counts: Counter[str] = Counter()
         for row in self.reply.plan.rows:
-            counts[row.origin] += row.num_tokens
+            computed = round(row.num_computed)
+            counts["computed"] += computed
+            counts[row.origin] += row.num_tokens - computed
         return counts
 
 
