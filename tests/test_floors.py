@@ -20,6 +20,7 @@ PACKAGE = "kamera_agent"
 ROOMS = {
     "cli/": 8,
     "agent/": 7,
+    "serve/": 7,
     "turns/": 6,
     "report/": 6,
     "__init__.py": 5,
@@ -64,6 +65,9 @@ CONFINED = {
     "langchain": ("agent/",),
     "langchain_core": ("agent/",),
     "langgraph": ("agent/",),
+    "fastapi": ("serve/",),
+    "starlette": ("serve/",),
+    "uvicorn": ("serve/server.py",),
     "prometheus_client": ("telemetry/metrics.py",),
     "opentelemetry": ("telemetry/spans.py",),
     # Whoever can write to the store's folder must not be able to run code through it.

@@ -126,6 +126,29 @@ def ask(
 
 
 @app.command()
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id or folder of a model, or pocket.")],
+    host: Annotated[str, typer.Option(help="Address to listen on. One that others can reach needs API keys.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8642,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with an API key per line; a name after it is that of its namespace."),
+    ] = None,
+    store: NewStore = Path(DEFAULT_STORE),
+    key: Key = None,
+) -> None:
+    """Serve a model to agents that speak OpenAI's Chat Completions."""
+    check_extra("fastapi", "serve")
+    check_model(model)
+    folder = check_store(store)
+    from kamera_agent.cli.serve import serve_model
+
+    serve_model(model, host, port, api_key_file, folder, key)
+
+
+@app.command()
 def report(
     trace: Annotated[Path, typer.Argument(help="File that a Trace wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the page.")] = Path("report.html"),

@@ -1,0 +1,43 @@
+"""Who asks, and in which conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from kamera_agent.turns.message import Message
+
+
+class Client(NamedTuple):
+    """namespace: of its key; None without keys. thread: the conversation that it names; None where it names none."""
+
+    namespace: str | None
+    thread: str | None
+
+
+class Place(NamedTuple):
+    """A conversation of the clients of one namespace."""
+
+    namespace: str | None
+    conversation: str
+
+
+def place_of(client: Client, messages: Sequence[Message]) -> Place:
+    """The conversation that a client names, or that its messages show.
+
+    They show it by the first texts of the system and of the user, which stay when screenshots are dropped.
+    """
+    if client.thread:
+        return Place(client.namespace, f"thread {client.thread}")
+    digest = blake3()
+    for role in ("system", "user"):
+        data = _first_text(role, messages).encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return Place(client.namespace, f"content {digest.hexdigest(16)}")
+
+
+def _first_text(role: str, messages: Sequence[Message]) -> str:
+    parts = (part for message in messages if message.role == role for part in message.parts)
+    return next((part for part in parts if isinstance(part, str)), "")

@@ -1,0 +1,62 @@
+"""What the model said, word for word, by the form in which clients send it back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from kamera_agent.turns.message import Message
+
+# Replies that are remembered: a few megabytes.
+MAX_REPLIES = 1024
+
+
+class CallForm(NamedTuple):
+    """A call as a client knows it. arguments: JSON."""
+
+    name: str
+    arguments: str
+
+
+class Said:
+    """Remembers replies: a call or the blanks of a text, written anew, would be other tokens.
+
+    Safe for use from several threads. place: of the conversation.
+    """
+
+    def __init__(self) -> None:
+        self._replies: OrderedDict[tuple[object, ...], Message] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def note(self, place: object, text: str, calls: Sequence[CallForm], message: Message) -> None:
+        """Remember a reply. text, calls: of the reply as it goes to the client. message: the reply for a transcript."""
+        with self._lock:
+            key = _key(place, text, calls)
+            self._replies[key] = message
+            self._replies.move_to_end(key)
+            if len(self._replies) > MAX_REPLIES:
+                self._replies.popitem(last=False)
+
+    def find(self, place: object, text: str, calls: Sequence[CallForm]) -> Message | None:
+        """The reply that a client sends back, whatever blanks it has put around it and into its JSON."""
+        with self._lock:
+            key = _key(place, text, calls)
+            if key in self._replies:
+                self._replies.move_to_end(key)
+            return self._replies.get(key)
+
+
+def _key(place: object, text: str, calls: Sequence[CallForm]) -> tuple[object, ...]:
+    return place, text.strip(), *((call.name, _plain(call.arguments)) for call in calls)
+
+
+def _plain(arguments: str) -> str:
+    """Arguments in one spelling; those that are no JSON as they are."""
+    try:
+        value: Any = json.loads(arguments, strict=False)
+        return json.dumps(value, sort_keys=True)
+    except (ValueError, RecursionError):
+        return arguments

@@ -1,0 +1,65 @@
+"""A real server in a thread, its clients, and the messages that they send."""
+
+import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from openai import OpenAI
+from PIL import Image
+
+from kamera_agent import Kamera
+from kamera_agent.pocket.renderer import draw_screen
+from kamera_agent.pocket.world import World
+from kamera_agent.serve.app import make_app
+from kamera_agent.serve.server import listen, make_server
+
+QUESTION = "Where is anna?"
+TIMEOUT = 20
+
+
+@contextmanager
+def serving(kamera: Kamera, **options: Any) -> Iterator[str]:
+    """The base URL of a server on a free port. options: of make_app."""
+    with listen("127.0.0.1", 0) as listening:
+        server = make_server(make_app(kamera, **options))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            thread.join(TIMEOUT)
+
+
+def client_of(url: str, key: str = "none") -> OpenAI:
+    return OpenAI(base_url=url, api_key=key, max_retries=0, timeout=TIMEOUT)
+
+
+def screen(seed: int) -> np.ndarray:
+    """A screen of the pocket's world, [H, W, 3] uint8."""
+    return draw_screen(World(np.random.default_rng(seed)).tell("links", 1)[0])
+
+
+def shown(seed: int) -> dict[str, Any]:
+    """The part of a message that shows a screen."""
+    buffer = BytesIO()
+    Image.fromarray(screen(seed)).save(buffer, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url, "detail": "high"}}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": [*parts]}
+
+
+def cached(completion: Any) -> int:
+    """Tokens of the prompt that were not computed."""
+    return int(completion.usage.prompt_tokens_details.cached_tokens)
