@@ -125,7 +125,7 @@ class _Decryption:
         self._context = context
 
     def copy(self, source: Bytes, target: Bytes) -> None:
-        self._context.update_into(source, target)
+        self._context.update_into(source.data, target.data)
 
     def is_genuine(self, checksum: str) -> bool:
         from cryptography.exceptions import InvalidTag
