@@ -1,12 +1,12 @@
 """Accuracy and divergence of every method of reuse, on the trained model.
 
     python -m benchmarks.fidelity --json [--cases 500] [--studied 100] [--parts FOLDER] [--markdown FILE] [--plot FILE]
-    python -m benchmarks.fidelity --json --backbones FOLDER [--cases 500]
+    python -m benchmarks.fidelity --json --backbones FOLDER [--seeds 1 2] [--cases 500]
 
 A cell is a task under an event (benchmarks/fidelity/events.py) with a method (benchmarks/fidelity/methods.py). All
 methods have the same seeded cases; those that are no main methods have the first of them. A run that is stopped goes on
-with the same --parts. --backbones first trains small models of several classes into FOLDER, with two seeds
-each; a later run finds them there.
+with the same --parts. --backbones first trains small models of several classes into FOLDER, one per
+seed; a later run finds them there.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument(
         "--backbones", type=Path, help="folder of trained backbones, which are measured instead of the model"
     )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of the trained backbones (default 1 2)")
     parser.add_argument("--markdown", type=Path, help="file for the tables")
     parser.add_argument("--plot", type=Path, help="file for the plot")
     arguments = parser.parse_args()
@@ -45,7 +46,7 @@ def main() -> None:
     if arguments.backbones and arguments.plot:
         parser.error("--plot draws a single model; remove it, or remove --backbones")
     if arguments.backbones:
-        models = train_all(arguments.backbones)
+        models = train_all(arguments.backbones, arguments.seeds)
         report = {
             name: measure(str(folder), _extent(arguments, name), BACKBONE_EVENTS) for name, folder in models.items()
         }

@@ -60,6 +60,7 @@ COLOURS = {
 }
 RECALLED = ("blind", "first_4", "recompute_15pct", "canonical_12pct", "canonical_25pct", "full")
 HELD = ("blind", "moved", "refresh", "no_heal", "default", "settled")
+BASED = ("base_6pct", "base_12pct")
 KEPT = ("blind", "recompute_15pct", "canonical_6pct", "canonical_12pct", "canonical_25pct", "orbit")
 
 
@@ -90,15 +91,17 @@ def _table(event: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def backbones_as_markdown(reports: Mapping[str, Report]) -> str:
-    """Share of a full prefill that is kept when every chunk is recalled, and one table per event of accuracy by task.
+    """Shares of a full prefill that are kept, and one table per event of accuracy by task.
 
-    reports: by "backbone-seed". Figures are means over the seeds.
+    reports: by "backbone-seed". Figures are means over the seeds, but for the worst task, which is that of all seeds.
     """
     by_backbone: defaultdict[str, list[Report]] = defaultdict(list)
     for name, report in reports.items():
         by_backbone[name.rsplit("-", 1)[0]].append(report)
     events = next(iter(reports.values()))["cells"]
-    return "\n\n".join([_kept(by_backbone), *(_accuracies(event, by_backbone) for event in events)])
+    return "\n\n".join(
+        [_kept(by_backbone), _worst(by_backbone), *(_accuracies(event, by_backbone) for event in events)]
+    )
 
 
 def _kept(by_backbone: Mapping[str, Sequence[Report]]) -> str:
@@ -121,12 +124,25 @@ def _kept(by_backbone: Mapping[str, Sequence[Report]]) -> str:
     return "\n".join(lines)
 
 
+def _worst(by_backbone: Mapping[str, Sequence[Report]]) -> str:
+    methods = (*BASED, *(method for method in KEPT if method.startswith("canonical")))
+    lines = [
+        f"| share of full, worst task of all events | {' | '.join(LABELS[method] for method in methods)} |",
+        "|" + " --- |" * (len(methods) + 1),
+    ]
+    for name, runs in by_backbone.items():
+        shares = [[worst(run["cells"], method, ALL_TASKS)[0] for run in runs] for method in methods]
+        lines.append(f"| {name} | {' | '.join(f'{min(of):.2f}' for of in shares)} |")
+    return "\n".join(lines)
+
+
 def _accuracies(event: str, by_backbone: Mapping[str, Sequence[Report]]) -> str:
     tasks = [task for task in TASKS if task in next(iter(by_backbone.values()))[0]["cells"][event]["full"]]
     lines = [f"| {event} | method | {' | '.join(tasks)} | KL |", "|" + " --- |" * (len(tasks) + 3)]
     for name, runs in by_backbone.items():
-        for method in ("full", *reversed(KEPT)):
-            rows = [run["cells"][event][method] for run in runs]
+        cells = [run["cells"][event] for run in runs]
+        for method in ("full", *(method for method in reversed((*KEPT, *BASED)) if method in cells[0])):
+            rows = [cell[method] for cell in cells]
             figures = [f"{mean(row[task]['accuracy'] for row in rows):.3f}" for task in tasks]
             kl = mean(cell["kl"] for row in rows for cell in row.values())
             lines.append(f"| {name} | {LABELS[method]} | {' | '.join(figures)} | {kl:.4f} |")

@@ -86,13 +86,20 @@ def test_the_tables_by_hand() -> None:
 
     def report(blind: float) -> dict[str, object]:
         methods = ("full", "canonical_25pct", "canonical_12pct", "canonical_6pct", "recompute_15pct", "blind", "orbit")
-        row = {method: {task: {"accuracy": 0.8, "kl": 0.25} for task in ("read", "diff")} for method in methods}
+        full = {"accuracy": 0.8, "kl": 0.25, "kept": 1.0}
+        row = {method: {task: dict(full) for task in ("read", "diff")} for method in methods}
         row["blind"]["diff"]["accuracy"] = blind
+        row["canonical_6pct"]["diff"]["kept"] = 0.9 - blind
+        other = row | {"base_6pct": row["canonical_6pct"], "base_12pct": row["full"]}
         conditions = {"attention": "MHA", "num_parameters": 1200}
-        return {"conditions": conditions, "cells": {"recall_all": row}}
+        return {"conditions": conditions, "cells": {"recall_all": row, "second_context": other}}
 
-    kept, accuracies = backbones_as_markdown({"llava-1": report(0.0), "llava-2": report(0.4)}).split("\n\n")
+    kept, worst, accuracies, others = backbones_as_markdown({"llava-1": report(0.0), "llava-2": report(0.4)}).split(
+        "\n\n"
+    )
     assert kept.splitlines()[2] == "| llava | MHA | 1,200 | 0.25 | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |"
+    assert worst.splitlines()[2] == "| llava | 0.50 | 1.00 | 0.50 | 1.00 | 1.00 |"
+    assert (len(accuracies.splitlines()), len(others.splitlines())) == (2 + 7, 2 + 9)
     head, _, first, *_, last = accuracies.splitlines()
     assert head == "| recall_all | method | read | diff | KL |"
     assert first == "| llava | full prefill | 0.800 | 0.800 | 0.2500 |"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,6 @@ from training.recipe import Course
 from training.start import scale_layers, set_embeddings, word_ids
 from training.study import study
 
-SEEDS = (1, 2)
 CARD, WEIGHTS = "backbone.json", "model.safetensors"
 COURSE = Course(1.0, GROUND.size, pictures=(2, 2, 3, 3, 4), batch=12, shares=(0.6, 0.4, 0, 0, 0), tasks=TASKS)
 READ_RATE, TASK_RATE = 3e-3, 2e-3
@@ -95,9 +95,9 @@ def _learn_tasks(family: Family, symbols: Symbols, folder: Path, seed: int, num_
     return {task: right[task] / asked[task] for task in TASKS}
 
 
-def train_all(folder: Path) -> dict[str, Path]:
+def train_all(folder: Path, seeds: Sequence[int]) -> dict[str, Path]:
     """Folders of all backbones and seeds, by name. Trains those that are missing, on all cores."""
-    folders = {f"{name}-{seed}": folder / f"{name}-{seed}" for name in BACKBONES for seed in SEEDS}
+    folders = {f"{name}-{seed}": folder / f"{name}-{seed}" for name in BACKBONES for seed in seeds}
     jobs = [(path, *name.rsplit("-", 1)) for name, path in folders.items() if not is_backbone(path)]
     for _ in on_all_cores(_train, jobs, "training"):
         pass
