@@ -322,7 +322,7 @@ def test_the_tables_in_the_documents_are_those_of_the_results() -> None:
     root = Path(__file__).parents[2]
     results, docs = root / "benchmarks" / "results", root / "docs"
     one = json.loads((results / "2026-11-28-cpu-fidelity.json").read_text())
-    many = json.loads((results / "2026-11-25-cpu-fidelity-backbones.json").read_text())
+    many = json.loads((results / "2026-11-28-cpu-fidelity-backbones.json").read_text())
     assert (docs / "fidelity_tables.md").read_text() == as_markdown(one["cells"]) + "\n"
     assert (docs / "fidelity_backbones.md").read_text() == backbones_as_markdown(many) + "\n"
 
