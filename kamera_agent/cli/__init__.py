@@ -140,7 +140,8 @@ def serve(
     key: Key = None,
 ) -> None:
     """Serve a model to agents that speak OpenAI's Chat Completions."""
-    check_extra("fastapi", "serve")
+    for package in ("fastapi", "llguidance", "uvicorn"):
+        check_extra(package, "serve")
     check_model(model)
     folder = check_store(store)
     from kamera_agent.cli.serve import serve_model

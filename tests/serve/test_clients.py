@@ -1,8 +1,11 @@
 """Several clients of one server: side by side, with other keys, and gone before the end."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,31 @@ async def _listen(client: AsyncOpenAI, messages: Any, stream: bool) -> None:
     answer: Any = await client.chat.completions.create(model="pocket", messages=messages, stream=stream, **LONG)
     async for _ in answer:
         pass
+
+
+def test_clients_that_hang_up_leave_nothing(kamera: Kamera) -> None:
+    """Twenty of them, before the first token and after it, at a server of two places: no thread or place is lost."""
+    body = {"messages": [{"role": "user", "content": QUESTION}], **LONG}
+    with serving(kamera, bounds=Bounds(num_answered=1, num_waiting=1)) as url, client_of(url) as client:
+        for number in range(10):
+            asked = body | {"user": f"{number}"}
+            with httpx.stream(
+                "POST", f"{url}/chat/completions", json=asked | {"stream": True}, timeout=TIMEOUT
+            ) as stream:
+                next(stream.iter_raw(), None)
+            with suppress(httpx.ReadTimeout):
+                httpx.post(f"{url}/chat/completions", json=asked, timeout=0.02 * (number % 5 + 1))
+        end = time.monotonic() + TIMEOUT
+        while any(thread.name == "kamera-answer" for thread in threading.enumerate()) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert time.monotonic() < end
+        messages: Any = body["messages"]
+        with ThreadPoolExecutor(2) as pool:
+            both = [
+                pool.submit(client.chat.completions.create, model="pocket", messages=messages, max_tokens=2)
+                for _ in range(2)
+            ]
+            assert all(reply.result(TIMEOUT).choices for reply in both)
 
 
 def test_beyond_its_places_a_server_refuses(kamera: Kamera) -> None:
