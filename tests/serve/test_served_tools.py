@@ -54,7 +54,7 @@ def test_a_call_that_comes_back_in_another_spelling_is_ours(caller: OpenAI, inde
     sent = {"id": call.id, "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
     messages += [
         {"role": "assistant", "content": "", "tool_calls": [sent]},
-        {"role": "tool", "tool_call_id": call.id, "content": [text("Rain."), shown(1)]},
+        {"role": "tool", "tool_call_id": call.id, "content": [text("Rain."), shown(indent or 1)]},
     ]
     assert cached(ask(caller, messages, user=thread, max_tokens=2)) >= first.usage.total_tokens
 
