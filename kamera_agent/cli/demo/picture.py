@@ -8,6 +8,7 @@ from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from kamera_agent.cli.demo.result import TurnResult, Way
 
@@ -59,6 +60,8 @@ def _dots(axes: Axes, rows: Sequence[Mapping[Way, float]]) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(which="both", length=0, colors=INK)
     axes.yaxis.set_major_formatter("{x:,.0f}")
+    # Labels between the powers of ten, where the axis is short.
+    axes.yaxis.set_minor_formatter(LogFormatter())
     axes.margins(x=0.01, y=0.1)
 
 
