@@ -38,7 +38,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The body of POST /v1/chat/completions. Any null stands for the default; other fields are in model_extra."""
+    """The body of POST /v1/chat/completions. Any null means the default; other fields are in model_extra."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -59,7 +59,7 @@ SERVED: Mapping[str, Any] = {
 
 
 def check_served(name: str, value: Any, owner: str) -> None:
-    """Raise InputError where an option of SERVED has a value that cannot be served. None stands for the default."""
+    """Raise InputError where an option of SERVED has a value that cannot be served. None means the default."""
     if value is not None and value != SERVED[name]:
         raise InputError(f"{owner} cannot serve {name}={short(value)}; leave it out, or use {SERVED[name]!r}.")
 

@@ -8,7 +8,7 @@ exists never change.
 records-N.mdb.xz  the database of LMDB
 records-N.json    its rows, by table, as hexadecimal keys and values
 
-With -encrypted behind N: the same records under KEY.
+With -encrypted after N: the same records under KEY.
 """
 
 from __future__ import annotations
