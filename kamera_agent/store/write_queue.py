@@ -58,7 +58,7 @@ class Batch(NamedTuple):
 class WriteQueue:
     """The newest intent per digest, in order of first arrival, until the writer has committed it or failed.
 
-    waiting: not taken yet. A newer intent for the same digest replaces the older one, in its place.
+    waiting: not taken yet. A newer intent for the same digest replaces the older one, in its place; a patch at the end.
     writing: taken by the writer, not yet committed. For readers, waiting hides writing, and writing hides the medium.
 
     cap_bytes: bound of waiting and writing together. A larger record is accepted when the queue is empty.
@@ -184,10 +184,14 @@ class WriteQueue:
     def _accept(self, digest: bytes, intent: Intent) -> None:
         if self._closed:
             raise StoreClosedError("the store was closed before it could take a write; open it again.")
-        replaced = self._waiting.get(digest)
+        waiting, replaced = self._waiting, self._waiting.get(digest)
         num_bytes = intent.num_bytes - (replaced.num_bytes if replaced else 0)
-        # Without a call between them, so that Ctrl-C comes before or after all three.
-        self._waiting[digest] = intent
+        if replaced and intent.record and intent.record.header.base:
+            # Its base may have come after the replaced one, and must be written before it.
+            waiting = {other: each for other, each in waiting.items() if other != digest}
+        # Without a call between them, so that Ctrl-C comes before or after all of them.
+        waiting[digest] = intent
+        self._waiting = waiting
         self._num_accepted += replaced is None
         self._held_bytes += num_bytes
         self._uses.pop(digest, None)

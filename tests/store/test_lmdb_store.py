@@ -463,6 +463,21 @@ class TestQueue:
         assert store.check().num_records == 4
         store.close()
 
+    def test_a_patch_that_waits_again_is_written_after_a_base_that_came_in_between(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """1. The writer is held up with a first record. 2. A patch, its base and the patch again wait. 3. All go on."""
+        may_write, write = threading.Event(), Environment.write
+        base, patch = make_record("b"), make_record("p", seed=1, **over("b"))
+        with LmdbStore(tmp_path, MIB) as store:
+            monkeypatch.setattr(Environment, "write", lambda self, change: may_write.wait() and write(self, change))
+            store.put_many([make_record("first")])
+            store.put_many([make_record("p", **over("b")), base, patch])
+            may_write.set()
+            store.flush()
+            assert same(store.get_many([patch.header.key])[patch.header.key.digest], patch)
+            assert (store.stats().num_records, store.stats().evictions) == (3, 0)
+
     def test_closing_one_store_while_another_thread_puts_loses_nothing_by_half(self, tmp_path: Path) -> None:
         store = LmdbStore(tmp_path, 64 * MIB, 20 * KIB)
         records = [record_of_bytes(f"r{i}", 10 * KIB) for i in range(300)]
