@@ -67,9 +67,9 @@ class Environment:
         self._database = path / DATABASE
         self._seal = Seal(self._database)
         self._trouble = Trouble(_log, f"the store {path} cannot be read", f"the store {path} is read again")
-        is_new = not self._database.exists()
         try:
             with alone(self._database):
+                is_new = self._is_new
                 try:
                     self._open_whole(cap_bytes)
                 except (lmdb.Error, CorruptRecordError):
@@ -216,7 +216,7 @@ class Environment:
     def _open_whole(self, cap_bytes: int | None) -> None:
         """Open the database, or a new one in place of a damaged one."""
         locks = self.path / f"{DATABASE}-lock"
-        is_trusted = not self._database.exists() or is_in_use(locks) or self._is_sealed
+        is_trusted = self._is_new or is_in_use(locks) or self._is_sealed
         self.faults = [] if is_trusted else find_faults(self._database)
         if not self.faults:
             self._open()
@@ -232,6 +232,11 @@ class Environment:
             move_aside(self._database, self.faults[0])
             self._open()
         self._cap_bytes = self._settle(cap_bytes)
+
+    @property
+    def _is_new(self) -> bool:
+        """Whether there is no database yet, or one whose process was killed before it wrote the first page."""
+        return not self._database.exists() or (self._database.stat().st_size == 0 and not self._seal.exists)
 
     @property
     def _is_sealed(self) -> bool:

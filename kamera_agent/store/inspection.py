@@ -30,8 +30,6 @@ def find_faults(database: Path) -> list[str]:
 
     It is read as bytes, without LMDB, so nothing in it can end the process. Values are not read; they have checksums.
     """
-    if database.stat().st_size == 0:
-        return []
     try:
         return [str(fault) for fault in verify.verify(str(database))]  # type: ignore[no-untyped-call]
     except (verify.VerifyError, struct.error, ArithmeticError, LookupError, ValueError, RecursionError) as error:
@@ -48,6 +46,11 @@ class Seal:
     def __init__(self, database: Path) -> None:
         self._database = database
         self._seal = database.with_suffix(".seal")
+
+    @property
+    def exists(self) -> bool:
+        """Whether the database was sealed and not opened since, be it whole or not."""
+        return self._seal.exists()
 
     @property
     def is_whole(self) -> bool:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from kamera_agent.errors import CorruptRecordError
@@ -183,9 +183,16 @@ class Tables:
             ("chunks", self.chunks, {entry.chunk + digest for digest, entry in entries.items()}),
             ("patches", self.patches, {entry.base + digest for digest, entry in entries.items() if entry.base}),
         ):
-            if (rows := {bytes(row) for row in txn.cursor(table).iternext(values=False)}) != expected:
+            if (rows := self._rows(txn, table)) != expected:
                 num_lacking, num_more = len(expected - rows), len(rows - expected)
                 problems.append(f"table {name} lacks {num_lacking} rows of {len(expected)}, and has {num_more} more")
+        if num_more := sum(row[:DIGEST_BYTES] not in entries for row in self._rows(txn, self.values)):
+            problems.append(f"table values has {num_more} rows of no record")
+        for name in (field.name for field in fields(self)):
+            table = getattr(self, name)
+            # A damaged branch of the tree may lead elsewhere than to a row that a walk over all leaves meets.
+            if num_astray := sum(txn.get(row, db=table) is None for row in self._rows(txn, table)):
+                problems.append(f"{num_astray} rows of table {name} are not found by their keys")
         if alone := [digest.hex() for digest, entry in entries.items() if entry.base and entry.base not in entries]:
             problems.append(f"patches without their base: {', '.join(alone)}")
         return problems
@@ -316,6 +323,10 @@ class Tables:
 
     def _add_bytes(self, txn: Transaction, num_bytes: int) -> None:
         txn.put(TOTAL_BYTES, _TOTAL.pack(self.held_bytes(txn) + num_bytes), db=self.totals)
+
+    def _rows(self, txn: Transaction, table: Any) -> set[bytes]:
+        """The keys of a table, as a walk over its leaves meets them."""
+        return {bytes(row) for row in txn.cursor(table).iternext(values=False)}
 
     def _keys(self, txn: Transaction, table: Any, prefix: bytes) -> Iterator[bytes]:
         cursor = txn.cursor(table)

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -105,7 +106,11 @@ def stump(data: bytes) -> bytes:
     return data[:100]
 
 
-@pytest.mark.parametrize("spoil", [garbage, half, stump])
+def nothing(data: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("spoil", [garbage, half, stump, nothing])
 def test_a_damaged_database_is_kept_said_and_begun_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes]
 ) -> None:
@@ -124,6 +129,39 @@ def test_a_damaged_database_is_kept_said_and_begun_anew(
             assert store.check().problems == ()
 
 
+def test_a_process_that_was_killed_before_the_first_page_leaves_no_damage(tmp_path: Path) -> None:
+    (tmp_path / DATABASE).touch()
+    with LmdbStore(tmp_path, CAP_BYTES) as store:
+        assert store.check().problems == ()
+    assert not (tmp_path / DAMAGED).exists()
+
+
+def test_a_branch_that_leads_astray_is_a_damage(tmp_path: Path) -> None:
+    """In some branch page, each key but the first is replaced by one that is greater and still in order."""
+    fill(tmp_path)
+    data, num_found = bytearray((tmp_path / DATABASE).read_bytes()), 0
+    for page in range(2, len(data) // PAGE):
+        start = page * PAGE
+        number, flags, lower = struct.unpack_from("<Q2xHH", data, start)
+        if (number, flags) != (page, 1):
+            continue
+        places = struct.unpack_from(f"<{(lower - 16) // 2}H", data, start + 16)
+        for place in places[1:]:
+            data[start + place + 8 + 1] = 0xFF
+            num_found += 1
+    assert num_found
+    (tmp_path / DATABASE).write_bytes(data)
+    with LmdbStore(tmp_path) as store:
+        assert any("are not found by their keys" in problem for problem in store.check().problems)
+    with LmdbStore(tmp_path) as store:
+        assert store.check().problems == ()
+
+
+def row_of_no_record(store: LmdbStore) -> None:
+    tables = store._database.tables
+    store._database.write(lambda txn: txn.put(make_key("other").digest + bytes(4), b"stub", db=tables.values))
+
+
 def wrong_total(store: LmdbStore) -> None:
     store._database.write(lambda txn: store._database.tables._add_bytes(txn, 1))
 
@@ -138,7 +176,7 @@ def stub_of_a_cap(store: LmdbStore) -> None:
     store._database.write(lambda txn: txn.put(b"cap", b"stub", db=tables.totals))
 
 
-@pytest.mark.parametrize("contradict", [wrong_total, stub_of_an_entry, stub_of_a_cap])
+@pytest.mark.parametrize("contradict", [wrong_total, stub_of_an_entry, stub_of_a_cap, row_of_no_record])
 @pytest.mark.parametrize("is_sealed", [False, True])
 def test_tables_that_contradict_each_other_are_a_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contradict: Callable[[LmdbStore], None], is_sealed: bool
