@@ -1,4 +1,4 @@
-"""`kamera serve`: a model over OpenAI's Chat Completions. Torch is imported once there is an address for it."""
+"""`kamera serve`: a model over HTTP. Torch is imported once there is an address for it."""
 
 from __future__ import annotations
 

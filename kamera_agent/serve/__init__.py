@@ -1,1 +1,4 @@
-"""A server in front of a Kamera, for agents that speak OpenAI's Chat Completions. Needs the extra "serve"."""
+"""A server in front of a Kamera, for agents that speak a chat protocol over HTTP. Needs the extra "serve".
+
+Each protocol has a folder: the body of its requests, how they are read, and the form of its replies.
+"""

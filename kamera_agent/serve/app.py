@@ -5,32 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, NamedTuple
-from urllib.parse import quote
+from typing import NamedTuple
 
-from fastapi import FastAPI, Header, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from kamera_agent.errors import KameraError
 from kamera_agent.kamera import Kamera
-from kamera_agent.serve.client import Client
-from kamera_agent.serve.completions import Completions
-from kamera_agent.serve.connection import EventStream, while_connected
+from kamera_agent.serve.answers import Answers
+from kamera_agent.serve.completions.path import completions
 from kamera_agent.serve.entrance import MIB, Entrance
-from kamera_agent.serve.errors import Refused, as_json, refusal_of, respond
+from kamera_agent.serve.errors import refusal_of, respond
+from kamera_agent.serve.form import Json
 from kamera_agent.serve.keys import Keys
-from kamera_agent.serve.protocol import ChatRequest
+from kamera_agent.serve.messages.path import messages
 from kamera_agent.serve.queue import Queue
-from kamera_agent.serve.reading import ignored_by
-from kamera_agent.serve.reply import Json
 from kamera_agent.telemetry.guard import Guard
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.turns.chat import Chat, Limits
 
-IGNORED = "x-kamera-ignored"
-# Of a field's name in that header, and of its names.
-MAX_NAME, MAX_NAMES = 64, 20
 METRICS_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -60,7 +54,7 @@ def make_app(
     """
     chat = Chat(kamera, None, {}, bounds.conversations, metrics=metrics, guard=Guard())
     queue = Queue(bounds.num_answered, bounds.num_waiting)
-    completions = Completions(chat, queue)
+    answers = Answers(chat, queue)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -81,25 +75,15 @@ def make_app(
 
     @app.get("/v1/models")
     async def list_models() -> Json:
-        return {"object": "list", "data": [_describe(chat.model_name)]}
+        return {"object": "list", "data": [_describe(answers.model_name)]}
 
     @app.get("/v1/models/{model:path}")
     async def show_model(model: str) -> Json:
-        _check_model(model, chat)
+        answers.check_model(model)
         return _describe(model)
 
-    @app.post("/v1/chat/completions")
-    async def complete(
-        asked: ChatRequest, request: Request, x_kamera_thread: Annotated[str | None, Header()] = None
-    ) -> Response:
-        _check_model(asked.model, chat)
-        headers = _headers(ignored_by(asked))
-        thread = x_kamera_thread or asked.prompt_cache_key or asked.user
-        client = Client(request.state.namespace, thread)
-        if not asked.stream:
-            return as_json(await while_connected(request, completions.whole(asked, client)), headers=headers)
-        chunks = completions.chunks(asked, client)
-        return EventStream(await while_connected(request, anext(chunks)), chunks, headers)
+    for router in (completions(answers), messages(answers)):
+        app.include_router(router)
 
     if metrics:
         page = metrics.page
@@ -108,21 +92,9 @@ def make_app(
     return app
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
-    return respond(refusal_of(error))
-
-
-def _check_model(name: str | None, chat: Chat) -> None:
-    if name not in (None, chat.model_name):
-        message = f"There is no model {name[:200]!r} here; use {chat.model_name!r}."
-        raise Refused(404, message, "model_not_found", "model")
+async def _refuse(request: Request, error: Exception) -> Response:
+    return respond(refusal_of(error), request.url.path)
 
 
 def _describe(name: str) -> Json:
     return {"id": name, "object": "model", "created": 0, "owned_by": "kamera"}
-
-
-def _headers(ignored: list[str]) -> dict[str, str]:
-    """The header that names ignored fields, in characters that a header may have."""
-    names = [quote(name.encode("utf-8", "replace")[:MAX_NAME], safe="") for name in sorted(ignored)[:MAX_NAMES]]
-    return {IGNORED: ", ".join(names)} if names else {}

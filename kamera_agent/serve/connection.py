@@ -7,13 +7,14 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from kamera_agent.serve.errors import Refused, error_of, refusal_of
+from kamera_agent.serve.errors import Refused, refusal_of
+from kamera_agent.serve.form import Form, Json
 
 T = TypeVar("T")
 
@@ -45,11 +46,11 @@ async def _hang_up(request: Request) -> None:
 
 
 class EventStream(StreamingResponse):
-    """Sends the chunks of a reply as server-sent events, and closes their generator at the end, or at a hang-up."""
+    """Sends the events of a reply as server-sent events, and closes their generator at the end, or at a hang-up."""
 
-    def __init__(self, first: Any, rest: AsyncGenerator[Any, None], headers: Mapping[str, str]) -> None:
+    def __init__(self, first: Json, rest: AsyncGenerator[Json, None], form: Form, headers: Mapping[str, str]) -> None:
         headers = {**headers, "cache-control": "no-cache"}
-        super().__init__(_events(first, rest), headers=headers, media_type="text/event-stream")
+        super().__init__(_lines(first, rest, form), headers=headers, media_type="text/event-stream")
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,19 +58,21 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _events(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[str]:
+async def _lines(first: Json, rest: AsyncIterator[Json], form: Form) -> AsyncIterator[str]:
     try:
-        yield _event(first)
-        async for chunk in rest:
-            yield _event(chunk)
+        yield _lines_of(first)
+        async for event in rest:
+            yield _lines_of(event)
     except Exception as error:
         refused = refusal_of(error)
         if refused.status_code >= 500:
             logger.exception("A stream has failed.")
-        yield _event(error_of(refused))
+        yield _lines_of(form.failure(refused))
     else:
-        yield "data: [DONE]\n\n"
+        if form.DONE:
+            yield f"data: {form.DONE}\n\n"
 
 
-def _event(content: Any) -> str:
-    return f"data: {json.dumps(content)}\n\n"
+def _lines_of(event: Json) -> str:
+    name = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{name}data: {json.dumps(event)}\n\n"

@@ -39,7 +39,7 @@ class Entrance:
             with self._queue.place():
                 await self._app(scope, self._bounded(receive), send)
         except Refused as refused:
-            await respond(refused)(scope, receive, send)
+            await respond(refused, scope["path"])(scope, receive, send)
 
     def _namespace(self, headers: Headers) -> str | None:
         if self._keys is None:
@@ -47,10 +47,12 @@ class Entrance:
             if not is_loopback(host_of(headers.get("host", ""))):
                 raise Refused(403, "Without API keys, this server answers to localhost and 127.0.0.1 only.")
             return None
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        namespace = self._keys.namespace(key.strip()) if scheme.lower() == "bearer" else None
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        namespace = self._keys.namespace(key)
         if namespace is None:
-            raise Refused(401, "The API key is missing or unknown; send it as a bearer token.", "invalid_api_key")
+            message = "The API key is missing or unknown; send it as a bearer token, or as x-api-key."
+            raise Refused(401, message, "invalid_api_key")
         return namespace
 
     def _bounded(self, receive: Receive) -> Receive:

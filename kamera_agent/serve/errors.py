@@ -1,4 +1,4 @@
-"""What a client is told of an error: OpenAI's JSON, with the status that fits."""
+"""What a client is told of an error: the JSON of its protocol, with the status that fits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from starlette.exceptions import HTTPException as StarletteError
 
 from kamera_agent.errors import InputError, StoreClosedError, WindowTooLongError
 
+# Types of OpenAI's errors, and of Anthropic's, by status.
 TYPES = {429: "rate_limit_error"}
+MESSAGES_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+MESSAGES = "/v1/messages"
 
 
 class Refused(HTTPException):
@@ -52,15 +62,23 @@ def refusal_of(error: Exception) -> Refused:
 
 
 def error_of(refused: Refused) -> dict[str, Any]:
-    """The JSON of a refusal."""
+    """The JSON of a refusal, as OpenAI writes it."""
     status = refused.status_code
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": refused.detail, "type": kind, "param": refused.param, "code": refused.code}}
 
 
-def respond(refused: Refused) -> Response:
-    """The response that refuses a request."""
-    return as_json(error_of(refused), refused.status_code, refused.headers)
+def messages_error_of(refused: Refused) -> dict[str, Any]:
+    """The JSON of a refusal, as Anthropic writes it."""
+    status = refused.status_code
+    kind = MESSAGES_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": refused.detail}}
+
+
+def respond(refused: Refused, path: str) -> Response:
+    """The response that refuses a request for a path."""
+    error = messages_error_of(refused) if path.startswith(MESSAGES) else error_of(refused)
+    return as_json(error, refused.status_code, refused.headers)
 
 
 def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -20,6 +20,14 @@ class CallForm(NamedTuple):
     name: str
     arguments: str
 
+    def read(self) -> dict[str, Any] | None:
+        """The arguments; None where they are no JSON object."""
+        try:
+            arguments = json.loads(self.arguments, strict=False)
+        except (ValueError, RecursionError):
+            return None
+        return arguments if isinstance(arguments, dict) else None
+
 
 class Said:
     """Remembers replies: a call or the blanks of a text, written anew, would be other tokens.

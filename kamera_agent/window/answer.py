@@ -63,15 +63,16 @@ class Answer:
         bytes_written = self._assembly.count_written()
         span_id = self._settle(asked, reply_id)
         settled()
-        plan = make_plan(assembled.steps)
+        plan, stop_word = make_plan(assembled.steps), self._streamer.stop_word
         times = (first - start, decoded - first, perf_counter() - decoded)
         return Reply(
             text=self._streamer.text,
             span_id=span_id,
-            finish_reason="stop" if token in self._family.chat.stop_ids or self._streamer.stopped else "length",
+            finish_reason="stop" if stop_word or token in self._family.chat.stop_ids else "length",
             usage=_usage(assembled, plan, len(self._streamer.token_ids), bytes_written),
             timings=_timings(assembled, *(1e3 * seconds for seconds in times)),
             plan=plan,
+            stop_word=stop_word,
         )
 
     def _decode(self, token: int, max_tokens: int, lookup: Lookup) -> Generator[str, None, int]:
@@ -87,7 +88,7 @@ class Answer:
                 yield text
             lookup.push(token)
             logits = self._assembly.extend(token, guess)
-            if streamer.stopped:
+            if streamer.stop_word:
                 break
             token = sampler.draw(logits)
         if text := streamer.flush():

@@ -76,6 +76,7 @@ class Reply:
     span_id: id of the reply's span in the window; None for an empty reply.
     finish_reason: "stop" at a stop token or stop word. "length" at max_tokens, at the end of the window, or where
         RoPE would switch its frequencies (longrope); the next answer continues beyond that.
+    stop_word: the one that ended it; None where none did.
     """
 
     text: str
@@ -84,6 +85,7 @@ class Reply:
     usage: Usage
     timings: Timings
     plan: Plan
+    stop_word: str | None = None
 
     def _repr_html_(self) -> str:
         return reply_html(self)

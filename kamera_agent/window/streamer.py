@@ -10,7 +10,7 @@ from kamera_agent.runtime.families.base import Family
 class Streamer:
     """The text of a growing reply, up to the first stop word.
 
-    text: all of it so far. stopped: whether a stop word ended it.
+    text: all of it so far. stop_word: the one that ended it; None where none has.
     Text is held back while its last character is incomplete, and while it may be the beginning of a stop word.
     """
 
@@ -18,16 +18,17 @@ class Streamer:
         self._family = family
         self._stop_words = stop_words
         self.token_ids: list[int] = []
-        self.text, self.stopped = "", False
+        self.text = ""
+        self.stop_word: str | None = None
         self._num_sent = 0
 
     def push(self, token: int) -> str:
         """Add a token; returns the text that is certain from now on, often empty."""
         self.token_ids.append(token)
         whole = self._family.tokens.decode(self.token_ids)
-        places = [whole.index(word) for word in self._stop_words if word in whole]
-        self.text, self.stopped = whole[: min(places, default=len(whole))], bool(places)
-        text = self.text
+        places = {word: whole.index(word) for word in self._stop_words if word in whole}
+        self.stop_word = min(places, key=places.__getitem__, default=None)
+        text = self.text = whole[: places[self.stop_word]] if self.stop_word else whole
         # A tokenizer decodes the first bytes of a character to U+FFFD until the last one is there.
         if text.endswith("\ufffd"):
             return ""

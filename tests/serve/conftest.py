@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from anthropic import Anthropic
 from openai import OpenAI
-from serving import client_of, serving
+from serving import anthropic_of, client_of, serving
 
 from kamera_agent import Kamera
 
@@ -38,11 +39,25 @@ def exact() -> Iterator[Kamera]:
 
 
 @pytest.fixture(scope="package")
-def caller() -> Iterator[OpenAI]:
-    """Its checkpoint is in float16 and runs in float32."""
-    with (
-        Kamera.from_pretrained(CALLER, store=None, dtype=torch.float32) as kamera,
-        serving(kamera) as url,
-        client_of(url) as client,
-    ):
+def anthropic(url: str) -> Iterator[Anthropic]:
+    with anthropic_of(url) as client:
+        yield client
+
+
+@pytest.fixture(scope="package")
+def caller_url() -> Iterator[str]:
+    """Of a model that calls tools. Its checkpoint is in float16 and runs in float32."""
+    with Kamera.from_pretrained(CALLER, store=None, dtype=torch.float32) as kamera, serving(kamera) as url:
+        yield url
+
+
+@pytest.fixture(scope="package")
+def caller(caller_url: str) -> Iterator[OpenAI]:
+    with client_of(caller_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="package")
+def anthropic_caller(caller_url: str) -> Iterator[Anthropic]:
+    with anthropic_of(caller_url) as client:
         yield client

@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from anthropic import Anthropic
 from openai import OpenAI
 from PIL import Image
 
@@ -39,17 +40,25 @@ def client_of(url: str, key: str = "none") -> OpenAI:
     return OpenAI(base_url=url, api_key=key, max_retries=0, timeout=TIMEOUT)
 
 
+def anthropic_of(url: str, key: str = "none") -> Anthropic:
+    return Anthropic(base_url=url.removesuffix("/v1"), api_key=key, max_retries=0, timeout=TIMEOUT)
+
+
 def screen(seed: int) -> np.ndarray:
     """A screen of the pocket's world, [H, W, 3] uint8."""
     return draw_screen(World(np.random.default_rng(seed)).tell("links", 1)[0])
 
 
-def shown(seed: int) -> dict[str, Any]:
-    """The part of a message that shows a screen."""
+def encoded(seed: int) -> str:
+    """A screen as a PNG in base64."""
     buffer = BytesIO()
     Image.fromarray(screen(seed)).save(buffer, "PNG")
-    url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"type": "image_url", "image_url": {"url": url, "detail": "high"}}
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def shown(seed: int) -> dict[str, Any]:
+    """The part of a chat message that shows a screen."""
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded(seed)}", "detail": "high"}}
 
 
 def text(words: str) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def test_keys_and_their_namespaces(tmp_path: Path) -> None:
             with client_of(url, wrong or "x") as client, pytest.raises(AuthenticationError) as caught:
                 client.models.list()
             assert caught.value.body == {
-                "message": "The API key is missing or unknown; send it as a bearer token.",
+                "message": "The API key is missing or unknown; send it as a bearer token, or as x-api-key.",
                 "type": "invalid_request_error",
                 "param": None,
                 "code": "invalid_api_key",

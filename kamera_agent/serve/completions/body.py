@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-Block = dict[str, Any]
+from kamera_agent.serve.body import Block, Body
+from kamera_agent.turns.habits import SERVED
 
 
 class Function(BaseModel):
@@ -37,14 +39,15 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class ChatRequest(BaseModel):
-    """The body of POST /v1/chat/completions. Any null means the default; other fields are in model_extra."""
+class ChatRequest(Body):
+    """The body of POST /v1/chat/completions."""
 
-    model_config = ConfigDict(extra="allow")
+    # All others that are not served, such as penalties, are ignored.
+    FORMING: ClassVar[Mapping[str, Any]] = {
+        name: SERVED[name] for name in ("best_of", "echo", "logprobs", "modalities", "n")
+    }
 
-    model: str | None = None
     messages: list[ChatMessage]
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -58,6 +61,10 @@ class ChatRequest(BaseModel):
     response_format: Block | None = None
     prompt_cache_key: str | None = None
     user: str | None = None
+
+    @property
+    def thread(self) -> str | None:
+        return self.prompt_cache_key or self.user
 
     @property
     def includes_usage(self) -> bool:

@@ -1,0 +1,115 @@
+"""Answers to the requests of clients, over a chat, each in a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from typing import TypeVar
+from urllib.parse import quote
+
+from fastapi import Request, Response
+
+from kamera_agent.serve.ask import Ask, Sent
+from kamera_agent.serve.body import Body
+from kamera_agent.serve.client import Client, Place
+from kamera_agent.serve.connection import EventStream, while_connected
+from kamera_agent.serve.errors import Refused, as_json
+from kamera_agent.serve.form import Form, Json
+from kamera_agent.serve.queue import Queue
+from kamera_agent.serve.said import Said
+from kamera_agent.turns.background import Cancelled, Work, aread
+from kamera_agent.turns.chat import Chat
+
+THREAD = "x-kamera-thread"
+IGNORED = "x-kamera-ignored"
+# Of a field's name in that header, and of its names.
+MAX_NAME, MAX_NAMES = 64, 20
+
+T = TypeVar("T")
+Read = Callable[[], Ask]
+
+
+class Answers:
+    """Answers requests in every protocol. Where a client hangs up, its answer stops."""
+
+    def __init__(self, chat: Chat, queue: Queue) -> None:
+        self._chat, self._queue = chat, queue
+        self._said = Said()
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model that answers."""
+        return self._chat.model_name
+
+    def check_model(self, name: str | None) -> None:
+        """Raise Refused for the name of another model."""
+        if name not in (None, self.model_name):
+            message = f"There is no model {name[:200]!r} here; use {self.model_name!r}."
+            raise Refused(404, message, "model_not_found", "model")
+
+    async def respond(self, request: Request, body: Body, read: Read, form: Form) -> Response:
+        """The response to a request, whole or as a stream. read: reads the body; called in the thread of the answer.
+
+        Raises KameraError for a request that cannot be answered; for a stream in most cases, too.
+        """
+        self.check_model(body.model)
+        headers = _headers(body.ignored())
+        client = Client(request.state.namespace, request.headers.get(THREAD) or body.thread)
+        if not body.stream:
+            return as_json(await while_connected(request, self._whole(read, client, form)), headers=headers)
+        events = self._stream(read, client, form)
+        return EventStream(await while_connected(request, anext(events)), events, form, headers)
+
+    async def count_tokens(self, read: Read) -> int:
+        """Tokens of the prompt that a request would be answered over. Raises InputError."""
+
+        def work(_: Cancelled) -> Iterator[int]:
+            ask = read()
+            yield self._chat.count_tokens([sent.message for sent in ask.messages], ask.tools)
+
+        async with aclosing(self._in_turn(work)) as items:
+            return await anext(items)
+
+    async def _whole(self, read: Read, client: Client, form: Form) -> Json:
+        def work(cancelled: Cancelled) -> Iterator[Json]:
+            for _ in self._events(read, client, form, cancelled):
+                pass
+            yield form.whole()
+
+        async with aclosing(self._in_turn(work)) as items:
+            return await anext(items)
+
+    def _stream(self, read: Read, client: Client, form: Form) -> AsyncGenerator[Json, None]:
+        return self._in_turn(lambda cancelled: self._events(read, client, form, cancelled))
+
+    async def _in_turn(self, work: Work[T]) -> AsyncGenerator[T, None]:
+        async with self._queue.turn, aclosing(aread(work)) as items:
+            async for item in items:
+                yield item
+
+    def _events(self, read: Read, client: Client, form: Form, cancelled: Cancelled) -> Iterator[Json]:
+        """The events of a reply. The form has the whole, too, once they have ended."""
+        ask = read()
+        request = ask.request(client, self._said)
+        reader = request.reader()
+        with self._chat.answer(request, cancelled) as stream:
+            # The window holds the messages: most of what is refused has been refused by now.
+            yield from form.opening()
+            for text in stream:
+                for piece in reader.feed(text):
+                    yield from form.add(piece)
+            reply = stream.reply
+        for piece in reader.finish(cut=reply.finish_reason == "length"):
+            yield from form.add(piece)
+        yield from form.end(reply)
+        # Before the client has all of the reply, and can send it back.
+        place = Place(request.namespace, request.conversation)
+        self._said.note(place, form.text, form.forms, reader.parsed.message(reply.text))
+        ask.keep(Sent("assistant", (form.text,) if form.text else (), form.forms))
+        yield from form.ending()
+
+
+def _headers(ignored: list[str]) -> dict[str, str]:
+    """The header that names ignored fields, in characters that a header may have."""
+    names = [quote(name.encode("utf-8", "replace")[:MAX_NAME], safe="") for name in sorted(ignored)[:MAX_NAMES]]
+    return {IGNORED: ", ".join(names)} if names else {}
