@@ -139,7 +139,7 @@ def serve(
     store: NewStore = Path(DEFAULT_STORE),
     key: Key = None,
 ) -> None:
-    """Serve a model to agents that speak OpenAI's or Anthropic's protocol."""
+    """Serve a model to agents that speak OpenAI's or Anthropic's protocols."""
     for package in ("fastapi", "llguidance", "uvicorn"):
         check_extra(package, "serve")
     check_model(model)

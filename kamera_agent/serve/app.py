@@ -21,6 +21,7 @@ from kamera_agent.serve.form import Json
 from kamera_agent.serve.keys import Keys
 from kamera_agent.serve.messages.path import messages
 from kamera_agent.serve.queue import Queue
+from kamera_agent.serve.responses.path import responses
 from kamera_agent.telemetry.guard import Guard
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.turns.chat import Chat, Limits
@@ -82,7 +83,7 @@ def make_app(
         answers.check_model(model)
         return _describe(model)
 
-    for router in (completions(answers), messages(answers)):
+    for router in (completions(answers), messages(answers), responses(answers)):
         app.include_router(router)
 
     if metrics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from kamera_agent.serve.errors import Refused, error_of
 from kamera_agent.serve.said import CallForm
@@ -13,6 +13,9 @@ from kamera_agent.turns.tool_calls import CallPiece, Piece, new_call_id
 from kamera_agent.window.reply import Reply
 
 Json = dict[str, Any]
+
+# Kinds of spans that the store keeps.
+CHUNKS = ("image", "frames", "document")
 
 
 @dataclass(slots=True)
@@ -85,6 +88,26 @@ class Form(ABC):
     def failure(self, refused: Refused) -> Json:
         """The last event of a reply that fails."""
         return error_of(refused)
+
+
+class Cost(NamedTuple):
+    """Tokens of a prompt and of the reply.
+
+    num_cached: of the prompt, those that were not computed. Tokens that were computed again, to refresh what was kept,
+    moved or recalled, do not count. num_created: those of computed images and long texts, which the store keeps.
+    """
+
+    num_tokens: int
+    num_cached: int
+    num_created: int
+    num_generated: int
+
+
+def cost_of(reply: Reply) -> Cost:
+    """The cost of a reply."""
+    num_tokens = reply.plan.num_tokens()
+    created = sum(row.num_tokens for row in reply.plan.rows if row.origin == "computed" and row.kind in CHUNKS)
+    return Cost(num_tokens, num_tokens - reply.plan.num_computed, created, reply.usage.tokens_generated)
 
 
 def kamera_of(reply: Reply) -> Json:

@@ -21,6 +21,12 @@ from kamera_agent.serve.server import listen, make_server
 QUESTION = "Where is anna?"
 TIMEOUT = 20
 
+# What the model that calls tools has learned.
+WEATHER = "What is the weather in San Francisco, CA?"
+ABOUT = "Get the weather at a location."
+PARAMETERS = {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]}
+ARGUMENTS = {"location": "San Francisco, CA"}
+
 
 @contextmanager
 def serving(kamera: Kamera, **options: Any) -> Iterator[str]:

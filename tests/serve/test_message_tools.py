@@ -5,17 +5,13 @@ from typing import Any
 import pytest
 from anthropic import Anthropic, BadRequestError
 from jsonschema import validate
-from serving import encoded, text, user
+from serving import ABOUT, ARGUMENTS, PARAMETERS, WEATHER, encoded, text, user
 
 from kamera_agent.serve.messages.tools import read_tool
 
-WEATHER = "What is the weather in San Francisco, CA?"
-ARGUMENTS = {"location": "San Francisco, CA"}
-
 
 def tool(name: str) -> Any:
-    schema = {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]}
-    return {"name": name, "description": "Get the weather at a location.", "input_schema": schema}
+    return {"name": name, "description": ABOUT, "input_schema": PARAMETERS}
 
 
 TOOLS = [tool("get_weather")]

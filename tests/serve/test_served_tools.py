@@ -5,16 +5,11 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
-from serving import cached, shown, text
-
-WEATHER = "What is the weather in San Francisco, CA?"
-ARGUMENTS = {"location": "San Francisco, CA"}
+from serving import ABOUT, ARGUMENTS, PARAMETERS, WEATHER, cached, shown, text
 
 
 def tool(name: str) -> Any:
-    parameters = {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]}
-    function = {"name": name, "description": "Get the weather at a location.", "parameters": parameters}
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": {"name": name, "description": ABOUT, "parameters": PARAMETERS}}
 
 
 TOOLS = [tool("get_weather")]

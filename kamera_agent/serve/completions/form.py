@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from time import time
 from uuid import uuid4
 
-from kamera_agent.serve.form import Form, Json, kamera_of
+from kamera_agent.serve.form import Form, Json, cost_of, kamera_of
 from kamera_agent.turns.tool_calls import Piece
 from kamera_agent.window.reply import Reply
 
@@ -40,7 +40,7 @@ class CompletionForm(Form):
         """Why the reply ended, and its usage."""
         yield self._delta({}, self._finish_reason)
         if self._has_usage:
-            yield self._chunk([], cost_of(self.reply))
+            yield self._chunk([], _cost(self.reply))
 
     def whole(self) -> Json:
         """The completion."""
@@ -51,7 +51,7 @@ class CompletionForm(Form):
         content = None if calls and not self.text else self.text
         message = {"role": "assistant", "content": content, "refusal": None, **({"tool_calls": calls} if calls else {})}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._finish_reason}
-        return {**self._head, "object": "chat.completion", "choices": [choice], **cost_of(self.reply)}
+        return {**self._head, "object": "chat.completion", "choices": [choice], **_cost(self.reply)}
 
     @property
     def _finish_reason(self) -> str:
@@ -67,15 +67,14 @@ class CompletionForm(Form):
         return {**self._head, "object": "chat.completion.chunk", "choices": choices, **usage}
 
 
-def cost_of(reply: Reply) -> Json:
-    """The usage of a reply. Tokens that were computed again, to refresh what was reused, do not count as cached."""
-    num_tokens, num_generated = reply.plan.num_tokens(), reply.usage.tokens_generated
+def _cost(reply: Reply) -> Json:
+    cost = cost_of(reply)
     return {
         "usage": {
-            "prompt_tokens": num_tokens,
-            "completion_tokens": num_generated,
-            "total_tokens": num_tokens + num_generated,
-            "prompt_tokens_details": {"cached_tokens": num_tokens - reply.plan.num_computed},
+            "prompt_tokens": cost.num_tokens,
+            "completion_tokens": cost.num_generated,
+            "total_tokens": cost.num_tokens + cost.num_generated,
+            "prompt_tokens_details": {"cached_tokens": cost.num_cached},
         },
         "kamera": kamera_of(reply),
     }

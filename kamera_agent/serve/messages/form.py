@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 from kamera_agent.serve.errors import Refused, messages_error_of
-from kamera_agent.serve.form import Call, Form, Json, kamera_of
+from kamera_agent.serve.form import Call, Form, Json, cost_of, kamera_of
 from kamera_agent.serve.said import CallForm
 from kamera_agent.turns.tool_calls import Piece
 from kamera_agent.window.reply import Reply
 
-# What the store keeps.
-CHUNKS = ("image", "frames", "document")
 NOTHING = {"input_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0}
 
 
@@ -54,18 +52,17 @@ class MessageForm(Form):
         yield from super().end(reply)
 
     def ending(self) -> Iterator[Json]:
-        usage = usage_of(self.reply)
         yield {
             "type": "message_delta",
             "delta": {"stop_reason": self._stop_reason, "stop_sequence": self.reply.stop_word},
-            "usage": usage,
+            "usage": _usage(self.reply),
             "kamera": kamera_of(self.reply),
         }
         yield {"type": "message_stop"}
 
     def whole(self) -> Json:
         """The message."""
-        message = self._message(self._stop_reason, usage_of(self.reply), self.reply.stop_word)
+        message = self._message(self._stop_reason, _usage(self.reply), self.reply.stop_word)
         return {**message, "kamera": kamera_of(self.reply)}
 
     def failure(self, refused: Refused) -> Json:
@@ -117,16 +114,12 @@ class MessageForm(Form):
         self.calls.append(call)
 
 
-def usage_of(reply: Reply) -> Json:
-    """The usage of a reply. The three counts of the input add up to the tokens of the prompt.
-
-    Creating the cache are computed images and documents, which the store keeps. Tokens that were computed again, to
-    refresh what was reused, do not count as read from the cache.
-    """
-    created = sum(row.num_tokens for row in reply.plan.rows if row.origin == "computed" and row.kind in CHUNKS)
+def _usage(reply: Reply) -> Json:
+    """The usage of a reply. The three counts of the input add up to the tokens of the prompt."""
+    cost = cost_of(reply)
     return {
-        "input_tokens": reply.plan.num_computed - created,
-        "cache_creation_input_tokens": created,
-        "cache_read_input_tokens": reply.plan.num_tokens() - reply.plan.num_computed,
-        "output_tokens": reply.usage.tokens_generated,
+        "input_tokens": cost.num_tokens - cost.num_cached - cost.num_created,
+        "cache_creation_input_tokens": cost.num_created,
+        "cache_read_input_tokens": cost.num_cached,
+        "output_tokens": cost.num_generated,
     }
