@@ -16,6 +16,8 @@ from kamera_agent.pocket.tasks import TASKS, Question, Task, ask
 from kamera_agent.pocket.words import SHOWN
 from kamera_agent.pocket.world import STORIES, Story, World
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.families.decoder import ATTENDING, FULL, SLIDING
+from kamera_agent.runtime.families.per_layer import PerLayer
 from training.attention import install
 from training.batch import Batch, Batcher, Lesson, Shown
 from training.gallery import chunk_of
@@ -25,7 +27,7 @@ from training.recipe import Course
 from training.relations import Relations
 from training.start import word_ids
 
-# The probes read the output of the first layers; those above are left to the question.
+# The probes read the output of the first full layers; those above are left to the question.
 PROBED_LAYERS = 3
 PROBE_WEIGHT = 0.5
 GAZE_WEIGHT = 1.0
@@ -54,6 +56,9 @@ class Decoder:
         self.text: Any = family.decoder.module
         install(self.text.config)
         self._words = word_ids(family.processors.tokenizer, SHOWN)
+        self._kinds = family.decoder.kinds
+        full = [number for number, kind in enumerate(self._kinds) if kind == FULL]
+        self._probed = full[PROBED_LAYERS - 1] + 1
         self.probes = Probes(self.text.config.hidden_size, len(Relations._fields))
 
     def loss(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
@@ -61,8 +66,11 @@ class Decoder:
         output = self._run(batch, table)
         answers = functional.cross_entropy(self._scores(output, batch), batch.targets[2])
         codes = self.text.embed_tokens.weight.detach()[self._words]
-        probes = self.probes.loss(output.hidden_states[PROBED_LAYERS][batch.cells], codes, batch.labels)
-        return answers + PROBE_WEIGHT * probes + GAZE_WEIGHT * gaze_loss(output.attentions, batch.gazes)
+        probes = self.probes.loss(output.hidden_states[self._probed][batch.cells], codes, batch.labels)
+        # Recurrent layers have no attention to record.
+        attending = [kind for kind in self._kinds if kind in ATTENDING]
+        full = [weights for kind, weights in zip(attending, output.attentions, strict=True) if kind == FULL]
+        return answers + PROBE_WEIGHT * probes + GAZE_WEIGHT * gaze_loss(full, batch.gazes)
 
     @torch.no_grad()
     def grade(self, batch: Batch, table: torch.Tensor) -> tuple[Counter[str], Counter[str]]:
@@ -73,23 +81,44 @@ class Decoder:
 
     def _scores(self, output: Any, batch: Batch) -> torch.Tensor:
         states = output.last_hidden_state[batch.targets[0], batch.targets[1]]
-        scores: torch.Tensor = self._family.model.get_output_embeddings()(states)
-        return scores
+        return self._family.logits(states)
 
     def _run(self, batch: Batch, table: torch.Tensor) -> Any:
         seen, width = batch.features >= 0, self.text.config.hidden_size
         # Features of deepstack are wider than embeddings.
         embeds = functional.pad(self.text.embed_tokens(batch.token_ids), (0, table.shape[1] - width))
-        first, extras = self._family.unpack(embeds.masked_scatter(seen[..., None], table[batch.features[seen]]))
+        embeds = embeds.masked_scatter(seen[..., None], table[batch.features[seen]])
+        if isinstance(self._family, PerLayer):
+            padding = self.text.config.pad_token_id
+            embeds = self._family.pack(embeds, batch.token_ids.masked_fill(seen, padding))
+        first, extras = self._family.unpack(embeds)
         return self.text(
             inputs_embeds=first,
             position_ids=batch.positions if len(batch.positions) > 1 else batch.positions[0],
-            attention_mask=torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, torch.finfo(torch.float32).min),
+            attention_mask=self._masks(batch.mask),
             use_cache=False,
             output_hidden_states=True,
             output_attentions=True,
             **extras,
         )
+
+    def _masks(self, seen: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor | None]:
+        """What is added to scores, for a mask [B, 1, S, S]: one tensor, or one per kind where there are several.
+
+        Recurrent layers have none. They go through all questions of a sequence in a row.
+        """
+        if {*self._kinds} == {FULL}:
+            return _added(seen)
+        masks: dict[str, torch.Tensor | None] = {**dict.fromkeys(self._kinds), FULL: _added(seen)}
+        if SLIDING in masks:
+            # Of the tokens that a query sees, the last ones: other questions may be between them.
+            place = seen.flip(-1).cumsum(-1).flip(-1)
+            masks[SLIDING] = _added(seen & (place <= self._family.decoder.window_tokens))
+        return masks
+
+
+def _added(seen: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
 
 
 class Lessons:

@@ -12,6 +12,11 @@ from kamera_agent.pocket.words import SHOWN, WORDS
 
 # Scale of the initial output of layers, and length of the embeddings of SHOWN.
 LAYER_SCALE, EMBEDDING_NORM = 0.2, 2.0
+# Modules of a layer whose output is added to its input.
+OUTPUTS = ("self_attn.o_proj", "linear_attn.out_proj", "mlp.down_proj")
+# Norms of these outputs, in layers that have them, and their initial weights.
+NORMS = ("post_feedforward_layernorm", "post_attention_layernorm", "post_per_layer_input_norm")
+NORM_SCALE = 0.5
 
 
 @torch.no_grad()
@@ -29,8 +34,10 @@ def set_embeddings(model: Any, tokenizer: Any) -> None:
 def scale_layers(text: Any) -> None:
     """Scale down the output of all layers. The codes of words would not reach the upper layers otherwise."""
     for layer in text.layers:
-        layer.self_attn.o_proj.weight.mul_(LAYER_SCALE)
-        layer.mlp.down_proj.weight.mul_(LAYER_SCALE)
+        modules = dict(layer.named_modules())
+        scales = dict.fromkeys(NORMS, NORM_SCALE) if NORMS[0] in modules else dict.fromkeys(OUTPUTS, LAYER_SCALE)
+        for name in scales.keys() & modules.keys():
+            modules[name].weight.mul_(scales[name])
 
 
 def word_ids(tokenizer: Any, words: Iterable[str]) -> torch.Tensor:

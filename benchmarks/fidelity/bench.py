@@ -1,31 +1,26 @@
-"""Windows whose KV is put together chunk by chunk, and questions over many variants of it in one pass."""
+"""Windows whose KV is put together chunk by chunk."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
-from transformers import DynamicCache
 
 from benchmarks.fidelity.cases import POCKET_GROUND, Ground
+from benchmarks.fidelity.state import KV, kept_of, layers_of
+from benchmarks.fidelity.variants import Variants
 from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.pocket.renderer import draw
 from kamera_agent.pocket.screen import Picture
 from kamera_agent.runtime.engine import Engine, Placed, StaleSpan
 from kamera_agent.runtime.families.base import Family
-from kamera_agent.runtime.kernels.layers import LayerKV
-from kamera_agent.runtime.kernels.reference import rotate
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.kv_pool import KVPool
-from kamera_agent.runtime.slot_cache import cache_argument
 from kamera_agent.vision.image import Pixels
 from training.gallery import chunk_of
-
-KV = tuple[LayerKV, ...]
-
 
 # Events follow each other with the pictures of the same case.
 KNOWN = 32
@@ -43,7 +38,7 @@ class Bench:
         family = engine.family
         opening = (*family.tokens.encode(family.chat.default_system), *family.chat.turn("system", "user"))
         self.chunk = lru_cache(KNOWN)(lambda picture: chunk_of(family, drawn(picture), Settings().namespace))
-        self.canonical = lru_cache(KNOWN)(lambda chunk: engine.canonical(chunk).kv)
+        self.canonical = lru_cache(KNOWN)(lambda chunk: layers_of(engine.canonical(chunk)))
         self.prefilled = lru_cache(KNOWN)(self._prefill)
         self._opening = Opening.compute(engine, (TextRun(family.chat.anchor_ids), TextRun(opening)))
 
@@ -86,7 +81,7 @@ class Opening(NamedTuple):
             placed.append(Placed(run, pool.allocate(run.extent), start, start))
             start += run.extent
         engine.prefill(pool, placed)
-        return cls(runs, tuple(pool.read(part.slots) for part in placed))
+        return cls(runs, tuple(layers_of(pool.keep(part.slots)) for part in placed))
 
 
 class Window:
@@ -94,13 +89,14 @@ class Window:
 
     def __init__(self, engine: Engine, opening: Opening, chunks: Sequence[Chunk]) -> None:
         self._engine = engine
+        self._opening = opening
         self._pool: KVPool = engine.new_pool()
         self._position = self._order = 0
         self._texts = [self._place(run) for run in opening.runs]
         self.chunks = list(chunks)
         self._placed = [self._place(chunk) for chunk in chunks]
         for placed, kv in zip(self._texts, opening.kv, strict=True):
-            engine.load(self._pool, placed, kv, None)
+            self._load(placed, kv)
 
     def compute(self, indices: Sequence[int]) -> None:
         """Compute these chunks in one forward pass over the present KV of the others."""
@@ -108,17 +104,20 @@ class Window:
 
     def read(self, index: int) -> KV:
         """The present KV of a chunk, with keys before RoPE."""
-        return self._pool.read(self._placed[index].slots)
+        return layers_of(self._pool.keep(self._placed[index].slots))
 
     def put(self, index: int, kv: KV) -> None:
         """Replace the KV of a chunk."""
-        self._engine.load(self._pool, self._placed[index], kv, None)
+        self._load(self._placed[index], kv)
 
     def refresh(self, indices: Sequence[int], lacking: Sequence[int]) -> float:
         """Refresh these chunks as the runtime does; returns the share of their KV that is computed again.
 
         lacking: those of them with chunks before them that they have not seen, or saw in other places.
         """
+        if self._engine.family.decoder.recurrence:
+            self.compute(indices)
+            return 1.0
         stale = [StaleSpan(self._placed[index], lacks=index in lacking) for index in indices]
         refreshed = self._engine.prefill(self._pool, [], stale=stale).refreshed
         sizes = [len(self.chunks[index].token_ids) for index in indices]
@@ -140,48 +139,21 @@ class Window:
         if rows:
             self._engine.forward_at(self._pool, Slots(tuple(rows)), torch.cat(embeds), torch.cat(positions, dim=1))
 
-    def logits(self, question: TextRun, variants: Sequence[Mapping[int, KV]] = ({},)) -> torch.Tensor:
-        """Next-token logits [variants, vocab] after a question, from one plain Hugging Face forward pass.
+    def variants(self, variants: Sequence[Mapping[int, KV]] = ({},)) -> Variants:
+        """Variants of this window. variants: KV of chunks, by index, to use instead of the present one."""
+        present = [self.read(index) for index in range(len(self.chunks))]
+        kv = [
+            [*self._opening.kv, *(variant.get(index, own) for index, own in enumerate(present))] for variant in variants
+        ]
+        return Variants(self._engine.family, [*self._texts, *self._placed], kv)
 
-        variants: KV of chunks, by index, to use instead of the present one. Does not change the window.
-        """
-        return self.logits_along(question, variants, range(len(question.token_ids))[-1:])[:, 0]
+    def logits(self, question: TextRun) -> torch.Tensor:
+        """Next-token logits [vocab] after a question."""
+        return self.variants().logits(question)[0, 0]
 
-    @torch.no_grad()
-    def logits_along(
-        self, question: TextRun, variants: Sequence[Mapping[int, KV]], places: Sequence[int]
-    ) -> torch.Tensor:
-        """Like logits, but after each of the tokens of the question at these places: [variants, places, vocab]."""
-        family = self._engine.family
-        length = self._order
-        [bank] = self._pool.banks
-        present = (states[:, :, :length] for states in (bank.masters, bank.values))
-        keys, values = (states.expand(len(variants), -1, -1, -1, -1).clone() for states in present)
-        for number, variant in enumerate(variants):
-            for index, kv in variant.items():
-                first = self._placed[index].order
-                tokens = slice(first, first + len(self.chunks[index].token_ids))
-                keys[number, :, :, tokens] = torch.stack([layer.keys for layer in kv])
-                values[number, :, :, tokens] = torch.stack([layer.values for layer in kv])
-        runs = [(placed.run, placed.position) for placed in (*self._texts, *self._placed)]
-        turned = torch.empty_like(keys)
-        [tables] = family.decoder.rope_tables(torch.cat([family.positions(*run) for run in runs], dim=1))
-        rotate(keys, *tables, out=turned, pairs=family.decoder.pairs)
-        cache = DynamicCache()
-        for layer in range(turned.shape[1]):
-            states = turned[:, layer], values[:, layer]
-            cache.update(*(reversed(states) if bank.shape.values_first else states), layer)
-        text: Any = family.decoder.module
-        first, extras = family.unpack(self._engine.embed(question).expand(len(variants), -1, -1))
-        question_positions = family.positions(question, self._position)[:, None].expand(-1, len(variants), -1)
-        hidden = text(
-            inputs_embeds=first,
-            position_ids=question_positions if len(question_positions) > 1 else question_positions[0],
-            **{cache_argument(text): cache},
-            **extras,
-        ).last_hidden_state[:, list(places)]
-        logits: torch.Tensor = family.model.get_output_embeddings()(hidden)
-        return logits.float()
+    def _load(self, placed: Placed, kv: KV) -> None:
+        kept = kept_of(kv)
+        self._engine.load(self._pool, placed, kept.kv, None, kept.trace)
 
     def _place(self, run: TextRun | Chunk) -> Placed:
         placed = Placed(run, self._pool.allocate(len(run.token_ids)), self._position, self._order)

@@ -8,8 +8,9 @@ from typing import Literal
 
 import torch
 
-from benchmarks.fidelity.bench import KV
-from benchmarks.fidelity.residue import Residue, patched, with_factors
+from benchmarks.fidelity.residue import Residue, edged, patched, with_factors
+from benchmarks.fidelity.split import SPLIT_METHODS, Split, Stateless, Unfolded
+from benchmarks.fidelity.state import KV, attending_in, recurrent_in
 from kamera_agent.config import Settings
 from kamera_agent.runtime.kernels.layers import tensors_of
 from kamera_agent.runtime.patch import SCALE_BYTES, fit
@@ -38,17 +39,19 @@ class Auto:
     base: Base = "canonical"
 
     def fit(self, conditioned: KV, base: KV) -> RuntimePatch:
-        """Fit the patch."""
-        budget = self.share * NUMBER_BYTES / base[0].keys.dtype.itemsize
-        return fit(conditioned, base, Settings(rank="auto", error_budget=NO_ERROR, byte_budget=budget))
+        """Fit the patch, to the layers with K and V: recurrent ones stay those of the base."""
+        ours, theirs = attending_in(conditioned), attending_in(base)
+        budget = self.share * NUMBER_BYTES / theirs[0].keys.dtype.itemsize
+        return fit(ours, theirs, Settings(rank="auto", error_budget=NO_ERROR, byte_budget=budget))
 
-    def apply(self, patch: RuntimePatch, base: KV) -> KV:
+    def apply(self, patch: RuntimePatch, base: KV, conditioned: KV) -> KV:
         """The KV that the patch gives."""
-        return tuple(with_factors(layer, factors) for layer, factors in zip(base, patch.factors, strict=True))
+        kv = (with_factors(*pair) for pair in zip(attending_in(base), patch.factors, strict=True))
+        return (*kv, *(edged(*pair) for pair in zip(recurrent_in(base), recurrent_in(conditioned), strict=True)))
 
     def bytes_share(self, patch: RuntimePatch, base: KV) -> float:
-        """Bytes of the factors over those of the KV."""
-        numbers = sum(state.numel() for layer in base for state in tensors_of(layer))
+        """Bytes of the factors over those of the K and V."""
+        numbers = sum(state.numel() for layer in attending_in(base) for state in tensors_of(layer))
         return sum(factor.nbytes for layer in patch.factors for factor in tensors_of(layer)) / (NUMBER_BYTES * numbers)
 
 
@@ -67,15 +70,15 @@ class Patch:
     allotted: bool = False
     int8: bool = False
 
-    def cost(self, residue: Residue) -> float:
-        """Cost of one component, as a count of numbers of the KV."""
-        numbers = residue.num_tokens + residue.basis_bytes * residue.width
+    def cost(self, residue: Residue, width: int) -> float:
+        """Cost of one component of a layer with so many columns, as a count of numbers of the KV."""
+        numbers = residue.num_tokens + residue.basis_bytes * width
         return (numbers + SCALE_BYTES) / NUMBER_BYTES if self.int8 else numbers
 
     def ranks(self, residue: Residue) -> list[int]:
         """Ranks by layer."""
         num_layers, largest = residue.strength.shape
-        affordable = (self.share or 0) * residue.num_tokens * residue.width / self.cost(residue)
+        affordable = (self.share or 0) * residue.num_tokens * residue.width / self.cost(residue, residue.width)
         if self.allotted:
             chosen = residue.strength.flatten().topk(int(affordable * num_layers)).indices // largest
             return torch.bincount(chosen, minlength=num_layers).tolist()
@@ -119,7 +122,7 @@ class Refresh:
     """The KV as it was computed before the event, with the stale chunks refreshed as the runtime does it."""
 
 
-Method = Auto | Patch | Recompute | Moved | Refresh
+Method = Auto | Patch | Recompute | Moved | Refresh | Split | Unfolded | Stateless
 
 RANKS = (1, 2, 4, 8, 16, 32)
 SHARES = {"6pct": 0.06, "12pct": 0.12, "25pct": 0.25}
@@ -162,4 +165,10 @@ PLAIN_METHODS = {
     name: method
     for name, method in METHODS.items()
     if name in (*MAIN, "first_4", "orbit", "ideal_25pct", "full_rank", *(f"rank_{rank}" for rank in RANKS))
+}
+# Those of models with recurrent layers.
+HYBRID_METHODS: dict[str, Method] = {
+    **PLAIN_METHODS,
+    **SPLIT_METHODS,
+    **{name: method for name, method in METHODS.items() if name.startswith("refresh_")},
 }

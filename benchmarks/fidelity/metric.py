@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.fidelity.bench import Bench, Window
 from benchmarks.fidelity.cases import draw_case
+from benchmarks.fidelity.state import attending_in
 
 CASES_PER_SCENE = 4
 LEAST = 1e-3
@@ -39,7 +40,7 @@ def column_weights(bench: Bench) -> torch.Tensor:
             window.compute(range(3))
             for question in case.questions.values():
                 squares += _query_squares(text, window, bench.ask(question.text), shape)
-                spread += torch.stack([window.read(2)[layer].values.std(1).norm() for layer in range(num_layers)])
+                spread += torch.stack([layer.values.std(1).norm() for layer in attending_in(window.read(2))])
                 count += 1
     out = torch.stack([layer.self_attn.o_proj.weight for layer in text.layers])
     passed = out.unflatten(2, (shape.keys.num, -1, shape.keys.dim)).square().sum(dim=(1, 3)).sqrt()

@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import pad
 
-from benchmarks.fidelity.bench import KV
+from benchmarks.fidelity.state import KV, Layer
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.reference import product
 from kamera_agent.runtime.patch import matrix, rounded
 
 
 class Residue(NamedTuple):
-    """Canonical KV, and the decomposition of the lost conditioning, (conditioned - canonical).
+    """Conditioned and canonical KV, and the decomposition of the lost conditioning, (conditioned - canonical).
+
+    Where layers have matrices of several widths, W is the largest, and the others have columns of zeros.
 
     left [L, T, n], basis [L, n, W]: their product is the residue, with the strongest component first.
     strength [L, n]: norms of the components. norms [L]: norm of the residue relative to that of the conditioned KV.
     basis_bytes: share of the basis that counts for this patch.
     """
 
+    conditioned: KV
     canonical: KV
     left: torch.Tensor
     basis: torch.Tensor
@@ -38,10 +42,17 @@ class Residue(NamedTuple):
         """Columns of [K | V]."""
         return self.basis.shape[2]
 
+    @property
+    def widths(self) -> list[int]:
+        """Columns of each layer."""
+        return [matrix(layer).shape[1] for layer in self.canonical]
 
-def flatten(kv: KV) -> torch.Tensor:
-    """One float32 matrix per layer, of a model whose layers are alike: [L, T, W]."""
-    return torch.stack([matrix(layer) for layer in kv])
+
+def flatten(kv: Sequence[Layer]) -> torch.Tensor:
+    """One float32 matrix per layer, with columns of zeros up to the widest: [L, T, W]."""
+    matrices = [matrix(layer) for layer in kv]
+    width = max(one.shape[1] for one in matrices)
+    return torch.stack([pad(one, (0, width - one.shape[1])) for one in matrices])
 
 
 def decompose(conditioned: KV, canonical: KV, weights: torch.Tensor | None = None) -> Residue:
@@ -55,7 +66,7 @@ def decompose(conditioned: KV, canonical: KV, weights: torch.Tensor | None = Non
     u = u.flip(-1).float()
     basis = u.mT @ scaled
     norms = residue.norm(dim=(1, 2)) / target.norm(dim=(1, 2))
-    return Residue(canonical, u, basis / scale[:, None], basis.norm(dim=2), norms)
+    return Residue(conditioned, canonical, u, basis / scale[:, None], basis.norm(dim=2), norms)
 
 
 def share_basis(conditioned: KV, other: KV, canonical: KV) -> Residue:
@@ -66,7 +77,9 @@ def share_basis(conditioned: KV, other: KV, canonical: KV) -> Residue:
     energies, axes = torch.linalg.eigh((both.mT @ both).double())
     basis = axes.flip(-1).float().mT
     norms = residue.norm(dim=(1, 2)) / target.norm(dim=(1, 2))
-    return Residue(canonical, residue @ basis.mT, basis, energies.flip(-1).clamp_min(0).sqrt().float(), norms, 0.5)
+    return Residue(
+        conditioned, canonical, residue @ basis.mT, basis, energies.flip(-1).clamp_min(0).sqrt().float(), norms, 0.5
+    )
 
 
 def energy_ranks(residue: Residue, share: float = 0.9) -> torch.Tensor:
@@ -80,13 +93,24 @@ def patched(residue: Residue, ranks: Sequence[int], *, int8: bool = False) -> KV
     """Canonical KV plus the strongest components of the residue. ranks: by layer. int8: round the factors to int8."""
     kv = []
     for layer, rank in enumerate(ranks):
-        factors = Factors(residue.left[layer, :, :rank], residue.basis[layer, :rank])
-        kv.append(with_factors(residue.canonical[layer], rounded(factors.u, factors.v) if int8 else factors))
+        base = residue.canonical[layer]
+        own = matrix(base).shape[1]
+        factors = Factors(residue.left[layer, :, :rank], residue.basis[layer, :rank, :own])
+        if rank:
+            base = edged(base, residue.conditioned[layer])
+        kv.append(with_factors(base, rounded(factors.u, factors.v) if int8 else factors))
     return tuple(kv)
 
 
-def with_factors(layer: LayerKV, factors: Factors) -> LayerKV:
+def edged(layer: Layer, other: Layer) -> Layer:
+    """A layer with the edge of another, which every patch of a recurrent layer has as a whole."""
+    return layer if isinstance(layer, LayerKV) or isinstance(other, LayerKV) else layer.replaced(other.edge, None)
+
+
+def with_factors(layer: Layer, factors: Factors) -> Layer:
     """A layer with what its factors add."""
+    if not isinstance(layer, LayerKV):
+        return layer.replaced(layer.edge, (layer.matrix.float() + product(factors)).to(layer.matrix.dtype))
     keys, values = layer.keys, layer.values
     change = product(factors).split([len(keys) * keys.shape[2], len(values) * values.shape[2]], dim=1)
     by_head = [

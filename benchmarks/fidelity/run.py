@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.fidelity.bench import KV, Bench, Window
+from benchmarks.fidelity.bench import Bench, Window
 from benchmarks.fidelity.cases import Asked
 from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.live import Heard, Live
 from benchmarks.fidelity.methods import MAIN, Auto, Method, Moved, Patch, Recompute, Refresh
 from benchmarks.fidelity.residue import Residue, decompose, energy_ranks, flatten, share_basis
 from benchmarks.fidelity.situation import Situation, happen
+from benchmarks.fidelity.split import Split, Stateless, Unfolded, unfolded
+from benchmarks.fidelity.state import KV, attending_in, with_tokens
 from kamera_agent.telemetry.drift import divergence
 
 # Squared, relative to the KV: a chunk that deviates less is fresh.
@@ -86,10 +88,11 @@ def run_case(subject: Subject, scene: str, event: str, seed: int, *, studied: bo
         heard |= zip(names, live.play(script, case.pictures, texts), strict=True)
     norms = torch.stack([residue.norms for residue in ideal.values()]).mean(0).tolist()
     ranks = torch.stack([energy_ranks(residue) for residue in ideal.values()]).mean(0).tolist()
+    windows = situation.full.variants([variant.kv for variant in variants.values()])
     results = []
     for number, (task, question) in enumerate(case.questions.items()):
         expected = bench.engine.family.tokens.encode(question.answer)[0]
-        logits = situation.full.logits(bench.ask(question.text), [variant.kv for variant in variants.values()])
+        logits = windows.logits(bench.ask(question.text))[:, 0]
         answers = {
             name: _judge(row, logits[0], expected, variant.bytes_share, variant.recomputed, variant.stale)
             for (name, variant), row in zip(variants.items(), logits, strict=True)
@@ -117,7 +120,8 @@ def _variants(
     canonical: Mapping[int, KV],
 ) -> dict[str, Variant]:
     """What each method gives in a situation, and the full prefill."""
-    full, reused, lacking, held, fitted, other = situation
+    full, reused, lacking, held, fitted, other, before = situation
+    recurrence = bench.engine.family.decoder.recurrence
     fresh = {index: full.read(index) for index in reused}
     bases = {
         "even": lambda index: decompose(fitted[index], canonical[index]),
@@ -132,22 +136,32 @@ def _variants(
     variants = {"full": Variant({}, 0.0, 1.0, 0.0)}
     for name, method in methods.items():
         if isinstance(method, Recompute):
-            variants[name] = _recomputed(bench, full, method, over[method.base], deviations[method.base])
+            tokens = {at: method.tokens(of) for at, of in deviations[method.base].items() if of.any()}
+            variants[name] = _recomputed(bench, full, over[method.base], deviations[method.base], tokens)
         elif isinstance(method, Moved):
             variants[name] = Variant(held, 0.0, 0.0, _stale_share(deviations["held"]))
         elif isinstance(method, Refresh):
             variants[name] = _refreshed(bench, full, held, deviations["held"], lacking)
         elif isinstance(method, Patch):
             variants[name] = _patched(method, residues[method.basis])
+        elif isinstance(method, Stateless):
+            variants[name] = Variant({index: attending_in(kv) for index, kv in fresh.items()}, 0.0, 0.0, 1.0)
+        elif isinstance(method, Unfolded):
+            variants[name] = Variant(unfolded(held, before, recurrence), 0.0, 0.0, 1.0)
+        elif isinstance(method, Split):
+            if method.seen == "ideal" or method.base == "canonical" or situation.has_base:
+                base, target = over[method.base], seen[method.seen]
+                kv = {index: method.apply(target[index], base[index], recurrence) for index in reused}
+                variants[name] = Variant(kv, 0.0, 0.0, 1.0)
         elif method.base == "canonical" or situation.has_base:
             variants[name] = _shipped(method, seen[method.seen], over[method.base])
     return variants
 
 
 def _deviation(fresh: KV, kv: KV) -> torch.Tensor:
-    """Squared deviation [L, T] from fresh KV, zero within rounding."""
-    target = flatten(fresh)
-    squares = (target - flatten(kv)).square().sum(2)
+    """Squared deviation [L, T] from fresh KV in the L layers with K and V, zero within rounding."""
+    target = flatten(attending_in(fresh))
+    squares = (target - flatten(attending_in(kv))).square().sum(2)
     return squares * (squares.sum() > ROUNDING * target.square().sum())
 
 
@@ -161,26 +175,37 @@ def _patched(method: Patch, residues: Mapping[int, Residue]) -> Variant:
     for index, residue in residues.items():
         ranks = method.ranks(residue)
         kv[index] = method.apply(residue, ranks)
-        shares.append(sum(ranks) * method.cost(residue) / (len(ranks) * residue.num_tokens * residue.width))
+        costs = [rank * method.cost(residue, width) for rank, width in zip(ranks, residue.widths, strict=True)]
+        shares.append(sum(costs) / (residue.num_tokens * sum(residue.widths)))
     return Variant(kv, mean(shares), 0.0, 1.0)
 
 
 def _shipped(method: Auto, seen: Mapping[int, KV], base: Mapping[int, KV]) -> Variant:
     patches = {index: method.fit(kv, base[index]) for index, kv in seen.items()}
-    kv = {index: method.apply(patch, base[index]) for index, patch in patches.items()}
+    kv = {index: method.apply(patch, base[index], seen[index]) for index, patch in patches.items()}
     return Variant(kv, mean(method.bytes_share(patches[index], base[index]) for index in seen), 0.0, 1.0)
 
 
 def _recomputed(
-    bench: Bench, full: Window, method: Recompute, base: Mapping[int, KV], deviations: Mapping[int, torch.Tensor]
+    bench: Bench,
+    full: Window,
+    base: Mapping[int, KV],
+    deviations: Mapping[int, torch.Tensor],
+    tokens: dict[int, Sequence[int]],
 ) -> Variant:
-    """Base KV with some tokens of all stale chunks computed again in one pass, over everything before them."""
-    window = _with_base(bench, full, base)
-    tokens = {index: method.tokens(deviation) for index, deviation in deviations.items() if deviation.any()}
-    window.recompute(tokens)
+    """Base KV with some tokens of all stale chunks computed again in one pass, over everything before them.
+
+    No pass computes single tokens through recurrent layers: there, they get the K and V of the full prefill.
+    """
+    if bench.engine.family.decoder.recurrence:
+        kv = {index: with_tokens(old, full.read(index), tokens.get(index, ())) for index, old in base.items()}
+    else:
+        window = _with_base(bench, full, base)
+        window.recompute(tokens)
+        kv = {index: window.read(index) for index in base}
     num_tokens = sum(deviation.shape[1] for deviation in deviations.values())
     recomputed = sum(map(len, tokens.values())) / num_tokens
-    return Variant({index: window.read(index) for index in base}, 0.0, recomputed, _stale_share(deviations))
+    return Variant(kv, 0.0, recomputed, _stale_share(deviations))
 
 
 def _refreshed(

@@ -12,7 +12,7 @@ from benchmarks.fidelity.backbones.ground import GROUND, StemBench
 from benchmarks.fidelity.backbones.training import is_backbone, load_backbone
 from benchmarks.fidelity.bench import Bench
 from benchmarks.fidelity.live import Live
-from benchmarks.fidelity.methods import METHODS, PLAIN_METHODS
+from benchmarks.fidelity.methods import HYBRID_METHODS, METHODS, PLAIN_METHODS
 from benchmarks.fidelity.metric import column_weights
 from benchmarks.fidelity.run import Result, Subject, read_result, run_case
 from kamera_agent.runtime.engine import Engine
@@ -40,7 +40,8 @@ def subject_for(model: str) -> Subject:
     """The model in a folder: a checkpoint, or a trained backbone."""
     if is_backbone(Path(model)):
         bench = StemBench(Engine(load_backbone(Path(model)), ENCODER_BYTES), GROUND)
-        return Subject(bench, PLAIN_METHODS, None, {})
+        methods = HYBRID_METHODS if bench.engine.family.decoder.recurrence else PLAIN_METHODS
+        return Subject(bench, methods, None, {})
     bench = Bench(Engine(family_for(*load(model, device="cpu")), ENCODER_BYTES))
     encoder = bench.engine.encoder
     live = {("no_heal",): Live(model, encoder, heal="never"), ("default", "settled"): Live(model, encoder)}

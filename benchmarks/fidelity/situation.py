@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.fidelity.bench import KV, Bench, Window
+from benchmarks.fidelity.bench import Bench, Window
 from benchmarks.fidelity.cases import Case
 from benchmarks.fidelity.events import Event, Indices, Script, last_needed
+from benchmarks.fidelity.state import KV
 from kamera_agent.chunk import Chunk
 
 
@@ -18,7 +19,7 @@ class Situation(NamedTuple):
     were computed without some of the chunks before them, or after them in another order. held: their KV as computed
     before the event. fitted: the KV that patches are fitted to: `held`, or that of the window itself if the chunks are
     seen in it for the second time; then `held` is their base. other: KV after the same chunks in another order; empty
-    where no method asks for it.
+    where no method asks for it. before: KV of the chunks of the last window before the event, in its order.
     """
 
     full: Window
@@ -27,6 +28,7 @@ class Situation(NamedTuple):
     held: dict[int, KV]
     fitted: dict[int, KV]
     other: dict[int, KV]
+    before: list[KV]
 
     @property
     def has_base(self) -> bool:
@@ -45,7 +47,8 @@ def happen(bench: Bench, event: Event, case: Case, seed: int, *, orders: bool = 
     held = {place: known[script.after[place]] for place in reused}
     fitted = {place: full.read(place) for place in reused} if event.num_strangers else held
     other = held if event.reorders else _after_another_order(bench, full, reused if orders else ())
-    return Situation(full, reused, lacking, held, fitted, other)
+    before = [known[index] for index in script.before[-1]]
+    return Situation(full, reused, lacking, held, fitted, other, before)
 
 
 def computed_before(bench: Bench, chunks: Sequence[Chunk], script: Script) -> dict[int, KV]:

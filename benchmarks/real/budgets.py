@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.command import parser_of, versions
-from benchmarks.fidelity.bench import KV, Bench
+from benchmarks.fidelity.bench import Bench
+from benchmarks.fidelity.state import KV
 from benchmarks.real.documents import Question, draw_shelf
 from benchmarks.real.replies import reply
 from benchmarks.real.run import FIRST_STRANGER, Subject

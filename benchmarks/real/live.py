@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.fidelity.bench import KV
 from benchmarks.fidelity.events import Script
 from benchmarks.fidelity.live import Live
+from benchmarks.fidelity.state import KV
 from benchmarks.real.weights import Weights
 from kamera_agent import Kamera, Window
 from kamera_agent.config import SettingOptions
@@ -53,7 +53,9 @@ def _leave(window: Window, shown: Sequence[Content]) -> Left:
     window.sync(shown)
     reply = window.generate(max_tokens=1)
     residence = window._assembly.residence
-    kv = [residence.pool.read(there.slots) for there in residence.residents if there.place.item.kind == "document"]
+    kv: list[KV] = [
+        residence.pool.read(there.slots) for there in residence.residents if there.place.item.kind == "document"
+    ]
     return Left(kv, _computed_share(reply.plan))
 
 

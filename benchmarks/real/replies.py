@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.fidelity.bench import KV, Window
+from benchmarks.fidelity.bench import Window
+from benchmarks.fidelity.state import KV
 from benchmarks.real.documents import Question
 from benchmarks.real.transcript import Transcript, write
 from kamera_agent.runtime.families.base import Family
@@ -29,7 +30,7 @@ def reply(
     reference = None
     for start in range(0, len(variants), BATCH):
         names = [*variants][start : start + BATCH]
-        logits = full.logits_along(transcript.run, [variants[name] for name in names], transcript.places)
+        logits = full.variants([variants[name] for name in names]).logits(transcript.run, transcript.places)
         reference = logits[0] if reference is None else reference
         judged |= {name: _judge(row, reference, transcript) for name, row in zip(names, logits, strict=True)}
     return {"two_documents": [len(question.needs) > 1 for question in questions], "replies": judged}

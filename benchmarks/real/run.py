@@ -8,9 +8,10 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Self
 
-from benchmarks.fidelity.bench import KV, Bench
+from benchmarks.fidelity.bench import Bench
 from benchmarks.fidelity.events import EVENTS, Script
 from benchmarks.fidelity.situation import computed_before
+from benchmarks.fidelity.state import KV
 from benchmarks.real.documents import Question, draw_shelf
 from benchmarks.real.live import Left, LiveDocuments
 from benchmarks.real.replies import reply

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.fidelity.bench import KV
 from benchmarks.fidelity.residue import flatten, with_factors
+from benchmarks.fidelity.state import KV, attending_in
 from kamera_agent.config import Settings
 from kamera_agent.runtime.kernels.layers import tensors_of
 from kamera_agent.runtime.patch import fit
@@ -42,7 +42,7 @@ def patched(kv: KV, base: KV, settings: Settings) -> Fitted:
     target = flatten(kv)
     left, residue = (target - flatten(given)).norm(dim=(1, 2)), (target - flatten(base)).norm(dim=(1, 2))
     patch_bytes = sum(tensor.nbytes for factors in patch.factors for tensor in tensors_of(factors))
-    kv_bytes = sum(tensor.nbytes for layer in kv for tensor in tensors_of(layer))
+    kv_bytes = sum(tensor.nbytes for layer in attending_in(kv) for tensor in tensors_of(layer))
     errors = left / residue.clamp_min(torch.finfo(residue.dtype).tiny)
     return Fitted(given, patch_bytes / kv_bytes, torch.tensor(patch.ranks), errors, torch.tensor(patch.norm))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.fidelity.bench import KV, Bench
+from benchmarks.fidelity.bench import Bench
 from benchmarks.fidelity.cases import POCKET_GROUND, draw_case
 from benchmarks.fidelity.events import EVENTS, Script
 from benchmarks.fidelity.live import Live
@@ -21,6 +21,7 @@ from benchmarks.fidelity.run import Answer, Result, Subject, run_case
 from benchmarks.fidelity.score import make_cells, summarise
 from benchmarks.fidelity.shards import Job, kept_shard
 from benchmarks.fidelity.situation import Situation, happen
+from benchmarks.fidelity.state import KV
 from kamera_agent.chunk import TextRun
 from kamera_agent.pocket.screen import Shot
 from kamera_agent.pocket.tasks import TASKS
@@ -69,7 +70,7 @@ def test_the_full_prefill_is_hugging_faces(bench: Bench, scene: str) -> None:
     family = bench.engine.family
     opening = (*family.tokens.encode(family.chat.default_system), *family.chat.turn("system", "user"))
     runs = [TextRun(family.chat.anchor_ids), TextRun(opening), *chunks, question]
-    assert float((window.logits(question)[0] - bench.engine.reference_logits(runs)).abs().max()) < 1e-3
+    assert float((window.logits(question) - bench.engine.reference_logits(runs)).abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -111,7 +112,7 @@ def computed(bench: Bench, *chunks: Any) -> KV:
 
 
 def test_a_chunk_in_front_was_not_seen_by_the_others(bench: Bench) -> None:
-    (full, reused, lacking, held, fitted, _), (a, b, c) = situation(bench, "recall_front", "moves", seed=1)
+    (full, reused, lacking, held, fitted, *_), (a, b, c) = situation(bench, "recall_front", "moves", seed=1)
     assert full.chunks == [a, b, c]
     assert reused == [0, 1, 2]
     assert lacking == [1, 2]
@@ -121,7 +122,7 @@ def test_a_chunk_in_front_was_not_seen_by_the_others(bench: Bench) -> None:
 
 
 def test_the_base_of_a_second_context_has_seen_strangers(bench: Bench) -> None:
-    (_, _, lacking, held, fitted, _), (a, b, c, *strangers) = situation(bench, "second_context", "joins", seed=1)
+    (_, _, lacking, held, fitted, *_), (a, b, c, *strangers) = situation(bench, "second_context", "joins", seed=1)
     assert len(strangers) == 2
     # The first one comes after nothing, so it has only lost the strangers.
     assert lacking == [1, 2]
@@ -132,7 +133,7 @@ def test_the_base_of_a_second_context_has_seen_strangers(bench: Bench) -> None:
 
 def test_the_last_of_a_late_recall_has_seen_survivors(bench: Bench) -> None:
     """The survivors still carry the first chunk, and the last is computed after their KV."""
-    (_, _, lacking, held, _, _), (a, b, c, d) = situation(bench, "recall_after_slide", "joins", seed=1)
+    (_, _, lacking, held, *_), (a, b, c, d) = situation(bench, "recall_after_slide", "joins", seed=1)
     assert lacking == []
     assert distance(held[1], computed(bench, a, b, c)) < 1e-4
     window = bench.window([b, c, d])
@@ -195,7 +196,7 @@ def test_an_event_in_a_window_is_that_of_the_bench(bench: Bench, lives: dict[str
     _, settled = lives["default"].play(script, case.pictures, texts)
     for heard in (exact, settled):
         for text, logits in zip(texts, heard.logits, strict=True):
-            assert divergence(full.logits(bench.ask(text))[0], logits) < 1e-6
+            assert divergence(full.logits(bench.ask(text)), logits) < 1e-6
     assert exact.recomputed == exact.stale
     assert (settled.recomputed, settled.stale) == (0, 0)
 
@@ -204,7 +205,7 @@ def test_a_slide_that_was_expected_is_exact(bench: Bench, lives: dict[str, Live]
     """Two of four shots leave. Without healing, the others are refreshed: that is near, but not exact."""
     case = EVENTS["slide_half"].case(POCKET_GROUND, "moves", 4)
     script, text = EVENTS["slide_half"].script_of(case, 4), case.questions["track"].text
-    reference = happen(bench, EVENTS["slide_half"], case, 4).full.logits(bench.ask(text))[0]
+    reference = happen(bench, EVENTS["slide_half"], case, 4).full.logits(bench.ask(text))
     expected, _ = lives["default"].play(script, case.pictures, [text])
     (never,) = lives["never"].play(script, case.pictures, [text])
     assert divergence(reference, expected.logits[0]) < 1e-6

@@ -75,14 +75,14 @@ def test_the_full_prefill_is_hugging_faces(subject: Subject) -> None:
     chunks = tuple(bench.engine.family.document_chunk(text, "bench") for text in shelf.texts[:2])
     question = bench.ask(shelf.questions[0].text)
     places = range(len(question.token_ids))
-    [ours] = bench.prefilled(chunks).logits_along(question, [{}], places)
+    [ours] = bench.prefilled(chunks).variants().logits(question, places)
     window = Kamera(*subject.weights).window()
     for text in shelf.texts[:2]:
         window.add_document(text)
     torch.testing.assert_close(ours[-1], window.reference_logits(shelf.questions[0].text), atol=1e-3, rtol=0)
     for place in places:
         shorter = TextRun(question.token_ids[: place + 1])
-        torch.testing.assert_close(ours[place], bench.prefilled(chunks).logits(shorter)[0], atol=1e-3, rtol=0)
+        torch.testing.assert_close(ours[place], bench.prefilled(chunks).logits(shorter), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("name", PLAYED)

@@ -1,1 +1,1 @@
-"""Small models of six backbones, trained on the tasks of the pocket model with small screens."""
+"""Small models of eight backbones, trained on the tasks of the pocket model with small screens."""

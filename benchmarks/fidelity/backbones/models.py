@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.backbones.zoo.deepseek_vl import deepseek_vl
+from benchmarks.backbones.zoo.gemma4 import gemma4
 from benchmarks.backbones.zoo.internvl import internvl
 from benchmarks.backbones.zoo.llava import llava, llava_deepseek_v3
-from benchmarks.backbones.zoo.qwen_vl import qwen2_5_vl, qwen3_vl
+from benchmarks.backbones.zoo.parts import fill_zeros, remembering
+from benchmarks.backbones.zoo.qwen_vl import qwen2_5_vl, qwen3_5, qwen3_vl
 from kamera_agent.pocket.screen import CELL
 
 Options = Mapping[str, Any]
@@ -38,6 +40,26 @@ MLA = MHA | {
     "head_dim": 16,
     # All layers are dense: experts would need more training steps.
     "first_k_dense_replace": 5,
+}
+# A recurrent layer before each full one. The inputs of 31 tokens take no more room than a map, so a picture is kept as
+# inputs.
+DELTA = {
+    "num_hidden_layers": 10,
+    "intermediate_size": 256,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "layer_types": ["linear_attention", "full_attention"] * 5,
+}
+# Sliding layers that see little more than a picture, and full ones with wider heads. The last two have no KV.
+SLIDING = {
+    "num_hidden_layers": 8,
+    "intermediate_size": 256,
+    "sliding_window": 24,
+    "global_head_dim": 64,
+    "num_kv_shared_layers": 2,
+    "layer_types": [{"s": "sliding_attention", "f": "full_attention"}[kind] for kind in "sffsffsf"],
 }
 MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [6, 5, 5]}
 TOWER = {
@@ -92,6 +114,18 @@ BACKBONES = {
     "deepseek_vl": Backbone(deepseek_vl, MHA, TOWER, {"size": SQUARE}),
     "llava": Backbone(llava, MHA, CLIP, CLIP_PIXELS),
     "llava-deepseek_v3": Backbone(llava_deepseek_v3, MLA, CLIP, CLIP_PIXELS),
+    "qwen3_5": Backbone(
+        qwen3_5,
+        DELTA | {"rope_parameters": MROPE | {"mrope_section": [3, 3, 2], "partial_rotary_factor": 0.5}},
+        MERGING | {"num_position_embeddings": 64},
+        {"patch_size": CELL // 2},
+    ),
+    "gemma4": Backbone(
+        gemma4,
+        SLIDING,
+        TOWER | {"num_key_value_heads": 4, "head_dim": 32, "patch_size": CELL // 2, "pooling_kernel_size": 2},
+        {"patch_size": CELL // 2, "pooling_kernel_size": 2, "do_resize": False},
+    ),
 }
 
 
@@ -114,10 +148,19 @@ def build(name: str, seed: int) -> tuple[Any, Any]:
     config = type(model.config)(**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return type(model)._from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval(), processor
+        model = type(model)._from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval()
+    return soft(remembering(fill_zeros(model, "position_embedding_table"))), processor
+
+
+def soft(model: Any) -> Any:
+    """The model, with shorter queries where norms make them long: its first attention would be to a single token."""
+    for part in model.modules():
+        if getattr(part, "scaling", None) == 1.0 and hasattr(part, "q_norm"):
+            part.q_norm.weight.data.mul_(part.head_dim**-0.5)
+    return model
 
 
 def _resized(settings: Options, options: Options) -> dict[str, Any]:
     """A configuration with other options, without the entries that are derived from them."""
-    derived = ("layer_types", "mlp_layer_types")
+    derived = ("layer_types", "mlp_layer_types", "per_layer_config")
     return {name: value for name, value in settings.items() if name not in derived} | options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,9 @@ class Reading:
         self._family = family
         self._encoder = family.model.model.get_image_features
         drawn = [draw_screen(picture) for picture in pictures]
-        inputs = accepted(self._encoder, family.processors.image_processor(images=drawn, return_tensors="pt"))
+        inputs = _unpadded(
+            accepted(self._encoder, family.processors.image_processor(images=drawn, return_tensors="pt"))
+        )
         self._inputs = {name: rows.unflatten(0, (len(pictures), -1)) for name, rows in inputs.items()}
         rng = np.random.default_rng(0)
         self._symbols = symbols.clean
@@ -71,7 +73,7 @@ class Reading:
 
         The scale of raw pixels is so uneven that a learned embedding takes very long to see the strokes of letters.
         """
-        embedding: Any = next(part for part in self._family.model.modules() if isinstance(part, nn.Conv2d | nn.Conv3d))
+        embedding = _patch_embedding(self._family.model)
         inputs: list[torch.Tensor] = []
         hook = embedding.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
         self._encode(torch.arange(min(NUM_WHITENED, len(self._rows))))
@@ -94,9 +96,25 @@ class Reading:
             parameter.requires_grad_(gradient is not None)
 
 
-def _cut(embedding: nn.Conv2d | nn.Conv3d, pixels: torch.Tensor) -> torch.Tensor:
+def _unpadded(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Inputs for pictures of one size, without the patches by which Gemma 4 makes all of them equally long."""
+    if "image_position_ids" not in inputs:
+        return dict(inputs)
+    used = inputs["image_position_ids"][0, :, 0] >= 0
+    return {name: rows[:, used] for name, rows in inputs.items()}
+
+
+def _patch_embedding(model: Any) -> Any:
+    """The convolution over an image, or the linear layer over patches that are cut already."""
+    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.Conv3d)]
+    return convolutions[0] if convolutions else model.model.vision_tower.patch_embedder.input_proj
+
+
+def _cut(embedding: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Patches [N, numbers] of the input of a patch embedding: images, or patches that are cut already."""
     if isinstance(embedding, nn.Conv3d):
         return pixels.flatten(1)
+    if isinstance(embedding, nn.Linear):
+        return pixels.flatten(0, -2)
     size = embedding.kernel_size
     return functional.unfold(pixels, (size[0], size[1]), stride=(size[0], size[1])).transpose(1, 2).flatten(0, 1)

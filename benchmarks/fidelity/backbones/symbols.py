@@ -12,9 +12,11 @@ from kamera_agent.pocket.screen import Cell, Picture
 from kamera_agent.pocket.words import SHOWN, TITLES
 from kamera_agent.pocket.world import CLASSES
 
-LENGTH = 3.0
-# Standard deviation per dimension of the noise in training, which stands in for the errors of a tower.
-NOISE = 0.05
+# Relative to the length of the embeddings of words.
+LENGTH = 1.5
+# Standard deviation per dimension of the noise in training, which stands in for the errors of a tower. Relative to
+# the same length.
+NOISE = 0.025
 
 
 class Symbols:
@@ -39,13 +41,14 @@ class Symbols:
                 codes[row] += plain[number_of[cell.first]] @ rotation
             if cell.second:
                 codes[row] += plain[number_of[cell.second]]
-        self.clean = (LENGTH / levels * codes).repeat(1, levels)
+        self._unit = float(embeddings.norm(dim=1).mean())
+        self.clean = (LENGTH * self._unit / levels * codes).repeat(1, levels)
         self.table = self.clean
 
     def blur(self, rng: np.random.Generator) -> None:
         """Draw new noise for the table."""
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 31)))
-        self.table = self.clean + NOISE * torch.randn(self.clean.shape, generator=generator)
+        self.table = self.clean + NOISE * self._unit * torch.randn(self.clean.shape, generator=generator)
 
     def rows(self, picture: Picture, rng: np.random.Generator) -> Sequence[int]:
         """Rows of the table, one per cell."""

@@ -39,10 +39,11 @@ class Effort(NamedTuple):
     task_steps: int = 800
 
 
-EFFORT = Effort()
+# A step takes longer through more layers, and fewer do.
+EFFORTS = {"qwen3_5": Effort(task_steps=600), "gemma4": Effort(task_steps=600)}
 
 
-def train(folder: Path, name: str, seed: int, effort: Effort = EFFORT) -> None:
+def train(folder: Path, name: str, seed: int, effort: Effort) -> None:
     """Train a backbone into a folder. Resumes an interrupted training of the same effort.
 
     The folder gets the weights and a card with grades: the relative error of the tower, and the accuracy of the decoder
@@ -54,7 +55,8 @@ def train(folder: Path, name: str, seed: int, effort: Effort = EFFORT) -> None:
     torch.manual_seed(seed)
     set_embeddings(model, processor.tokenizer)
     scale_layers(family.decoder.module)
-    words = model.get_input_embeddings().weight.detach()[word_ids(processor.tokenizer, SHOWN)].clone()
+    with torch.no_grad():
+        words = model.get_input_embeddings()(word_ids(processor.tokenizer, SHOWN)).clone()
     symbols = Symbols(words, 1 + getattr(family, "num_levels", 0), seed)
     pictures = sketch(
         effort.pictures, np.random.default_rng((seed, 1)), GROUND.size, GROUND.looks, ("changes", "links")
@@ -106,7 +108,7 @@ def train_all(folder: Path, seeds: Sequence[int]) -> dict[str, Path]:
 
 def _train(job: tuple[Path, str, str]) -> None:
     folder, name, seed = job
-    train(folder, name, int(seed))
+    train(folder, name, int(seed), EFFORTS.get(name, Effort()))
 
 
 def is_backbone(folder: Path) -> bool:

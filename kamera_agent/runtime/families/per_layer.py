@@ -28,12 +28,14 @@ class PerLayer(Family):
         return torch.tensor(run.token_ids, dtype=torch.long)
 
     def embed(self, run: Run, features: torch.Tensor | None) -> torch.Tensor:
-        embeds = super().embed(run, features)
+        return self.pack(super().embed(run, features), sent(self.ids_by_layer(run), self.decoder.device))
+
+    def pack(self, embeds: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+        """Decoder inputs [..., T, hidden + layers * P] of embeddings [..., T, hidden] and tokens [..., T]."""
         if not self.width:
             return embeds
-        token_ids = sent(self.ids_by_layer(run), self.decoder.device)
-        by_layer = self.decoder.module.get_per_layer_inputs(token_ids[None])[0]
-        return torch.cat([embeds, by_layer.flatten(1)], dim=1)
+        by_layer = self.decoder.module.get_per_layer_inputs(token_ids)
+        return torch.cat([embeds, by_layer.flatten(-2)], dim=-1)
 
     def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         if not self.width:
