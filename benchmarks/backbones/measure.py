@@ -85,6 +85,7 @@ def _moved(kamera: Kamera) -> float:
     for shift in SHIFTS:
         positions = chunk.offsets + START + shift
         pool.relocate(slots, family.decoder.rope_tables(positions))
+        pool.settle(slots)
         for layer, expected in keys_of_model(kamera, chunk, embeds, positions).items():
             errors.append(float((pool.rows[layer].keys[:, :num_tokens] - expected).norm() / expected.norm()))
     return max(errors)

@@ -32,6 +32,7 @@ class KVShape(NamedTuple):
         MLA the latent c_KV, one head).
     pairs: the components of a key that RoPE turns together.
     values_first: whether the model passes its cache the values before the keys.
+    reach: number of tokens that a query sees, including its own; None for all.
     """
 
     layers: tuple[int, ...]
@@ -42,6 +43,7 @@ class KVShape(NamedTuple):
     device: torch.device
     pairs: Pairs = "half"
     values_first: bool = False
+    reach: int | None = None
 
     @property
     def token_bytes(self) -> int:

@@ -291,6 +291,7 @@ class Engine(Computing):
         spans: the slots, cut into the parts that recurrent layers keep separately; empty for one.
         Returns the decoder's output [Q, hidden]. Takes no lock: the caller holds it, or has the model to itself.
         """
+        pool.settle(slots)
         queries = refresh.queries if refresh else Queries(slots.index(pool.device))
         decoder = self.family.decoder
         scan = Scan(pool.fold, pool.order, spans or [slots]) if pool.fold else None

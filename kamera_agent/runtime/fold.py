@@ -121,13 +121,13 @@ class Fold:
         self.passages = self._renamed(moved)
 
     def _renamed(self, moved: Iterable[tuple[Slots, Slots]]) -> dict[int, Passage]:
-        slots = {old: new for pair in moved for old, new in zip(*map(_each, pair), strict=True)}
+        slots = {old: new for pair in moved for old, new in zip(*map(Slots.each, pair), strict=True)}
         return {slots[slot]: passage for slot, passage in self.passages.items() if slot in slots}
 
     def join(self, slots: Slots) -> None:
         """Make one passage of those of a span, which were computed in a row."""
         first = _first(slots)
-        parts = [self.passages[slot] for slot in _each(slots) if slot in self.passages]
+        parts = [self.passages[slot] for slot in slots.each() if slot in self.passages]
         trace = self.recurrence.join([part.trace for part in parts])
         whole = Passage(slots.num_tokens, trace)
         self.free(slots)
@@ -144,7 +144,3 @@ class Fold:
 
 def _first(slots: Slots) -> int:
     return slots.ranges[0].start
-
-
-def _each(slots: Slots) -> Iterable[int]:
-    return (slot for part in slots.ranges for slot in part)

@@ -13,6 +13,7 @@ from kamera_agent.runtime.kept import Kept
 from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.runtime.recurrence import Recurrence
+from kamera_agent.runtime.sliding_bank import SlidingBank
 
 # Above every place in a window, so that no query sees a free slot.
 FREE = torch.iinfo(torch.int64).max
@@ -39,7 +40,8 @@ class KVPool:
     """
 
     def __init__(self, shapes: Sequence[KVShape], recurrence: Recurrence | None = None) -> None:
-        self.banks = [Bank(shape) for shape in shapes]
+        self.banks = [Bank(shape) if shape.reach is None else SlidingBank(shape) for shape in shapes]
+        self._sliding = [bank for bank in self.banks if isinstance(bank, SlidingBank)]
         self.fold = Fold(recurrence) if recurrence else None
         rows = {layer: Row(bank, row) for bank in self.banks for row, layer in enumerate(bank.shape.layers)}
         self.rows = dict(sorted(rows.items()))
@@ -99,6 +101,8 @@ class KVPool:
     def free(self, slots: Slots) -> None:
         """Give slots back. Their numbers, which are finite, stay until the slots are taken again."""
         self.hide(slots)
+        for bank in self._sliding:
+            bank.free(slots)
         if self.fold:
             self.fold.free(slots)
         self._free = _in_order((*self._free.ranges, *slots.ranges))
@@ -173,7 +177,10 @@ class KVPool:
         self.block[index] = blocks
 
     def relocate(self, slots: Slots, tables: Sequence[Tables]) -> None:
-        """Rewrite the turned keys of a span from its masters. tables: per bank, at its new positions."""
+        """Turn the keys of a span to new positions. tables: per bank, at these.
+
+        Sliding layers do that, and what load() asks for, when settle() says that a query sees the span.
+        """
         for bank, turns in zip(self.banks, tables, strict=True):
             bank.relocate(slots, turns)
 
@@ -194,6 +201,12 @@ class KVPool:
             own = [numbers[layer] for layer in bank.shape.layers]
             patch = None if factors is None else [factors[number] for number in own]
             bank.load(slots, [base[number] for number in own], patch, turns)
+
+    def settle(self, slots: Slots) -> None:
+        """Do what sliding layers put off, as far as queries in these slots see it. All places must be entered."""
+        for bank in self._sliding:
+            if bank.due.any():
+                bank.settle(self.order, int(self.order[slots.index(CPU)].min()))
 
     def keep(self, slots: Slots) -> Kept:
         """What the layers keep of a span. The caller must not write to it; the K and V are copies."""

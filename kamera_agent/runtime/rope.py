@@ -53,6 +53,7 @@ def self_test(family: Family, forward: Forward) -> dict[int, float]:
         pools.append(pool)
     turned, shifted = pools
     turned.relocate(slots, family.decoder.rope_tables(positions + SHIFT))
+    turned.settle(slots)
     bound = bound_of(family)
     return {layer: _check_rotation(layer, row, shifted.rows[layer], bound) for layer, row in turned.rows.items()}
 

@@ -78,6 +78,7 @@ def test_relocated_keys_are_the_models_own(make: MakeKamera, shift: int) -> None
     pool.place(slots, 0)
     kamera._engine.forward_at(pool, slots, embeds, positions)
     pool.relocate(slots, kamera.family.decoder.rope_tables(positions + shift))
+    pool.settle(slots)
     for layer, expected in keys_of_model(kamera, chunk, embeds, positions + shift).items():
         ours = pool.rows[layer].keys[:, :num_tokens]
         assert float((ours - expected).norm() / expected.norm()) <= 1e-4, f"layer {layer}"

@@ -98,6 +98,7 @@ def test_relocated_keys_are_the_models_own(row: Row, make: MakeKamera, shift: in
     masters = {layer: row.masters.clone() for layer, row in pool.rows.items()}
     for hop in (shift + 300, shift):
         pool.relocate(slots, family.decoder.rope_tables(positions + hop))
+    pool.settle(slots)
     assert all(torch.equal(row.masters, masters[layer]) for layer, row in pool.rows.items())
     if row.dtype is torch.bfloat16:
         once = engine.new_pool()
@@ -105,6 +106,7 @@ def test_relocated_keys_are_the_models_own(row: Row, make: MakeKamera, shift: in
         for layer, row in once.rows.items():
             row.masters[:, :num_tokens] = masters[layer][:, :num_tokens]
         once.relocate(slots, family.decoder.rope_tables(positions + shift))
+        once.settle(slots)
         for layer, row in once.rows.items():
             assert torch.equal(pool.rows[layer].keys[:, :num_tokens], row.keys[:, :num_tokens]), f"layer {layer}"
         return

@@ -122,7 +122,14 @@ class Decoder:
         """What the layers keep, bank by bank."""
         return banked(
             KVShape(
-                (layer,), self.kinds[layer], *self.heads(layer), self.dtype, self.device, self.pairs, self.values_first
+                (layer,),
+                self.kinds[layer],
+                *self.heads(layer),
+                self.dtype,
+                self.device,
+                self.pairs,
+                self.values_first,
+                self.window_tokens if self.kinds[layer] == SLIDING else None,
             )
             for layer in self.key_modules
         )

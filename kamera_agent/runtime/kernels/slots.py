@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Self
 
 import torch
@@ -54,9 +55,13 @@ class Slots:
             yield slice(start, start + len(part)), slice(part.start, part.stop)
             start += len(part)
 
+    def each(self) -> Iterator[int]:
+        """The slot of each token."""
+        return chain.from_iterable(self.ranges)
+
     def single(self) -> list[Slots]:
-        """The slots of each token."""
-        return [Slots((range(slot, slot + 1),)) for part in self.ranges for slot in part]
+        """The slots of each token, as a span of its own."""
+        return [Slots((range(slot, slot + 1),)) for slot in self.each()]
 
     def at(self, tokens: Iterable[int]) -> Slots:
         """The slots of some of the tokens, in this order."""
