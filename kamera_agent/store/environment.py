@@ -38,6 +38,20 @@ DATABASE = f"records-{FORMAT_VERSION}.mdb"
 INSPECTED_BYTES = 1024 * MIB
 OLDER_DATABASES = ("data.mdb", "records-2.mdb")
 
+# Errors of LMDB that are about the content of the database, not about memory or the disk.
+DAMAGES = (
+    lmdb.BadTxnError,
+    lmdb.BadValsizeError,
+    lmdb.CorruptedError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.NotFoundError,
+    lmdb.PageFullError,
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+)
+
 T = TypeVar("T")
 _log = logging.getLogger("kamera_agent.store")
 
@@ -63,9 +77,11 @@ class Environment:
         self._repair = repair
         self._gate = Gate()
         self._closed, self._is_sound = False, True
+        self._is_given_up = False
         self._cap_bytes = 0
         self._database = path / DATABASE
         self._seal = Seal(self._database)
+        self.tables = Tables.unopened()
         self._trouble = Trouble(_log, f"the store {path} cannot be read", f"the store {path} is read again")
         try:
             with alone(self._database):
@@ -79,7 +95,7 @@ class Environment:
             if is_new or self.faults:
                 sync_folder(path)
             _mention_older(path)
-        except (OSError, lmdb.Error, CorruptRecordError) as error:
+        except (OSError, MemoryError, lmdb.Error, CorruptRecordError) as error:
             raise StoreUnavailableError(
                 f"the store {path} cannot be opened: {error}. Pass a folder on a local disk that has room and that "
                 "this user may write to."
@@ -135,8 +151,10 @@ class Environment:
             except CorruptRecordError:
                 self._is_sound = False
                 raise
-            except lmdb.Error as error:
+            except (lmdb.Error, OSError) as error:
                 self._is_sound = False
+                with suppress(lmdb.Error, OSError):  # It finds out whether LMDB has given the database up.
+                    self._run(lambda _: None, write=False)
                 raise StoreUnavailableError(f"writing the store {self.path} failed: {error}.") from error
 
     def _require_present(self) -> None:
@@ -148,7 +166,9 @@ class Environment:
 
     def require_cipher(self, cipher: Cipher | None) -> None:
         """Raise StoreKeyError for another cipher than that of the store."""
-        check = self._run(self.tables.key_check, write=False)
+        self._compare(cipher, self._run(self.tables.key_check, write=False))
+
+    def _compare(self, cipher: Cipher | None, check: bytes | None) -> None:
         if cipher is None and check is not None:
             raise StoreKeyError(
                 f"the store {self.path} is encrypted; pass its key as encryption_key, or to a command as --key."
@@ -192,22 +212,46 @@ class Environment:
 
     def _run(self, body: Callable[[Transaction], T], write: bool) -> T:
         while True:
-            with self._gate.shared():
+            if self._is_given_up:
+                self._gate.alone(self._renew)
+            with self._gate.shared(), suppress(lmdb.MapResizedError):
                 if self._closed:
                     raise StoreClosedError(f"the store {self.path} was closed; open it again.")
-                try:
-                    if write:
-                        # A process that was killed while it read would keep all pages since then from use.
-                        self._env.reader_check()
-                    txn = self._env.begin(write=write, buffers=True)
-                except lmdb.MapResizedError:
-                    txn = None
-                if txn is not None:
-                    with txn:
-                        return body(txn)
+                return self._transact(body, write)
             # Another process opened the folder with a larger cap, and the file grew past our map. LMDB forbids resizing
             # a map while a transaction of this process runs.
             self._gate.alone(partial(self._env.set_mapsize, 0))
+
+    def _run_alone(self, body: Callable[[Transaction], T], write: bool) -> T:
+        """Run a transaction while the database is opened, and nobody else can begin one."""
+        while True:
+            with suppress(lmdb.MapResizedError):
+                return self._transact(body, write)
+            self._env.set_mapsize(0)
+
+    def _transact(self, body: Callable[[Transaction], T], write: bool) -> T:
+        try:
+            if write:
+                # A process that was killed while it read would keep all pages since then from use.
+                self._env.reader_check()
+            txn = self._env.begin(write=write, buffers=True)
+        except lmdb.PanicError:
+            self._is_given_up = True
+            raise
+        with txn:
+            return body(txn)
+
+    def _renew(self) -> None:
+        """Open the database again: LMDB gives it up once a meta page could not be written.
+
+        Raises OSError, lmdb.Error, CorruptRecordError, and what the constructor raises.
+        """
+        if self._is_given_up and not self._closed:
+            self._env.close()
+            with alone(self._database):
+                self._open_whole(None)
+            self._file = self._stat_file()
+            self._is_given_up = False
 
     def find_faults(self) -> list[str]:
         """The faults in the structure of the database. Nobody writes meanwhile. Raises what write() raises."""
@@ -250,28 +294,33 @@ class Environment:
             str(self._database), subdir=False, mode=0o600, max_dbs=len(fields(Tables)), max_readers=MAX_READERS
         )
         try:
-            self.tables = Tables(*(self._env.open_db(table.name.encode()) for table in fields(Tables)))
+            # In place, because queries that wait hold on to the tables.
+            for table in fields(Tables):
+                setattr(self.tables, table.name, self._env.open_db(table.name.encode()))
         except BaseException:
             self._env.close()
             raise
 
     def _contradictions(self) -> list[str]:
         try:
-            return self._run(self.tables.problems, write=False)
-        except (lmdb.Error, CorruptRecordError) as error:
+            return self._run_alone(self.tables.problems, write=False)
+        except (*DAMAGES, CorruptRecordError) as error:
             return [str(error)]
+        except BaseException:
+            self._env.close()
+            raise
 
     def _settle(self, wish: int | None) -> int:
         """Take the cap of the store, which is the wish in a new one, and make the map fit it."""
         try:
-            cap_bytes = self._run(self.tables.cap_bytes, write=False)
+            cap_bytes = self._run_alone(self.tables.cap_bytes, write=False)
             if cap_bytes is None:
                 if wish is None:
                     # A store of an earlier version has records, but no cap.
-                    wish = max(default_cap_bytes(self.path), self._run(self.tables.held_bytes, write=False))
+                    wish = max(default_cap_bytes(self.path), self._run_alone(self.tables.held_bytes, write=False))
                 check = None if self.cipher is None else self.cipher.check
-                cap_bytes = self._run(partial(self.tables.claim, wish, check), write=True)
-            self.require_cipher(self.cipher)
+                cap_bytes = self._run_alone(partial(self.tables.claim, wish, check), write=True)
+            self._compare(self.cipher, self._run_alone(self.tables.key_check, write=False))
             self._env.set_mapsize(map_bytes(cap_bytes))
             return cap_bytes
         except BaseException:

@@ -61,9 +61,9 @@ def _number(form: struct.Struct, packed: memoryview) -> int:
     return int(form.unpack(packed)[0])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tables:
-    """Handles of the tables. The names of the fields are the names in the database."""
+    """Handles of the tables, which change when the database is opened again. The names are those in the database."""
 
     headers: Any
     values: Any
@@ -73,6 +73,11 @@ class Tables:
     patches: Any
     totals: Any
     quarantine: Any
+
+    @classmethod
+    def unopened(cls) -> Tables:
+        """Tables without handles."""
+        return cls(*(None for _ in fields(cls)))
 
     def header(self, txn: Transaction, digest: bytes) -> memoryview | None:
         """The header bytes of a record."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import random
@@ -27,6 +28,7 @@ from kamera_agent.errors import SettingError, StoreClosedError, StoreUnavailable
 from kamera_agent.store import capacity, environment
 from kamera_agent.store.environment import DATABASE, LOCK_BYTES, Environment
 from kamera_agent.store.lmdb_store import LmdbStore
+from kamera_agent.store.tables import Tables
 
 CAP_BYTES = 100 * KIB
 
@@ -318,6 +320,14 @@ class TestFullDisk:
             assert store.check().num_records == 1
 
 
+def writes_through(fd: int, path: Path) -> bool:
+    """Whether a descriptor of this process writes to a file so that each write is durable."""
+    try:
+        return Path(f"/proc/self/fd/{fd}").readlink() == path and bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DSYNC)
+    except OSError:
+        return False
+
+
 class TestFailingDisk:
     def test_a_disk_that_takes_no_more_costs_writes_and_nothing_else(
         self, tmp_path: Path, forkserver: ForkServerContext
@@ -378,6 +388,46 @@ class TestFailingDisk:
             ["cannot be written; records are lost", "is written", "cannot be read", "is read again"]
         )
         assert not any(line.exc_info for line in caplog.records)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+    def test_a_disk_that_fails_to_write_a_meta_page_costs_one_commit(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """LMDB then refuses all that comes until it is opened anew. 1. Its file of meta pages is made read-only."""
+        stored, lost, later = (make_record(name) for name in ("stored", "lost", "later"))
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            store.put_many([stored])
+            store.flush()
+            metas = [fd for fd in map(int, os.listdir("/proc/self/fd")) if writes_through(fd, tmp_path / DATABASE)]
+            read_only = os.open(tmp_path / DATABASE, os.O_RDONLY)
+            os.dup2(read_only, metas[0])
+            store.put_many([lost])
+            store.flush()
+            assert store.stats().failed_writes == 1
+            found = store.get_many([stored.header.key, lost.header.key])
+            assert list(found) == [stored.header.key.digest]
+            store.put_many([later])
+            store.flush()
+            assert same(store.get_many([later.header.key])[later.header.key.digest], later)
+            assert (store.check().problems, store.stats().failed_writes) == ((), 1)
+        os.close(read_only)
+        assert sum("cannot be written" in line.message for line in caplog.records) == 1
+
+    @pytest.mark.parametrize("error", [lmdb.MemoryError("no memory"), lmdb.DiskError("I/O error")], ids=repr)
+    def test_a_database_that_cannot_be_read_for_now_is_not_taken_for_damaged(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise error
+
+        with LmdbStore(tmp_path, CAP_BYTES) as store:
+            store.put_many([make_record("r")])
+        with monkeypatch.context() as patch:
+            patch.setattr(Tables, "problems", fail)
+            with pytest.raises(StoreUnavailableError, match=str(error)):
+                LmdbStore(tmp_path)
+        with LmdbStore(tmp_path) as store:
+            assert store.check().num_records == 1
 
     def test_a_failing_read_is_a_miss(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store, record = LmdbStore(tmp_path, CAP_BYTES), make_record("r")
