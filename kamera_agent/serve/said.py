@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kamera_agent.turns.message import Message
+from kamera_agent.turns.transcript import THINKING
 
+# Reasoning may also begin in the prompt, and so have no opening.
+THOUGHT = re.compile(f"{THINKING[0]}.*?{THINKING[1]}", re.DOTALL)
 # Replies that are remembered: a few megabytes.
 MAX_REPLIES = 1024
 
@@ -49,7 +53,10 @@ class Said:
                 self._replies.popitem(last=False)
 
     def find(self, place: object, text: str, calls: Sequence[CallForm]) -> Message | None:
-        """The reply that a client sends back, whatever blanks it has put around it and into its JSON."""
+        """The reply that a client sends back.
+
+        It may lack its reasoning, and have other blanks around it and within its JSON.
+        """
         with self._lock:
             key = _key(place, text, calls)
             if key in self._replies:
@@ -58,13 +65,17 @@ class Said:
 
 
 def _key(place: object, text: str, calls: Sequence[CallForm]) -> tuple[object, ...]:
-    return place, text.strip(), *((call.name, _plain(call.arguments)) for call in calls)
+    # What a client does not show, it often does not send back.
+    shown = THOUGHT.sub("", text).rpartition(THINKING[1])[2].strip()
+    return place, _plain(shown), *((call.name, _plain(call.arguments)) for call in calls)
 
 
-def _plain(arguments: str) -> str:
-    """Arguments in one spelling; those that are no JSON as they are."""
+def _plain(text: str) -> str:
+    """JSON in one spelling; a text that is none as it is."""
+    if not text.startswith(("{", "[")):
+        return text
     try:
-        value: Any = json.loads(arguments, strict=False)
+        value: Any = json.loads(text, strict=False)
         return json.dumps(value, sort_keys=True)
     except (ValueError, RecursionError):
-        return arguments
+        return text

@@ -1,6 +1,7 @@
 """Chat completions through OpenAI's own client."""
 
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 import httpx
@@ -121,6 +122,34 @@ def test_structured_output(client: OpenAI) -> None:
     ).choices[0]
     assert loose.finish_reason == "length" or isinstance(json.loads(loose.message.content or ""), dict)
     assert (loose.message.content or "").startswith("{")
+
+
+SAID = {"said": "<think>Left of ben?</think>the cellar"}
+# What a client sends back of a reply, and whether that is the reply.
+RETURNS: dict[str, tuple[Callable[[str], str], bool]] = {
+    "indented": (lambda said: json.dumps(json.loads(said), indent=2), True),
+    "with blanks around it": (lambda said: f"\n {said} \n", True),
+    "without its reasoning": (lambda said: said.replace("<think>Left of ben?</think>", ""), True),
+    "without either": (lambda said: json.dumps({"said": "the cellar"}, indent=1), True),
+    "edited": (lambda said: said.replace("cellar", "attic"), False),
+}
+
+
+@pytest.mark.parametrize("way", RETURNS)
+def test_a_reply_that_comes_back_in_another_form_is_ours(client: OpenAI, way: str) -> None:
+    """It has the tokens that the model said, and all of them are kept."""
+    change, is_ours = RETURNS[way]
+    schema = {"type": "json_schema", "json_schema": {"name": "said", "schema": {"const": SAID}}}
+    asked: dict[str, Any] = {"model": "pocket", "user": f"returns {way}", "max_tokens": 80}
+    messages: list[Any] = [{"role": "user", "content": QUESTION}]
+    first = client.chat.completions.create(**asked, messages=messages, response_format=schema)  # type: ignore[call-overload]
+    said = first.choices[0].message.content
+    assert json.loads(said) == SAID
+    messages += [{"role": "assistant", "content": change(said)}, {"role": "user", "content": "And now?"}]
+    second = client.chat.completions.create(**asked, messages=messages)
+    assert second.usage
+    expected = first.usage.total_tokens if is_ours else first.usage.prompt_tokens
+    assert expected <= cached(second) < expected + (1 if is_ours else first.usage.completion_tokens)
 
 
 def test_a_client_that_drops_old_screenshots(client: OpenAI, exact: Kamera) -> None:
