@@ -1,17 +1,14 @@
 """One server over the pocket model, one that is exact, and one over a model that has learned to call tools."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from anthropic import Anthropic
 from openai import OpenAI
-from serving import anthropic_of, client_of, serving
+from serving import CALLER, anthropic_of, client_of, serving
 
 from kamera_agent import Kamera
-
-CALLER = Path(__file__).parents[1] / "agent" / "caller" / "checkpoint"
 
 
 @pytest.fixture(scope="package")

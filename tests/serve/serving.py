@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from kamera_agent.serve.server import listen, make_server
 
 QUESTION = "Where is anna?"
 TIMEOUT = 20
+# A model that has learned to call tools. Its checkpoint is in float16 and runs in float32.
+CALLER = Path(__file__).parents[1] / "agent" / "caller" / "checkpoint"
 
 # What the model that calls tools has learned.
 WEATHER = "What is the weather in San Francisco, CA?"
