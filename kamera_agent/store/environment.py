@@ -224,9 +224,13 @@ class Environment:
 
     def _run_alone(self, body: Callable[[Transaction], T], write: bool) -> T:
         """Run a transaction while the database is opened, and nobody else can begin one."""
+        return self._with_room(partial(self._transact, body, write))
+
+    def _with_room(self, action: Callable[[], T]) -> T:
+        """Do what begins a transaction; again, with a larger map, where another process grows the file meanwhile."""
         while True:
             with suppress(lmdb.MapResizedError):
-                return self._transact(body, write)
+                return action()
             self._env.set_mapsize(0)
 
     def _transact(self, body: Callable[[Transaction], T], write: bool) -> T:
@@ -296,7 +300,8 @@ class Environment:
         try:
             # In place, because queries that wait hold on to the tables.
             for table in fields(Tables):
-                setattr(self.tables, table.name, self._env.open_db(table.name.encode()))
+                handle = self._with_room(partial(self._env.open_db, table.name.encode()))
+                setattr(self.tables, table.name, handle)
         except BaseException:
             self._env.close()
             raise

@@ -8,9 +8,12 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
+import lmdb
 import pytest
 from store_records import KIB, genuine, make_key, make_record, same, versioned_record
 
@@ -97,6 +100,41 @@ def test_a_file_that_another_process_grew_past_our_map_is_still_served(
     store.flush()
     assert (store.stats().num_records, store.stats().failed_writes) == (10, 0)
     store.close()
+
+
+def put_megabytes_when_told(folder: Path, told: Connection) -> None:
+    with LmdbStore(folder) as store:
+        told.send("open")
+        told.recv()
+        store.put_many(make_record(f"theirs{i}", [(256, 1024)], num_layers=1) for i in range(8))
+        store.flush()
+        told.send("written")
+        told.recv()
+
+
+def test_a_file_that_another_process_grows_meanwhile_is_opened(
+    tmp_path: Path, forkserver: ForkServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB maps what a large file has when it is opened, and its next transaction finds more."""
+    with LmdbStore(tmp_path, 64 << 20) as store:
+        store.put_many([make_record("ours", [(1024, 1024)], num_layers=4)])
+    told, theirs = forkserver.Pipe()
+    child = forkserver.Process(target=put_megabytes_when_told, args=(tmp_path, theirs))
+    child.start()
+    assert told.recv() == "open"
+    open_it = lmdb.open
+
+    def open_and_tell(*args: Any, **options: Any) -> lmdb.Environment:
+        opened = open_it(*args, **options)
+        told.send("go on")
+        assert told.recv() == "written"
+        return opened
+
+    monkeypatch.setattr(lmdb, "open", open_and_tell)
+    with LmdbStore(tmp_path) as store:
+        told.send("go on")
+        child.join()
+        assert store.check().num_records == 9
 
 
 def die_inside_a_read(folder: Path) -> None:
