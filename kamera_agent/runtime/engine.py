@@ -301,7 +301,7 @@ class Engine(Computing):
 
         def keep_master(layer: int, output: torch.Tensor) -> None:
             row = pool.rows[layer]
-            row.masters[:, queries.index] = decoder.keys_of(output, row.bank.shape.keys)
+            row.masters[:, queries.on(row.bank.shape.device)] = decoder.keys_of(output, row.bank.shape.keys)
             if not queries.probed:
                 tick()
 

@@ -127,7 +127,7 @@ def _attending(sight: Sight) -> Attention:
         scaling: float | None = None,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        output = attend(query[0], key[0], value[0], sight.groups(module.layer_idx), scaling)
+        output = attend(query[0], key[0], value[0], sight.groups(module.layer_idx, query.device), scaling)
         return output.transpose(0, 1).contiguous()[None], None
 
     return attention

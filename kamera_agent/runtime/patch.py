@@ -76,7 +76,7 @@ def fit(
     for residue in residues:
         tick()
         decomposed.append(_decompose(residue))
-    spectra = [squares for _, _, squares in decomposed]
+    spectra = _together([squares for _, _, squares in decomposed])
     ranks = _choose_ranks(spectra, residues, dtype, settings)
     truncated = [
         (left[..., :rank], basis[..., :rank, :]) for (left, basis, _), rank in zip(decomposed, ranks, strict=True)
@@ -125,8 +125,9 @@ def _choose_ranks(
     """Rank per layer. spectra: per layer, squared singular values [n]. residues: [T, W] each."""
     if settings.rank == "auto":
         budget = settings.byte_budget * sum(residue.numel() for residue in residues) * dtype.itemsize
-        costs = torch.tensor([sum(residue.shape) + SCALE_BYTES for residue in residues], device=spectra[0].device)
-        return _ranks_within_budgets(pad_sequence([*spectra], batch_first=True), costs, budget, settings.error_budget)
+        spectrum = pad_sequence([*spectra], batch_first=True)
+        costs = torch.tensor([sum(residue.shape) + SCALE_BYTES for residue in residues], device=spectrum.device)
+        return _ranks_within_budgets(spectrum, costs, budget, settings.error_budget)
     largest = max(map(len, spectra))
     if settings.rank > largest:
         raise SettingError(f"rank is {settings.rank}, above {largest}, the largest that this chunk allows; lower it.")
@@ -154,7 +155,12 @@ def _ranks_within_budgets(
 
 
 def _norms(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([matrix.norm() for matrix in matrices])
+    return torch.stack(_together([matrix.norm() for matrix in matrices]))
+
+
+def _together(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors of layers, which may be on several devices, on that of the first."""
+    return [tensor.to(tensors[0].device) for tensor in tensors]
 
 
 def _ratio(part: torch.Tensor, whole: torch.Tensor) -> float:

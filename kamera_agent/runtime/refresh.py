@@ -116,8 +116,8 @@ class Refresh:
 
     def _read(self, number: int) -> Sequence[torch.Tensor]:
         """K before RoPE and V [H, T, D] of the stale spans in a layer. Indexing copies."""
-        stale = self._slots[: len(self._depths)]
         row = self._pool.rows[number]
+        stale = self._slots[: len(self._depths)].to(row.bank.shape.device)
         return row.masters[:, stale], row.values[:, stale]
 
     def before(self, number: int, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -139,7 +139,7 @@ class Refresh:
         if number < max(self._stages) and number not in self._stages:
             self._depart(number)
         hidden, *others = output if isinstance(output, tuple) else (output,)
-        whole = self._input.index_copy(-2, self._rows, hidden)
+        whole = self._input.to(hidden.device).index_copy(-2, self._rows.to(hidden.device), hidden)
         return (whole, *others) if isinstance(output, tuple) else whole
 
     def _probe(self, layer: nn.Module, args: Any, kwargs: Any) -> None:
@@ -155,7 +155,7 @@ class Refresh:
         departures = torch.zeros_like(self._departures)
         for held, found in zip(self._held, self._read(number), strict=True):
             off, size = (part.square().sum((0, 2)) for part in (found.float() - held, held.float()))
-            departures += off / size.mean()
+            departures += (off / size.mean()).to(departures.device)
         self._departures += departures
         return departures
 
@@ -198,7 +198,7 @@ class Refresh:
         if tensor.dim() < -axis or tensor.shape[axis] != self._input.shape[-2]:
             return tensor
         if tensor is self._input:
-            return tensor.index_select(axis, self._rows)
+            return tensor.index_select(axis, self._rows.to(tensor.device))
         if id(tensor) not in self._narrowed:
-            self._narrowed[id(tensor)] = tensor, tensor.index_select(axis, self._rows)
+            self._narrowed[id(tensor)] = tensor, tensor.index_select(axis, self._rows.to(tensor.device))
         return self._narrowed[id(tensor)][1]

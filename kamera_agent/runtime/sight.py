@@ -56,26 +56,27 @@ class Sight:
     def __init__(self, decoder: Decoder, pool: KVPool, queries: Queries) -> None:
         self._decoder, self._pool, self._queries = decoder, pool, queries
         self._index = queries.index
-        self._groups: dict[str, list[Group]] = {}
+        self._groups: dict[tuple[str, torch.device], list[Group]] = {}
 
-    def groups(self, layer: int) -> list[Group]:
-        """Those of a layer."""
+    def groups(self, layer: int, device: torch.device) -> list[Group]:
+        """Those of a layer, for its device."""
         # A refresh computes fewer tokens from some layers on.
         if self._index is not self._queries.index:
             self._index, self._groups = self._queries.index, {}
         kind = self._decoder.kinds[layer]
-        if kind not in self._groups:
-            self._groups[kind] = make_groups(self._decoder, kind, self._pool, self._index)
-        return self._groups[kind]
+        if (kind, device) not in self._groups:
+            self._groups[kind, device] = make_groups(self._decoder, kind, self._pool, self._index, device)
+        return self._groups[kind, device]
 
 
-def make_groups(decoder: Decoder, kind: str, pool: KVPool, index: Index) -> list[Group]:
+def make_groups(decoder: Decoder, kind: str, pool: KVPool, index: Index, device: torch.device) -> list[Group]:
     """The groups of the queries in the slots of an index, for a kind of layer: together, all rows in order."""
     slots = torch.arange(pool.capacity)[index if isinstance(index, slice) else index.to(pool.order.device)]
     keys = Places(pool.order, pool.block)
     queries = keys.at(slots)
     return [
-        Group(rows, tuple(_parts(decoder, kind, keys, slots[rows], queries.at(rows)))) for rows in _group_rows(queries)
+        Group(rows, tuple(_parts(decoder, kind, keys, slots[rows], queries.at(rows), device)))
+        for rows in _group_rows(queries)
     ]
 
 
@@ -109,11 +110,13 @@ def _joined(runs: Sequence[slice], gaps: Sequence[int], near: int) -> list[slice
     return groups
 
 
-def _parts(decoder: Decoder, kind: str, keys: Places, slots: torch.Tensor, queries: Places) -> Iterator[Part]:
+def _parts(
+    decoder: Decoder, kind: str, keys: Places, slots: torch.Tensor, queries: Places, device: torch.device
+) -> Iterator[Part]:
     """The parts of a group of queries in these slots."""
     if len(slots) == 1:
         by_all = (reached(decoder, kind, queries, keys) & remembered(decoder, kind, queries, keys))[0]
-        yield _for_all(decoder, by_all, 1)
+        yield _for_all(decoder, by_all, 1, device)
         return
     # What the first and the last of them reach and remember bounds what the others do.
     ends = queries.at(torch.stack([queries.order.argmin(), queries.order.argmax()]))
@@ -124,14 +127,14 @@ def _parts(decoder: Decoder, kind: str, keys: Places, slots: torch.Tensor, queri
     if is_causal:
         by_all[slots] = by_some[slots] = False
     if by_all.any():
-        yield _for_all(decoder, by_all, len(slots))
+        yield _for_all(decoder, by_all, len(slots), device)
     if by_some.any():
-        columns = _columns(by_some, len(slots), decoder.device)
+        columns = _columns(by_some, len(slots), device)
         others = keys.at(columns)
         seen = reached(decoder, kind, queries, others) & remembered(decoder, kind, queries, others) & by_some[columns]
-        yield Part(columns, additive(seen, decoder.dtype, decoder.device))
+        yield Part(_on(columns, device), additive(seen, decoder.dtype, device))
     if is_causal:
-        yield Part(index_of(slots, decoder.device), is_causal=True)
+        yield Part(index_of(slots, device), is_causal=True)
 
 
 def _is_causal(decoder: Decoder, kind: str, queries: Places) -> bool:
@@ -140,18 +143,25 @@ def _is_causal(decoder: Decoder, kind: str, queries: Places) -> bool:
     return len(queries.order) > 1 and not both_ways and bool((queries.order.diff() == 1).all())
 
 
-def _for_all(decoder: Decoder, seen: torch.Tensor, num_queries: int) -> Part:
+def _for_all(decoder: Decoder, seen: torch.Tensor, num_queries: int, device: torch.device) -> Part:
     """The part of the slots [S] bool that each of so many queries sees."""
-    columns = _columns(seen, num_queries, decoder.device)
+    columns = _columns(seen, num_queries, device)
     has_others = isinstance(columns, slice) and not seen[columns].all()
-    return Part(columns, additive(seen[None, columns], decoder.dtype, decoder.device) if has_others else None)
+    return Part(_on(columns, device), additive(seen[None, columns], decoder.dtype, device) if has_others else None)
 
 
 def _columns(seen: torch.Tensor, num_queries: int, device: torch.device) -> Index:
-    """The slots [S] bool as an index for so many queries: a slice, perhaps with others between them, or one by one."""
+    """The slots [S] bool as an index on the CPU for so many queries on a device.
+
+    A slice, perhaps with others between them, or one by one.
+    """
     slots = seen.nonzero()[:, 0]
     first, last = int(slots[0]), int(slots[-1])
     num_others = last - first + 1 - len(slots)
     # A GPU copies in no time, and its attention takes no mask.
     most = len(slots) * COPY_QUERIES // num_queries if device.type == "cpu" else 0
-    return slice(first, last + 1) if num_others <= most else sent(slots, device)
+    return slice(first, last + 1) if num_others <= most else slots
+
+
+def _on(columns: Index, device: torch.device) -> Index:
+    return columns if isinstance(columns, slice) else sent(columns, device)

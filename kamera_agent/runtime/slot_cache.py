@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from types import MappingProxyType
 from typing import Any
@@ -36,6 +36,17 @@ class Queries:
 
     index: Index
     probed: bool = False
+    _copies: dict[torch.device, tuple[Index, torch.Tensor]] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> Index:
+        """Their slots, as an index on a device."""
+        if isinstance(self.index, slice) or self.index.device == device:
+            return self.index
+        original, copy = self._copies.get(device, (None, None))
+        if copy is None or original is not self.index:
+            copy = self.index.to(device)
+            self._copies[device] = self.index, copy
+        return copy
 
     @property
     def num_tokens(self) -> int:
@@ -106,9 +117,10 @@ class _SlotLayer(CacheLayerMixin):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         row = self._pool.rows[self._layer]
+        index = self._queries.on(row.bank.shape.device)
         first, second = (row.values, row.keys) if row.bank.shape.values_first else (row.keys, row.values)
-        first[:, self._queries.index] = key_states[0]
-        second[:, self._queries.index] = value_states[0]
+        first[:, index] = key_states[0]
+        second[:, index] = value_states[0]
         if self._queries.probed:
             raise KVKnown
         return first[None], second[None]

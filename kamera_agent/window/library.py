@@ -192,9 +192,9 @@ class Library(Forkable):
         key = self._base_key(chunk)
         stored = self._store.get_many([key]).get(key.digest)
         base = stored or self._new_base(chunk, conditioned, seen)
-        device = conditioned.kv[0].keys.device
-        known = Kept.of(base.layers, len(conditioned.kv), device)
-        kv = [expanded(on_device(layer, device)) for layer in known.kv]
+        known = Kept.of(base.layers, len(conditioned.kv), self._engine.family.decoder.device)
+        pairs = zip(known.kv, conditioned.kv, strict=True)
+        kv = [expanded(on_device(layer, ours.keys.device)) for layer, ours in pairs]
         # "auto" spends all bytes on attention.
         ours, theirs = ((), ()) if self._settings.rank == "auto" else (conditioned.singles, known.singles)
         # An answer that begins meanwhile would wait for its end: a GPU has one queue for both.

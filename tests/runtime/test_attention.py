@@ -103,7 +103,7 @@ def test_parts_are_the_whole(
         torch.randn(heads, num, DIM, generator=generator).to(dtype)
         for heads, num in ((NUM_HEADS, len(rows)), *[(NUM_KEY_HEADS, pool.capacity)] * 2)
     )
-    groups = make_groups(model, kind, pool, index)
+    groups = make_groups(model, kind, pool, index, CPU)
     assert [row for group in groups for row in range(len(rows))[group.rows]] == [*range(len(rows))]
     output = attend(query, key, value, groups, scale=0.3)
     assert output.dtype == dtype
@@ -123,7 +123,7 @@ def in_order(num_tokens: int, *, hole: int = 0) -> KVPool:
 
 def parts(pool: KVPool, start: int, stop: int, kind: str = FULL, window: int = 10**6) -> list[tuple[Any, ...]]:
     """For the queries in these slots: per part of the only group, (slots, whether there is a mask, is_causal)."""
-    [group] = make_groups(decoder(window=window), kind, pool, slice(start, stop))
+    [group] = make_groups(decoder(window=window), kind, pool, slice(start, stop), CPU)
     return [(part.columns, part.mask is not None, part.is_causal) for part in group.parts]
 
 
@@ -142,7 +142,7 @@ def test_one_token_of_a_sliding_layer_needs_no_mask() -> None:
 def test_free_slots_are_masked_where_a_copy_takes_longer() -> None:
     """A few queries attend to a view with a hole in it, many to a copy without."""
     pool = in_order(1000, hole=300)
-    [few], [many] = (make_groups(decoder(), FULL, pool, slice(start, 1300)) for start in (1290, 700))
+    [few], [many] = (make_groups(decoder(), FULL, pool, slice(start, 1300), CPU) for start in (1290, 700))
     view, copied = few.parts[0], many.parts[0]
     assert view.columns == slice(0, 1290)
     assert view.mask is not None
@@ -155,7 +155,7 @@ def test_a_scattered_span_has_a_mask_over_itself_only() -> None:
     """A third of the tokens 300 to 400 of a window: no mask over what is before them."""
     pool = in_order(500)
     index = torch.arange(300, 400, 3)
-    [group] = make_groups(decoder(), FULL, pool, index)
+    [group] = make_groups(decoder(), FULL, pool, index, CPU)
     before, around = group.parts
     assert (before.columns, before.mask) == (slice(0, 301), None)
     assert around.columns == slice(301, 400)
@@ -166,7 +166,7 @@ def test_a_scattered_span_has_a_mask_over_itself_only() -> None:
 def test_many_groups_are_one() -> None:
     pool = in_order(2000)
     index = torch.arange(0, 2000, 100)
-    assert len(make_groups(decoder(), FULL, pool, index)) == 1
+    assert len(make_groups(decoder(), FULL, pool, index, CPU)) == 1
 
 
 @pytest.mark.parametrize("value_dim", [8, 5], ids=["even", "latent"])
@@ -176,7 +176,7 @@ def test_the_formula_joins_what_the_operators_give(num_queries: int, value_dim: 
     pool = in_order(400)
     index = slice(400 - num_queries, 400)
     query, key, value = torch.randn(6, num_queries, 8), torch.randn(2, 400, 8), torch.randn(2, 400, value_dim)
-    output = attend(query, key, value, make_groups(decoder(), FULL, pool, index), None)
+    output = attend(query, key, value, make_groups(decoder(), FULL, pool, index, CPU), None)
     seen = torch.ones(num_queries, 400).tril(400 - num_queries).bool()
     assert output.shape == (6, num_queries, value_dim)
     assert float((output.double() - by_formula(query, key, value, seen, 8**-0.5)).abs().max()) <= 5e-6
@@ -205,7 +205,7 @@ def test_on_a_gpu(dtype: torch.dtype, num_queries: int) -> None:
         )
         on_cpu = decoder(dtype)
         on_gpu = SimpleNamespace(**vars(on_cpu) | {"device": device})
-        expected = attend(query, key, value, make_groups(on_cpu, FULL, pool, index), None)
-        groups = make_groups(on_gpu, FULL, pool, index)
+        expected = attend(query, key, value, make_groups(on_cpu, FULL, pool, index, CPU), None)
+        groups = make_groups(on_gpu, FULL, pool, index, on_gpu.device)
         output = attend(query.to(device), key.to(device), value.to(device), groups, None).cpu()
         assert float((output.float() - expected.float()).abs().max()) <= (2e-2 if dtype == torch.bfloat16 else 2e-6)

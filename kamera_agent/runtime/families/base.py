@@ -17,6 +17,7 @@ from kamera_agent.runtime.families.chunks import NO_PIXELS, make_chunk
 from kamera_agent.runtime.families.decoder import Decoder
 from kamera_agent.runtime.families.decoders import decoder_of
 from kamera_agent.runtime.families.identity import Identity, state_of
+from kamera_agent.runtime.families.placement import device_of
 from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.runtime.families.template import Template
 from kamera_agent.runtime.families.text_parts import WRAPPER
@@ -69,6 +70,11 @@ class Family(ABC):
         if decoder := getattr(inner, "language_model", None):
             return decoder
         raise UnsupportedModelError(WRAPPER.format(type(self.model).__name__))
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the model takes its inputs."""
+        return device_of(self.model)
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -154,7 +160,7 @@ class Family(ABC):
         # A placeholder may be outside the vocabulary.
         text_ids = token_ids.masked_fill(self.placeholders(run), 0)
         embeds = self.text_embeds(sent(text_ids, self.decoder.device))
-        embeds[self.placeholder_rows(run)] = features
+        embeds[self.placeholder_rows(run)] = features.to(embeds.device)
         return embeds
 
     def text_embeds(self, token_ids: torch.Tensor) -> torch.Tensor:

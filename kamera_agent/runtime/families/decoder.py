@@ -13,6 +13,7 @@ from torch import nn
 
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.bank import Heads, KVShape, Tables, banked
+from kamera_agent.runtime.families.placement import device_of
 from kamera_agent.runtime.families.recurrences import RECURRENCES
 from kamera_agent.runtime.kernels.reference import Pairs
 from kamera_agent.runtime.kernels.transfer import sent
@@ -44,6 +45,7 @@ class Decoder:
     """A decoder that keeps one K and one V per key/value head: GQA and MHA.
 
     module: the Hugging Face text model, with `layers`, `rotary_emb`, input embeddings and `config`.
+    device: of the embeddings; each layer may have one of its own.
     pairs, values_first: as of KVShape; the self-test at load proves the pairs.
     turned: per layer, whether it turns its keys; empty where all do.
     keys_by_head: whether key modules return [1, H, Q, D] instead of [1, Q, H, D].
@@ -60,8 +62,14 @@ class Decoder:
     def __init__(self, module: Any) -> None:
         self.module = module
         self.config = module.config
-        self.device: torch.device = next(module.parameters()).device
+        self.device = device_of(module)
         check_kinds(self.kinds, self.config.model_type)
+        devices = {str(device_of(layer)) for layer in self.module.layers}
+        if len(devices) > 1 and not {*self.kinds} <= {*ATTENDING}:
+            raise UnsupportedModelError(
+                f"The layers are on {', '.join(sorted(devices))}, and states of recurrent layers are not folded across "
+                "devices. Load the model on one device."
+            )
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -126,7 +134,7 @@ class Decoder:
                 self.kinds[layer],
                 *self.heads(layer),
                 self.dtype,
-                self.device,
+                device_of(self.module.layers[layer]),
                 self.pairs,
                 self.values_first,
                 self.window_tokens if self.kinds[layer] == SLIDING else None,
@@ -256,9 +264,10 @@ class Decoder:
     def _tables_of(self, shape: KVShape, cos: torch.Tensor, sin: torch.Tensor) -> Tables:
         """The tables of a bank."""
         turned = [self.turned[layer] for layer in shape.layers] if self.turned else [True]
+        cos, sin = cos.to(shape.device), sin.to(shape.device)
         if all(turned):
             return cos, sin
-        turns = torch.tensor(turned if any(turned) else [False], device=self.device)[:, None, None]
+        turns = torch.tensor(turned if any(turned) else [False], device=shape.device)[:, None, None]
         return cos.where(turns, 1), sin.where(turns, 0)
 
     def tables_by_kind(self, where: torch.Tensor) -> dict[str, Tables]:

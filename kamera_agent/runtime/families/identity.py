@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from kamera_agent.runtime.bank import KVShape
 from kamera_agent.runtime.families.decoder import Decoder
+from kamera_agent.runtime.families.placement import offloaded
 from kamera_agent.runtime.families.processors import Processors
 from kamera_agent.runtime.families.quantisation import unpacked
 from kamera_agent.vision.image import Pixels
@@ -69,6 +70,7 @@ class Identity(NamedTuple):
     ) -> Self:
         """Facts of a loaded model. process: what the encoder gets for an image [H, W, 3] or frames [N, H, W, 3]."""
         weights = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+        weights |= offloaded(model)
         facts = {
             "config": _essential(json.loads(model.config.to_json_string(use_diff=False))),
             "weights": digest_tensors(weights, NUM_SAMPLES),
@@ -87,12 +89,13 @@ def state_of(model: Any, processors: Processors) -> tuple[Any, ...]:
 
     A change of numbers is seen where torch counts it; writes through `.data`, which it does not count, are not.
     """
+    elsewhere = offloaded(model)
     # Tensors made in inference mode have no counter, and cannot be changed outside it.
     weights = hash(
         tuple(
             (id(weight), weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version)
-            for parameter in model.parameters()
-            for _, weight in unpacked("", parameter)
+            for name, parameter in model.named_parameters()
+            for _, weight in unpacked("", elsewhere.get(name, parameter))
         )
     )
     parts = processors.image_processor, processors.video_processor

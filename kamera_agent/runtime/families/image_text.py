@@ -123,10 +123,10 @@ class ImageText(Family):
         if not isinstance(value, torch.Tensor):
             return value
         dtype = self.model.dtype if value.is_floating_point() else value.dtype
-        return sent(value.to(dtype), self.model.device)
+        return sent(value.to(dtype), self.device)
 
     def reference_logits(self, runs: Sequence[Run]) -> torch.Tensor:
-        token_ids = torch.tensor([[token for run in runs for token in run.token_ids]], device=self.model.device)
+        token_ids = torch.tensor([[token for run in runs for token in run.token_ids]], device=self.device)
         chunks = [run for run in runs if isinstance(run, Chunk) and run.has_pixels]
         inputs = accepted(self.model.forward, self.pixel_inputs(chunks)) if chunks else {}
         output = self.model(input_ids=token_ids, use_cache=False, **inputs, **self.reference_inputs(token_ids))

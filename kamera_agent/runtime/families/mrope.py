@@ -150,8 +150,8 @@ class MRope(Family):
         return patches.reshape(len(patches) // self._patchifier.pads_per_group, -1)
 
     def encode(self, chunk: Chunk) -> torch.Tensor:
-        patches = sent(self._patchifier.patches(chunk.pixels), self.model.device)
-        grids = torch.tensor(self._grids(Raster(chunk.kind, chunk.grid)), device=self.model.device)
+        patches = sent(self._patchifier.patches(chunk.pixels), self.device)
+        grids = torch.tensor(self._grids(Raster(chunk.kind, chunk.grid)), device=self.device)
         encoder = getattr(self.model, f"get_{self._sense(chunk.kind)}_features")
         return self.features(encoder(patches, grids, return_dict=True)).to(self.decoder.dtype)
 
@@ -169,7 +169,7 @@ class MRope(Family):
             patches = [self._patchifier.patches(chunk.pixels) for chunk in chunks if self._sense(chunk.kind) == sense]
             if patches:
                 inputs[name] = torch.cat(patches)
-        taken = {name: value.to(self.model.device) for name, value in accepted(self.model.forward, inputs).items()}
+        taken = {name: value.to(self.device) for name, value in accepted(self.model.forward, inputs).items()}
         last = accepted(self.model.forward, {"logits_to_keep": 1})
         logits: torch.Tensor = self.model(**taken, **last, use_cache=False).logits[0, -1].float()
         return logits

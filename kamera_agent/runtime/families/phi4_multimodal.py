@@ -52,8 +52,8 @@ class Phi4Multimodal(NeedsTorchvision, WrittenByRule):
 
     def encoder_outputs(self, chunk: Chunk) -> Any:
         encoder = self.model.model.embed_tokens_extend.image_embed
-        token_ids = torch.tensor([chunk.token_ids], device=self.model.device)
+        token_ids = torch.tensor([chunk.token_ids], device=self.device)
         token_ids = token_ids[token_ids == self.image_token_id][None]
         # The encoder overwrites embeddings, and every one of these is a placeholder.
-        embeds = torch.zeros(*token_ids.shape, self.decoder.config.hidden_size, device=self.model.device)
+        embeds = torch.zeros(*token_ids.shape, self.decoder.config.hidden_size, device=self.device)
         return encoder(token_ids, embeds, **accepted(encoder.forward, self.pixel_inputs([chunk])))

@@ -24,5 +24,5 @@ class Qwen2VL(MRope):
     def encode(self, chunk: Chunk) -> torch.Tensor:
         if self._local_tower is None:
             return super().encode(chunk)
-        patches = self._patchifier.patches(chunk.pixels).to(self.model.device, self.model.dtype)
+        patches = self._patchifier.patches(chunk.pixels).to(self.device, self.model.dtype)
         return self._local_tower(patches).to(self.decoder.dtype)

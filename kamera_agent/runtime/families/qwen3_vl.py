@@ -35,7 +35,7 @@ class Qwen3VL(Qwen35):
         embeds = super().embed(run, None if features is None else features[:, :hidden])
         levels = embeds.new_zeros(len(embeds), self.num_levels * hidden)
         if features is not None:
-            levels[self.placeholder_rows(run)] = features[:, hidden:]
+            levels[self.placeholder_rows(run)] = features[:, hidden:].to(embeds.device)
         return torch.cat([embeds, levels], dim=1)
 
     def unpack(self, embeds: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:

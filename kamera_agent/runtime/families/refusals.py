@@ -7,6 +7,7 @@ from typing import Any
 
 from kamera_agent.errors import UnsupportedModelError
 from kamera_agent.runtime.families.decoder import check_kinds
+from kamera_agent.runtime.families.placement import devices_of
 
 # By model type, where the configuration does not show it.
 REASONS = {
@@ -59,12 +60,11 @@ def check_model(model: Any) -> None:
 
 
 def _check_devices(model: Any) -> None:
-    mapped = {str(device) for device in (getattr(model, "hf_device_map", None) or {}).values()}
-    devices = {str(parameter.device) for parameter in model.parameters()}
-    if len(mapped) > 1 or len(devices) > 1 or devices == {"meta"}:
+    devices = {device.type for device in devices_of(model)}
+    if len(devices) > 1 or devices == {"meta"}:
         raise UnsupportedModelError(
-            f"The model is on {', '.join(sorted(mapped | devices))}; its layers must be on one device. Load it without "
-            "device_map, or on a machine that it fits."
+            f"The model computes on {' and '.join(sorted(devices))}; its parts must be on devices of one kind, or be "
+            "brought there by accelerate. Load it with device_map='auto', or on a machine that it fits."
         )
     if any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
         raise UnsupportedModelError("The model is split over devices (tensor parallel); load it without tp_plan.")

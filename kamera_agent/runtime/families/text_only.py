@@ -79,7 +79,7 @@ class TextOnly(Family):
 
     def plain_logits(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Logits [T, vocab] after each of the tokens, by a plain Hugging Face forward pass."""
-        inputs = torch.tensor([token_ids], device=self.model.device)
+        inputs = torch.tensor([token_ids], device=self.device)
         logits: torch.Tensor = self.model(input_ids=inputs, use_cache=False).logits[0]
         return logits
 
