@@ -21,8 +21,8 @@ from kamera_agent.errors import ModelError, UnsupportedModelError
 
 QUESTION = "what is it?"
 HERE = Path(__file__).parent
-# Full and sliding layers, layers that read the KV of others, three axes of positions, embeddings added in later layers.
-NAMES = ("qwen2_5_vl", "qwen3_vl", "gemma3", "gemma3n")
+# Embeddings added in later layers, three axes of positions; sliding layers, layers that read the KV of others.
+NAMES = ("qwen3_vl", "gemma3n")
 
 
 def build(name: str) -> tuple[Any, Any]:
