@@ -60,7 +60,8 @@ class Request:
     tools: in OpenAI's form. tool_choice: "auto" or None leaves calls to the model, "none" forbids calls, "any" forces
     a call, and a name forces a call of that tool. schema: a JSON schema that the reply must follow; it takes precedence
     over a forced call. stop: words that end the reply and are not part of it.
-    expected: the messages as the next request will have them, up to the reply; none where they stay as they are.
+    expected: the messages as the next request will have them, up to the reply. Where there are none, or the same, the
+    next request is foreseen by how the last ones differ.
     Raises InputError for tools of another form.
     """
 
@@ -248,7 +249,7 @@ class Chat(Closing):
             except WindowError:  # The caller left before the end.
                 return
             held.end(reply)
-            if live.kamera.settings.heal == "ahead" and request.expected not in ((), request.messages):
+            if live.kamera.settings.heal == "ahead":
                 self._expect(live, held, request, reply)
             with self._trouble.contained():
                 report(reply)
@@ -262,9 +263,14 @@ class Chat(Closing):
                         window.idle.then(partial(watch.compare, witness, full_prefill, reported))
 
     def _expect(self, live: Live, held: Held, request: Request, reply: Reply) -> None:
-        """Tell the window what the next request will begin with."""
+        """Tell the window what the next request will begin with, where it is known."""
+        foreseen = held.forecast.next(request.messages)
+        known = request.expected not in ((), request.messages)
+        expected = request.expected if known else foreseen
+        if expected is None:
+            return
         said = request.parse(reply).message(reply.text)
-        reading = live.read([*request.expected, said], request.tools)
+        reading = live.read([*expected, said], request.tools)
         held.expect(reading.contents, reading.system, reading.outline)
 
     def _observe(self, reply: Reply, window: Window, conversation: str, drift: Drift | None) -> AnswerRecord | None:

@@ -14,6 +14,7 @@ from weakref import ref
 from kamera_agent.kamera import Kamera
 from kamera_agent.telemetry.guard import Guard
 from kamera_agent.turns.background import Cancelled, never
+from kamera_agent.turns.forecast import Forecast
 from kamera_agent.turns.outline import Outline, Part
 from kamera_agent.turns.watch import Budget, Watch
 from kamera_agent.window.content import Content, ImageContent
@@ -60,6 +61,7 @@ class Live:
     watch: of its conversation; None without a guard.
     images: what each image of that call is and whether it begins a turn, with its span id, in order.
     num_calls: answers begun over it.
+    forecast: of the next call over it.
     num_strangers: windows of the conversation, where the present call has a history that none of them holds; else 0.
     source: a window to take the KV of the common beginning from, before the first answer; held together with this one.
     """
@@ -70,6 +72,7 @@ class Live:
     outline: Outline = field(default_factory=Outline)
     images: tuple[tuple[tuple[Part, bool], str], ...] = ()
     num_calls: int = 0
+    forecast: Forecast = field(default_factory=Forecast)
     num_strangers: int = 0
     source: Live | None = None
     # A weak reference: a holder that Ctrl-C interrupts, wherever it is, holds the window no longer.
