@@ -18,6 +18,8 @@ Rank = int | Literal["auto"]
 Base = Literal["first", "canonical"]
 BaseDtype = Literal["full", "int8"]
 OnStale = Literal["refresh", "keep", "compute"]
+# What one answer may ask for: fidelity="exact", or what becomes of stale chunks.
+Demand = Literal["exact", "refresh", "keep"]
 Heal = Literal["ahead", "idle", "never"]
 Near = Literal["off", "tiles"]
 

@@ -5,8 +5,8 @@ from kamera_agent.errors import MissingExtraError
 try:
     from kamera_agent.agent.chat_model import ChatKamera
     from kamera_agent.agent.middleware import ScreenWindow
-    from kamera_agent.agent.policy import Budget, Interval, KeepLast
     from kamera_agent.agent.wrap import wrap
+    from kamera_agent.turns.policy import Budget, Interval, KeepLast
 except ModuleNotFoundError as error:
     package = str(error.name).partition(".")[0]
     if package not in ("langchain", "llguidance"):

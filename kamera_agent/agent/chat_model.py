@@ -35,7 +35,6 @@ from kamera_agent.turns.grammar import read_format
 from kamera_agent.turns.habits import drop_habits
 from kamera_agent.turns.source import check_place, choose_source, written_down
 from kamera_agent.turns.tools import read_choice
-from kamera_agent.vision.image import decode_image
 from kamera_agent.window.items import readable
 from kamera_agent.window.options import read_options
 from kamera_agent.window.sampler import SamplingOptions
@@ -193,8 +192,7 @@ class ChatKamera(BaseChatModel, Closing):
 
     def count_image_tokens(self, image: bytes) -> int:
         """Tokens of an encoded image in a window. Raises ImageError."""
-        kamera = self.open()
-        return len(kamera.family.image_chunk(decode_image(image), kamera.settings.namespace).token_ids)
+        return self._chat.count_image_tokens(image)
 
     def bind_tools(
         self,

@@ -27,7 +27,6 @@ from kamera_agent.agent.chat_model import ChatKamera
 from kamera_agent.agent.look_back import look_back_tool
 from kamera_agent.agent.messages import listed
 from kamera_agent.agent.pixels import PixelFolder
-from kamera_agent.agent.policy import Budget, KeepLast, Policy
 from kamera_agent.agent.screens import M, Screen, Stowage, list_screens, looked_back, replace_screens, show, with_step
 from kamera_agent.agent.steps import Numbering, Numberings
 from kamera_agent.config import DEFAULT_STORE, MIB
@@ -35,6 +34,7 @@ from kamera_agent.errors import SettingError
 from kamera_agent.kamera import Kamera
 from kamera_agent.options import several, whole
 from kamera_agent.secret import SecretSource
+from kamera_agent.turns.policy import Budget, KeepLast, Policy
 
 STUB = "[Screenshot of step {step} is not shown; look_back brings it back.]"
 SAME = "[The screen looks as in step {step}.]"

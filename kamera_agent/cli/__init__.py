@@ -136,6 +136,16 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="File with an API key per line; a name after it is that of its namespace."),
     ] = None,
+    keep_last: Annotated[
+        int | None, typer.Option(metavar="N", help="Show the model the last N screenshots of a client that sends all.")
+    ] = None,
+    drop: Annotated[
+        int | None, typer.Option(metavar="M", help="With --keep-last: older ones leave M at a time.")
+    ] = None,
+    image_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Show the last screenshots that take N tokens together.")
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="Namespace of the chunks, where clients have no keys.")] = "default",
     store: NewStore = Path(DEFAULT_STORE),
     key: Key = None,
 ) -> None:
@@ -144,9 +154,10 @@ def serve(
         check_extra(package, "serve")
     check_model(model)
     folder = check_store(store)
-    from kamera_agent.cli.serve import serve_model
+    from kamera_agent.cli.serve import Door, Shown, serve_model
 
-    serve_model(model, host, port, api_key_file, folder, key)
+    shown = Shown(keep_last, drop, image_tokens)
+    serve_model(model, Door(host, port, api_key_file), shown, folder, key, namespace)
 
 
 @app.command()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from typing import TypeVar
+from dataclasses import replace
+from typing import TypeVar, cast, get_args
 from urllib.parse import quote
 
 from fastapi import Request, Response
 
+from kamera_agent.config import Demand
+from kamera_agent.errors import InputError
 from kamera_agent.serve.ask import Ask, Sent
 from kamera_agent.serve.body import Body
 from kamera_agent.serve.client import Client, Place
@@ -19,8 +22,12 @@ from kamera_agent.serve.queue import Queue
 from kamera_agent.serve.said import Said
 from kamera_agent.turns.background import Cancelled, Work, aread
 from kamera_agent.turns.chat import Chat
+from kamera_agent.turns.chat import Request as ChatRequest
+from kamera_agent.turns.policy import Policy
+from kamera_agent.turns.stubs import Stubs
 
 THREAD = "x-kamera-thread"
+FIDELITY = "x-kamera-fidelity"
 IGNORED = "x-kamera-ignored"
 # Of a field's name in that header, and of its names.
 MAX_NAME, MAX_NAMES = 64, 20
@@ -30,10 +37,14 @@ Read = Callable[[], Ask]
 
 
 class Answers:
-    """Answers requests in every protocol. Where a client hangs up, its answer stops."""
+    """Answers requests in every protocol. Where a client hangs up, its answer stops.
 
-    def __init__(self, chat: Chat, queue: Queue) -> None:
+    policy: which screenshots are shown of those that clients send; None shows all.
+    """
+
+    def __init__(self, chat: Chat, queue: Queue, policy: Policy | None) -> None:
         self._chat, self._queue = chat, queue
+        self._stubs = Stubs(policy, chat.count_image_tokens) if policy else None
         self._said = Said()
 
     @property
@@ -54,7 +65,8 @@ class Answers:
         """
         self.check_model(body.model)
         headers = _headers(body.ignored())
-        client = Client(request.state.namespace, request.headers.get(THREAD) or body.thread)
+        demand = _read_demand(request.headers.get(FIDELITY))
+        client = Client(request.state.namespace, request.headers.get(THREAD) or body.thread, demand)
         if not body.stream:
             return as_json(await while_connected(request, self._whole(read, client, form)), headers=headers)
         events = self._stream(read, client, form)
@@ -64,8 +76,8 @@ class Answers:
         """Tokens of the prompt that a request would be answered over. Raises InputError."""
 
         def work(_: Cancelled) -> Iterator[int]:
-            ask = read()
-            yield self._chat.count_tokens([sent.message for sent in ask.messages], ask.tools)
+            request = self._shown(read().request(Client(None, None), self._said))
+            yield self._chat.count_tokens(request.messages, request.tools)
 
         async with aclosing(self._in_turn(work)) as items:
             return await anext(items)
@@ -90,7 +102,7 @@ class Answers:
     def _events(self, read: Read, client: Client, form: Form, cancelled: Cancelled) -> Iterator[Json]:
         """The events of a reply. The form has the whole, too, once they have ended."""
         ask = read()
-        request = ask.request(client, self._said)
+        request = self._shown(ask.request(client, self._said))
         reader = request.reader()
         with self._chat.answer(request, cancelled) as stream:
             # The window holds the messages: most of what is refused has been refused by now.
@@ -107,6 +119,22 @@ class Answers:
         self._said.note(place, form.text, form.forms, reader.parsed.message(reply.text))
         ask.keep(Sent("assistant", (form.text,) if form.text else (), form.forms))
         yield from form.ending()
+
+    def _shown(self, request: ChatRequest) -> ChatRequest:
+        """The request as the policy shows it."""
+        if self._stubs is None:
+            return request
+        messages, expected = self._stubs.show(request.messages)
+        return replace(request, messages=messages, expected=expected)
+
+
+def _read_demand(header: str | None) -> Demand | None:
+    for demand in get_args(Demand):
+        if header == demand:
+            return cast(Demand, demand)
+    if header is not None:
+        raise InputError(f"{FIDELITY} is {header[:60]!r}; use one of {', '.join(get_args(Demand))}, or leave it out.")
+    return None
 
 
 def _headers(ignored: list[str]) -> dict[str, str]:

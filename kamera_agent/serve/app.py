@@ -25,6 +25,7 @@ from kamera_agent.serve.responses.path import responses
 from kamera_agent.telemetry.guard import Guard
 from kamera_agent.telemetry.metrics import Metrics
 from kamera_agent.turns.chat import Chat, Limits
+from kamera_agent.turns.policy import Policy
 
 METRICS_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -46,16 +47,20 @@ BOUNDS = Bounds()
 
 
 def make_app(
-    kamera: Kamera, keys: Keys | None = None, metrics: Metrics | None = None, bounds: Bounds = BOUNDS
+    kamera: Kamera,
+    keys: Keys | None = None,
+    metrics: Metrics | None = None,
+    bounds: Bounds = BOUNDS,
+    policy: Policy | None = None,
 ) -> FastAPI:
     """An ASGI app that answers over a Kamera, which stays open at its end.
 
     keys: of the clients that are let in; None lets in who calls this machine by a name of its own. metrics: answered at
-    /metrics.
+    /metrics. policy: which screenshots are shown of those that clients send; None shows all.
     """
     chat = Chat(kamera, None, {}, bounds.conversations, metrics=metrics, guard=Guard())
     queue = Queue(bounds.num_answered, bounds.num_waiting)
-    answers = Answers(chat, queue)
+    answers = Answers(chat, queue, policy)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -65,6 +65,7 @@ class Ask:
             [ours or message for ours, message in zip(remembered, messages, strict=True)],
             conversation=place.conversation,
             namespace=place.namespace,
+            demand=client.demand,
             tools=self.tools,
             tool_choice=read_choice(self.tool_choice),
             schema=self.schema,

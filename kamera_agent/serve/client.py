@@ -1,4 +1,4 @@
-"""Who asks, and in which conversation."""
+"""Who asks, in which conversation, and for what KV."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
+from kamera_agent.config import Demand
 from kamera_agent.turns.message import Message
 
 
 class Client(NamedTuple):
-    """namespace: of its key; None without keys. thread: the conversation that it names; None where it names none."""
+    """namespace: of its key; None without keys. thread: the conversation that it names; None where it names none.
+
+    demand: what KV its answer may use; None leaves it to the settings.
+    """
 
     namespace: str | None
     thread: str | None
+    demand: Demand | None = None
 
 
 class Place(NamedTuple):

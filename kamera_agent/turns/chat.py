@@ -12,6 +12,7 @@ from reprlib import repr as short
 from typing import NamedTuple
 
 from kamera_agent.closing import Closing
+from kamera_agent.config import Demand
 from kamera_agent.errors import InputError, SettingError, StoreClosedError, WindowError
 from kamera_agent.kamera import Kamera
 from kamera_agent.pocket.weights import POCKET
@@ -36,6 +37,7 @@ from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.tool_calls import ParsedReply, ReplyReader, parse_reply
 from kamera_agent.turns.tools import check_tools
 from kamera_agent.turns.transcript import transcribe
+from kamera_agent.vision.image import decode_image
 from kamera_agent.window.constraint import Constraint
 from kamera_agent.window.content import Content
 from kamera_agent.window.items import Items
@@ -62,6 +64,7 @@ class Request:
     over a forced call. stop: words that end the reply and are not part of it.
     expected: the messages as the next request will have them, up to the reply. Where there are none, or the same, the
     next request is foreseen by how the last ones differ.
+    demand: what KV the answer may use; None leaves it to the settings.
     Raises InputError for tools of another form.
     """
 
@@ -76,6 +79,7 @@ class Request:
     stop: Sequence[str] = ()
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     expected: Sequence[Message] = ()
+    demand: Demand | None = None
 
     def __post_init__(self) -> None:
         check_tools(self.tools)
@@ -209,6 +213,11 @@ class Chat(Closing):
         items = Items(kamera.family, kamera.settings, reading.system).resolve(reading.contents)
         return Layout(kamera.family).places(items, "reply")[-1].end_order
 
+    def count_image_tokens(self, image: bytes) -> int:
+        """Tokens of an encoded image in a window. Opens the Kamera. Raises ImageError."""
+        kamera = self.open().kamera
+        return len(kamera.family.image_chunk(decode_image(image), kamera.settings.namespace).token_ids)
+
     @contextmanager
     def answer(self, request: Request, cancelled: Cancelled = never) -> Iterator[ReplyStream]:
         """Answer a request as a stream of text, calls included. The conversation is busy until the context ends.
@@ -230,7 +239,7 @@ class Chat(Closing):
             live.conversations.hold(caller, reading.outline, cancelled) as held,
         ):
             window, watch = held.window, held.watch
-            held.begin(reading.contents, reading.system, reading.outline)
+            held.begin(reading.contents, reading.system, reading.outline, request.demand)
             witness = Witness(constraint)
             # Now, because the answer becomes a part of the window.
             reference = full_prefill = None

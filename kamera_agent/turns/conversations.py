@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from time import sleep
 from weakref import ref
 
+from kamera_agent.config import Demand
 from kamera_agent.kamera import Kamera
 from kamera_agent.telemetry.guard import Guard
 from kamera_agent.turns.background import Cancelled, never
@@ -87,8 +88,8 @@ class Live:
         """Hold the window while `hold` exists; None lets it go."""
         self._holder = None if hold is None else ref(hold)
 
-    def begin(self, contents: Sequence[Content], system: str, call: Outline) -> None:
-        """Make the window hold the contents of a call. Raises what Window.sync raises."""
+    def begin(self, contents: Sequence[Content], system: str, call: Outline, demand: Demand | None = None) -> None:
+        """Make the window hold the contents of a call. demand: of its answer. Raises what Window.sync raises."""
         span_ids = self.window.sync(self._known(contents, call), system)
         self.outline = call
         self.images = tuple(
@@ -97,6 +98,7 @@ class Live:
             if isinstance(content, ImageContent)
         )
         self.window.exact_only = self.watch is not None and self.watch.has_fallen_back
+        self.window.demand = demand
         if self.source:
             self.window.adopt(self.source.window)
             self.source.take(None)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from kamera_agent.chunk import Chunk, TextRun
-from kamera_agent.config import Settings
+from kamera_agent.config import Demand, Settings
 from kamera_agent.errors import WindowTooLongError
 from kamera_agent.progress import Progress
 from kamera_agent.runtime.engine import Engine, Partial, Placed, StaleSpan
@@ -58,7 +58,8 @@ class Assembled:
 class Assembly:
     """Puts windows together in a residence, and has the library remember what it computes.
 
-    exact_only: whether turns use exact KV only, whatever the settings say.
+    exact_only: whether turns use exact KV only, whatever the settings say. demand: of turns; None leaves it to the
+        settings.
     """
 
     def __init__(self, engine: Engine, library: Library, settings: Settings) -> None:
@@ -70,6 +71,7 @@ class Assembly:
         self._resemblance = Resemblance(engine.family)
         self._jobs: list[Job] = []
         self.exact_only = False
+        self.demand: Demand | None = None
 
     def plan(
         self, places: Sequence[Place], *, answering: bool, unavailable: frozenset[bytes] = frozenset()
@@ -79,7 +81,7 @@ class Assembly:
         residence, long = self.residence, self._is_long(places)
         residence.recover()
         planner = Planner(
-            replace(self._settings, fidelity="exact") if self.exact_only else self._settings,
+            self._demanded,
             self._library,
             self._engine.family.computed_whole,
             self._resemblance.changed,
@@ -89,6 +91,12 @@ class Assembly:
         # KV that was computed ahead has the frequencies of short windows.
         spares = [] if long else residence.spares
         return planner.steps(places, residence.residents, spares, answering=answering)
+
+    @property
+    def _demanded(self) -> Settings:
+        if self.exact_only or self.demand == "exact":
+            return replace(self._settings, fidelity="exact")
+        return replace(self._settings, stale=self.demand) if self.demand else self._settings
 
     def room(self, places: Sequence[Place]) -> int:
         """Tokens that a reply to a window may have: up to the end of the window, or to the switch of its RoPE."""

@@ -9,7 +9,7 @@ from weakref import ref
 
 import torch
 
-from kamera_agent.config import Settings
+from kamera_agent.config import Demand, Settings
 from kamera_agent.errors import InputError
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.vision.image import Pixels
@@ -225,6 +225,18 @@ class Window:
     @exact_only.setter
     def exact_only(self, value: bool) -> None:
         self._assembly.exact_only = value
+
+    @property
+    def demand(self) -> Demand | None:
+        """What answers ask for: "exact" KV, or that stale chunks are "refresh"ed or "keep" their KV. May be set.
+
+        None leaves it to the settings. Neither of the others makes an answer less exact than fidelity="exact" does.
+        """
+        return self._assembly.demand
+
+    @demand.setter
+    def demand(self, value: Demand | None) -> None:
+        self._assembly.demand = value
 
     @property
     def spans(self) -> tuple[Span, ...]:

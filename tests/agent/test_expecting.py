@@ -9,7 +9,7 @@ from langchain_core.messages import AnyMessage, HumanMessage
 
 from kamera_agent import Kamera
 from kamera_agent.agent import Budget, ChatKamera, Interval, KeepLast, ScreenWindow
-from kamera_agent.agent.policy import Policy
+from kamera_agent.turns.policy import Policy
 
 Block = Callable[[int], dict[str, str]]
 PAGES = [0, 1, 2, 2, 3, 4, 5]

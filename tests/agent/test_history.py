@@ -14,9 +14,9 @@ from PIL import Image
 from kamera_agent import Kamera
 from kamera_agent.agent import Interval, KeepLast, ScreenWindow
 from kamera_agent.agent.messages import read_message
-from kamera_agent.agent.policy import Policy
 from kamera_agent.agent.screens import LOOK_BACK
 from kamera_agent.pocket.model import build_model, build_processor
+from kamera_agent.turns.policy import Policy
 from kamera_agent.turns.transcript import transcribe
 
 NUM_TURNS = 30

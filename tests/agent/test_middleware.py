@@ -27,7 +27,7 @@ from pydantic import PrivateAttr
 from kamera_agent import Kamera, SettingError
 from kamera_agent.agent import Budget, ChatKamera, Interval, KeepLast, ScreenWindow
 from kamera_agent.agent.pixels import PREFIX, PixelFolder
-from kamera_agent.agent.policy import Policy
+from kamera_agent.turns.policy import Policy
 
 Block = Callable[[int], dict[str, str]]
 PNG = Callable[[int], bytes]

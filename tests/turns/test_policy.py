@@ -3,7 +3,7 @@
 import pytest
 
 from kamera_agent import SettingError
-from kamera_agent.agent import Budget, Interval, KeepLast
+from kamera_agent.turns.policy import Budget, Interval, KeepLast
 
 
 @pytest.mark.parametrize("count", range(5))
