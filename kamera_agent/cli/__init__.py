@@ -145,6 +145,7 @@ def serve(
     image_tokens: Annotated[
         int | None, typer.Option(metavar="N", help="Show the last screenshots that take N tokens together.")
     ] = None,
+    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Stop an answer after so long.")] = 600,
     namespace: Annotated[str, typer.Option(help="Namespace of the chunks, where clients have no keys.")] = "default",
     store: NewStore = Path(DEFAULT_STORE),
     key: Key = None,
@@ -157,7 +158,7 @@ def serve(
     from kamera_agent.cli.serve import Door, Shown, serve_model
 
     shown = Shown(keep_last, drop, image_tokens)
-    serve_model(model, Door(host, port, api_key_file), shown, folder, key, namespace)
+    serve_model(model, Door(host, port, api_key_file), shown, timeout, folder, key, namespace)
 
 
 @app.command()

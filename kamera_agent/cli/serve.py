@@ -31,10 +31,12 @@ class Shown(NamedTuple):
     image_tokens: int | None
 
 
-def serve_model(model: str, door: Door, shown: Shown, store: Path, key: str | None, namespace: str) -> None:
+def serve_model(
+    model: str, door: Door, shown: Shown, timeout_s: float, store: Path, key: str | None, namespace: str
+) -> None:
     """Serve until a signal ends it. Raises KameraError before that.
 
-    key: of an encrypted store. namespace: of clients without a key.
+    timeout_s: that an answer may take. key: of an encrypted store. namespace: of clients without a key.
     """
     keys = Keys.read(door.key_file) if door.key_file else None
     if keys is None and not is_loopback(door.host):
@@ -42,14 +44,14 @@ def serve_model(model: str, door: Door, shown: Shown, store: Path, key: str | No
     policy = make_policy(shown)
     with listen(door.host, door.port) as listening:
         from kamera_agent.kamera import Kamera
-        from kamera_agent.serve.app import make_app
+        from kamera_agent.serve.app import Bounds, make_app
         from kamera_agent.telemetry.metrics import Metrics
 
         with Kamera.from_pretrained(model, store=store, encryption_key=key, namespace=namespace) as kamera:
             address = f"[{door.host}]" if ":" in door.host else door.host
             typer.echo(f"{model} is served at http://{address}:{listening.getsockname()[1]}/v1")
             metrics = Metrics() if find_spec("prometheus_client") else None
-            serve(make_app(kamera, keys, metrics, policy=policy), listening)
+            serve(make_app(kamera, keys, metrics, Bounds(answer_s=timeout_s), policy), listening)
 
 
 def make_policy(shown: Shown) -> Policy | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
+from time import monotonic
 from typing import TypeVar, cast, get_args
 from urllib.parse import quote
 
@@ -39,11 +40,11 @@ Read = Callable[[], Ask]
 class Answers:
     """Answers requests in every protocol. Where a client hangs up, its answer stops.
 
-    policy: which screenshots are shown of those that clients send; None shows all.
+    answer_s: that an answer may take. policy: which screenshots are shown of those that clients send; None shows all.
     """
 
-    def __init__(self, chat: Chat, queue: Queue, policy: Policy | None) -> None:
-        self._chat, self._queue = chat, queue
+    def __init__(self, chat: Chat, queue: Queue, answer_s: float, policy: Policy | None) -> None:
+        self._chat, self._queue, self._answer_s = chat, queue, answer_s
         self._stubs = Stubs(policy, chat.count_image_tokens) if policy else None
         self._said = Said()
 
@@ -95,9 +96,23 @@ class Answers:
         return self._in_turn(lambda cancelled: self._events(read, client, form, cancelled))
 
     async def _in_turn(self, work: Work[T]) -> AsyncGenerator[T, None]:
-        async with self._queue.turn, aclosing(aread(work)) as items:
+        async with self._queue.turn(), aclosing(aread(self._timed(work))) as items:
             async for item in items:
                 yield item
+
+    def _timed(self, work: Work[T]) -> Work[T]:
+        """The work, which ends with a refusal where its time is over."""
+
+        def timed(cancelled: Cancelled) -> Iterator[T]:
+            end = monotonic() + self._answer_s
+            try:
+                yield from work(lambda: cancelled() or monotonic() > end)
+            except GeneratorExit:
+                if cancelled() or monotonic() <= end:
+                    raise
+                raise Refused(504, f"The answer took longer than {self._answer_s:g} s, and was stopped.") from None
+
+        return timed
 
     def _events(self, read: Read, client: Client, form: Form, cancelled: Cancelled) -> Iterator[Json]:
         """The events of a reply. The form has the whole, too, once they have ended."""

@@ -34,12 +34,16 @@ class Bounds(NamedTuple):
     """Bounds of a server.
 
     num_answered: requests that are answered at once. num_waiting: others that may be in the server. body_bytes: of a
-    request. conversations: limits of the live windows.
+    request. body_s, wait_s, answer_s: seconds until all of a body has come, in which a request may wait for its turn,
+    and that its answer may take. conversations: limits of the live windows.
     """
 
     num_answered: int = 8
     num_waiting: int = 64
     body_bytes: int = 64 * MIB
+    body_s: float = 60.0
+    wait_s: float = 300.0
+    answer_s: float = 600.0
     conversations: Limits = Limits(max_conversations=32, max_bytes=8 << 30, max_string=None)
 
 
@@ -59,8 +63,8 @@ def make_app(
     /metrics. policy: which screenshots are shown of those that clients send; None shows all.
     """
     chat = Chat(kamera, None, {}, bounds.conversations, metrics=metrics, guard=Guard())
-    queue = Queue(bounds.num_answered, bounds.num_waiting)
-    answers = Answers(chat, queue, policy)
+    queue = Queue(bounds.num_answered, bounds.num_waiting, bounds.wait_s)
+    answers = Answers(chat, queue, bounds.answer_s, policy)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -71,7 +75,7 @@ def make_app(
 
     # The pages of the API would load scripts from another server.
     app = FastAPI(title="kamera", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(Entrance, keys=keys, queue=queue, max_body_bytes=bounds.body_bytes)
+    app.add_middleware(Entrance, keys=keys, queue=queue, max_body_bytes=bounds.body_bytes, body_s=bounds.body_s)
     for kind in (HTTPException, RequestValidationError, KameraError, RecursionError, Exception):
         app.add_exception_handler(kind, _refuse)
 

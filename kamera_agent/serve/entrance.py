@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,9 +23,10 @@ class Entrance:
     Puts the namespace of the client into the state of the request; None without keys.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None, queue: Queue, max_body_bytes: int) -> None:
-        """keys: None lets in what is sent to this machine by a name of its own."""
-        self._app, self._keys, self._queue, self._max_body_bytes = app, keys, queue, max_body_bytes
+    def __init__(self, app: ASGIApp, keys: Keys | None, queue: Queue, max_body_bytes: int, body_s: float) -> None:
+        """keys: None lets in what is sent to this machine by a name of its own. body_s: in which a body must come."""
+        self._app, self._keys, self._queue = app, keys, queue
+        self._max_body_bytes, self._body_s = max_body_bytes, body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,13 +59,21 @@ class Entrance:
         return namespace
 
     def _bounded(self, receive: Receive) -> Receive:
-        num_bytes = 0
+        num_bytes, end = 0, asyncio.get_running_loop().time() + self._body_s
+        is_complete = False
 
         async def bounded() -> Message:
-            nonlocal num_bytes
-            message = await receive()
+            nonlocal num_bytes, is_complete
+            if is_complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                raise Refused(408, f"The body has not come within {self._body_s:g} s.") from None
             num_bytes += len(message.get("body", b""))
             self._check_size(num_bytes)
+            is_complete = not message.get("more_body", False)
             return message
 
         return bounded

@@ -22,6 +22,7 @@ MESSAGES_TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
 MESSAGES = "/v1/messages"
 

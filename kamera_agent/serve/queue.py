@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from asyncio import Semaphore
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from kamera_agent.serve.errors import Refused
 
@@ -12,24 +12,40 @@ RETRY_S = 1
 
 
 class Queue:
-    """Answers a number of requests side by side; others wait, first come, first served. Belongs to one event loop.
+    """Answers a number of requests side by side; others wait, first come, first served. Belongs to one event loop."""
 
-    turn: to be held while a request is answered.
-    """
+    def __init__(self, num_answered: int, num_waiting: int, wait_s: float) -> None:
+        """num_answered: requests that are answered at once. num_waiting: others that may be in the server.
 
-    def __init__(self, num_answered: int, num_waiting: int) -> None:
-        """num_answered: requests that are answered at once. num_waiting: others that may be in the server."""
-        self.turn = Semaphore(num_answered)
-        self._most, self._num_inside = num_answered + num_waiting, 0
+        wait_s: how long they may wait for their turn.
+        """
+        self._turns = asyncio.Semaphore(num_answered)
+        self._most, self._num_inside, self._wait_s = num_answered + num_waiting, 0, wait_s
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold a turn to be answered. Raises Refused where none comes in time."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise _busy(f"The request has waited for {self._wait_s:g} s") from None
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     @contextmanager
     def place(self) -> Iterator[None]:
         """Have a place in the server. Raises Refused where all are taken."""
         if self._num_inside >= self._most:
-            message = f"{self._num_inside} requests are being answered or wait; try again later."
-            raise Refused(429, message, "rate_limit_exceeded", headers={"retry-after": str(RETRY_S)})
+            raise _busy(f"{self._num_inside} requests are being answered or wait")
         self._num_inside += 1
         try:
             yield
         finally:
             self._num_inside -= 1
+
+
+def _busy(reason: str) -> Refused:
+    return Refused(429, f"{reason}; try again later.", "rate_limit_exceeded", headers={"retry-after": str(RETRY_S)})
