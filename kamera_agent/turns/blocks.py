@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
@@ -186,24 +186,23 @@ def _kind(block: Block) -> str:
 
 
 def _mime_type(block: Block) -> str:
-    own = next((block[key] for key in MIME_TYPES if isinstance(block.get(key), str)), "")
-    if own:
-        return str(own).lower()
-    value = next((block[key] for key in EITHER if block.get(key) is not None), None)
-    if isinstance(value, Mapping):
-        return _mime_type(value)
+    value: Any = block
+    while isinstance(value, Mapping):
+        block = value
+        if own := next((block[key] for key in MIME_TYPES if isinstance(block.get(key), str)), ""):
+            return str(own).lower()
+        value = next((block[key] for key in EITHER if block.get(key) is not None), None)
     declared = re.match(r"data:([\w.+-]+/[\w.+-]+)", value[:100], re.IGNORECASE) if isinstance(value, str) else None
     return declared[1].lower() if declared else ""
 
 
 def _place(block: Block) -> _Place:
-    for key in (*DATA, *EITHER, *REFERENCES):
+    key, value = "", cast(Any, block)
+    while isinstance(value, Mapping):
+        block = value
+        key = next((key for key in (*DATA, *EITHER, *REFERENCES) if block.get(key) is not None), "")
         value = block.get(key)
-        if isinstance(value, Mapping):
-            return _place(value)
-        if value is not None:
-            return _Place(key, value)
-    return _Place("", None)
+    return _Place(key, value)
 
 
 def _decode_url(url: str) -> bytes:
@@ -211,7 +210,8 @@ def _decode_url(url: str) -> bytes:
     if not comma:
         raise InputError(f"The data URL {_quote(url)} has no comma; write data:image/png;base64,... with the data.")
     is_base64 = header.rstrip().lower().endswith("base64")
-    return _decode(data) if is_base64 else unquote_to_bytes(data)
+    # A lone surrogate has no bytes.
+    return _decode(data) if is_base64 else unquote_to_bytes(data.encode("utf-8", "replace"))
 
 
 def _decode(text: str) -> bytes:

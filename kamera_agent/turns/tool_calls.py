@@ -15,9 +15,10 @@ from kamera_agent.window.streamer import opening_of
 OPENING = "<tool_call>"
 CLOSING = "</tool_call>"
 
-# The usual beginnings of a call, up to its name and up to its arguments.
-NAME = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)+")\s*')
-ARGUMENTS = re.compile(r',\s*"arguments"\s*:\s*(?=\{)')
+# The usual beginnings of a call, up to its name and up to its arguments. They are looked for with each piece, so they
+# are bounded; a call that begins in another way is read at its end.
+NAME = re.compile(r'\s{0,99}\{\s{0,99}"name"\s{0,99}:\s{0,99}("(?:[^"\\]|\\.){1,999}")\s{0,99}')
+ARGUMENTS = re.compile(r',\s{0,99}"arguments"\s{0,99}:\s{0,99}(?=\{)')
 CUT = "The reply was cut off inside this call, at max_tokens"
 ENDED = "The reply ends inside this call"
 
@@ -138,6 +139,7 @@ class _Call:
         self._index = index
         self._text = ""
         self._read = 0
+        self._is_json: bool | None = None
         self._in_string = self._escaped = False
         self._depth = 0
         self._name: str | None = None
@@ -151,7 +153,8 @@ class _Call:
         """Add text; returns what follows the closing, None where it has not come."""
         self._text += text
         self._find_arguments()
-        is_json = self._text.lstrip().startswith("{")
+        if self._is_json is None and (begun := text.lstrip()):
+            self._is_json = begun.startswith("{")
         while self._read < len(self._text):
             char = self._text[self._read]
             if self._in_string:
@@ -164,7 +167,7 @@ class _Call:
                 self._text, self._is_closed = self._text[: self._read], True
                 return rest
             elif char == '"':
-                self._in_string = is_json
+                self._in_string = bool(self._is_json)
             elif char in "{[":
                 self._depth += 1
             elif char in "}]":

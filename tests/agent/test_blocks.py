@@ -170,6 +170,23 @@ def test_content_of_another_form(content: Any) -> None:
         list(read_content(content))
 
 
+def deep(key: str) -> dict[str, Any]:
+    """A block nested a thousand times."""
+    block: dict[str, Any] = {"data": DATA}
+    for _ in range(1000):
+        block = {key: block}
+    return {"type": "image", **block}
+
+
+@pytest.mark.parametrize("key", ["image", "source", "resource"])
+def test_blocks_nested_deeply_are_read(key: str) -> None:
+    assert list(read_content([deep(key)])) == [PNG]
+
+
+def test_a_lone_surrogate_in_a_data_url_has_no_bytes() -> None:
+    assert list(read_content([{"type": "image", "url": "data:image/png,a\ud800b%20"}])) == [b"a?b "]
+
+
 def test_a_png_is_made_of_what_a_person_sees(tmp_path: Path) -> None:
     """A PIL image that is turned by its EXIF data and half transparent."""
     image = Image.fromarray(np.dstack([PIXELS, np.full((40, 50), 128, np.uint8)]))

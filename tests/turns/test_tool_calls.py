@@ -13,6 +13,9 @@ from langchain_core.utils.json import parse_partial_json
 
 from kamera_agent.turns.tool_calls import CLOSING, OPENING, CallPiece, ReplyReader, parse_reply
 
+# Not among the usual beginnings, so nothing of it is sent before its end.
+LONG_CALL = f'{" " * 500}{{"name": "{"a" * 2000}",{" " * 500}"arguments": {{"b": 1}}}}'
+
 
 def read(pieces: Iterable[str], *, cut: bool = False) -> tuple[ReplyReader, list[str], dict[int, CallPiece]]:
     """The reader of a stream, the pieces of its content, and its calls put together from their pieces."""
