@@ -6,14 +6,16 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-video test torture check bench fidelity real gpu train docs example-ui
+.PHONY: help setup demo example-video test torture fuzz check bench fidelity real gpu train docs example-ui
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
 	@echo "make demo    run the demo"
 	@echo "make example-video  run the notebook about a clip, into build/video_qa"
 	@echo "make test    run the tests"
-	@echo "make torture  interrupt and race the windows for minutes"
+	@echo "make torture  interrupt and race the windows, then kill, damage and crowd stores, in half an hour; the last line"
+	@echo "             is JSON: kills, mutations, faults; lost, wrong, deaths, unwritable, unreported, failed_answers, ..."
+	@echo "make fuzz    give hostile input to whatever reads bytes, for ten minutes; the last line is JSON: fuzz_foreign, ..."
 	@echo "make check   lint, types, house plan"
 	@echo "make bench   print the benchmarks as JSON"
 	@echo "make fidelity  measure every way of reuse on the trained model"
@@ -54,6 +56,12 @@ test: $(READY)
 
 torture: $(READY)
 	@$(BIN)/python -m pytest -n auto -m torture
+	@$(BIN)/python -m benchmarks.torture --json
+
+# atheris has wheels for some Pythons only; without it, inputs do not follow the coverage.
+fuzz: $(READY)
+	@$(BIN)/python -m pip install --quiet --only-binary :all: "atheris>=3.0" || true
+	@$(BIN)/python -m benchmarks.torture.fuzz --json
 
 check: $(READY)
 	@$(BIN)/ruff check

@@ -7,14 +7,11 @@ from typing import Any
 
 import torch
 
-from kamera_agent.chunk import Key, Record
+from benchmarks.torture.records import make_key
+from kamera_agent.chunk import Record
 
 KIB = 1024
 AWKWARD_SHAPES = [(), (0,), (1,), (63,), (3, 0, 5), (1, 217, 3), (2, 100, 7)]
-
-
-def make_key(name: str) -> Key:
-    return Key.of(name=name)
 
 
 def random_tensor(shape: Sequence[int], dtype: torch.dtype, seed: int) -> torch.Tensor:
@@ -46,40 +43,3 @@ def make_record(
 def record_of_bytes(name: str, num_bytes: int, seed: int = 0, **fields: Any) -> Record:
     """A one-layer record of exactly that many tensor bytes."""
     return make_record(name, [(num_bytes,)], torch.uint8, num_layers=1, seed=seed, **fields)
-
-
-def over(base: str) -> dict[str, Any]:
-    """Fields of a patch over a base."""
-    digest = make_key(base).digest
-    return {"kind": "patch", "chunk": digest, "base": digest}
-
-
-def bits(record: Record) -> list[tuple[str, tuple[int, ...], bytes]]:
-    """Everything about the tensors, comparable: dtype, shape, raw bytes, in order."""
-    return [
-        (str(tensor.dtype), tuple(tensor.shape), bytes(tensor.reshape(-1).view(torch.uint8).numpy()))
-        for tensors in record.layers
-        for tensor in tensors
-    ]
-
-
-def same(left: Record, right: Record) -> bool:
-    """Whether two records are equal bit for bit."""
-    return (
-        left.header == right.header
-        and [len(tensors) for tensors in left.layers] == [len(tensors) for tensors in right.layers]
-        and bits(left) == bits(right)
-    )
-
-
-def versioned_record(name: str, version: int) -> Record:
-    """A record with its version in its attributes, so that a reader can check it. "b/p" names a patch over base "b"."""
-    shapes = [(version % 7 + 1, 512), (3, 1 + version % 5, 256)]
-    base, _, patch = name.partition("/")
-    fields = over(base) if patch else {}
-    return make_record(name, shapes, torch.bfloat16, seed=version, attributes={"version": version}, **fields)
-
-
-def genuine(name: str, record: Record) -> bool:
-    """Whether a versioned record equals, bit for bit, the version in its attributes."""
-    return same(record, versioned_record(name, record.header.attributes["version"]))

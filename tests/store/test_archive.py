@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 from blake3 import blake3
-from store_records import AWKWARD_SHAPES, make_key, make_record, over, record_of_bytes, same
+from store_records import AWKWARD_SHAPES, make_record, record_of_bytes
 from xxhash import xxh3_128_digest, xxh3_128_hexdigest
 
+from benchmarks.torture.records import make_key, over, same
 from kamera_agent.chunk import Record
 from kamera_agent.errors import ArchiveError
 from kamera_agent.store.archive import MAGIC, MAX_HEADER_BYTES, read_archive, write_archive

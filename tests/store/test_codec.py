@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from store_records import AWKWARD_SHAPES, make_key, make_record, random_tensor
+from store_records import AWKWARD_SHAPES, make_record, random_tensor
 from xxhash import xxh3_128_digest
 
+from benchmarks.torture.records import make_key
 from kamera_agent.chunk import Record
 from kamera_agent.errors import CorruptRecordError, InputError
 from kamera_agent.store.codec import decode_header, decode_layers, encode, require_storable

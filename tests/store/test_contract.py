@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from store_records import AWKWARD_SHAPES, KIB, bits, make_key, make_record, over, record_of_bytes, same
+from store_records import AWKWARD_SHAPES, KIB, make_record, record_of_bytes
 
+from benchmarks.torture.records import bits, make_key, over, same
 from kamera_agent.chunk import Header, Key, Record
 from kamera_agent.errors import SettingError, StoreClosedError
 from kamera_agent.store.base import Store

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from store_records import bits, make_key, make_record, over, record_of_bytes, same
+from store_records import make_record, record_of_bytes
 
+from benchmarks.torture.records import bits, make_key, over, same
 from kamera_agent.chunk import Record
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from golden_store import KEY
-from store_records import KIB, bits, make_record, over, same
+from store_records import KIB, make_record
 
+from benchmarks.torture.records import bits, over, same
 from kamera_agent.chunk import Record
 from kamera_agent.errors import MissingExtraError, StoreKeyError, StoreUnavailableError
 from kamera_agent.store import cipher as cipher_module

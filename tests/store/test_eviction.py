@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_records import KIB, make_key, over, record_of_bytes
+from store_records import KIB, record_of_bytes
 
+from benchmarks.torture.records import make_key, over
 from kamera_agent.cli import arguments
 from kamera_agent.errors import SettingError
 from kamera_agent.store.entry import Entry

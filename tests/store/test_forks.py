@@ -10,8 +10,9 @@ from pathlib import Path
 from time import sleep
 
 import pytest
-from store_records import KIB, genuine, make_key, versioned_record
+from store_records import KIB
 
+from benchmarks.torture.records import genuine, make_key, versioned_record
 from kamera_agent import forking
 from kamera_agent.errors import StoreUnavailableError
 from kamera_agent.store.lmdb_store import LmdbStore

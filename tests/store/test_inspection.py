@@ -12,15 +12,15 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
-from store_records import KIB, genuine, make_key, versioned_record
+from store_records import KIB
 
+from benchmarks.torture.records import genuine, make_key, versioned_record
 from kamera_agent.store import environment
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.inspection import Seal
 from kamera_agent.store.lmdb_store import LmdbStore
 
 CAP_BYTES = 600 * KIB
-NUM_DAMAGES = 60
 PAGE = 4096
 NAMES = [f"r{i}{patch}" for i in range(12) for patch in ("", "/p")]
 SEAL, DAMAGED = (Path(DATABASE).with_suffix(suffix).name for suffix in (".seal", ".damaged"))
@@ -34,64 +34,6 @@ def fill(folder: Path) -> None:
             store.put_many(versioned_record(rng.choice(NAMES), rng.randrange(1000)) for _ in range(12))
             store.delete([make_key(rng.choice(NAMES))])
             store.flush()
-
-
-def flip(data: bytearray, rng: random.Random) -> None:
-    for _ in range(rng.choice([1, 1, 30])):
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def flip_in_the_head_of_a_page(data: bytearray, rng: random.Random) -> None:
-    data[rng.randrange(len(data) // PAGE) * PAGE + rng.randrange(64)] ^= 1 << rng.randrange(8)
-
-
-def cut(data: bytearray, rng: random.Random) -> None:
-    del data[rng.randrange(len(data)) :]
-
-
-def overwrite_a_page(data: bytearray, rng: random.Random) -> None:
-    here, there = (rng.randrange(len(data) // PAGE) * PAGE for _ in range(2))
-    other = rng.choice([bytes(PAGE), bytes(data[there : there + PAGE]), rng.randbytes(PAGE)])
-    data[here : here + PAGE] = other
-
-
-DAMAGES: list[Callable[[bytearray, random.Random], None]] = [flip, flip_in_the_head_of_a_page, cut, overwrite_a_page]
-
-
-def survive(folder: Path, seed: int) -> None:
-    """Damage a store in every way, and use it, twice. Exit with another code than 0 if anything wrong comes of it."""
-    rng, whole = random.Random(seed), (folder / DATABASE).read_bytes()
-    for number in range(NUM_DAMAGES):
-        data = bytearray(whole)
-        DAMAGES[number % len(DAMAGES)](data, rng)
-        (folder / DATABASE).write_bytes(data)
-        found = {}
-        with LmdbStore(folder) as store:
-            problems = store.check().problems
-            found = store.get_many([make_key(name) for name in NAMES])
-            assert all(genuine(name, found[d]) for name in NAMES if (d := make_key(name).digest) in found)
-        with LmdbStore(folder, CAP_BYTES) as store:
-            new = versioned_record("new", number)
-            store.put_many([new])
-            assert store.check().problems == (), (number, problems)
-            assert genuine("new", store.get_many([new.header.key])[new.header.key.digest])
-            assert store.stats().failed_writes == 0
-        assert problems or len(found) == survive_all(folder, whole), f"{number}: a loss was not reported"
-
-
-def survive_all(folder: Path, whole: bytes) -> int:
-    (folder / DATABASE).write_bytes(whole)
-    with LmdbStore(folder) as store:
-        return len(store.get_many([make_key(name) for name in NAMES]))
-
-
-@pytest.mark.parametrize("seed", [0])
-def test_damage_of_every_kind_anywhere(tmp_path: Path, forkserver: ForkServerContext, seed: int) -> None:
-    fill(tmp_path)
-    child = forkserver.Process(target=survive, args=(tmp_path, seed))
-    child.start()
-    child.join()
-    assert child.exitcode == 0
 
 
 def garbage(data: bytes) -> bytes:

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from store_records import KIB, make_key, make_record, over, record_of_bytes, same
+from store_records import KIB, make_record, record_of_bytes
 
+from benchmarks.torture.records import make_key, over, same
 from kamera_agent.config import MIB
 from kamera_agent.errors import SettingError, StoreClosedError, StoreUnavailableError
 from kamera_agent.store import capacity, environment
@@ -188,6 +189,18 @@ class TestFolder:
         LmdbStore(tmp_path / "a" / "b", CAP_BYTES).close()
         assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
         assert stat.S_IMODE((tmp_path / "a" / "b" / DATABASE).stat().st_mode) == 0o600
+
+    def test_the_names_of_a_new_store_are_durable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        synced, fsync = [], os.fsync
+
+        def note(opened: int) -> None:
+            if stat.S_ISDIR(os.fstat(opened).st_mode):
+                synced.append(Path(os.readlink(f"/proc/self/fd/{opened}")))
+            fsync(opened)
+
+        monkeypatch.setattr(os, "fsync", note)
+        LmdbStore(tmp_path / "store", CAP_BYTES).close()
+        assert synced == [tmp_path / "store", tmp_path]
 
     def test_home_is_expanded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))

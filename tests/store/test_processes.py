@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
@@ -15,65 +13,15 @@ from typing import Any
 
 import lmdb
 import pytest
-from store_records import KIB, genuine, make_key, make_record, same, versioned_record
+from store_records import KIB, make_record
 
+from benchmarks.torture.records import make_key, same
 from kamera_agent.errors import StoreUnavailableError
 from kamera_agent.store import environment
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
-SHARED_SECONDS = 60
 CAP_BYTES = 300 * KIB
-NAMES = [f"r{i}{patch}" for i in range(17) for patch in ("", "/p", "/q")]
-
-
-def operate(folder: Path, seed: int, seconds: float) -> None:
-    """Run random operations. Exit with code 1 when the store serves a record that is not genuine."""
-    rng, store, end = random.Random(seed), LmdbStore(folder, CAP_BYTES), time.monotonic() + seconds
-
-    def put() -> None:
-        store.put_many(versioned_record(rng.choice(NAMES), rng.randrange(1000)) for _ in range(rng.randrange(8)))
-
-    def get() -> None:
-        for name in rng.sample(NAMES, 10):
-            found = store.get_many([make_key(name)])
-            assert all(genuine(name, record) for record in found.values())
-
-    def delete() -> None:
-        store.delete([make_key(name) for name in rng.sample(NAMES, 3)])
-
-    def check() -> None:
-        assert store.check().problems == ()
-
-    def reopen() -> None:
-        nonlocal store
-        store.close()
-        store = LmdbStore(folder, CAP_BYTES)
-
-    while time.monotonic() < end:
-        rng.choices([put, get, delete, store.flush, store.headers, check, reopen], [30, 50, 5, 5, 2, 1, 1])[0]()
-    stats = store.stats()
-    store.close()
-    assert (stats.quarantined, stats.failed_writes) == (0, 0)
-
-
-def test_two_processes_share_a_folder(tmp_path: Path, forkserver: ForkServerContext) -> None:
-    """1. Two processes put, get, delete, evict, check and reopen. 2. A full scan agrees with the totals."""
-    children = [forkserver.Process(target=operate, args=(tmp_path, seed, SHARED_SECONDS)) for seed in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0, 0]
-    store = LmdbStore(tmp_path, CAP_BYTES)
-    report, stats = store.check(), store.stats()
-    found = store.get_many([make_key(name) for name in NAMES])
-    store.close()
-    assert report.problems == ()
-    assert (report.num_records, report.num_bytes) == (stats.num_records, stats.num_bytes)
-    sizes = [max(4096, record.header.num_bytes) for record in found.values()]
-    assert (len(sizes), sum(sizes)) == (stats.num_records, stats.num_bytes)
-    assert 0 < stats.num_bytes <= CAP_BYTES
 
 
 def put_megabytes(folder: Path) -> None:

@@ -8,8 +8,9 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
-from store_records import KIB, make_key, make_record, over, same
+from store_records import KIB, make_record
 
+from benchmarks.torture.records import make_key, over, same
 from kamera_agent.chunk import Record
 from kamera_agent.errors import StoreKeyError, StoreUnavailableError
 from kamera_agent.secret import SecretSource

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_records import KIB, make_record, same
+from store_records import KIB, make_record
 
+from benchmarks.torture.records import same
 from kamera_agent.errors import StoreUnavailableError
 from kamera_agent.store.environment import Environment
 from kamera_agent.store.lmdb_store import LmdbStore

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from golden_store import CAP_BYTES, ENCRYPTED, FOLDER, KEY, NAME, START_NS, records, rows, write
-from store_records import make_record, same
+from store_records import make_record
 
+from benchmarks.torture.records import same
 from kamera_agent.chunk import FORMAT_VERSION
 from kamera_agent.store.entry import Entry
 from kamera_agent.store.environment import DATABASE

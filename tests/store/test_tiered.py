@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from store_records import KIB, make_key, make_record, record_of_bytes, same
+from store_records import KIB, make_record, record_of_bytes
 
+from benchmarks.torture.records import make_key, same
 from kamera_agent.chunk import Key, Record
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore

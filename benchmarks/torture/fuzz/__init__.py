@@ -1,0 +1,1 @@
+"""Hostile input at every place where bytes come from outside."""

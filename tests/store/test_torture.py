@@ -1,0 +1,64 @@
+"""A cut of `make torture`: what a store must survive, in seconds. benchmarks/torture says what each part does."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+from benchmarks.torture import answers, calls, crowd, damage, faults, kills, power
+from benchmarks.torture.figures import MUST_BE_0, Figures
+from benchmarks.torture.fuzz import mutation
+from benchmarks.torture.fuzz.entries import ENTRIES
+from benchmarks.torture.fuzz.judge import Judge
+
+needs_calls = pytest.mark.skipif(not calls.is_possible(), reason="needs Linux and a C compiler")
+
+
+def failures(figures: Figures) -> dict[str, int]:
+    return {name: figures[name] for name in MUST_BE_0 if figures[name]}
+
+
+def test_kills() -> None:
+    figures = kills.run(40, seed=0)
+    assert failures(figures) == {}
+    assert figures["in_time"] > 20
+
+
+@needs_calls
+def test_power_cuts() -> None:
+    figures = power.run(40, seed=0)
+    assert failures(figures) == {}
+    assert figures["settled"] > 100
+
+
+def test_damage() -> None:
+    figures = damage.run(160, seed=0)
+    assert failures(figures) == {}
+    assert figures["mutations"] == 160
+
+
+@needs_calls
+@pytest.mark.parametrize(("module", "count"), [(faults, 100), (answers, 8)], ids=["store", "answers"])
+def test_faults(module: object, count: int) -> None:
+    figures = faults.run(module.__name__, count, seed=0)
+    assert failures(figures) == {}
+    assert figures["faults"] == count
+
+
+@pytest.mark.parametrize("name", ["header", "archive", "reply", "trace", "blocks", "image"])
+def test_hostile_input(tmp_path: Path, name: str) -> None:
+    """Seeded changes of valid inputs. How long each takes is left to `make fuzz`."""
+    entry, judge = ENTRIES[name], Judge(ENTRIES[name], tmp_path / "figures")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mutation.run(judge, entry.seeds(), 2.0, seed=0)
+    assert judge.figures["fuzz_inputs"] > 20
+    assert (judge.figures["fuzz_foreign"], judge.figures["fuzz_large"]) == (0, 0)
+
+
+def test_crowd() -> None:
+    figures = crowd.run(10, seed=0, num_processes=3, num_threads=2)
+    assert failures(figures) == {}
+    assert figures["load_records"] > 0
