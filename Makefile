@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-video test torture fuzz check bench fidelity real gpu train docs example-ui
+.PHONY: help setup demo example-video test torture fuzz check bench fidelity real gpu train docs example-ui \
+	example-smolagents example-browser-use chromium
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
@@ -21,6 +22,8 @@ help:
 	@echo "make fidelity  measure every way of reuse on the trained model"
 	@echo "make gpu     test and measure on a CUDA device, with $(PYTHON) and its packages"
 	@echo "make example-ui  run a screen agent in Chromium, with and without the cache"
+	@echo "make example-smolagents  run smolagents over the server"
+	@echo "make example-browser-use  run browser-use in Chromium, over the server"
 	@echo "make real    fetch the text model of benchmarks.real into build/real"
 	@echo "make train   train the pocket model anew, into build/pocket"
 	@echo "make docs    build the documents' site into build/site"
@@ -92,12 +95,26 @@ train: $(READY)
 	@$(BIN)/python -m training build/pocket
 
 # A Chromium is a matter of the system; whoever may install one gets Debian's.
-example-ui: $(READY)
+chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } || \
 		{ echo "The example needs a Chromium on the PATH. As root: apt-get install chromium" >&2; exit 1; }
+
+example-ui: $(READY) chromium
 	@$(BIN)/python -m examples.ui_agent
+
+example-smolagents: $(READY)
+	@$(BIN)/python -m examples.web_agents smolagents
+
+# It pins what it requires, so it gets an environment of its own.
+build/browser_use/.ready: | $(READY)
+	"$(PYTHON)" -m venv build/browser_use
+	build/browser_use/bin/python -m pip install --quiet "browser-use>=0.13,<0.14"
+	@touch $@
+
+example-browser-use: build/browser_use/.ready chromium
+	@$(BIN)/python -m examples.web_agents browser-use
 
 docs: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
