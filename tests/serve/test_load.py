@@ -52,7 +52,8 @@ def conversation(client: OpenAI, seed: int) -> Iterator[str]:
 
 @pytest.fixture
 def loaded() -> Iterator[Kamera]:
-    with Kamera.pocket(MemoryStore(STORE_BYTES), fidelity="exact") as kamera:
+    # What waits to be remembered is bounded, too: the cores are busy with answers.
+    with Kamera.pocket(MemoryStore(STORE_BYTES), fidelity="exact", memory_bytes=STORE_BYTES) as kamera:
         yield kamera
 
 
