@@ -75,6 +75,7 @@ async def run(url: str, model: str, pages: str) -> list[str]:
                 llm=ChatOpenAI(model=model, base_url=url, api_key="none", http_client=client, temperature=0),
                 browser_profile=profile,
                 use_judge=False,
+                enable_planning=False,
                 directly_open_url=False,
             )
             history = await agent.run(max_steps=len(steps))
