@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kamera_agent.telemetry.metrics import Metrics
     from kamera_agent.telemetry.trace import Trace
     from kamera_agent.vision.frames import Frames
-    from kamera_agent.vision.sampling import sample_fps, sample_scenes
+    from kamera_agent.vision.sampling import sample_fps, sample_groups, sample_scenes
     from kamera_agent.window.content import DocumentContent, FramesContent, ImageContent, TextContent
     from kamera_agent.window.evidence import Stale
     from kamera_agent.window.plan import Plan, PlanRow
@@ -46,7 +46,7 @@ _MODULES = {
     "telemetry.metrics": ("Metrics",),
     "telemetry.trace": ("Trace",),
     "vision.frames": ("Frames",),
-    "vision.sampling": ("sample_fps", "sample_scenes"),
+    "vision.sampling": ("sample_fps", "sample_groups", "sample_scenes"),
     "window.content": ("DocumentContent", "FramesContent", "ImageContent", "TextContent"),
     "window.evidence": ("Stale",),
     "window.plan": ("Plan", "PlanRow"),
@@ -96,6 +96,7 @@ __all__ = [
     "WindowError",
     "WindowTooLongError",
     "sample_fps",
+    "sample_groups",
     "sample_scenes",
 ]
 

@@ -22,6 +22,7 @@ ROOMS = {
     "agent/": 7,
     "serve/": 7,
     "turns/": 6,
+    "ingest/": 6,
     "report/": 6,
     "__init__.py": 5,
     "kamera.py": 5,
@@ -68,6 +69,7 @@ CONFINED = {
     "fastapi": ("serve/",),
     "starlette": ("serve/",),
     "uvicorn": ("serve/server.py",),
+    "ray": ("ingest/crews.py",),
     "prometheus_client": ("telemetry/metrics.py",),
     "opentelemetry": ("telemetry/spans.py",),
     # Whoever can write to the store's folder must not be able to run code through it.

@@ -47,6 +47,7 @@ SURFACE = [
     "WindowError",
     "WindowTooLongError",
     "sample_fps",
+    "sample_groups",
     "sample_scenes",
 ]
 

@@ -126,6 +126,33 @@ def ask(
 
 
 @app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images, clips, and folders of both.")],
+    model: Annotated[str, typer.Option(help="Hub id or folder of a model; the pocket model by default.")] = "pocket",
+    fps: Annotated[float, typer.Option(help="Frames kept per second of a clip.")] = 2.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, or actors on Ray, each with a model.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: its address, auto, or local.")
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="Namespace of the chunks.")] = "default",
+    store: NewStore = Path(DEFAULT_STORE),
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the chunks of a library ahead, so that windows over any part of it recall them.
+
+    A chunk that the store has is not computed again, so a run that was interrupted goes on where it was. The exit code
+    is 1 if a file failed.
+    """
+    check_model(model)
+    folder = check_store(store)
+    from kamera_agent.cli.ingest import ingest as fill
+    from kamera_agent.ingest.ingester import Job
+
+    fill(paths, Job(model, str(folder), key, fps, namespace), workers, ray, as_json)
+
+
+@app.command()
 def serve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id or folder of a model, or pocket.")],
     host: Annotated[str, typer.Option(help="Address to listen on. One that others can reach needs API keys.")] = (

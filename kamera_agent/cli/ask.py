@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import math
-import mimetypes
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from kamera_agent.errors import InputError, SettingError
-from kamera_agent.vision.frames import Frames
-from kamera_agent.vision.image import decode_image, is_image
-from kamera_agent.vision.sampling import sample_fps, take_frames
-from kamera_agent.window.content import Content, FramesContent, ImageContent
+from kamera_agent.errors import SettingError
+from kamera_agent.window.media import read_media
 
 if TYPE_CHECKING:
     from kamera_agent.window.window import Window
-
-# Frames of a clip per chunk: Qwen models join two frames into one time step.
-GROUP = 2
 
 
 def ask(
@@ -35,7 +27,7 @@ def ask(
         raise SettingError("No image or clip was given; name one before the question.")
     if not (math.isfinite(fps) and fps > 0):
         raise SettingError(f"--fps is {fps}; use a number above 0.")
-    contents = [content for path in paths for content in _read(path, fps)]
+    contents = [content for path in paths for content in read_media(path, fps)]
     # Imported, and loaded, last: a wrong path should not cost seconds or minutes.
     from kamera_agent.kamera import Kamera
 
@@ -45,43 +37,6 @@ def ask(
         if keep_last is not None:
             window.slide(keep_last)
         _print_answer(window, question)
-
-
-def _read(path: Path, fps: float) -> Iterator[Content]:
-    if path.is_dir():
-        yield from map(FramesContent, _groups(_read_folder(path, fps)))
-    elif not path.is_file():
-        raise InputError(f"There is no file at {path}; pass images, clips, or a folder of frames.")
-    # By content where the name leaves it open: `.ts` is a clip to a camera, and another kind of file to most systems.
-    elif _kind(path.name) == "image" or is_image(path):
-        yield ImageContent(decode_image(path))
-    else:
-        yield from map(FramesContent, _groups(sample_fps(path, fps)))
-
-
-def _read_folder(folder: Path, fps: float) -> Frames:
-    """The images of a folder as frames, in the order of their names, 1 / fps seconds apart."""
-    names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=_name_order)
-    images = [folder / name for name in names if _kind(name) == "image" or is_image(folder / name)]
-    if not images:
-        raise InputError(f"The folder {folder} holds no images; pass images, clips, or a folder of frames.")
-    return take_frames(images, fps=fps)
-
-
-def _kind(name: str) -> str:
-    """The kind of a file by its name, such as image or video."""
-    return (mimetypes.guess_type(name)[0] or "").partition("/")[0]
-
-
-def _name_order(name: str) -> list[str | int]:
-    """Sorts frame_9 before frame_10. Texts and numbers alternate, so they are never compared with each other."""
-    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", name))]
-
-
-def _groups(frames: Frames) -> Iterator[Frames]:
-    for first in range(0, len(frames.timestamps), GROUP):
-        part = slice(first, first + GROUP)
-        yield Frames(frames.pixels[part], frames.timestamps[part])
 
 
 def _print_answer(window: Window, question: str) -> None:

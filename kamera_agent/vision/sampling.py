@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -18,6 +18,8 @@ from kamera_agent.vision.frames import DEFAULT_FPS, Frames, join_pixels, stack_f
 from kamera_agent.vision.image import Pixels
 
 MAX_FRAMES = 64
+# Frames of a clip per chunk: Qwen models join two frames into one time step.
+GROUP = 2
 
 # Containers round times to a millisecond, so the frame that is due may be stamped this much too early.
 ROUNDING_S = 5e-4
@@ -38,6 +40,36 @@ def sample_fps(path: str | os.PathLike[str], fps: float = DEFAULT_FPS, max_frame
         if clip.duration_s > 0:
             fps = min(fps, max_frames / clip.duration_s)
         return _first_of_intervals(clip, fps, max_frames)
+
+
+def sample_groups(path: str | os.PathLike[str], fps: float = DEFAULT_FPS, group: int = GROUP) -> Iterator[Frames]:
+    """The frames that sample_fps keeps of a short clip, in groups, to the end of a clip of any length.
+
+    group: frames per group; the last one may have fewer. Only one group is in memory at a time.
+    Raises as sample_fps.
+    """
+    _check_fps(fps)
+    kept: list[tuple[Pixels, float]] = []
+    start_s, last = 0.0, -1
+    with Clip(path) as clip, closing(_watched(clip)) as times:
+        for time_s in times:
+            start_s = time_s if last < 0 else start_s
+            interval = _interval(time_s - start_s, fps)
+            if interval > last:
+                kept.append((clip.pixels(), time_s))
+                last = interval
+            if len(kept) == group:
+                yield _join(kept)
+                kept = []
+    if kept:
+        yield _join(kept)
+
+
+def groups_of(frames: Frames, group: int = GROUP) -> Iterator[Frames]:
+    """Frames in groups of so many; the last one may have fewer."""
+    for first in range(0, len(frames.timestamps), group):
+        part = slice(first, first + group)
+        yield Frames(frames.pixels[part], frames.timestamps[part])
 
 
 def take_frames(source: Any, timestamps: Iterable[float] | None = None, fps: float | None = None) -> Frames:
@@ -96,15 +128,23 @@ def _first_of_intervals(clip: Clip, fps: float, max_frames: int) -> Frames:
     with closing(_watched(clip)) as times:
         for time_s in times:
             start_s = time_s if start_s is None else start_s
-            interval = math.floor((time_s - start_s + ROUNDING_S) * fps)
+            interval = _interval(time_s - start_s, fps)
             while len(kept) == most and interval not in kept:
                 fps, interval = fps / 2, interval // 2
                 # Two intervals become one, of which the first frame is kept.
                 kept = {number // 2: kept[number] for number in sorted(kept, reverse=True)}
             if interval not in kept:
                 kept[interval] = clip.pixels(), time_s
-    first = [kept[number] for number in sorted(kept)[:max_frames]]
-    return Frames(join_pixels((pixels for pixels, _ in first), len(first)), tuple(time_s for _, time_s in first))
+    return _join([kept[number] for number in sorted(kept)[:max_frames]])
+
+
+def _interval(time_s: float, fps: float) -> int:
+    """The number of the interval of 1/fps seconds that a time is in."""
+    return math.floor((time_s + ROUNDING_S) * fps)
+
+
+def _join(kept: Sequence[tuple[Pixels, float]]) -> Frames:
+    return Frames(join_pixels((pixels for pixels, _ in kept), len(kept)), tuple(time_s for _, time_s in kept))
 
 
 def _times_of_change(clip: Clip, threshold: float) -> Generator[float, None, None]:
