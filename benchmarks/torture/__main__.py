@@ -9,11 +9,13 @@ damage  20,000 bits flipped, pages cut off, zeroed, swapped and doubled in every
 faults  every call of a store on its files, and of LMDB for memory, fails: EIO, ENOSPC, EMFILE, ENOMEM, short writes
 answers 300 of the same under a model that answers, against its answers without a store
 crowd   3 minutes of 8 processes with 4 threads each, which wish for different caps, fork, and are killed
+strangers  10,000 lookups each of pictures that a namespace holds and does not hold, by somebody without its secret
 
 The figures: kills, cuts, mutations, faults and refused (a store that cannot be opened, with an error that says so) are
 what was done. Each of these must be 0: lost and unsound (after a kill or a power cut), wrong (bytes), deaths (of a
 process that used a store), unwritable, unreported (a loss that check() does not name), failed_answers, unsaid and
-repeated (of a failure that must be said once), load_wrong and hangs (of the crowd), oversize (a file above its bound).
+repeated (of a failure that must be said once), load_wrong and hangs (of the crowd), oversize (a file above its bound),
+told_apart (by a two-sample test of the times of a stranger's lookups).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.command import parser_of
-from benchmarks.torture import answers, crowd, damage, faults, kills, power
+from benchmarks.torture import answers, crowd, damage, faults, kills, power, strangers
 from benchmarks.torture.figures import MUST_BE_0, Figures
 
 EVERY = 1 << 30
@@ -37,6 +39,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Figures], int]] = {
     "faults": (partial(faults.run, faults.__name__), EVERY),
     "answers": (partial(faults.run, answers.__name__), 300),
     "crowd": (crowd.run, 180),
+    "strangers": (strangers.run, 10_000),
 }
 DONE = ("kills", "mutations", "faults")
 
@@ -55,7 +58,7 @@ def main() -> None:
         total += figures
         seconds = time.monotonic() - start
         print(
-            f"{name:>8}  {seconds:6.0f} s  " + ", ".join(f"{key} {value}" for key, value in figures.items()), flush=True
+            f"{name:>9}  {seconds:6.0f} s  " + ", ".join(f"{key} {value}" for key, value in figures.items()), flush=True
         )
     result = {key: total[key] for key in dict.fromkeys((*DONE, *MUST_BE_0, *total))}
     if args.json:

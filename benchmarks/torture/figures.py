@@ -8,5 +8,5 @@ Figures = Counter[str]
 
 MUST_BE_0 = (
     *("lost", "unsound", "wrong", "deaths", "unwritable", "unreported"),
-    *("failed_answers", "unsaid", "repeated", "load_wrong", "hangs", "oversize"),
+    *("failed_answers", "unsaid", "repeated", "load_wrong", "hangs", "oversize", "told_apart"),
 )

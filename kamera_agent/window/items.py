@@ -46,6 +46,11 @@ class Items:
         self.enter(self._system(system, 1))
 
     @property
+    def namespace(self) -> str:
+        """The namespace of the chunks."""
+        return self._settings.namespace
+
+    @property
     def live(self) -> tuple[Item, ...]:
         """Items in the window, the system prompt first."""
         return self._held.live
@@ -185,12 +190,12 @@ class Items:
             # A message without words is a turn without words.
             return TextRun(()) if content.new_turn and not content.text else self._text_run(content.text)
         if isinstance(content, ImageContent):
-            chunk = self._family.image_chunk(decode_image(content.image), self._settings.namespace)
+            chunk = self._family.image_chunk(decode_image(content.image), self.namespace)
         elif isinstance(content, FramesContent):
             frames = take_frames(content.frames, content.timestamps, content.fps)
-            chunk = self._family.frames_chunk(frames, self._settings.namespace)
+            chunk = self._family.frames_chunk(frames, self.namespace)
         elif isinstance(content, DocumentContent):
-            chunk = self._family.document_chunk(readable(content.text), self._settings.namespace)
+            chunk = self._family.document_chunk(readable(content.text), self.namespace)
         else:
             raise InputError(
                 f"Cannot put a {type(content).__name__} into a window; use TextContent, ImageContent, FramesContent or "

@@ -144,10 +144,15 @@ class Window:
         """Copy the KV of the beginning that another window of the same Kamera has in common with this one.
 
         What this window has computed by now is computed again. Raises WindowError while either is busy, and InputError
-        for another object.
+        for another object and for a window of another namespace.
         """
         if not isinstance(source, Window):
             raise InputError(f"Only the KV of a Window can be adopted; got a {type(source).__name__}.")
+        if source._items.namespace != self._items.namespace:
+            raise InputError(
+                f"A window of namespace {self._items.namespace!r} cannot adopt KV of namespace "
+                f"{source._items.namespace!r}; nothing is shared between namespaces."
+            )
         source._lend(self._assembly.residence, self._layout.places(self._items.live))
 
     @alone

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks.torture import answers, calls, crowd, damage, faults, kills, power
+from benchmarks.torture import answers, calls, crowd, damage, faults, kills, power, strangers
 from benchmarks.torture.figures import MUST_BE_0, Figures
 from benchmarks.torture.fuzz import mutation
 from benchmarks.torture.fuzz.entries import ENTRIES
@@ -56,6 +58,15 @@ def test_hostile_input(tmp_path: Path, name: str) -> None:
         mutation.run(judge, entry.seeds(), 2.0, seed=0)
     assert judge.figures["fuzz_inputs"] > 20
     assert (judge.figures["fuzz_foreign"], judge.figures["fuzz_large"]) == (0, 0)
+
+
+def test_the_test_of_times_tells_samples_apart() -> None:
+    rng = np.random.default_rng(0)
+    left, right = rng.exponential(size=(2, 2000))
+    assert 0.001 < strangers.rank_test(left, right) < 1
+    assert strangers.rank_test(left, right * 1.3) < 1e-6
+    # By hand: of the six orders of two and two, U is 0 in one, and its normal deviation sqrt(5 / 3).
+    assert strangers.rank_test([1, 2], [3, 4]) == pytest.approx(math.erfc(2 / math.sqrt(5 / 3) / math.sqrt(2)))
 
 
 def test_crowd() -> None:
