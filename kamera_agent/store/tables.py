@@ -61,6 +61,12 @@ def _number(form: struct.Struct, packed: memoryview) -> int:
     return int(form.unpack(packed)[0])
 
 
+def _is_total(row: bytes) -> bool:
+    """Whether a key of the table of totals is one that is written."""
+    is_pin = row.startswith(PIN) and len(row) == len(PIN) + DIGEST_BYTES
+    return is_pin or row in (TOTAL_BYTES, CAP_BYTES, KEY_CHECK, POLICY)
+
+
 @dataclass(slots=True)
 class Tables:
     """Handles of the tables, which change when the database is opened again. The names are those in the database."""
@@ -193,6 +199,8 @@ class Tables:
                 problems.append(f"table {name} lacks {num_lacking} rows of {len(expected)}, and has {num_more} more")
         if num_more := sum(row[:DIGEST_BYTES] not in entries for row in self._rows(txn, self.values)):
             problems.append(f"table values has {num_more} rows of no record")
+        if num_unknown := sum(not _is_total(row) for row in self._rows(txn, self.totals)):
+            problems.append(f"table totals has {num_unknown} unknown rows")
         for name in (field.name for field in fields(self)):
             table = getattr(self, name)
             # A damaged branch of the tree may lead elsewhere than to a row that a walk over all leaves meets.

@@ -104,6 +104,12 @@ def row_of_no_record(store: LmdbStore) -> None:
     store._database.write(lambda txn: txn.put(make_key("other").digest + bytes(4), b"stub", db=tables.values))
 
 
+def row_of_another_name(store: LmdbStore) -> None:
+    """As a flipped bit leaves it. An encrypted store that lacks the row of its key would seem to be in the clear."""
+    tables = store._database.tables
+    store._database.write(lambda txn: txn.put(b"kex", bytes(32), db=tables.totals))
+
+
 def wrong_total(store: LmdbStore) -> None:
     store._database.write(lambda txn: store._database.tables._add_bytes(txn, 1))
 
@@ -118,7 +124,9 @@ def stub_of_a_cap(store: LmdbStore) -> None:
     store._database.write(lambda txn: txn.put(b"cap", b"stub", db=tables.totals))
 
 
-@pytest.mark.parametrize("contradict", [wrong_total, stub_of_an_entry, stub_of_a_cap, row_of_no_record])
+@pytest.mark.parametrize(
+    "contradict", [wrong_total, stub_of_an_entry, stub_of_a_cap, row_of_no_record, row_of_another_name]
+)
 @pytest.mark.parametrize("is_sealed", [False, True])
 def test_tables_that_contradict_each_other_are_a_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contradict: Callable[[LmdbStore], None], is_sealed: bool
