@@ -12,10 +12,13 @@ get_sealed  as get, from an encrypted store: decrypt into fresh tensors, verify 
 file_write  the same bytes to a new plain file, and fsync
 file_read   the plain file from the page cache into fresh memory (readinto), without a checksum
 memcpy      resident memory into fresh memory, numpy.copyto on one thread, tensor by tensor
+memcpy_sum  the same, with the xxh3-128 of each copy
 
-get, file_read and memcpy fill the same kind of memory: one uninitialised block from torch.empty, which is allocated
-within the measured time and freed after it.
+get, file_read, memcpy and memcpy_sum fill the same kind of memory: one uninitialised block from torch.empty, which is
+allocated within the measured time and freed after it.
 
+latency   milliseconds of single calls on each tier, median and 99th percentile (benchmarks/latency.py)
+codecs    bytes of the base of that screenshot in the dtypes of models, and with base_dtype="int8"
 contexts  bytes of a chunk that was seen in 1, 2, 3 and 8 contexts, over as many full copies (benchmarks/contexts.py)
 """
 
@@ -32,17 +35,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from xxhash import xxh3_128_digest
 
 from benchmarks.command import parser_of
 from benchmarks.contexts import measure_contexts
+from benchmarks.latency import measure_latency
 from kamera_agent.chunk import Key, Record
 from kamera_agent.config import MIB
+from kamera_agent.runtime.compression import compressed
+from kamera_agent.runtime.kernels.layers import LayerKV
 from kamera_agent.store.lmdb_store import LmdbStore
 
 NUM_LAYERS, NUM_KV_HEADS, NUM_TOKENS, HEAD_DIM = 12, 2, 1196, 64
 SEED = 0
 KEY = bytes(range(32))
-STEPS = ("put", "get", "put_sealed", "get_sealed", "file_write", "file_read", "memcpy")
+STEPS = ("put", "get", "put_sealed", "get_sealed", "file_write", "file_read", "memcpy", "memcpy_sum")
 
 
 def make_record(seed: int) -> Record:
@@ -95,6 +102,12 @@ class Workload:
             np.copyto(target.numpy(), tensor.reshape(-1).numpy())
         return fresh
 
+    def memcpy_sum(self) -> list[torch.Tensor]:
+        fresh = self.memcpy()
+        for target in fresh:
+            xxh3_128_digest(target.numpy().data)
+        return fresh
+
     def close(self) -> None:
         self.store.close()
         self.sealed.close()
@@ -140,6 +153,7 @@ def report(medians: dict[str, float], record: Record, num_rounds: int) -> dict[s
     return {
         **rates,
         "get_vs_memcpy": round(medians["memcpy"] / medians["get"], 3),
+        "get_vs_memcpy_sum": round(medians["memcpy_sum"] / medians["get"], 3),
         "put_vs_file": round(medians["file_write"] / medians["put"], 3),
         "crypto_overhead": round(medians["get_sealed"] / medians["get"], 3),
         "crypto_overhead_put": round(medians["put_sealed"] / medians["put"], 3),
@@ -159,19 +173,37 @@ def report(medians: dict[str, float], record: Record, num_rounds: int) -> dict[s
     }
 
 
+def codec_bytes(record: Record) -> dict[str, int]:
+    """Bytes of the base by codec: the dtypes of models, and int8 with its steps."""
+    layers = [LayerKV(keys, values) for keys, values in record.layers]
+    num_values = sum(layer.keys.numel() + layer.values.numel() for layer in layers)
+    rounded = [tensor for layer in map(compressed, layers) for tensor in layer if tensor is not None]
+    return {"float32": 4 * num_values, "bfloat16": 2 * num_values, "int8": sum(tensor.nbytes for tensor in rounded)}
+
+
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="measured rounds, at least 7 (default 15)")
+    parser.add_argument("--calls", type=int, default=200, help="calls of each kind for the latency (default 200)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         workload = Workload(Path(folder))
         result = report(measure(workload, max(7, args.rounds)), workload.record, max(7, args.rounds))
         workload.close()
+        result["latency"] = latency = measure_latency(Path(folder), workload.record, max(8, args.calls))
+    result["codecs"] = codec_bytes(workload.record)
     result["contexts"] = contexts = measure_contexts()
     print(f"one chunk of {NUM_TOKENS} tokens, {workload.record.header.num_bytes / 1e6:.1f} MB, float32")
     for name in STEPS:
         print(f"{name:>10}  {result[f'{name}_gbps']:7.3f} GB/s")
-    print(f"get: {result['get_vs_memcpy']} of the rate of memcpy; put: {result['put_vs_file']} of that of a plain file")
+    print(
+        f"get: {result['get_vs_memcpy']} of the rate of memcpy, {result['get_vs_memcpy_sum']} of memcpy with a checksum"
+    )
+    print(f"put: {result['put_vs_file']} of the rate of a plain file")
+    for tier, ways in latency.items():
+        times = ", ".join(f"{way} {each['p50_ms']} and {each['p99_ms']}" for way, each in ways.items())
+        print(f"{tier:>10}  p50 and p99 in ms: {times}")
+    print("bytes by codec: " + ", ".join(f"{name} {num_bytes:,}" for name, num_bytes in result["codecs"].items()))
     print(f"encrypted: get takes {result['crypto_overhead']} times as long, put {result['crypto_overhead_put']} times")
     for dtype in ("full", "int8"):
         shares = ", ".join(f"{share:.2f} for {count}" for count, share in contexts[dtype].items())
