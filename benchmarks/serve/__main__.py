@@ -6,7 +6,7 @@ Each client of benchmarks/serve/clients.py goes through as many new pages of 128
 the trained pocket model about the newest, in one process per server, which listens on a loopback port:
 
 ours          `kamera serve` with its default settings
-exact         the same with fidelity="exact"
+exact         the same, asked for exact answers by the header x-kamera-fidelity
 transformers  `transformers serve`, which has no cache between requests. It needs torchvision, so PROGRAM is a
               `transformers` in a virtual environment of its own; without it, this server is left out
 
@@ -43,7 +43,7 @@ from benchmarks.serve.checkpoint import write_checkpoint
 from benchmarks.serve.clients import CLIENTS
 from benchmarks.serve.figures import summary
 from benchmarks.serve.plain import Plain
-from benchmarks.serve.process import Server, run_exact, run_kamera, run_transformers
+from benchmarks.serve.process import Server, run_kamera, run_transformers
 from benchmarks.serve.replay import Step, cross_talk, replay
 
 SEED = 0
@@ -63,8 +63,8 @@ def main() -> None:
         write_checkpoint(checkpoint)
         plain = Plain(checkpoint)
         servers = {
-            "ours": running.enter_context(run_kamera(checkpoint, Path(folder) / "store")),
-            "exact": running.enter_context(run_exact(checkpoint)),
+            "ours": running.enter_context(run_kamera(checkpoint, Path(folder) / "ours")),
+            "exact": running.enter_context(run_kamera(checkpoint, Path(folder) / "exact", "exact")),
         }
         if options.transformers:
             servers["transformers"] = running.enter_context(run_transformers(options.transformers, checkpoint))

@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from openai import APIConnectionError, OpenAI
 
@@ -39,11 +40,17 @@ class Given:
 class Server:
     """A server in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, model: str, *, tells: bool) -> None:
-        """tells: whether a stream has usage when asked."""
-        self._process, self._model = process, model
-        self._asked = {"stream_options": {"include_usage": True}} if tells else {}
-        self.client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=START_S)
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        url: str,
+        model: str,
+        headers: Mapping[str, str] | None = None,
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
+        """headers, asked: of every request, beside its messages."""
+        self._process, self._model, self._asked = process, model, asked or {}
+        self.client = OpenAI(base_url=url, api_key="none", default_headers=headers, max_retries=0, timeout=START_S)
 
     def answer(self, messages: Messages) -> Given:
         """The greedy answer, as a stream."""
@@ -77,26 +84,19 @@ class Server:
 
 
 @contextmanager
-def run_kamera(folder: Path, store: Path) -> Iterator[Server]:
-    """`kamera serve` with its default settings."""
-    command = [
-        str(Path(sys.executable).with_name("kamera")),
-        "serve",
-        str(folder),
-        "--port",
-        "0",
-        "--store",
-        str(store),
-    ]
-    with _run_ours(command, folder) as server:
-        yield server
-
-
-@contextmanager
-def run_exact(folder: Path) -> Iterator[Server]:
-    """The same with fidelity="exact"."""
-    with _run_ours([sys.executable, "-m", "benchmarks.serve.exact", str(folder)], folder) as server:
-        yield server
+def run_kamera(folder: Path, store: Path, fidelity: str = "refresh") -> Iterator[Server]:
+    """`kamera serve` with its default settings. fidelity: that all its answers are asked for."""
+    program = Path(sys.executable).with_name("kamera")
+    command = [str(program), "serve", str(folder), "--port", "0", "--store", str(store)]
+    with _run(command, subprocess.PIPE) as process:
+        assert process.stdout
+        found = next(filter(None, (re.search(r"http://\S+/v1", line) for line in process.stdout)), None)
+        if found is None:
+            raise SystemExit(f"{' '.join(command)} ended without an address.")
+        headers = {"x-kamera-fidelity": fidelity}
+        server = Server(process, found[0], str(folder), headers, asked={"stream_options": {"include_usage": True}})
+        with server.client:
+            yield server
 
 
 @contextmanager
@@ -106,21 +106,9 @@ def run_transformers(program: Path, folder: Path) -> Iterator[Server]:
         port = free.getsockname()[1]
     command = [str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
     with _run(command, subprocess.DEVNULL) as process:
-        server = Server(process, f"http://127.0.0.1:{port}/v1", str(folder), tells=False)
+        server = Server(process, f"http://127.0.0.1:{port}/v1", str(folder))
         with server.client:
             _wait(server)
-            yield server
-
-
-@contextmanager
-def _run_ours(command: Sequence[str], folder: Path) -> Iterator[Server]:
-    with _run(command, subprocess.PIPE) as process:
-        assert process.stdout
-        found = next(filter(None, (re.search(r"http://\S+/v1", line) for line in process.stdout)), None)
-        if found is None:
-            raise SystemExit(f"{' '.join(command)} ended without an address.")
-        server = Server(process, found[0], str(folder), tells=True)
-        with server.client:
             yield server
 
 

@@ -4,7 +4,7 @@ python -m examples.web_agents smolagents
 python -m examples.web_agents browser-use [--python build/browser_use/bin/python]
 
 browser-use runs in a virtual environment of its own (--python), which has no kamera_agent. The agent's requests are
-then sent again, as they were, to a server with fidelity="exact", which keeps what a prefix cache keeps.
+then sent again, as they were, to a server that keeps what a prefix cache keeps, and computes nothing ahead.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Unpack
 
 import torch
 
 from examples.web_agents.checkpoint import write_checkpoint
 from examples.web_agents.served import Cost, repeat, served
 from kamera_agent import Kamera
-from kamera_agent.config import Fidelity
+from kamera_agent.config import SettingOptions
 
+PREFIX_CACHE: SettingOptions = {"fidelity": "exact", "heal": "never"}
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("browser_use_agent.py")
 # It would tell its makers what it does, and look for a newer version.
@@ -47,13 +49,13 @@ def main() -> None:
                 run(url, str(model))
             else:
                 run_browser_use(options.python, url, model)
-        with load(model, "exact") as kamera:
+        with load(model, **PREFIX_CACHE) as kamera:
             show(recorder.costs, repeat(kamera, recorder.requests))
 
 
-def load(model: Path, fidelity: Fidelity = "patched") -> Kamera:
+def load(model: Path, **options: Unpack[SettingOptions]) -> Kamera:
     """A Kamera over the checkpoint, which is in float16 and runs in float32. Without a store on the disk."""
-    return Kamera.from_pretrained(model, store=None, dtype=torch.float32, fidelity=fidelity)
+    return Kamera.from_pretrained(model, store=None, dtype=torch.float32, **options)
 
 
 def run_browser_use(python: Path, url: str, model: Path) -> None:

@@ -22,6 +22,8 @@ TASK = "Find the lamp, and what it costs."
 VISITED = ("index", "prices", "lamp", "owners", "rooms", "keys", "boat", "cart", "checkout", "sale")
 # Characters of the texts that the agent asks for with every action: a memory, the next goal and so on.
 MAX_STRING = 16
+# Patience for a busy machine, for an answer.
+TIMEOUT_S = 300
 
 
 def actions(pages: str) -> Iterator[dict[str, Any]]:
@@ -69,7 +71,7 @@ async def run(url: str, model: str, pages: str) -> list[str]:
             user_data_dir=folder,
             viewport={"width": 1280, "height": 720},
         )
-        async with httpx.AsyncClient(transport=Steering(steps), timeout=120) as client:
+        async with httpx.AsyncClient(transport=Steering(steps), timeout=TIMEOUT_S) as client:
             agent = Agent(
                 task=TASK,
                 llm=ChatOpenAI(model=model, base_url=url, api_key="none", http_client=client, temperature=0),
@@ -77,6 +79,8 @@ async def run(url: str, model: str, pages: str) -> list[str]:
                 use_judge=False,
                 enable_planning=False,
                 directly_open_url=False,
+                llm_timeout=TIMEOUT_S,
+                step_timeout=2 * TIMEOUT_S,
             )
             history = await agent.run(max_steps=len(steps))
     return [error for error in history.errors() if error]

@@ -16,7 +16,7 @@ from kamera_agent.serve.app import make_app
 from kamera_agent.serve.server import listen, make_server
 
 PATH = "/chat/completions"
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 class Cost(NamedTuple):

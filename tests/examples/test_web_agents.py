@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from examples.web_agents.__main__ import load
+from examples.web_agents.__main__ import PREFIX_CACHE, load
 from examples.web_agents.checkpoint import write_checkpoint
 from examples.web_agents.served import repeat, served
 from examples.web_agents.smolagents_agent import NUM_STEPS, run
@@ -14,7 +14,7 @@ def test_smolagents(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "caller")
     with load(tmp_path / "caller") as kamera, served(kamera) as (url, recorder):
         run(url, str(tmp_path / "caller"))
-    with load(tmp_path / "caller", "exact") as kamera:
+    with load(tmp_path / "caller", **PREFIX_CACHE) as kamera:
         prefix = repeat(kamera, recorder.requests)
     sent = [json.loads(body)["messages"] for body in recorder.requests]
     assert len(sent) == NUM_STEPS
