@@ -14,6 +14,8 @@ from benchmarks.fidelity.events import EVENTS
 from benchmarks.fidelity.run import Result
 from benchmarks.fidelity.score import by_layer, make_cells, ranks, summarise
 from benchmarks.fidelity.shards import Job, kept_shard, subject_for
+from benchmarks.fidelity.split import SPLIT_METHODS
+from kamera_agent.runtime.families.decoder import FULL
 
 SHARD = 5
 
@@ -30,7 +32,10 @@ class Extent(NamedTuple):
 
 
 def measure(model: str, extent: Extent, events: Sequence[str] = tuple(EVENTS)) -> dict[str, Any]:
-    """Conditions, summary, ranks, norms and cells of the model in a folder under some events. Uses all cores."""
+    """Conditions, summary, ranks, norms and cells of the model in a folder under some events. Uses all cores.
+
+    split: the cells of those cases that the methods of split.py answer, which compare with them.
+    """
     results = list(_run_all(model, extent, events))
     cells = make_cells(results)
     energies = by_layer(results, "energy_ranks")
@@ -40,6 +45,7 @@ def measure(model: str, extent: Extent, events: Sequence[str] = tuple(EVENTS)) -
         "ranks": {event: ranks(cells[event], held) for event, held in energies.items()},
         "norms": by_layer(results, "norms"),
         "cells": cells,
+        "split": make_cells(result for result in results if SPLIT_METHODS.keys() & result.answers.keys()),
     }
 
 
@@ -59,13 +65,23 @@ def _run_all(model: str, extent: Extent, events: Sequence[str]) -> Iterator[Resu
 
 def _conditions(model: str, extent: Extent) -> dict[str, Any]:
     family = subject_for(model).bench.engine.family
-    [kv] = family.decoder.shapes
+    recurrence = family.decoder.recurrence
+    others = sorted(kind.replace("_", " ") for kind in {*family.decoder.kinds} - {FULL})
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": type(family.model).__name__,
         "num_parameters": sum(parameter.numel() for parameter in family.model.parameters()),
-        "attention": family.decoder.attention,
-        "kv": {"num_layers": len(kv.layers), "keys": kv.keys._asdict(), "values": kv.values._asdict()},
+        "attention": ", ".join([family.decoder.attention, *others]),
+        "kv": [
+            {
+                "kind": bank.kind,
+                "num_layers": len(bank.layers),
+                "keys": bank.keys._asdict(),
+                "values": bank.values._asdict(),
+            }
+            for bank in family.decoder.shapes
+        ],
+        "num_recurrent_layers": len(recurrence.mixers) if recurrence else 0,
         "dtype": str(family.model.dtype).removeprefix("torch."),
         "device": "cpu",
         "machine": platform.machine(),

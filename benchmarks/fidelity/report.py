@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.fidelity.methods import RANKS
 from benchmarks.fidelity.score import ALL_TASKS, Cells, worst
+from benchmarks.fidelity.split_report import rank_table, split_table
 from kamera_agent.pocket.tasks import BINDING, TASKS
 
 Report = Mapping[str, Any]
@@ -91,7 +92,7 @@ def _table(event: str, rows: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def backbones_as_markdown(reports: Mapping[str, Report]) -> str:
-    """Shares of a full prefill that are kept, and one table per event of accuracy by task.
+    """Shares of a full prefill that are kept, one table per event of accuracy by task, and those of split.py.
 
     reports: by "backbone-seed". Figures are means over the seeds, but for the worst task, which is that of all seeds.
     """
@@ -99,8 +100,10 @@ def backbones_as_markdown(reports: Mapping[str, Report]) -> str:
     for name, report in reports.items():
         by_backbone[name.rsplit("-", 1)[0]].append(report)
     events = next(iter(reports.values()))["cells"]
+    hybrids = {name: run["split"] for name, run in reports.items() if run.get("split")}
+    splits = (part for name, cells in hybrids.items() for part in (split_table(name, cells), rank_table(name, cells)))
     return "\n\n".join(
-        [_kept(by_backbone), _worst(by_backbone), *(_accuracies(event, by_backbone) for event in events)]
+        [_kept(by_backbone), _worst(by_backbone), *(_accuracies(event, by_backbone) for event in events), *splits]
     )
 
 

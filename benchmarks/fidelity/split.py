@@ -96,10 +96,7 @@ SPLIT_METHODS: dict[str, Split | Unfolded | Stateless] = {
     "right_columns": Split(0, 0),
     "moved_right_columns": Split(0, 0, "held"),
     **{f"attention_{rank}": Split(rank, 0, seen="fitted") for rank in RANKS},
-    **{f"inputs_{rank}": Split(rank, rank, seen="fitted") for rank in RANKS},
     **{f"maps_{rank}": Split(rank, rank, seen="fitted", maps=True) for rank in RANKS},
-    **{f"only_inputs_{rank}": Split(None, rank) for rank in RANKS},
-    **{f"only_maps_{rank}": Split(None, rank, maps=True) for rank in RANKS},
     **{f"base_attention_{rank}": Split(rank, 0, "held", "fitted") for rank in RANKS},
     **{f"base_inputs_{rank}": Split(rank, rank, "held", "fitted") for rank in RANKS},
 }

@@ -9,7 +9,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from benchmarks.fidelity.state import KV, attending_in, kept_of
+from benchmarks.fidelity.state import KV, attending_in, kept_of, recurrent_in
 from kamera_agent.chunk import TextRun
 from kamera_agent.runtime.engine import Placed
 from kamera_agent.runtime.families.base import Family
@@ -77,12 +77,16 @@ def _turned(
 
 def _folded(recurrence: Recurrence, variants: Sequence[Sequence[KV]]) -> dict[int, State]:
     """By layer, the states [V, ...] after the window. A run that has no recurrent layers leaves them as they are."""
+    # By the tensors before them: many variants differ in their K and V alone.
+    known: dict[tuple[int, ...], State] = {(): recurrence.start}
     states = []
     for variant in variants:
-        state = recurrence.start
+        seen: tuple[int, ...] = ()
         for kv in variant:
+            state = known[seen]
             if trace := kept_of(kv).trace:
-                state = recurrence.fold(state, trace)
-        states.append(state)
+                seen += tuple(id(tensor) for layer in recurrent_in(kv) for tensor in layer)
+                known[seen] = known.get(seen) or recurrence.fold(state, trace)
+        states.append(known[seen])
     tails, memories = (torch.stack(parts, dim=1) for parts in zip(*states, strict=True))
     return {layer: State(tails[row], memories[row]) for row, layer in enumerate(recurrence.mixers)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +23,7 @@ class Job:
     """
 
     model: str
-    store: str | Sequence[str]
+    store: str
     key: str | None = None
     fps: float = DEFAULT_FPS
     namespace: str = "default"

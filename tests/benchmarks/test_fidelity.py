@@ -21,6 +21,7 @@ from benchmarks.fidelity.run import Answer, Result, Subject, run_case
 from benchmarks.fidelity.score import make_cells, summarise
 from benchmarks.fidelity.shards import Job, kept_shard
 from benchmarks.fidelity.situation import Situation, happen
+from benchmarks.fidelity.split_report import rank_table, split_table
 from benchmarks.fidelity.state import KV
 from kamera_agent.chunk import TextRun
 from kamera_agent.pocket.screen import Shot
@@ -326,6 +327,10 @@ def test_the_tables_in_the_documents_are_those_of_the_results() -> None:
     many = json.loads((results / "2026-11-28-cpu-fidelity-backbones.json").read_text())
     assert (docs / "fidelity_tables.md").read_text() == as_markdown(one["cells"]) + "\n"
     assert (docs / "fidelity_backbones.md").read_text() == backbones_as_markdown(many) + "\n"
+    split = many["qwen3_5-1"]["split"]
+    page = (docs / "hybrid.md").read_text()
+    assert split_table("qwen3_5-1", split) in page
+    assert rank_table("qwen3_5-1", split) in page
 
 
 def answers(**right: bool) -> dict[str, Answer]:

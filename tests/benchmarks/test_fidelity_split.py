@@ -9,7 +9,8 @@ from benchmarks.fidelity.bench import Bench
 from benchmarks.fidelity.cases import draw_case
 from benchmarks.fidelity.methods import Method, Patch
 from benchmarks.fidelity.run import Subject, run_case
-from benchmarks.fidelity.split import Split, Stateless, Unfolded
+from benchmarks.fidelity.split import RANKS, Split, Stateless, Unfolded
+from benchmarks.fidelity.split_report import LABELS, RANKED, rank_table, split_table
 from benchmarks.fidelity.state import attending_in, recurrent_in, with_tokens
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for
@@ -56,3 +57,24 @@ def test_tokens_of_another_kv(hybrid: Bench) -> None:
             assert [torch.equal(mine[:, token], after[:, token]) for token in (3, 5)] == [True, True]
             assert torch.equal(mine[:, [0, 4, 17]], before[:, [0, 4, 17]])
     assert recurrent_in(mixed) == recurrent_in(alone)
+
+
+def test_the_tables_by_hand() -> None:
+    """Two binding tasks and one that reads: what is kept is a mean over the two, KL over the three."""
+
+    def row(kept: float, kl: float) -> dict[str, dict[str, float]]:
+        return {"read": {"kept": 1.0, "kl": 0.0}, "diff": {"kept": kept, "kl": kl}, "join2": {"kept": 1.0, "kl": kl}}
+
+    methods = [*LABELS, *(f"{kind}_{rank}" for kind in RANKED for rank in RANKS)]
+    cells = {event: {method: row(0.5, 0.3) for method in methods} for event in ("recall_all", "second_context")}
+    cells["recall_all"]["maps_4"] = cells["second_context"]["base_attention_4"] = row(0.9, 0.03)
+    cells["second_context"]["moved"] = row(0.1, 3.0)
+    split, ranks = split_table("small", cells).splitlines(), rank_table("small", cells).splitlines()
+    assert split[0] == "| small: kept, KL | recall_all | second_context |"
+    assert split[2] == "| full prefill | 0.75, 0.2000 | 0.75, 0.2000 |"
+    assert "| as computed before, folded in the new order | 0.75, 0.2000 | 0.55, 2.0000 |" in split
+    assert ranks[0] == "| small: kept, KL | rank 1 | rank 2 | rank 4 | rank 8 |"
+    same = "0.75, 0.2000"
+    assert f"| over canonical, K and V and maps | {same} | {same} | 0.95, 0.0200 | {same} |" in ranks
+    assert f"| over the base, K and V | {same} | {same} | 0.95, 0.0200 | {same} |" in ranks
+    assert (len(split), len(ranks)) == (2 + len(LABELS), 2 + len(RANKED))
