@@ -84,6 +84,8 @@ class Settings:
     disk_bytes: bound on the disk tier of a new store; None means a tenth of the free disk space, at most 20 GiB. A
         store that exists keeps its bound, until LmdbStore.resize() or `kamera resize` changes it.
     dropped_bytes: bound on the pixels of dropped images that a window keeps, so that recall can compute them again.
+    shared_timeout_ms: how long a turn may wait for a shared store in all, in ms. What it has not served then is
+        computed.
     """
 
     base: Base = "first"
@@ -102,6 +104,7 @@ class Settings:
     memory_bytes: int = 2048 * MIB
     disk_bytes: int | None = None
     dropped_bytes: int = 256 * MIB
+    shared_timeout_ms: int = 200
 
     def __post_init__(self) -> None:
         if not (self.rank == "auto" or isinstance(self.rank, Real)):
@@ -124,10 +127,12 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise SettingError(f"{name} is {value}; use 0 or more bytes.")
+        if self.shared_timeout_ms < 1:
+            raise SettingError(f"shared_timeout_ms is {self.shared_timeout_ms}; use at least 1 ms.")
 
     def _read_numbers(self) -> None:
         may_be_none = {"rank", "disk_bytes"}
-        for names, read in ((SHARES, real), ((*SIZES, "rank"), whole)):
+        for names, read in ((SHARES, real), ((*SIZES, "rank", "shared_timeout_ms"), whole)):
             for name in names:
                 value = getattr(self, name)
                 if not (value is None and name in may_be_none) and (name, value) != ("rank", "auto"):
@@ -160,6 +165,7 @@ class SettingOptions(TypedDict, total=False):
     memory_bytes: int
     disk_bytes: int | None
     dropped_bytes: int
+    shared_timeout_ms: int
 
 
 SETTINGS = tuple(SettingOptions.__annotations__)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Self, Unpack
 
 import torch
@@ -15,7 +16,7 @@ from kamera_agent.closing import Closing
 from kamera_agent.config import DEFAULT_STORE, SettingOptions, Settings, make_settings
 from kamera_agent.errors import SettingError
 from kamera_agent.forking import Forkable
-from kamera_agent.options import path_of
+from kamera_agent.options import is_url, path_of, several
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
@@ -24,10 +25,15 @@ from kamera_agent.secret import read_secret
 from kamera_agent.store.base import Store, StoreStats
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
+from kamera_agent.store.remote.address import open_shared
 from kamera_agent.store.tiered import TieredStore
 from kamera_agent.window.healer import Healer
 from kamera_agent.window.library import Library
 from kamera_agent.window.window import Window
+
+# A folder or a URL.
+StorePlace = str | os.PathLike[str]
+StoreChoice = Store | StorePlace | Sequence[StorePlace] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +71,16 @@ class Kamera(Closing, Forkable):
         self,
         model: Any,
         processor: Any,
-        store: Store | str | os.PathLike[str] | None = None,
+        store: StoreChoice = None,
         **options: Unpack[SettingOptions],
     ) -> None:
         """Use a model and a processor that are loaded already; for a text model a tokenizer is enough.
 
-        store: a folder for the disk tier; None keeps chunks in memory only; a Store is used as it is and stays open.
+        store: a folder for the disk tier, the URL of a shared store, or a list of them, the fastest first; None keeps
+            chunks in memory only; a Store is used as it is and stays open.
         options: fields of Settings (rank, fidelity, namespace, ...).
-        Raises SettingError, StoreUnavailableError, ModelError, UnsupportedModelError or ConventionError.
+        Raises SettingError, StoreUnavailableError, ModelError, UnsupportedModelError, ConventionError, or
+        MissingExtraError where a store needs a package that is missing.
         """
         super().__init__()
         self.settings = make_settings(options, "Kamera")
@@ -94,7 +102,7 @@ class Kamera(Closing, Forkable):
     def from_pretrained(
         cls,
         model_id: str | os.PathLike[str],
-        store: Store | str | os.PathLike[str] | None = DEFAULT_STORE,
+        store: StoreChoice = DEFAULT_STORE,
         device: str = "auto",
         dtype: str | torch.dtype = "auto",
         revision: str | None = None,
@@ -122,7 +130,7 @@ class Kamera(Closing, Forkable):
         return kamera
 
     @classmethod
-    def pocket(cls, store: Store | str | os.PathLike[str] | None = None, **options: Unpack[SettingOptions]) -> Self:
+    def pocket(cls, store: StoreChoice = None, **options: Unpack[SettingOptions]) -> Self:
         """The small trained model that comes with this package: offline, in seconds, on any machine.
 
         It reads the screens and scenes that kamera_agent.pocket draws, and little else.
@@ -207,13 +215,31 @@ def _secret(settings: Settings) -> bytes | None:
     return None if source is None else read_secret("namespace_secret", source)
 
 
-def _open(store: Store | str | os.PathLike[str] | None, settings: Settings) -> Store:
+def _open(store: StoreChoice, settings: Settings) -> Store:
     if isinstance(store, Store):
         # Nothing of a MemoryStore is on a disk.
         if settings.encryption_key is not None and not (store.is_encrypted or isinstance(store, MemoryStore)):
             raise SettingError("encryption_key does not change an open store; give the key to LmdbStore(key=...).")
         return store
-    memory = MemoryStore(settings.memory_bytes)
     if store is None:
-        return memory
-    return TieredStore(memory, LmdbStore(path_of("store", store), settings.disk_bytes, key=settings.encryption_key))
+        return MemoryStore(settings.memory_bytes)
+    places = [store] if isinstance(store, (str, os.PathLike)) else several("store", store)
+    if not places:
+        raise SettingError("store is an empty list; name a folder or a URL in it, or use None.")
+    tiers: list[Store] = [MemoryStore(settings.memory_bytes)]
+    try:
+        for place in places:
+            tiers.append(_tier(path_of("store", place), settings))
+    except BaseException:
+        for tier in tiers:
+            tier.close()
+        raise
+    return reduce(lambda lower, upper: TieredStore(upper, lower), reversed(tiers))
+
+
+def _tier(place: str, settings: Settings) -> Store:
+    """The store in a folder, or at a URL."""
+    key = settings.encryption_key
+    if is_url(place):
+        return open_shared(place, settings.shared_timeout_ms / 1000, key)
+    return LmdbStore(place, settings.disk_bytes, key=key)

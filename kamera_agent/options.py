@@ -55,5 +55,10 @@ def path_of(name: str, value: Any) -> str:
     raise SettingError(f"{name} is {short(value)}; use a path, as a str or a Path.")
 
 
+def is_url(text: str) -> bool:
+    """Whether a text names a shared store, and not a folder: a URL, or "env:NAME" for one in the environment."""
+    return "://" in text or text.startswith("env:")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)

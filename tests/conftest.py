@@ -50,6 +50,23 @@ def awake() -> None:
     """Windows are healed in the background."""
 
 
+@pytest.fixture
+def passes(kamera: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every forward pass of the fixture `kamera`."""
+    counted: list[int] = []
+
+    def counting(work: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*args: Any) -> Any:
+            counted.append(1)
+            return work(*args)
+
+        return count
+
+    for name in ("prefill", "extend"):
+        monkeypatch.setattr(kamera._engine, name, counting(getattr(kamera._engine, name)))
+    return counted
+
+
 @pytest.fixture(scope="session", autouse=True)
 def fresh_memory_is_poison() -> Iterator[None]:
     """torch.empty and its kin return NaN, or the largest integer, instead of what happened to lie there.

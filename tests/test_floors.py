@@ -60,6 +60,8 @@ CONFINED = {
         "pocket/",
     ),
     "cryptography": ("store/cipher.py",),
+    "redis": ("store/remote/redis.py",),
+    "obstore": ("store/remote/objects.py",),
     "lmdb": ("store/environment.py", "store/inspection.py"),
     "triton": ("runtime/kernels/",),
     "llguidance": ("turns/grammar.py",),

@@ -55,7 +55,7 @@ SURFACE = [
 INTERNAL_ERRORS = {"CorruptRecordError"}
 
 # Heavy, or the business of one corner of the package: loaded when that corner is used.
-NOT_AT_IMPORT = ["cv2", "langchain", "langchain_core", "langgraph", "matplotlib", "typer"]
+NOT_AT_IMPORT = ["cv2", "langchain", "langchain_core", "langgraph", "matplotlib", "obstore", "redis", "typer"]
 
 PROBE = """
 import json, os, sys

@@ -14,6 +14,7 @@ from kamera_agent.cli.arguments import (
     Policy,
     check_extra,
     check_model,
+    check_places,
     check_store,
     existing_store,
     input_file,
@@ -46,7 +47,15 @@ app = typer.Typer(
 )
 
 StoreFolder = Annotated[Path, typer.Argument(metavar="[STORE]", help="Folder of the store.")]
-NewStore = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
+Tiers = Annotated[
+    list[str],
+    typer.Option(
+        "--store",
+        metavar="STORE",
+        help="Folder of the store, or URL of a shared one; several, the fastest first, are tiers of one store.",
+    ),
+]
+DEFAULT_TIERS = [DEFAULT_STORE]
 Key = Annotated[
     str | None,
     typer.Option(
@@ -110,7 +119,7 @@ def ask(
         float,
         typer.Option(help="Frames per second: those kept of a clip, and the rate of the images of a folder."),
     ] = 2.0,
-    store: NewStore = Path(DEFAULT_STORE),
+    store: Tiers = DEFAULT_TIERS,
     key: Key = None,
 ) -> None:
     """Ask about images and clips. Chunks that the store holds are recalled, not computed again.
@@ -118,11 +127,11 @@ def ask(
     The images of a folder are frames of one clip, in the order of their names, the first at 0 seconds.
     """
     check_model(model)
-    folder = check_store(store)
+    places = check_places(store)
     from kamera_agent.cli.ask import ask as answer
 
     paths = [Path(path).expanduser() for path in media[:-1]]
-    answer(paths, media[-1], model=model, keep_last=keep_last, fps=fps, store=folder, key=key)
+    answer(paths, media[-1], model=model, keep_last=keep_last, fps=fps, store=places, key=key)
 
 
 @app.command()
@@ -135,7 +144,7 @@ def ingest(
         str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: its address, auto, or local.")
     ] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the chunks.")] = "default",
-    store: NewStore = Path(DEFAULT_STORE),
+    store: Tiers = DEFAULT_TIERS,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
@@ -145,11 +154,11 @@ def ingest(
     is 1 if a file failed.
     """
     check_model(model)
-    folder = check_store(store)
+    places = check_places(store)
     from kamera_agent.cli.ingest import ingest as fill
     from kamera_agent.ingest.ingester import Job
 
-    fill(paths, Job(model, str(folder), key, fps, namespace), workers, ray, as_json)
+    fill(paths, Job(model, places, key, fps, namespace), workers, ray, as_json)
 
 
 @app.command()
@@ -174,18 +183,18 @@ def serve(
     ] = None,
     timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Stop an answer after so long.")] = 600,
     namespace: Annotated[str, typer.Option(help="Namespace of the chunks, where clients have no keys.")] = "default",
-    store: NewStore = Path(DEFAULT_STORE),
+    store: Tiers = DEFAULT_TIERS,
     key: Key = None,
 ) -> None:
     """Serve a model to agents that speak OpenAI's or Anthropic's protocols."""
     for package in ("fastapi", "llguidance", "uvicorn"):
         check_extra(package, "serve")
     check_model(model)
-    folder = check_store(store)
+    places = check_places(store)
     from kamera_agent.cli.serve import Door, Shown, serve_model
 
     shown = Shown(keep_last, drop, image_tokens)
-    serve_model(model, Door(host, port, api_key_file), shown, timeout, folder, key, namespace)
+    serve_model(model, Door(host, port, api_key_file), shown, timeout, places, key, namespace)
 
 
 @app.command()

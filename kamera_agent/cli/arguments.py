@@ -10,6 +10,7 @@ from typing import Literal
 
 from kamera_agent.config import locate
 from kamera_agent.errors import InputError, MissingExtraError, ModelError, SettingError, StoreUnavailableError
+from kamera_agent.options import is_url
 from kamera_agent.pocket.weights import POCKET
 
 # What comes first in a list of chunks.
@@ -20,11 +21,20 @@ Policy = Literal["lru", "lfu", "cost"]
 DATABASE = "records-3.mdb"
 AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# A path has lost one of the slashes.
+URL = re.compile("[a-z0-9]{2,}:/")
 SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNORECASE)
 
 
+def check_places(places: list[str]) -> list[str]:
+    """The folders and URLs of the tiers of a store. Raises StoreUnavailableError for a file."""
+    return [place if is_url(place) else str(check_store(Path(place))) for place in places]
+
+
 def check_store(path: Path) -> Path:
-    """The folder of a store that may be made. Raises StoreUnavailableError for a file."""
+    """The folder of a store that may be made. Raises StoreUnavailableError for a file, SettingError for a URL."""
+    if URL.match(str(path)):
+        raise SettingError("This command works on the folder of a store; a shared store has the tools of its server.")
     folder = locate(path)
     if folder.exists() and not folder.is_dir():
         raise StoreUnavailableError(f"{folder} is a file; pass the folder of a store.")

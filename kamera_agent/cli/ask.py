@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 
 def ask(
-    paths: Sequence[Path], question: str, *, model: str, keep_last: int | None, fps: float, store: Path, key: str | None
+    paths: Sequence[Path],
+    question: str,
+    *,
+    model: str,
+    keep_last: int | None,
+    fps: float,
+    store: list[str],
+    key: str | None,
 ) -> None:
     """Print the answer as it comes, then its cost. Raises KameraError.
 

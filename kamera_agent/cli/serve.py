@@ -32,7 +32,7 @@ class Shown(NamedTuple):
 
 
 def serve_model(
-    model: str, door: Door, shown: Shown, timeout_s: float, store: Path, key: str | None, namespace: str
+    model: str, door: Door, shown: Shown, timeout_s: float, store: list[str], key: str | None, namespace: str
 ) -> None:
     """Serve until a signal ends it. Raises KameraError before that.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,7 @@ class Job:
     """
 
     model: str
-    store: str
+    store: str | Sequence[str]
     key: str | None = None
     fps: float = DEFAULT_FPS
     namespace: str = "default"

@@ -17,8 +17,11 @@ from kamera_agent.report.drift import drift_table
 TEMPLATE = "page.html"
 
 
-def make_page(turns: Sequence[Turn], title: str) -> str:
-    """One HTML file, complete in itself. Raises InputError for a trace without answers."""
+def make_page(turns: Sequence[Turn], title: str, note: str = "") -> str:
+    """One HTML file, complete in itself. note: HTML that follows the chart.
+
+    Raises InputError for a trace without answers.
+    """
     if not turns:
         raise InputError(f"The trace {title} holds no answer; pass one that an agent has written to.")
     template = files("kamera_agent.report").joinpath(TEMPLATE).read_text("utf-8")
@@ -27,7 +30,7 @@ def make_page(turns: Sequence[Turn], title: str) -> str:
     parts = {
         "TITLE": html.escape(title),
         "TILES": "".join(_tiles(turns)),
-        "DRIFT": drift_table(turns),
+        "DRIFT": note + drift_table(turns),
         "TURNS": data,
     }
     # In one pass: a part may hold the name of another.

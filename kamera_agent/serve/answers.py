@@ -21,6 +21,7 @@ from kamera_agent.serve.errors import Refused, as_json
 from kamera_agent.serve.form import Form, Json
 from kamera_agent.serve.queue import Queue
 from kamera_agent.serve.said import Said
+from kamera_agent.serve.status import Recent
 from kamera_agent.turns.background import Cancelled, Work, aread
 from kamera_agent.turns.chat import Chat
 from kamera_agent.turns.chat import Request as ChatRequest
@@ -47,11 +48,16 @@ class Answers:
         self._chat, self._queue, self._answer_s = chat, queue, answer_s
         self._stubs = Stubs(policy, chat.count_image_tokens) if policy else None
         self._said = Said()
+        self._recent = Recent(chat.model_name)
 
     @property
     def model_name(self) -> str:
         """The name of the model that answers."""
         return self._chat.model_name
+
+    def status(self, namespace: str | None) -> str:
+        """The page of a namespace, as HTML."""
+        return self._recent.page(namespace, self._chat.standing(namespace))
 
     def check_model(self, name: str | None) -> None:
         """Raise Refused for the name of another model."""
@@ -132,6 +138,7 @@ class Answers:
         # Before the client has all of the reply, and can send it back.
         place = Place(request.namespace, request.conversation)
         self._said.note(place, form.text, form.forms, reader.parsed.message(reply.text))
+        self._recent.note(request.namespace, request.conversation, reply)
         ask.keep(Sent("assistant", (form.text,) if form.text else (), form.forms))
         yield from form.ending()
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from kamera_agent.errors import KameraError
@@ -78,6 +79,11 @@ def make_app(
     app.add_middleware(Entrance, keys=keys, queue=queue, max_body_bytes=bounds.body_bytes, body_s=bounds.body_s)
     for kind in (HTTPException, RequestValidationError, KameraError, RecursionError, Exception):
         app.add_exception_handler(kind, _refuse)
+
+    @app.get("/")
+    async def show_status(request: Request) -> HTMLResponse:
+        page = await asyncio.to_thread(answers.status, request.state.namespace)
+        return HTMLResponse(page, headers={"cache-control": "no-store"})
 
     @app.get("/health")
     async def health() -> Json:

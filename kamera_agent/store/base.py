@@ -100,6 +100,12 @@ class Store(Closing):
         No patch is among them without its base. Reads no tensors.
         """
 
+    def expect(self, chunks: Sequence[bytes]) -> None:
+        """A turn begins in this thread, which will ask for the headers of these chunks: a hint for a tier far away.
+
+        Raises StoreClosedError after close().
+        """
+
     @abstractmethod
     def flush(self) -> None:
         """Wait until every record put so far is durable, evicted or counted as failed.

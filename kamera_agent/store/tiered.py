@@ -67,6 +67,10 @@ class TieredStore(Store, Forkable):
         self.lower.use(keys)
         self.upper.use(keys)
 
+    def expect(self, chunks: Sequence[bytes]) -> None:
+        self.lower.expect(chunks)
+        self.upper.expect(chunks)
+
     def headers(self, chunk: bytes | None = None) -> list[Header]:
         tiers = self.lower.headers(chunk), self.upper.headers(chunk)
         return list({header.key.digest: header for headers in tiers for header in headers}.values())

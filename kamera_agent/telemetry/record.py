@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,6 +96,17 @@ def make_record(
 ) -> AnswerRecord:
     """The record of an answer that was just given. drift: None where it was not measured."""
     chunk_ids = [row.id for row in reply.plan.rows if row.kind in ("image", "frames")]
+    return replace(
+        plain_record(reply, conversation_id, model),
+        memory=Memory(window.pool_bytes, window.dropped_bytes),
+        drift=drift,
+        exact_only=window.exact_only,
+        thumbnails={span_id: _thumbnail(window, span_id) for span_id in chunk_ids} if thumbnails else {},
+    )
+
+
+def plain_record(reply: Reply, conversation_id: str, model: str) -> AnswerRecord:
+    """The record of an answer without what its window knows."""
     return AnswerRecord(
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         model=_sound(model),
@@ -104,10 +115,6 @@ def make_record(
         reply=ReplySpan(reply.span_id, reply.usage.tokens_generated, reply.finish_reason),
         usage=reply.usage,
         timings=reply.timings,
-        memory=Memory(window.pool_bytes, window.dropped_bytes),
-        drift=drift,
-        exact_only=window.exact_only,
-        thumbnails={span_id: _thumbnail(window, span_id) for span_id in chunk_ids} if thumbnails else {},
     )
 
 

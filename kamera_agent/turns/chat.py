@@ -25,7 +25,7 @@ from kamera_agent.telemetry.spans import answer_span
 from kamera_agent.telemetry.trace import Trace
 from kamera_agent.trouble import Trouble
 from kamera_agent.turns.background import Cancelled, Stoppable, never
-from kamera_agent.turns.conversations import Caller, Conversations
+from kamera_agent.turns.conversations import Caller, Conversations, Standing
 from kamera_agent.turns.conversations import Live as Held
 from kamera_agent.turns.documents import keep_long_texts
 from kamera_agent.turns.grammar import Grammars
@@ -212,6 +212,10 @@ class Chat(Closing):
         kamera, reading = live.kamera, live.read(messages, tools)
         items = Items(kamera.family, kamera.settings, reading.system).resolve(reading.contents)
         return Layout(kamera.family).places(items, "reply")[-1].end_order
+
+    def standing(self, namespace: str | None) -> list[Standing]:
+        """How the live windows of a namespace stand. Opens the Kamera."""
+        return self.open().conversations.standing(namespace)
 
     def count_image_tokens(self, image: bytes) -> int:
         """Tokens of an encoded image in a window. Opens the Kamera. Raises ImageError."""

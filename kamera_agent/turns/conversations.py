@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import sleep
+from typing import NamedTuple
 from weakref import ref
 
 from kamera_agent.config import Demand
@@ -84,6 +85,11 @@ class Live:
         """Whether an answer is being computed over the window."""
         return self._holder is not None and self._holder() is not None
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its pool, and of what it keeps for recall."""
+        return self.window.pool_bytes + self.window.dropped_bytes
+
     def take(self, hold: _Hold | None) -> None:
         """Hold the window while `hold` exists; None lets it go."""
         self._holder = None if hold is None else ref(hold)
@@ -136,6 +142,16 @@ class Live:
             )
 
 
+class Standing(NamedTuple):
+    """How a window stands. num_images: of its last call. num_bytes: of its pool, and of what it keeps for recall."""
+
+    conversation: str
+    num_calls: int
+    num_images: int
+    num_bytes: int
+    is_busy: bool
+
+
 class Conversations:
     """Windows by conversation. When a window goes, its chunks stay in the store.
 
@@ -161,6 +177,15 @@ class Conversations:
 
     def __len__(self) -> int:
         return len({live.caller.place for live in self._live})
+
+    def standing(self, namespace: str | None) -> list[Standing]:
+        """How the windows of a namespace stand, the last used first."""
+        with self._lock:
+            live = [live for live in reversed(self._live) if live.caller.namespace == namespace]
+        return [
+            Standing(live.caller.conversation, live.num_calls, len(live.images), live.num_bytes, live.is_held)
+            for live in live
+        ]
 
     @contextmanager
     def hold(self, caller: Caller, call: Outline, cancelled: Cancelled = never) -> Iterator[Live]:
@@ -233,6 +258,6 @@ class Conversations:
             num_single = sum(other.num_calls == 1 for other in siblings)
             if len(siblings) > MAX_WINDOWS or (num_single > MAX_SINGLE and live.num_calls == 1):
                 return live
-        num_bytes = sum(live.window.pool_bytes + live.window.dropped_bytes for live in self._live)
+        num_bytes = sum(live.num_bytes for live in self._live)
         beyond = len(self) > self._max_conversations or num_bytes > self._max_bytes
         return idle[0] if idle and beyond else None

@@ -80,4 +80,6 @@ def _plain(value: Any) -> Any:
     # One spelling each, for options are compared between chats of one model, and serialized.
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
+    if isinstance(value, (list, tuple)):
+        return [*map(_plain, value)]
     return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -85,6 +85,11 @@ class Library(Forkable):
         self.require_open()
         return self._evidence(chunk)
 
+    def expect(self, chunks: Sequence[Chunk]) -> None:
+        """Tell the store what a turn is going to ask for, in this thread. Raises StoreClosedError after close()."""
+        self.require_open()
+        self._store.expect([chunk.digest for chunk in chunks])
+
     def load(self, wanted: Sequence[Evidence]) -> list[Loaded | None]:
         """Read the records of evidence in one call; None where anything is missing, damaged or replaced."""
         keys = [key for evidence in wanted for key in (evidence.base, evidence.patch) if key]

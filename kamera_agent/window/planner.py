@@ -22,6 +22,8 @@ CHANGED = 0.5
 class Finder(Protocol):
     """What planning asks of a library."""
 
+    def expect(self, chunks: Sequence[Chunk]) -> None: ...
+
     def evidence(self, chunk: Chunk) -> Sequence[Evidence]: ...
 
 
@@ -63,7 +65,10 @@ class Planner:
         steps: list[Step | Resident] = [*residents[: self._num_settled(places, residents, spares)]]
         places, residents = places[len(steps) :], residents[len(steps) :]
         exact = all(step.exact for step in steps)
-        for place, resident in zip(places, find_partners(places, residents, spares), strict=True):
+        partners = list(zip(places, find_partners(places, residents, spares), strict=True))
+        # In one go: each question to a store on another machine costs a round trip.
+        self.library.expect([chunk for place, resident in partners if (chunk := self._asked(place, resident))])
+        for place, resident in partners:
             if answering and place is places[-1]:
                 step: Step | Resident = Step(place, "computed", exact)
             elif isinstance(run := place.item.run, Chunk):
@@ -105,9 +110,7 @@ class Planner:
         """
         present, fidelity, regime = step.place.before, self.settings.fidelity, self.regime
         candidates = [Evidence(resident.seen, approximate=not resident.seen.exact)] if resident else []
-        # Nothing is better than exact KV in the pool.
-        is_settled = resident is not None and _is_exact(resident.seen, present) and not regime.switched
-        if not is_settled and chunk.digest not in self.unavailable:
+        if self._asked(step.place, resident):
             candidates += self.library.evidence(chunk)
         if fidelity == "exact":
             candidates = [evidence for evidence in candidates if _is_exact(evidence.seen, present)]
@@ -135,6 +138,15 @@ class Planner:
                 # What was in the window stays. A record that has seen other chunks, as it is, would be blind reuse.
                 return step
         return taken
+
+    def _asked(self, place: Place, resident: Resident | None) -> Chunk | None:
+        """The chunk at a place, if the store is asked for it."""
+        run = place.item.run
+        if not isinstance(run, Chunk) or run.digest in self.unavailable:
+            return None
+        # Nothing is better than exact KV in the pool.
+        is_settled = resident is not None and _is_exact(resident.seen, place.before) and not self.regime.switched
+        return None if is_settled else run
 
     def _near(self, step: Step, chunk: Chunk, residents: Sequence[Resident]) -> Step:
         """The step of a chunk of which nothing is known, with KV of an image that it resembles; the step for none."""

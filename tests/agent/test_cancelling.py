@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,23 +20,6 @@ LONG: dict[str, Any] = {
     "max_tokens": 4000,
 }
 QUESTION = "Where is anna?"
-
-
-@pytest.fixture
-def passes(kamera: Kamera, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every forward pass."""
-    counted: list[int] = []
-
-    def counting(work: Callable[..., Any]) -> Callable[..., Any]:
-        def count(*args: Any) -> Any:
-            counted.append(1)
-            return work(*args)
-
-        return count
-
-    for name in ("prefill", "extend"):
-        monkeypatch.setattr(kamera._engine, name, counting(getattr(kamera._engine, name)))
-    return counted
 
 
 async def begun(passes: list[int]) -> None:

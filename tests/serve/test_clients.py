@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -58,23 +58,6 @@ def test_many_clients_at_once(url: str, client: OpenAI) -> None:
     alone = [ask(seed) for seed in range(4)]
     with ThreadPoolExecutor(8) as pool:
         assert [*pool.map(ask, range(12))] == alone * 3
-
-
-@pytest.fixture
-def passes(kamera: Kamera, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every forward pass."""
-    counted: list[int] = []
-
-    def counting(work: Callable[..., Any]) -> Callable[..., Any]:
-        def count(*args: Any) -> Any:
-            counted.append(1)
-            return work(*args)
-
-        return count
-
-    for name in ("prefill", "extend"):
-        monkeypatch.setattr(kamera._engine, name, counting(getattr(kamera._engine, name)))
-    return counted
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -213,8 +213,8 @@ class TestBases:
         store.put_many([make_record("b")])
         assert self.names(store) == "b"
 
-    def test_a_base_above_the_cap_takes_the_patches_of_the_old_one_along(self, make_store: MakeStore) -> None:
-        store = make_store(40 * KIB)
+    def test_a_base_above_the_cap_takes_the_patches_of_the_old_one_along(self, make_capped: MakeStore) -> None:
+        store = make_capped(40 * KIB)
         store.put_many([make_record("b"), make_record("p", **over("b"))])
         store.put_many([record_of_bytes("b", 41 * KIB)])
         store.flush()
@@ -310,8 +310,8 @@ class TestCap:
         assert {header.key.digest for header in store.headers()} == set(reference.records)
         assert store.check().problems == ()
 
-    def test_the_cap_holds_after_one_large_batch(self, make_store: MakeStore) -> None:
-        store = make_store(100 * KIB)
+    def test_the_cap_holds_after_one_large_batch(self, make_capped: MakeStore) -> None:
+        store = make_capped(100 * KIB)
         store.put_many(record_of_bytes(f"r{i}", 30 * KIB) for i in range(10))
         store.flush()
         stats = store.stats()
@@ -319,8 +319,8 @@ class TestCap:
         assert {h.key for h in store.headers()} == {make_key(f"r{i}") for i in (7, 8, 9)}
         assert stats.evictions == 7
 
-    def test_a_used_record_stays_and_is_not_counted_as_read(self, make_store: MakeStore) -> None:
-        store = make_store(100 * KIB)
+    def test_a_used_record_stays_and_is_not_counted_as_read(self, make_capped: MakeStore) -> None:
+        store = make_capped(100 * KIB)
         for i in range(3):
             store.put_many([record_of_bytes(f"r{i}", 30 * KIB)])
         store.flush()
@@ -331,8 +331,8 @@ class TestCap:
         stats = store.stats()
         assert (stats.hits, stats.misses, stats.bytes_read) == (0, 0, 0)
 
-    def test_a_record_above_the_cap_is_not_stored_and_replaces_nothing_by_half(self, make_store: MakeStore) -> None:
-        store = make_store(10 * KIB)
+    def test_a_record_above_the_cap_is_not_stored_and_replaces_nothing_by_half(self, make_capped: MakeStore) -> None:
+        store = make_capped(10 * KIB)
         store.put_many([record_of_bytes("r", 5 * KIB), record_of_bytes("other", 2 * KIB)])
         store.put_many([record_of_bytes("r", 11 * KIB)])
         store.flush()
@@ -340,15 +340,15 @@ class TestCap:
         stats = store.stats()
         assert (stats.num_records, stats.failed_writes) == (1, 1)
 
-    def test_a_cap_of_zero_keeps_nothing(self, make_store: MakeStore) -> None:
-        store = make_store(0)
+    def test_a_cap_of_zero_keeps_nothing(self, make_capped: MakeStore) -> None:
+        store = make_capped(0)
         store.put_many([make_record("r")])
         store.flush()
         assert get(store, make_record("r")) is None
 
-    def test_a_negative_cap_is_refused(self, make_store: MakeStore) -> None:
+    def test_a_negative_cap_is_refused(self, make_capped: MakeStore) -> None:
         with pytest.raises(SettingError, match="cap_bytes is -"):
-            make_store(-4)
+            make_capped(-4)
 
 
 class TestReports:
