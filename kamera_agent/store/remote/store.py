@@ -22,6 +22,7 @@ from kamera_agent.store.remote.quarantine import Quarantine
 from kamera_agent.store.remote.reader import Fetched, Reader
 from kamera_agent.store.remote.wire import Allowance, Wire
 from kamera_agent.store.remote.writer import Writer
+from kamera_agent.store.write_queue import WriteQueue
 from kamera_agent.trouble import Trouble
 
 # Of what no answer waits for: each request of a check or a list of all records, and the sizes.
@@ -48,13 +49,24 @@ class RemoteStore(Store):
         self._pid = os.getpid()
         self._counters, self._listings = Counters(), Listings()
         self._allowance = Allowance(timeout_s)
+        address = medium.address
         self._wire = Wire(
             Trouble(
                 _log,
-                f"the shared store {medium.address} does not answer; its chunks are computed again",
-                f"the shared store {medium.address} answers again",
+                f"the shared store {address} does not answer; its chunks are computed again",
+                f"the shared store {address} answers again",
             ),
             medium.errors,
+        )
+        # On a wire of its own: a long list says nothing of how soon a record comes.
+        self._surveying = Wire(
+            Trouble(
+                _log,
+                f"the records of the shared store {address} cannot be counted",
+                f"the records of the shared store {address} are counted again",
+            ),
+            medium.errors,
+            max_calls=1,
         )
         self._quarantine = Quarantine(medium, self._layout, self._listings, self._counters)
         self._reader = Reader(medium, self._layout, self._listings, self._quarantine.take)
@@ -63,7 +75,7 @@ class RemoteStore(Store):
         self._sizes: dict[str, int] = {}
         self._closed = False
         # A store that nobody closes ends its thread, which refers to nothing of the store itself.
-        finalize(self, self._queue.close)
+        finalize(self, _end, self._pid, self._queue)
 
     @property
     def is_encrypted(self) -> bool:
@@ -128,12 +140,12 @@ class RemoteStore(Store):
     def stats(self) -> StoreStats:
         """Counters and sizes. The sizes are those of all records on the medium, with those that wait to be written.
 
-        They are found by listing the medium; where that takes longer than STATS_S seconds, they are the last ones.
+        They are found by listing the medium. Where that takes longer than STATS_S seconds, they are those of the last
+        list that came to its end.
         """
         self._require_usable()
         pending = self._queue.pending()
-        sizes = self._wire.ask(self._reader.sizes, STATS_S)
-        self._sizes = self._sizes if sizes is None else sizes
+        self._surveying.ask(self._survey, STATS_S)
         sizes = dict(self._sizes)
         for digest, intent in pending.items():
             sizes.pop(self._layout.name(digest), None)
@@ -198,15 +210,17 @@ class RemoteStore(Store):
         name = self._layout.name(chunk)
         listing = self._listings.find(name)
         if listing is None:
-            # After expect(), only where that failed: then nobody is asked.
-            listed = self._wire.ask(partial(self._reader.look_up, [name]), self._allowance.seconds) or {}
-            listing = listed.get(name, {})
+            look_up = partial(self._reader.look_up, [name])
+            listing = (self._allowance.spend(partial(self._wire.ask, look_up)) or {}).get(name, {})
         return [each.manifest.header for each in listing.values()]
 
     def _all_headers(self) -> list[Header]:
         names = self._wire.ask(self._reader.names, SURVEY_S) or []
         pages = (self._wire.ask(partial(self._reader.headers, page), SURVEY_S) or [] for page in _pages(names))
         return [each.manifest.header for page in pages for each in page]
+
+    def _survey(self) -> None:
+        self._sizes = self._reader.sizes()
 
     def _require_usable(self) -> None:
         if self._closed:
@@ -216,6 +230,12 @@ class RemoteStore(Store):
                 f"the shared store {self._medium.address} was opened by process {self._pid}, and process "
                 f"{os.getpid()} was forked from it; open the store again in the child."
             )
+
+
+def _end(pid: int, queue: WriteQueue) -> None:
+    # In a forked child, a thread of its parent may hold the lock of the queue for ever.
+    if os.getpid() == pid:
+        queue.close()
 
 
 def _pages(names: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -15,42 +15,45 @@ from kamera_agent.trouble import Trouble
 
 # How long a medium that failed is left alone.
 REST_S = 5.0
-# Calls that nobody waits for any longer, but that have not come back: of a network folder that hangs, for instance.
+# Calls that have not come back, though nobody waits for them any longer: of a network folder that hangs, for instance.
 MAX_LOST = 16
 
 T = TypeVar("T")
 
 
 class Wire:
-    """Calls a medium for at most so long, and after a failure not at all for REST_S seconds.
+    """Calls a medium for at most so long, and after a failure not at all for a while.
 
     A call runs in a thread of its own. So no exception, Ctrl-C among them, leaves a conversation with a server half
     held: who waits stops waiting, and the call comes to its end by itself.
 
     trouble: told of failures, and of the end of them. expected: the errors that say all there is to say of a failure.
+    rests: how many times REST_S the medium is left alone. max_calls: that are made at once.
     """
 
-    def __init__(self, trouble: Trouble, expected: tuple[type[Exception], ...]) -> None:
-        self._trouble, self._expected = trouble, expected
+    def __init__(
+        self, trouble: Trouble, expected: tuple[type[Exception], ...], rests: int = 1, max_calls: int = MAX_LOST
+    ) -> None:
+        self._trouble, self._expected, self._rests, self._max_calls = trouble, expected, rests, max_calls
         self._rests_until = float("-inf")
         self._calls: set[object] = set()
 
     def ask(self, call: Callable[[], T], seconds: float) -> T | None:
         """The result of a call; None where it failed, took longer than so many seconds, or was not made."""
-        if monotonic() < self._rests_until:
+        if seconds <= 0 or monotonic() < self._rests_until:
             return None
         try:
             result = self._wait(call, seconds)
         except Exception as error:  # noqa: BLE001 - whatever a client of a server raises, the answer goes on
-            self._rests_until = monotonic() + REST_S
+            self._rests_until = monotonic() + self._rests * REST_S
             self._trouble.failed(_explained(error) if isinstance(error, self._expected) else error)
             return None
         self._trouble.worked()
         return result
 
     def _wait(self, call: Callable[[], T], seconds: float) -> T:
-        if len(self._calls) >= MAX_LOST:
-            raise StoreUnavailableError(f"{MAX_LOST} calls have not come back")
+        if len(self._calls) >= self._max_calls:
+            raise StoreUnavailableError(f"{len(self._calls)} earlier requests have not come back")
         returned: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
         threading.Thread(target=partial(self._run, call, returned), name="kamera-shared", daemon=True).start()
         try:

@@ -22,6 +22,8 @@ QUEUE_BYTES = 256 * MIB
 BATCH_BYTES = 16 * MIB
 # Of one record. Nobody waits for it but who flushes.
 WRITE_S = 10.0
+# Nobody misses a write at once, but what waits for a server that is silent takes memory.
+RESTS = 6
 
 _log = logging.getLogger("kamera_agent.store")
 
@@ -43,6 +45,7 @@ class Writer:
                 f"the shared store {medium.address} is written",
             ),
             medium.errors,
+            RESTS,
         )
         self.counters = Counters()
         self.queue = WriteQueue(QUEUE_BYTES, after=0)
