@@ -162,6 +162,15 @@ def test_options_of_loading(given: dict[str, Any], tmp_path: Path) -> None:
         assert (tmp_path / "store").is_dir()
 
 
+def test_tiers_are_plain_data(tmp_path: Path) -> None:
+    chosen = {"store": (tmp_path / "fast", str(tmp_path / "large"))}
+    with ChatKamera(model=CHECKPOINT, model_kwargs=chosen) as model:
+        assert model.model_kwargs == {"store": [str(tmp_path / "fast"), str(tmp_path / "large")]}
+        assert model.open().settings.namespace == "default"
+        assert (tmp_path / "fast").is_dir()
+        assert (tmp_path / "large").is_dir()
+
+
 def test_the_environment_names_a_model(kamera: Kamera, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENVIRONMENT, "some/model")
     assert ChatKamera().model_name == "some/model"
