@@ -22,6 +22,7 @@ OnStale = Literal["refresh", "keep", "compute"]
 Demand = Literal["exact", "refresh", "keep"]
 Heal = Literal["ahead", "idle", "never"]
 Near = Literal["off", "tiles"]
+Policy = Literal["lru", "lfu", "cost"]
 
 # Paths may begin with this name, which locate() replaces. So no default holds a value of the environment.
 HOME = "$KAMERA_HOME"
@@ -83,6 +84,9 @@ class Settings:
     memory_bytes: bound on the store's memory tier, and on computed KV that waits to be written to the store.
     disk_bytes: bound on the disk tier of a new store; None means a tenth of the free disk space, at most 20 GiB. A
         store that exists keeps its bound, until LmdbStore.resize() or `kamera resize` changes it.
+    eviction: what goes first when the disk tier is full, from now on and for all processes that use the store. "lru":
+        what was used longest ago. "lfu": what was used least for its age. "cost": the same, by what it costs to compute
+        again over the bytes that it takes. None: what the store has; a new one has "lru".
     dropped_bytes: bound on the pixels of dropped images that a window keeps, so that recall can compute them again.
     shared_timeout_ms: how long a turn may wait for a shared store in all, in ms. What it has not served then is
         computed.
@@ -103,6 +107,7 @@ class Settings:
     encoder_cache_bytes: int = 512 * MIB
     memory_bytes: int = 2048 * MIB
     disk_bytes: int | None = None
+    eviction: Policy | None = None
     dropped_bytes: int = 256 * MIB
     shared_timeout_ms: int = 200
 
@@ -115,6 +120,8 @@ class Settings:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in get_args(choices):
                 raise SettingError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(get_args(choices))}.")
+        if self.eviction is not None and self.eviction not in get_args(Policy):
+            raise SettingError(f"eviction is {self.eviction!r}; use one of {', '.join(get_args(Policy))}, or None.")
         if not self.namespace or not isinstance(self.namespace, str):
             raise SettingError(f"namespace is {self.namespace!r}; give it a name, as a str.")
         for name in SECRETS:
@@ -164,6 +171,7 @@ class SettingOptions(TypedDict, total=False):
     encoder_cache_bytes: int
     memory_bytes: int
     disk_bytes: int | None
+    eviction: Policy | None
     dropped_bytes: int
     shared_timeout_ms: int
 

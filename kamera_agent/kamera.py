@@ -220,6 +220,8 @@ def _open(store: StoreChoice, settings: Settings) -> Store:
         # Nothing of a MemoryStore is on a disk.
         if settings.encryption_key is not None and not (store.is_encrypted or isinstance(store, MemoryStore)):
             raise SettingError("encryption_key does not change an open store; give the key to LmdbStore(key=...).")
+        if settings.eviction is not None:
+            raise SettingError("eviction does not change an open store; use LmdbStore(policy=...) or set_policy().")
         return store
     if store is None:
         return MemoryStore(settings.memory_bytes)
@@ -242,4 +244,4 @@ def _tier(place: str, settings: Settings) -> Store:
     key = settings.encryption_key
     if is_url(place):
         return open_shared(place, settings.shared_timeout_ms / 1000, key)
-    return LmdbStore(place, settings.disk_bytes, key=key)
+    return LmdbStore(place, settings.disk_bytes, key=key, policy=settings.eviction)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,12 +61,14 @@ def in_children(work: Callable[[Path, int], Figures], numbers: Sequence[int], fo
                 sums += pipe.recv()  # type: ignore[union-attr]
             except EOFError:
                 sums += Figures(deaths=1)
+                print(f"number {child.number} ended its process", file=sys.stderr, flush=True)
                 child = _Child(work, folder / f"child{next(names)}")
             go_on(child)
         for child in [child for child in crew.values() if child.is_late]:
             del crew[child.pipe]
             child.kill()
             sums += Figures(hangs=1)
+            print(f"number {child.number} hangs", file=sys.stderr, flush=True)
             go_on(_Child(work, folder / f"child{next(names)}"))
     return sums
 
@@ -79,9 +82,10 @@ class _Child:
         self._process: ForkServerProcess = CONTEXT.Process(target=_work, args=(work, folder, theirs), daemon=True)
         self._process.start()
         theirs.close()
+        self.number = -1
 
     def start(self, number: int) -> None:
-        self._due = monotonic() + PATIENCE_S
+        self.number, self._due = number, monotonic() + PATIENCE_S
         self.pipe.send(number)
 
     @property

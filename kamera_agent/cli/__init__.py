@@ -11,7 +11,6 @@ from typer.core import TyperGroup
 
 from kamera_agent.cli.arguments import (
     Order,
-    Policy,
     check_extra,
     check_model,
     check_places,
@@ -25,7 +24,7 @@ from kamera_agent.cli.arguments import (
 )
 from kamera_agent.cli.exits import DAMAGED, FAILED
 from kamera_agent.cli.text import printable
-from kamera_agent.config import DEFAULT_STORE
+from kamera_agent.config import DEFAULT_STORE, Policy
 from kamera_agent.errors import KameraError, SettingError, StoreDamagedError
 
 

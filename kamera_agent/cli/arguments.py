@@ -15,8 +15,6 @@ from kamera_agent.pocket.weights import POCKET
 
 # What comes first in a list of chunks.
 Order = Literal["name", "size", "hits", "age", "used"]
-# What goes first when a store is full.
-Policy = Literal["lru", "lfu", "cost"]
 # LmdbStore makes this file when a folder is first opened as a store.
 DATABASE = "records-3.mdb"
 AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)

@@ -9,8 +9,8 @@ import typer
 
 from kamera_agent.cli.catalog import find_chunk, read_chunks
 from kamera_agent.cli.console import format_bytes
+from kamera_agent.config import Policy
 from kamera_agent.store.base import StoreStats
-from kamera_agent.store.eviction import Policy
 from kamera_agent.store.lmdb_store import LmdbStore
 
 

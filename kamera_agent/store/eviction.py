@@ -13,11 +13,11 @@ cost  the same, times what the chunk costs to compute again over the bytes that 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Literal, get_args
+from typing import get_args
 
+from kamera_agent.config import Policy
 from kamera_agent.store.entry import Entry
 
-Policy = Literal["lru", "lfu", "cost"]
 # Of a record that was just written, one use more or less says little.
 GRACE_NS = 10 * 60 * 10**9
 

@@ -12,7 +12,7 @@ from reprlib import repr as short
 from weakref import finalize
 
 from kamera_agent.chunk import Header, Key, Record
-from kamera_agent.config import MIB, locate
+from kamera_agent.config import MIB, Policy, locate
 from kamera_agent.errors import CorruptRecordError, SettingError, StoreClosedError, StoreUnavailableError
 from kamera_agent.options import real
 from kamera_agent.secret import SecretSource, read_secret
@@ -22,7 +22,7 @@ from kamera_agent.store.cipher import Cipher
 from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.entry import Entry
-from kamera_agent.store.eviction import POLICIES, Policy
+from kamera_agent.store.eviction import POLICIES
 from kamera_agent.store.reader import Reader
 from kamera_agent.store.sharing import lend_writer
 from kamera_agent.store.writer import Writer
@@ -51,10 +51,11 @@ class LmdbStore(Store):
     repair: whether damaged records are removed, and a database whose structure is damaged makes way for a new one.
         False: damage is reported, and everything stays as it is.
     key: encrypts the records; see Settings.encryption_key. None: they are not encrypted.
+    policy: what is evicted first, as set_policy() sets it; None: as the folder has it.
 
-    Raises SettingError for a negative size and a key that cannot be read, MissingExtraError where the package of the
-    extra "encryption" is missing, and StoreUnavailableError when the folder cannot be opened: as StoreDamagedError when
-    its structure is damaged and must not be repaired, as StoreKeyError when its key is another one.
+    Raises SettingError for a negative size, an unknown policy and a key that cannot be read, MissingExtraError where
+    the package of the extra "encryption" is missing, and StoreUnavailableError when the folder cannot be opened: as
+    StoreDamagedError when its structure is damaged and must not be repaired, as StoreKeyError when its key is another.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LmdbStore(Store):
         queue_bytes: int = DEFAULT_QUEUE_BYTES,
         repair: bool = True,
         key: SecretSource | None = None,
+        policy: Policy | None = None,
     ) -> None:
         if cap_bytes is not None:
             cap_bytes = require_bytes("cap_bytes", cap_bytes)
@@ -81,6 +83,8 @@ class LmdbStore(Store):
         on_damage = partial(_quarantine if repair else _mention, self._writer)
         self._reader = Reader(self._database.tables, self._database.cipher, on_damage)
         self._closed = False
+        if policy not in (None, self.policy):
+            self.set_policy(policy)
 
     @property
     def medium(self) -> object:

@@ -29,10 +29,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+from kamera_agent.config import Policy
 from kamera_agent.errors import CorruptRecordError
 from kamera_agent.store.codec import Encoded
 from kamera_agent.store.entry import DIGEST_BYTES, Entry
-from kamera_agent.store.eviction import POLICIES, Policy, order
+from kamera_agent.store.eviction import POLICIES, order
 
 MAX_QUARANTINE_NOTES = 1000
 MAX_REASON_BYTES = 1000

@@ -10,10 +10,10 @@ import pytest
 from store_records import KIB, record_of_bytes
 
 from benchmarks.torture.records import make_key, over
-from kamera_agent.cli import arguments
+from kamera_agent.config import Policy
 from kamera_agent.errors import SettingError
 from kamera_agent.store.entry import Entry
-from kamera_agent.store.eviction import GRACE_NS, POLICIES, Policy, order
+from kamera_agent.store.eviction import GRACE_NS, POLICIES, order
 from kamera_agent.store.lmdb_store import LmdbStore
 
 SIZE = 20 * KIB
@@ -162,7 +162,3 @@ def test_an_unknown_policy_is_refused_and_a_later_one_is_lru(tmp_path: Path) -> 
         tables = store._database.tables
         store._database.write(lambda txn: txn.put(b"policy", b"of the future\xff", db=tables.totals))
         assert store.policy == "lru"
-
-
-def test_the_command_has_every_policy() -> None:
-    assert arguments.Policy == Policy

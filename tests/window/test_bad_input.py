@@ -118,6 +118,7 @@ def test_rank_above_the_chunks_size(make: MakeKamera) -> None:
         {"rank": True},
         {"fidelity": "perfect"},
         {"namespace": ""},
+        {"eviction": "fifo"},
         {"error_budget": 0.0},
         {"byte_budget": 1.5},
         {"memory_bytes": -1},

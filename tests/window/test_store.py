@@ -149,6 +149,18 @@ def test_chunks_of_an_encrypted_store_outlive_the_process(make: MakeKamera, tmp_
         assert not memory.store.is_encrypted
 
 
+def test_the_policy_of_the_disk_tier_is_a_setting(make: MakeKamera, tmp_path: Path) -> None:
+    """It stays with the store until somebody sets another one."""
+    for eviction, policy in ((None, "lru"), ("cost", "cost"), (None, "cost"), ("lfu", "lfu")):
+        make(store=tmp_path, eviction=eviction).close()
+        with LmdbStore(tmp_path) as store:
+            assert store.policy == policy
+    with LmdbStore(tmp_path, policy="cost") as store, pytest.raises(SettingError, match="does not change an open"):
+        make(store=store, eviction="lru")
+    with LmdbStore(tmp_path) as store:
+        assert store.policy == "cost"
+
+
 @pytest.mark.parametrize("name", ["namespace_secret", "encryption_key"])
 def test_a_secret_that_cannot_be_read_costs_no_loading(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
