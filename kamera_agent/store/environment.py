@@ -298,6 +298,7 @@ class Environment:
             str(self._database), subdir=False, mode=0o600, max_dbs=len(fields(Tables)), max_readers=MAX_READERS
         )
         try:
+            self._fill_up()
             # In place, because queries that wait hold on to the tables.
             for table in fields(Tables):
                 handle = self._with_room(partial(self._env.open_db, table.name.encode()))
@@ -305,6 +306,17 @@ class Environment:
         except BaseException:
             self._env.close()
             raise
+
+    def _fill_up(self) -> None:
+        """Let what was cut off the end of the file be zeros: checksums find these, while missing pages are fatal."""
+        size = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        held = self._database.stat().st_size
+        if held < size and hasattr(os, "posix_fallocate"):
+            opened = os.open(self._database, os.O_RDWR)
+            try:
+                os.posix_fallocate(opened, held, size - held)
+            finally:
+                os.close(opened)
 
     def _contradictions(self) -> list[str]:
         try:

@@ -12,9 +12,9 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
-from store_records import KIB
+from store_records import KIB, record_of_bytes
 
-from benchmarks.torture.records import genuine, make_key, versioned_record
+from benchmarks.torture.records import bits, genuine, make_key, versioned_record
 from kamera_agent.store import environment
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.inspection import Seal
@@ -69,6 +69,38 @@ def test_a_damaged_database_is_kept_said_and_begun_anew(
         assert f"is kept as {tmp_path / DAMAGED}" in caplog.text
         with LmdbStore(tmp_path, CAP_BYTES) as store:
             assert store.check().problems == ()
+
+
+LARGE = record_of_bytes("large", 100 * KIB)
+
+
+@pytest.mark.parametrize("num_bytes", [PAGE, PAGE + 1, 5 * PAGE])
+def test_values_that_were_cut_off_the_end_are_missed_and_reported(
+    tmp_path: Path, forkserver: ForkServerContext, num_bytes: int
+) -> None:
+    """1. A large value is at the end of the file, as the pages of the tree found room before it. 2. It is cut off."""
+    with LmdbStore(tmp_path, CAP_BYTES) as store:
+        for version in range(8):
+            store.put_many([versioned_record("r", version)])
+            store.flush()
+        store.put_many([LARGE])
+    data = (tmp_path / DATABASE).read_bytes()
+    assert bits(LARGE)[0][2].endswith(data[-PAGE:].rstrip(b"\0"))
+    os.truncate(tmp_path / DATABASE, len(data) - num_bytes)
+    # In a process of its own, which a page beyond the end of the file would end.
+    child = forkserver.Process(target=miss_large, args=(tmp_path,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+def miss_large(folder: Path) -> None:
+    with LmdbStore(folder) as store:
+        assert store.get_many([LARGE.header.key]) == {}
+        assert store.stats().quarantined + len(store.check().problems) > 0
+    with LmdbStore(folder) as store:
+        store.put_many([LARGE])
+        assert store.check().problems == ()
 
 
 def test_a_process_that_was_killed_before_the_first_page_leaves_no_damage(tmp_path: Path) -> None:
