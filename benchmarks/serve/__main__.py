@@ -46,7 +46,8 @@ from benchmarks.serve.plain import Plain
 from benchmarks.serve.process import Server, run_kamera, run_transformers
 from benchmarks.serve.replay import Step, cross_talk, replay
 
-SEED = 0
+# Of the walk of each client: a page that one has seen would be recalled for the next one.
+SEEDS = {name: number for number, name in enumerate(CLIENTS)}
 # Seeds of the two clients that begin alike, and the steps that they take.
 PAIR, PAIR_STEPS = (101, 102), 8
 WORST = ("computed_ratio_prefix", "agree_exact", "ttft_ratio_transformers")
@@ -70,7 +71,7 @@ def main() -> None:
             servers["transformers"] = running.enter_context(run_transformers(options.transformers, checkpoint))
         figures: dict[str, dict[str, Any]] = {}
         for name in options.clients:
-            steps = [*_shown(name, replay(CLIENTS[name], plain, servers, options.steps, SEED))]
+            steps = [*_shown(name, replay(CLIENTS[name], plain, servers, options.steps, SEEDS[name]))]
             wrong = cross_talk(CLIENTS[name], plain, servers["exact"], min(PAIR_STEPS, options.steps), PAIR)
             figures[name] = {**summary(steps), "cross_talk": sum(wrong), "num_interleaved": len(wrong)}
     show({**_first_level(figures), **figures, "conditions": _conditions(options.steps, servers)}, options.json)
@@ -101,7 +102,7 @@ def _conditions(num_steps: int, servers: dict[str, Server]) -> dict[str, Any]:
         "steps": num_steps,
         "servers": [*servers],
         "screenshot": "1288x728, 299 tokens",
-        "seed": SEED,
+        "seeds": SEEDS,
         **versions(),
         "date": datetime.now(UTC).date().isoformat(),
     }
