@@ -159,6 +159,12 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "a file": ("input", [user({"type": "input_file", "file_data": "AAAA"})], "Cannot show a file"),
     "a reference": ("input", [{"type": "item_reference", "id": "msg_1"}], "An item of the input is"),
     "an output without a call": ("input", [{"type": "function_call_output", "output": "a"}], "An item of the input is"),
+    "actions that are none": ("input", [{"type": "computer_call", "actions": 5}], "An item of the input is"),
+    "an output that is none": (
+        "input",
+        [{"type": "function_call_output", "call_id": "a", "output": 5}],
+        "The content of a message is 5",
+    ),
     "in the background": ("background", True, "background=True"),
     "a conversation": ("conversation", "conv_1", "conversation='conv_1'; leave it out."),
     "a stored prompt": ("prompt", {"id": "a"}, "prompt={'id': 'a'}"),

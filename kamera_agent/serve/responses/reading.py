@@ -79,8 +79,9 @@ def _read_item(item: Block) -> Sent:
             return Sent("assistant")
         case {"type": "function_call", "name": str(name), "arguments": str(arguments)}:
             return Sent("assistant", calls=(CallForm(name, arguments or "{}"),))
-        case {"type": "computer_call"}:
-            actions = item.get("actions") or [item.get("action") or {}]
+        case {"type": "computer_call", "action": dict(action)}:
+            return Sent("assistant", calls=(CallForm(COMPUTER, json.dumps(action)),))
+        case {"type": "computer_call", "actions": [*actions]}:
             return Sent("assistant", calls=tuple(CallForm(COMPUTER, json.dumps(action)) for action in actions))
         case {"type": "function_call_output" | "computer_call_output", "call_id": str(call_id), "output": output}:
             content = [output] if isinstance(output, dict) else output
