@@ -76,7 +76,6 @@ def test_a_fault_of_our_own_is_logged_with_its_place(caplog: pytest.LogCaptureFi
     assert caplog.records[0].exc_info is not None
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_panic_of_a_client_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     class Panic(BaseException):
         """As a client in Rust raises it: no Exception."""

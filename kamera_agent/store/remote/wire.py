@@ -70,10 +70,8 @@ class Wire:
             returned.put((call(), None))
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
             returned.put((None, error))
-        except BaseException as error:
-            # What a client written in Rust raises when it panics.
+        except BaseException as error:  # noqa: BLE001 - what a client written in Rust raises when it panics
             returned.put((None, StoreUnavailableError(f"{type(error).__name__}: {error}")))
-            raise
         finally:
             self._calls.discard(returned)
 
