@@ -157,7 +157,7 @@ class Conversations:
 
     A conversation has a window for each agent that speaks in it, and for each branch of its history. A call continues
     the window of its own agent that it goes on from. Without one, it gets a new window, with a copy of the KV of the
-    longest beginning that any window of the conversation has in common with it.
+    longest beginning that any window of the namespace has in common with it.
 
     Safe for use from several threads: one answer at a time per window, several windows side by side.
     """
@@ -217,9 +217,7 @@ class Conversations:
             if live is None:
                 window = self._kamera.window(namespace=caller.namespace)
                 live = Live(caller, window, family[0].watch if family else self._watch(caller))
-                # A source that is busy is not waited for: its KV changes, and the beginning is computed instead.
-                idle = [other for other in reversed(family) if not other.is_held]
-                live.source = max(idle, key=lambda other: other.outline.num_shared(call), default=None)
+                live.source = self._source(caller, family, call)
                 if live.source:
                     live.source.take(hold)
             elif live.is_held:
@@ -229,6 +227,17 @@ class Conversations:
             live.num_calls += 1
             live.num_strangers = self._count_strangers(caller, call)
             return live
+
+    def _source(self, caller: Caller, family: Sequence[Live], call: Outline) -> Live | None:
+        """The window that has the longest beginning in common with a call, to copy its KV; None where none has any.
+
+        It may be of another conversation: an agent that rewrites its first text at every step begins one each time. A
+        window that is busy is not waited for: its KV changes, and the beginning is computed instead.
+        """
+        others = [live for live in self._live if live.caller.namespace == caller.namespace and live not in family]
+        idle = [live for live in (*reversed(family), *reversed(others)) if not live.is_held]
+        source = max(idle, key=lambda live: live.outline.num_shared(call), default=None)
+        return source if source and source.outline.num_shared(call) else None
 
     def _watch(self, caller: Caller) -> Watch | None:
         return Watch(self._guard, self._budget, caller.conversation) if self._guard else None

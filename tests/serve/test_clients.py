@@ -48,6 +48,25 @@ def test_two_clients_with_the_same_opening(exact: Kamera) -> None:
     assert both[-1][0] != both[-1][1]
 
 
+def test_a_client_that_rewrites_its_only_message_keeps_the_system_prompt(exact: Kamera) -> None:
+    """As browser-use does. Each call looks like a new conversation, and is answered as by a server of its own."""
+    system = "You use a browser. " * 20
+    asked = [
+        [{"role": "system", "content": system}, user(text(f"{done} {QUESTION}"), shown(step))]
+        for step, done in enumerate(("", "one.", "one. two."))
+    ]
+    with serving(exact) as url, client_of(url) as client:
+        replies = [client.chat.completions.create(model="pocket", messages=each, max_tokens=4) for each in asked]
+    alone = []
+    for each in asked:
+        with Kamera.pocket(fidelity="exact") as fresh, serving(fresh) as url, client_of(url) as client:
+            reply = client.chat.completions.create(model="pocket", messages=each, max_tokens=4)
+            alone.append(reply.choices[0].message.content)
+    assert [reply.choices[0].message.content for reply in replies] == alone
+    num_system = len(exact.family.tokens.encode(system))
+    assert all(cached(reply) >= num_system for reply in replies[1:])
+
+
 def test_many_clients_at_once(url: str, client: OpenAI) -> None:
     def ask(seed: int) -> str:
         reply = client.chat.completions.create(
