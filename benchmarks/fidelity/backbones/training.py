@@ -40,7 +40,7 @@ class Effort(NamedTuple):
 
 
 # A step takes longer through more layers, and fewer do.
-EFFORTS = {"qwen3_5": Effort(task_steps=600), "gemma4": Effort(task_steps=700)}
+EFFORTS = {"qwen3_5": Effort(task_steps=600), "gemma4": Effort(task_steps=1350)}
 
 
 def train(folder: Path, name: str, seed: int, effort: Effort) -> None:
