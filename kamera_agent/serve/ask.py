@@ -42,7 +42,7 @@ class Sent(NamedTuple):
 class Ask:
     """A conversation, and how it is to be answered.
 
-    options: the options of an answer; None stands for the default. tools: in OpenAI's form. tool_choice: in any form
+    options: the options of an answer; None is the default. tools: in OpenAI's form. tool_choice: in any form
     that read_choice() knows. schema: as of Request. keep: gets the reply as the client has it, before its last event.
     """
 

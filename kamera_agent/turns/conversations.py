@@ -143,7 +143,7 @@ class Live:
 
 
 class Standing(NamedTuple):
-    """How a window stands. num_images: of its last call. num_bytes: of its pool, and of what it keeps for recall."""
+    """A live window. num_images: of its last call. num_bytes: of its pool, and of what it keeps for recall."""
 
     conversation: str
     num_calls: int

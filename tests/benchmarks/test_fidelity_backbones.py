@@ -59,7 +59,7 @@ def test_a_case_plays(bench: Bench) -> None:
 
 
 def test_a_window_of_held_kv_is_that_of_the_runtime(bench: Bench) -> None:
-    """1. Two of three chunks, as computed behind the first. 2. The question, computed by the engine in that window."""
+    """1. Two of three chunks, as computed after the first. 2. The question, computed by the engine in that window."""
     case = draw_case(GROUND, "joins", 3, range(3), seed=2)
     chunks, question = [bench.chunk(picture) for picture in case.pictures], bench.ask(case.questions["join2"].text)
     before, window = bench.prefilled(tuple(chunks)), bench.window(chunks[1:])

@@ -31,7 +31,7 @@ STORE_BYTES, WINDOW_BYTES = 16 * MIB, 16 * MIB
 # Fewer conversations than clients, so that windows are let go all the time, and fewer places to be answered in.
 BOUNDS = Bounds(num_answered=3, conversations=Limits(max_conversations=3, max_bytes=WINDOW_BYTES, max_string=None))
 LOAD_S, NUM_KILLED = 300, 200
-# Of a client that waits behind seven others.
+# Of a client that waits for seven others.
 PATIENCE_S = 120
 # Abort a connection instead of closing it, as the system does for a process that is killed.
 ABORT = struct.pack("ii", 1, 0)
@@ -106,7 +106,7 @@ def run_load(kamera: Kamera, seconds: float) -> list[int]:
 
 def test_eight_clients(loaded: Kamera, awake: None) -> None:
     counts = run_load(loaded, 3)
-    # Each waits behind the seven others.
+    # Each waits for the seven others.
     assert min(counts) > 0
     assert max(counts) - min(counts) <= max(counts) // 2 + 2
 

@@ -1,5 +1,6 @@
 """Messages through Anthropic's own client."""
 
+import gc
 from typing import Any, Literal
 
 import httpx
@@ -56,16 +57,18 @@ def test_the_answers_are_those_of_hugging_face(exact: Kamera) -> None:
 
 def test_usage(anthropic: Anthropic, kamera: Kamera) -> None:
     """What is read from the cache grows; a new screen creates an entry; the parts add up to the whole."""
+    # With a system prompt of its own, it begins as no other conversation does.
+    asked: dict[str, Any] = {"model": "pocket", "system": "Screens come, and you count."}
     messages: list[Any] = [user(text("Count."), shown(40), text(QUESTION))]
-    first = anthropic.messages.create(model="pocket", messages=messages, max_tokens=4)
+    first = anthropic.messages.create(**asked, messages=messages, max_tokens=4)
     messages += [{"role": "assistant", "content": first.content}, user(text(QUESTION))]
-    second = anthropic.messages.create(model="pocket", messages=messages, max_tokens=4)
+    second = anthropic.messages.create(**asked, messages=messages, max_tokens=4)
     assert first.usage.cache_read_input_tokens == 0
     assert first.usage.cache_creation_input_tokens == len(kamera.family.image_chunk(screen(40), "default").token_ids)
     assert second.usage.cache_creation_input_tokens == 0
     assert second.usage.cache_read_input_tokens >= total(first)
     assert second.usage.input_tokens < 20
-    counted = anthropic.messages.count_tokens(model="pocket", messages=messages)
+    counted = anthropic.messages.count_tokens(**asked, messages=messages)
     assert counted.input_tokens == total(second)
 
 
@@ -144,12 +147,14 @@ def test_what_changes_nothing_is_named(url: str) -> None:
     assert plain.json()["content"] == named.json()["content"]
 
 
-def test_a_user_id_names_a_conversation(anthropic: Anthropic) -> None:
-    """Texts are kept within one."""
+def test_a_user_id_names_a_conversation(anthropic: Anthropic, kamera: Kamera) -> None:
+    """Each has a window of its own, which it goes on with."""
 
-    def read(name: str) -> Any:
+    def num_windows_after(name: str) -> int:
         asked: dict[str, Any] = {"messages": [user(text("Tell me about anna."))], "metadata": {"user_id": name}}
-        return anthropic.messages.create(model="pocket", max_tokens=2, **asked).usage.cache_read_input_tokens
+        anthropic.messages.create(model="pocket", max_tokens=2, **asked)
+        gc.collect()
+        return kamera.stats().num_windows
 
-    assert [read("one"), read("two")] == [0, 0]
-    assert read("one") > 8
+    first, again, other = map(num_windows_after, ("one", "one", "two"))
+    assert (again, other) == (first, first + 1)

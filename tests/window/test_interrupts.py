@@ -28,7 +28,7 @@ CHANGES = re.compile(
     r"resize|reserve|compact|free|reclaim|take|hide|_rebuild|finish|settle|heal|compute|_recover|_empty|enter|forward_at|extend"
 )
 # Between the last line of such a block and the release of its lock, Python looks for no signal.
-ON_A_LOCK = re.compile(r"\s*with self\._lock")
+ON_A_LOCK = re.compile(r"\s*with self\.(_lock|busy|slice|_door\.slice|_windows_lock)\b")
 TOLERANCE = 2e-3
 
 

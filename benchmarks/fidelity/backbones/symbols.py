@@ -14,7 +14,7 @@ from kamera_agent.pocket.world import CLASSES
 
 # Relative to the length of the embeddings of words.
 LENGTH = 1.5
-# Standard deviation per dimension of the noise in training, which stands in for the errors of a tower. Relative to
+# Standard deviation per dimension of the noise in training, which is like the errors of a tower. Relative to
 # the same length.
 NOISE = 0.025
 

@@ -1,4 +1,4 @@
-"""The conversations behind responses, for the requests that go on from one."""
+"""Conversations by the response that ends them, for the requests that go on from one."""
 
 from __future__ import annotations
 
