@@ -64,9 +64,11 @@ class SlidingBank(Bank):
 
     def free(self, slots: Slots) -> None:
         """Forget what is put off for slots."""
-        self.due[slots.index(CPU)] = False
         gone = [first for first, one in self._waiting.items() if _meet(one.slots, slots)]
+        # First: after an interrupt between the two, masters that are there are turned once more. The other way round, a
+        # chunk would be rebuilt over what was computed in its place.
         self._waiting = {first: one for first, one in self._waiting.items() if first not in gone}
+        self.due[slots.index(CPU)] = False
 
     def take(self, slots: Slots, other: Bank, theirs: Slots) -> None:
         assert isinstance(other, SlidingBank)

@@ -1,5 +1,6 @@
 """Ctrl-C at any moment: the next answer is right, no window of the Kamera is spoilt, and nothing stays locked."""
 
+import copy
 import itertools
 import linecache
 import random
@@ -18,6 +19,7 @@ from models import MakeKamera, max_error, screenshot
 import kamera_agent
 from kamera_agent import Kamera, KameraError, TextContent, Window
 from kamera_agent.pocket.model import PocketProcessor
+from kamera_agent.runtime.families.decoder import FULL, SLIDING
 
 PACKAGE = kamera_agent.__path__[0]
 # Files whose frames are interrupted at every opcode: ours, and the one that runs our context managers.
@@ -176,6 +178,24 @@ def interrupt_by_signals(
 @pytest.mark.parametrize("names", [ANY, CHANGES], ids=["any", "changes"])
 def test_interrupt_at_opcodes(make: MakeKamera, names: re.Pattern[str]) -> None:
     interrupt_by_opcodes(make, names, 1, 16)
+
+
+def test_interrupt_at_opcodes_with_sliding_layers(make: MakeKamera, models: dict[str, Any]) -> None:
+    """Every second layer sees 40 tokens, so what is further back waits for its work."""
+    whole = models["qwen2_5_vl"]
+    config = copy.deepcopy(whole.config)
+    kinds = [SLIDING if number % 2 else FULL for number in range(config.text_config.num_hidden_layers)]
+    config.text_config.layer_types, config.text_config.sliding_window = kinds, 40
+    sliding = type(whole)(config).eval()
+    sliding.load_state_dict(whole.state_dict())
+    made: list[Kamera] = []
+
+    def make_sliding(**options: Any) -> Kamera:
+        made.append(make(sliding, **options))
+        return made[-1]
+
+    interrupt_by_opcodes(make_sliding, CHANGES, 1, 16)
+    assert {shape.reach for shape in made[0].family.decoder.shapes} == {None, 40}
 
 
 @pytest.mark.usefixtures("awake")
