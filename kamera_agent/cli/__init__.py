@@ -10,22 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from kamera_agent.cli.arguments import (
-    Order,
     check_extra,
     check_model,
     check_places,
     check_store,
-    existing_store,
-    input_file,
     output_file,
     output_folder,
-    parse_age,
-    parse_size,
 )
 from kamera_agent.cli.exits import DAMAGED, FAILED
+from kamera_agent.cli.parameters import DEFAULT_TIERS, AsJson, Key, Tiers
+from kamera_agent.cli.storage import COMMANDS
 from kamera_agent.cli.text import printable
-from kamera_agent.config import DEFAULT_STORE, Policy
-from kamera_agent.errors import KameraError, SettingError, StoreDamagedError
+from kamera_agent.config import DEFAULT_STORE
+from kamera_agent.errors import KameraError, StoreDamagedError
 
 
 class _Commands(TyperGroup):
@@ -44,26 +41,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-StoreFolder = Annotated[Path, typer.Argument(metavar="[STORE]", help="Folder of the store.")]
-Tiers = Annotated[
-    list[str],
-    typer.Option(
-        "--store",
-        metavar="STORE",
-        help="Folder of the store, or URL of a shared one; several, the fastest first, are tiers of one store.",
-    ),
-]
-DEFAULT_TIERS = [DEFAULT_STORE]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEY",
-        envvar="KAMERA_KEY",
-        help="Key of an encrypted store: a file, or env:NAME for a variable, with 64 hexadecimal digits.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -223,181 +200,5 @@ def doctor(
     show_diagnosis(model, as_json)
 
 
-@app.command()
-def stats(store: StoreFolder = Path(DEFAULT_STORE), key: Key = None, as_json: AsJson = False) -> None:
-    """Show the number and size of the records in a store, by kind."""
-    folder = existing_store(store)
-    from kamera_agent.cli.stats import show_stats
-
-    show_stats(folder, key, as_json)
-
-
-@app.command("ls")
-def list_chunks(
-    store: StoreFolder = Path(DEFAULT_STORE),
-    namespace: Annotated[str | None, typer.Option(help="Only the chunks of a namespace.")] = None,
-    sort: Annotated[
-        Order, typer.Option(help="What comes first: by name, the largest, the most used, the oldest, the last used.")
-    ] = "name",
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the chunks in a store: their size, the contexts they were computed in, their uses and age."""
-    folder = existing_store(store)
-    from kamera_agent.cli.listing import show_chunks
-
-    show_chunks(folder, key, namespace, sort, as_json)
-
-
-@app.command()
-def show(
-    chunk: Annotated[str, typer.Argument(metavar="CHUNK", help="Key of a chunk or record, or its first digits.")],
-    store: StoreFolder = Path(DEFAULT_STORE),
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show one chunk with its records."""
-    folder = existing_store(store)
-    from kamera_agent.cli.listing import show_chunk
-
-    show_chunk(folder, key, chunk, as_json)
-
-
-@app.command()
-def export(
-    archive: Annotated[Path, typer.Argument(metavar="FILE", help="File for the archive.")],
-    store: StoreFolder = Path(DEFAULT_STORE),
-    namespace: Annotated[str | None, typer.Option(help="Only the chunks of a namespace.")] = None,
-    unencrypted: Annotated[bool, typer.Option("--unencrypted", help="Also from an encrypted store.")] = False,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the chunks of a store to one file, for another machine.
-
-    The file is not encrypted, and says as much about the screenshots as the store.
-    """
-    folder, file = existing_store(store), output_file(archive)
-    from kamera_agent.cli.transfer import export_chunks
-
-    export_chunks(folder, key, file, namespace, unencrypted, as_json)
-
-
-@app.command("import")
-def import_archive(
-    archive: Annotated[Path, typer.Argument(metavar="FILE", help="File that kamera export wrote.")],
-    store: StoreFolder = Path(DEFAULT_STORE),
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Put the chunks of an archive into a store, once all of it is checked. What was used longest ago makes room.
-
-    An archive from somebody whom you do not trust may hold wrong KV, which answers would then use.
-    """
-    folder, file = check_store(store), input_file(archive)
-    from kamera_agent.cli.transfer import import_chunks
-
-    import_chunks(file, folder, key, as_json)
-
-
-@app.command()
-def resize(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
-    size: Annotated[str, typer.Argument(help="What it may hold, such as 20GB.")],
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Set how much a store may hold. What was used longest ago is removed above that; the file keeps its size."""
-    folder, cap_bytes = existing_store(store), parse_size(size)
-    from kamera_agent.cli.capacity import resize_store
-
-    resize_store(folder, key, cap_bytes, as_json)
-
-
-@app.command()
-def prune(
-    store: StoreFolder = Path(DEFAULT_STORE),
-    to: Annotated[str | None, typer.Option(help="Keep so much, such as 5GB, of what was used last.")] = None,
-    older_than: Annotated[str | None, typer.Option(help="Remove what was not used for so long, such as 30d.")] = None,
-    stored_before: Annotated[
-        str | None, typer.Option(help="Remove what was stored so long ago, such as 30d, even if it was used since.")
-    ] = None,
-    namespace: Annotated[str | None, typer.Option(help="Remove the chunks of a namespace.")] = None,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Remove chunks from a store, by size, age or namespace. The file keeps its size.
-
-    Pinned chunks go last to --to, and stay under --older-than.
-    """
-    max_bytes = None if to is None else parse_size(to)
-    unused_s = None if older_than is None else parse_age(older_than)
-    stored_s = None if stored_before is None else parse_age(stored_before)
-    if (to, older_than, stored_before, namespace) == (None, None, None, None):
-        raise SettingError("Nothing says what to remove; pass --to, --older-than, --stored-before or --namespace.")
-    folder = existing_store(store)
-    from kamera_agent.cli.capacity import prune_store
-
-    prune_store(folder, key, max_bytes, unused_s, stored_s, namespace, as_json)
-
-
-@app.command()
-def policy(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
-    name: Annotated[Policy, typer.Argument(help="What goes first when the store is full.")],
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Choose what a store evicts first.
-
-    lru, the default: what was used longest ago. lfu: what was used least for its age. cost: the same, by what it costs
-    to compute again over the bytes that it takes.
-    """
-    folder = existing_store(store)
-    from kamera_agent.cli.capacity import choose_policy
-
-    choose_policy(folder, key, name, as_json)
-
-
-@app.command()
-def pin(
-    chunk: Annotated[str, typer.Argument(metavar="CHUNK", help="Key of a chunk, or its first digits.")],
-    store: StoreFolder = Path(DEFAULT_STORE),
-    off: Annotated[bool, typer.Option("--off", help="Take the pin away.")] = False,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Have a chunk evicted after all others."""
-    folder = existing_store(store)
-    from kamera_agent.cli.capacity import pin_chunk
-
-    pin_chunk(folder, key, chunk, not off, as_json)
-
-
-@app.command()
-def verify(
-    store: StoreFolder = Path(DEFAULT_STORE),
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Remove damaged records; move a damaged file aside and begin a new store.")
-    ] = False,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Read and check every record in a store. Nothing is removed without --repair."""
-    folder = existing_store(store)
-    from kamera_agent.cli.verify import verify_store
-
-    verify_store(folder, key, repair, as_json)
-
-
-@app.command()
-def rekey(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
-    new_key: Annotated[str, typer.Option(metavar="KEY", help="The new key: a file, or env:NAME for a variable.")],
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Encrypt a store, or change its key. Its records are written anew, to a file that replaces the old one."""
-    folder = existing_store(store)
-    from kamera_agent.cli.encryption import rekey_store
-
-    rekey_store(folder, key, new_key, as_json)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
