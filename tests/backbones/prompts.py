@@ -1,6 +1,7 @@
 """The reference: a conversation through the real processor and plain Hugging Face, nothing of the runtime."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,7 +80,7 @@ def _part(part: Any) -> dict[str, Any]:
 def with_video(processor: Any, fps: float) -> Any:
     """A processor that has a video processor: frames are paired by hand, the rest is its own doing."""
     whole = copy.copy(processor)
-    stand_in = _Pairs if hasattr(processor.image_processor, "merge_size") else _Views
+    stand_in = next(stand_in for name, stand_in in STAND_INS.items() if hasattr(processor.image_processor, name))
     whole.video_processor = stand_in(processor.image_processor, fps)
     return whole
 
@@ -134,3 +135,44 @@ class _Views:
         side = self._image_processor.max_image_size["longest_edge"]
         fitted = [side * length // max(width, height) for length in (width, height)]
         return [tuple(length + length % 2 for length in fitted), (side, side)]
+
+
+class _Patches:
+    """The same where a frame becomes patches, at most 70 x 9 of them, which are pooled by 3 x 3."""
+
+    valid_kwargs = VideosKwargs
+    max_soft_tokens, pool = 70, 3
+
+    def __init__(self, image_processor: Any, fps: float) -> None:
+        self._side, self._fps = image_processor.patch_size, fps
+
+    def __call__(self, videos: list[np.ndarray], **options: Any) -> dict[str, Any]:
+        frames = [self._cut(frame) for video in videos for frame in video]
+        return {
+            "pixel_values_videos": torch.stack([self._padded(patches, 0.0) for patches, _ in frames]),
+            "video_position_ids": torch.stack([self._padded(places, -1) for _, places in frames]),
+            "num_frames_per_video": torch.tensor([len(video) for video in videos]),
+            "num_soft_tokens_per_video": [len(self._cut(video[0])[0]) // self.pool**2 for video in videos],
+            "video_metadata": metadata(videos, self._fps),
+        }
+
+    def _padded(self, rows: torch.Tensor, value: float) -> torch.Tensor:
+        missing = self.max_soft_tokens * self.pool**2 - len(rows)
+        return torch.cat([rows, torch.full((missing, rows.shape[1]), value, dtype=rows.dtype)])
+
+    def _cut(self, frame: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches [n, side * side * 3] of a frame, row by row, and their places (x, y) [n, 2]."""
+        (height, width, _), unit = frame.shape, self._side * self.pool
+        # The largest whole units whose area the budget allows, with the shape of the frame.
+        scale = math.sqrt(self.max_soft_tokens * unit**2 / (height * width))
+        down, across = (int(scale * length / unit) * self.pool for length in (height, width))
+        picture = Image.fromarray(frame).resize((across * self._side, down * self._side), Image.Resampling.BICUBIC)
+        pixels = np.asarray(picture) / np.float32(255)
+        places = [(x, y) for y in range(down) for x in range(across)]
+        corners = [(y * self._side, x * self._side) for x, y in places]
+        patches = [pixels[top : top + self._side, left : left + self._side].ravel() for top, left in corners]
+        return torch.from_numpy(np.stack(patches)), torch.tensor(places)
+
+
+# What an image processor has -> what stands in for the video processor beside it.
+STAND_INS = {"merge_size": _Pairs, "pooling_kernel_size": _Patches, "size": _Views}

@@ -1,5 +1,6 @@
 """Clips, against the models' own video paths and what their processors write."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from models import MakeKamera, max_error, screenshot
 from prompts import Clip, Talk
 from rows import Row, named
 
-from kamera_agent import InputError, Window
+from kamera_agent import InputError, Kamera, Window
 
 # An odd number of frames, at a rate that makes seconds with decimals.
 CLIP = Clip([screenshot(20 + i, 54, 72) for i in range(5)], fps=1.6)
@@ -22,6 +23,7 @@ GLM = named("glm4v", "glm4v_moe", "glm46v", "glm_ocr")
 ROWS = named("paddleocr_vl", "exaone4_5", "video_llama_3", "hyperclovax_vision_v2", "minicpmv4_6")
 VIEWS = named("llava_onevision", "internvl", "internvl-qwen3")
 SMOL = named("smolvlm")
+GEMMA = named("gemma4", "gemma4-k_eq_v")
 
 
 def fill(window: Window, parts: list[Any]) -> list[str]:
@@ -83,6 +85,23 @@ def test_views(row: Row, make: MakeKamera) -> None:
     assert max_error(reference, window.reference_logits(QUESTION)) <= 1e-4
 
 
+@pytest.mark.parametrize("row", GEMMA, indirect=True)
+def test_frames_of_fewer_tokens(row: Row) -> None:
+    """A frame has up to 70 tokens, and an image, here, up to 140."""
+    processor = copy.copy(row.processor)
+    processor.image_processor = copy.copy(processor.image_processor)
+    processor.image_processor.max_soft_tokens = 140
+    parts = ["first", IMAGE, CLIP, "then", SHORT, IMAGE]
+    reference = Talk(row.model, processor).say("user", *parts, QUESTION).logits()
+    with Kamera(row.model, processor) as kamera:
+        window = kamera.window()
+        image, clip = fill(window, parts)[1:3]
+        num_tokens = {span.id: span.num_tokens for span in window.spans}
+        assert num_tokens[clip] / len(CLIP.frames) < 0.7 * num_tokens[image]
+        assert max_error(reference, window.logits(QUESTION)) <= 1e-4
+        assert max_error(reference, window.reference_logits(QUESTION)) <= 1e-4
+
+
 @pytest.mark.parametrize("row", named("llava_onevision"), indirect=True)
 def test_reference_of_clips_of_several_lengths(make: MakeKamera) -> None:
     window = make().window()
@@ -102,7 +121,7 @@ def test_images_in_a_row(row: Row, make: MakeKamera) -> None:
     assert max_error(reference, window.reference_logits(QUESTION)) <= 1e-4
 
 
-@pytest.mark.parametrize("row", QWEN + GLM + VIEWS + SMOL, indirect=True)
+@pytest.mark.parametrize("row", QWEN + GLM + VIEWS + SMOL + GEMMA, indirect=True)
 def test_moved_and_recalled(row: Row, make: MakeKamera) -> None:
     """Exact after an edit; at full rank as good as a full prefill; blind it is not."""
     window = make(fidelity="exact").window()

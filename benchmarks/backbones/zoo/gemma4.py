@@ -24,6 +24,7 @@ TEMPLATE = template(
     opens={"system": "<|turn>system\n", "user": "<|turn>user\n", "assistant": "<|turn>model\n"},
     closes=dict.fromkeys(("system", "user", "assistant"), "<turn|>\n"),
     image="<|image|>",
+    video="<|video|>",
     start="<bos>",
 )
 MEDIA = {
