@@ -1,5 +1,6 @@
 """Quantised weights: their names, their identity, and what they compute; the rows of the matrix have the rest."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from models import max_error
+from safetensors.torch import save_file
 from transformers import BitsAndBytesConfig, DynamicCache
 
 from benchmarks.backbones.zoo.text_only import text_only
@@ -29,6 +31,12 @@ SCHEMES: list[tuple[dict[str, Any], str]] = [
     ({"quant_method": "fp8", "dequantize": True}, "fp8 dequantised at load"),
     ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "compressed-tensors"),
 ]
+# Inputs that share a scale, and what the configuration of a checkpoint says of its format.
+GROUP = 32
+PACKED: dict[str, dict[str, Any]] = {
+    "gptq": {"quant_method": "gptq", "sym": False, "desc_act": False, "checkpoint_format": "gptq_v2"},
+    "awq": {"quant_method": "awq", "version": "gemm", "zero_point": True},
+}
 
 
 @pytest.mark.parametrize(("options", "name"), SCHEMES, ids=[name for _, name in SCHEMES])
@@ -134,3 +142,41 @@ def test_compressed_tensors(tmp_path: Path) -> None:
         errors = round_trip(kamera)
         kamera.family.require_unchanged()
     assert errors.computed_error <= 1e-4
+
+
+def _packed(format: str, out_features: int, in_features: int) -> dict[str, torch.Tensor]:
+    """Seeded random numbers of 4 bits, eight to an integer, as GPTQ packs rows and AWQ columns of the inputs."""
+    groups = in_features // GROUP
+    rows, columns = (in_features // 8, out_features) if format == "gptq" else (in_features, out_features // 8)
+    any_bits = partial(torch.randint, -(2**31), 2**31, generator=torch.Generator().manual_seed(in_features))
+    return {
+        "qweight": any_bits((rows, columns)).int(),
+        "qzeros": any_bits((groups, out_features // 8)).int(),
+        "scales": torch.full((groups, out_features), 0.01, dtype=torch.float16),
+    } | ({"g_idx": torch.arange(in_features).int() // GROUP} if format == "gptq" else {})
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # Of optimum.
+@pytest.mark.parametrize("format", ["gptq", "awq"])
+def test_packed_checkpoints(format: str, tmp_path: Path) -> None:
+    """Checkpoints of GPTQ and AWQ, whose layers come from gptqmodel."""
+    for name in ("gptqmodel", "optimum"):
+        pytest.importorskip(name, reason=f"needs {name}, which is not installed")
+    model, processor = text_only("qwen3", torch.float32)
+    layers = [name for name, layer in model.model.named_modules(prefix="model") if isinstance(layer, torch.nn.Linear)]
+    tensors = model.state_dict()
+    for name in layers:
+        parts = _packed(format, *tensors.pop(f"{name}.weight").shape)
+        tensors |= {f"{name}.{part}": values for part, values in parts.items()}
+    model.config.quantization_config = PACKED[format] | {"bits": 4, "group_size": GROUP}
+    model.config.save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    with Kamera.from_pretrained(tmp_path, store=None, device=device, dtype=dtype) as kamera:
+        assert scheme_of(kamera.family.model) == f"{format} 4 bits"
+        assert kamera.family.model.model.layers[0].mlp.up_proj.qweight.dtype == torch.int32
+        errors = round_trip(kamera)
+        kamera.family.require_unchanged()
+    assert errors.computed_error <= (1e-4 if device == "cpu" else 1e-2)
