@@ -13,6 +13,9 @@ s3      moto's server, which is written in Python: its rate is that of the serve
 put   put_many() and flush() of a record that is not there: encode, checksum, write
 get   get_many(): read, copy into fresh tensors, verify every checksum
 look  expect() and headers() of 8 chunks with a base each, none of which was listed lately
+turn  get_many() of 4 such records: each part is read while the next ones are fetched
+whole the same where nothing is read before all is fetched; overlap is its time over that of turn. The disk tier has no
+      such difference
 """
 
 from __future__ import annotations
@@ -42,11 +45,15 @@ from kamera_agent.config import MIB
 from kamera_agent.store.base import Store
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.remote.address import open_shared
+from kamera_agent.store.remote.store import RemoteStore
 
 NUM_CHUNKS = 8
 # No time-out: a busy machine must not turn a measurement into a miss.
 PATIENCE_S = 60.0
-STEPS = ("put", "get", "look")
+STEPS = ("put", "get", "look", "turn", "whole")
+NUM_OF_TURN = 4
+# More than a turn reads: all of it comes in one load.
+ENDLESS = 1 << 62
 
 
 @contextmanager
@@ -110,7 +117,9 @@ class Tier:
     def __init__(self, name: str, store: Store, record: Record) -> None:
         self.name, self._store, self._record = name, store, record
         self._small = [small_record(number) for number in range(NUM_CHUNKS)]
-        store.put_many(self._small)
+        keys = [Key.of(benchmark="shared", turn=number) for number in range(NUM_OF_TURN)]
+        self._turn = [Record.of(key, key.digest, "base", record.layers) for key in keys]
+        store.put_many([*self._small, *self._turn])
         store.flush()
 
     def prepare(self, step: str) -> None:
@@ -130,6 +139,21 @@ class Tier:
         found = self._store.get_many([self._record.header.key])
         assert found, f"{self.name} lost the record"
         return found
+
+    def turn(self) -> object:
+        found = self._store.get_many([record.header.key for record in self._turn])
+        assert len(found) == NUM_OF_TURN, f"{self.name} lost a record"
+        return found
+
+    def whole(self) -> object:
+        if not isinstance(self._store, RemoteStore):
+            return self.turn()
+        medium = self._store._medium
+        usual, medium.load_bytes = medium.load_bytes, ENDLESS
+        try:
+            return self.turn()
+        finally:
+            medium.load_bytes = usual
 
     def look(self) -> object:
         self._store.expect([record.header.chunk for record in self._small])
@@ -157,6 +181,8 @@ def report(medians: dict[str, dict[str, float]], num_bytes: int, num_rounds: int
             "put_mbps": round(num_bytes / steps["put"] / 1e6),
             "get_mbps": round(num_bytes / steps["get"] / 1e6),
             "look_ms": round(1e3 * steps["look"], 2),
+            "turn_mbps": round(NUM_OF_TURN * num_bytes / steps["turn"] / 1e6),
+            "overlap": round(steps["whole"] / steps["turn"], 3),
         }
         for name, steps in medians.items()
     }
@@ -166,6 +192,7 @@ def report(medians: dict[str, dict[str, float]], num_bytes: int, num_rounds: int
             "shape": [NUM_LAYERS, 2, NUM_KV_HEADS, NUM_TOKENS, HEAD_DIM],
             "bytes": num_bytes,
             "chunks_of_a_look": NUM_CHUNKS,
+            "chunks_of_a_turn": NUM_OF_TURN,
             "dtype": "float32",
             "threads": torch.get_num_threads(),
             "cpus": os.cpu_count(),

@@ -29,7 +29,7 @@ def test_every_step_finds_what_it_says(tmp_path: Path, monkeypatch: pytest.Monke
             monkeypatch.setattr(tier, step, watched)
         medians = measure([tier], 2)
         looked = tier.look()
-    assert {(step, num_records) for step, num_records, _ in seen} == {("put", 8), ("get", 9), ("look", 9)}
+    assert {(step, num_records) for step, num_records, _ in seen} == {("put", 12), *((step, 13) for step in STEPS[1:])}
     assert {remembered for step, _, remembered in seen[:-1] if step == "look"} == {0}
     assert [len(headers) for headers in looked] == [1] * NUM_CHUNKS
-    assert set(report(medians, 1_000_000, 2)["folder"]) == {"put_mbps", "get_mbps", "look_ms"}
+    assert set(report(medians, 1_000_000, 2)["folder"]) == {"put_mbps", "get_mbps", "look_ms", "turn_mbps", "overlap"}

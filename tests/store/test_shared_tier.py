@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 import torch
@@ -14,8 +15,12 @@ from kamera_agent.chunk import Record
 from kamera_agent.errors import InputError, SettingError, StoreUnavailableError
 from kamera_agent.store.base import Store
 from kamera_agent.store.remote import listings
+from kamera_agent.store.remote import store as store_module
 from kamera_agent.store.remote.address import open_shared
-from kamera_agent.store.remote.medium import Medium
+from kamera_agent.store.remote.medium import Blob, Medium
+from kamera_agent.store.remote.objects import ObjectMedium
+from kamera_agent.store.remote.reader import Piece
+from kamera_agent.store.remote.redis import RedisMedium
 from kamera_agent.store.remote.store import RemoteStore
 
 PATIENCE_S = 60.0
@@ -142,6 +147,69 @@ class TestDamage:
         assert other.headers(base.header.chunk) == []
         assert other.headers() == []
         assert other.get_many([base.header.key, patch.header.key]) == {}
+
+
+class TestPieces:
+    """Records of several parts, one part a request."""
+
+    @pytest.fixture
+    def records(self, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
+        for medium in (ObjectMedium, RedisMedium):
+            monkeypatch.setattr(medium, "load_bytes", 1)
+        return [make_record(name, [(9_000_000,), (0,), (7,)], torch.uint8, num_layers=2) for name in ("r0", "r1")]
+
+    def test_records_equal_those_that_were_written(self, open_store: Open, records: list[Record]) -> None:
+        empty = make_record("empty", [(0, 4)])
+        put(open_store(), *records, empty)
+        found = open_store().get_many([record.header.key for record in [*records, empty]])
+        assert all(same(found[record.header.key.digest], record) for record in [*records, empty])
+
+    def test_a_part_is_read_while_the_next_one_is_fetched(
+        self, open_store: Open, records: list[Record], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The request for each part is answered only once the part before it was asked for by the reader."""
+        put(open_store(), *records)
+        store = open_store()
+        asked, medium = threading.Semaphore(1), medium_of(store)
+        real_get, real_arriving = medium.get, store_module.arriving
+
+        def get_in_turn(names: Sequence[str]) -> list[Blob | None]:
+            if "/v/" in "".join(names):
+                assert asked.acquire(timeout=PATIENCE_S)
+            return real_get(names)
+
+        def arriving(pieces: Iterable[Piece]) -> Iterator[Blob]:
+            for part in real_arriving(pieces):
+                asked.release()
+                yield part
+
+        monkeypatch.setattr(medium, "get", get_in_turn)
+        monkeypatch.setattr(store_module, "arriving", arriving)
+        found = store.get_many([record.header.key for record in records])
+        assert all(same(found[record.header.key.digest], record) for record in records)
+
+    @pytest.mark.parametrize("num_parts", [1, 3])
+    def test_records_that_came_in_time_are_served(
+        self, open_store: Open, records: list[Record], monkeypatch: pytest.MonkeyPatch, num_parts: int
+    ) -> None:
+        """Of two records with two parts each, so many parts come. The late record stays where it is."""
+        put(writing := open_store(), *records)
+        store = open_store()
+        medium, come, gate = medium_of(store), iter(range(num_parts)), threading.Event()
+        real_get = medium.get
+
+        def get_some(names: Sequence[str]) -> list[Blob | None]:
+            if "/v/" in "".join(names) and next(come, None) is None:
+                gate.wait(PATIENCE_S)
+            return real_get(names)
+
+        monkeypatch.setattr(medium, "get", get_some)
+        store._allowance.seconds = 2.0
+        found = store.get_many([record.header.key for record in records])
+        gate.set()
+        assert [*found] == [record.header.key.digest for record in records[: num_parts // 2]]
+        assert store.stats().quarantined == 0
+        assert writing.check().num_records == 2
 
 
 class TestOthers:

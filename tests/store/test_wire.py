@@ -108,6 +108,55 @@ def test_no_time_left_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records == []
 
 
+class TestStream:
+    def test_what_a_call_yields_comes_while_it_goes_on(self, gate: threading.Event) -> None:
+        """The second result comes only after the first one was taken."""
+
+        def call() -> Iterator[int]:
+            yield 1
+            gate.wait()
+            yield 2
+
+        stream = make_wire().stream(call, PATIENCE_S)
+        assert next(stream) == 1
+        gate.set()
+        assert [*stream] == [2]
+
+    def test_what_came_before_a_failure_is_given(self, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        def call() -> Iterator[int]:
+            yield 1
+            raise ConnectionError("reset")
+
+        line = make_wire()
+        assert [*line.stream(call, PATIENCE_S)] == [1]
+        assert "ConnectionError: reset" in caplog.text
+        assert [*line.stream(call, PATIENCE_S)] == []
+        clock.now += wire.REST_S
+        assert [*line.stream(lambda: iter([3]), PATIENCE_S)] == [3]
+
+    def test_what_comes_too_late_ends_it(self, gate: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
+        def call() -> Iterator[int]:
+            yield 1
+            gate.wait()
+            yield 2
+
+        assert [*make_wire().stream(call, 0.5)] == [1]
+        assert "it did not answer within 500 ms" in caplog.text
+
+    def test_what_has_come_is_given_however_long_the_caller_works(self, clock: Clock) -> None:
+        come = threading.Event()
+
+        def call() -> Iterator[int]:
+            yield from (1, 2)
+            come.set()
+
+        stream = make_wire().stream(call, PATIENCE_S)
+        assert next(stream) == 1
+        assert come.wait(PATIENCE_S)
+        clock.now += 2 * PATIENCE_S
+        assert next(stream) == 2
+
+
 class TestAllowance:
     def read(self, clock: Clock, allowance: Allowance, seconds: float) -> float:
         """What a read that takes so long may take."""

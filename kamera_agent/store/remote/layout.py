@@ -6,7 +6,7 @@ that of its base. So no reader ever joins the parts of two writes, in whatever o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
@@ -14,15 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from kamera_agent.chunk import FORMAT_VERSION, Record
-from kamera_agent.config import MIB
 from kamera_agent.errors import CorruptRecordError
 from kamera_agent.store.cipher import Cipher
 from kamera_agent.store.codec import Encoded, decode_header, decode_layers, encode, read_manifest
 from kamera_agent.store.manifest import Manifest
-from kamera_agent.store.remote.medium import Blob
+from kamera_agent.store.remote.medium import PART_BYTES, Blob
 
-# Values are joined up to this size, because each name costs a request.
-PART_BYTES = 8 * MIB
 IDENTITY_BYTES = 16
 # In place of the identity of a base, where there is none.
 NO_BASE = bytes(IDENTITY_BYTES)
@@ -89,7 +86,7 @@ class Layout:
     def parts(self, stored: Stored) -> list[str]:
         """The places of the parts of a record."""
         place = f"{self.values}{stored.name}/{stored.identity.hex()}"
-        return [f"{place}/{number}" for number in range(len(_groups(_sizes(stored.manifest))))]
+        return [f"{place}/{number}" for number in range(len(part_sizes(stored.manifest)))]
 
     def write(self, record: Record, over: bytes) -> tuple[Stored, list[Blob]]:
         """A record as it is stored, and its parts. over: identity of the base of a patch, else NO_BASE."""
@@ -113,15 +110,29 @@ class Layout:
             raise CorruptRecordError("the header has lost its base")
         return Stored(name, blob, manifest)
 
-    def read_record(self, stored: Stored, parts: Sequence[Blob]) -> Record:
-        """Read a record from its parts. Raises CorruptRecordError."""
-        values = list(_values(stored.manifest, parts))
+    def read_record(self, stored: Stored, parts: Iterable[Blob]) -> Record:
+        """Read a record from its parts, each of which is asked for when those before it are read.
+
+        Raises CorruptRecordError, also where the parts end early.
+        """
+        values = _values(stored.manifest, parts)
+
+        def fetch(number: int) -> memoryview | None:
+            # They are asked for in order.
+            return next(values, None)
+
         if self._cipher is None:
-            layers = decode_layers(stored.manifest, values.__getitem__)
+            layers = decode_layers(stored.manifest, fetch)
         else:
             opener = partial(self._cipher.opener, bytes.fromhex(stored.name), stored.header)
-            layers = decode_layers(stored.manifest, values.__getitem__, opener)
+            layers = decode_layers(stored.manifest, fetch, opener)
         return Record(stored.manifest.header, layers)
+
+
+def part_sizes(manifest: Manifest) -> list[int]:
+    """The bytes of each part of a record."""
+    sizes = _sizes(manifest)
+    return [sum(sizes[number] for number in group) for group in _groups(sizes)]
 
 
 def _sizes(manifest: Manifest) -> list[int]:
@@ -145,9 +156,9 @@ def _joined(encoded: Encoded) -> list[Blob]:
     return [np.concatenate(group).data if len(group) > 1 else group[0].data for group in groups]
 
 
-def _values(manifest: Manifest, parts: Sequence[Blob]) -> Iterator[memoryview]:
+def _values(manifest: Manifest, parts: Iterable[Blob]) -> Iterator[memoryview]:
     sizes = _sizes(manifest)
-    for group, part in zip(_groups(sizes), parts, strict=True):
+    for group, part in zip(_groups(sizes), parts, strict=False):
         ends = [*accumulate(sizes[number] for number in group)]
         if len(part) != ends[-1]:
             raise CorruptRecordError(f"a part is {len(part)} bytes long; {ends[-1]} bytes were written")

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from kamera_agent.config import MIB
+
 Blob = bytes | memoryview
+# Large values are written in parts of up to this size, and small ones are joined, because each name costs a request.
+PART_BYTES = 8 * MIB
 
 
 class Medium(Protocol):
@@ -15,9 +19,12 @@ class Medium(Protocol):
     waits for it bounds that. Nothing is promised about what was written: any name may be gone at any time.
 
     address: for messages, without a password. errors: what it raises when it does not answer, or refuses.
+    load_bytes: what one get() of many names should take at most: with less it is slower, and with more its caller waits
+        longer for the first of it.
     """
 
     address: str
+    load_bytes: int
     errors: tuple[type[Exception], ...]
 
     def get(self, names: Sequence[str]) -> list[Blob | None]:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from kamera_agent.errors import MissingExtraError, SettingError
-from kamera_agent.store.remote.medium import Blob, first_line
+from kamera_agent.store.remote.medium import PART_BYTES, Blob, first_line
 
 # Requests at once.
 MOST = 32
@@ -25,6 +25,8 @@ class ObjectMedium:
     Raises MissingExtraError where the package is missing, and SettingError for a URL or an option that it refuses.
     Connects at the first request.
     """
+
+    load_bytes = MOST * PART_BYTES
 
     def __init__(self, url: str, address: str) -> None:
         if find_spec("obstore") is None:

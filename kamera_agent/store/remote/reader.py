@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kamera_agent.chunk import Key
 from kamera_agent.errors import CorruptRecordError
-from kamera_agent.store.remote.layout import NO_BASE, Layout, Stored
+from kamera_agent.store.remote.layout import NO_BASE, Layout, Stored, part_sizes
 from kamera_agent.store.remote.listings import Listing, Listings
 from kamera_agent.store.remote.medium import Blob, Medium
 
 NAME_DIGITS, DIGITS = 64, frozenset("0123456789abcdef")
 
 
-class Fetched(NamedTuple):
-    """A header, and the parts of its record as they came; None for one that is gone."""
+class Piece(NamedTuple):
+    """A header, and one part of its record, None where that is gone; no part of a record that has none."""
 
     stored: Stored
     parts: list[Blob | None]
+
+
+class PartGoneError(Exception):
+    """Others removed a part of a record."""
+
+
+class PartLateError(Exception):
+    """A part of a record has not come in time."""
+
+
+def arriving(pieces: Iterable[Piece]) -> Iterator[Blob]:
+    """The parts of one record as they come. Raises PartGoneError, and PartLateError where they end."""
+    for piece in pieces:
+        for part in piece.parts:
+            if part is None:
+                raise PartGoneError
+            yield part
+    raise PartLateError
 
 
 class Reader:
@@ -44,8 +61,8 @@ class Reader:
             listings |= fresh
         return listings
 
-    def fetch(self, keys: Collection[Key]) -> list[Fetched]:
-        """What is stored under keys; patches only over the base that they were stored over."""
+    def fetch(self, keys: Collection[Key]) -> Iterator[Piece]:
+        """What is stored under keys, as fill() gives it; patches only over the base that they were stored over."""
         wanted = {self._layout.name(key.digest): key for key in keys}
         stored = self._known(wanted)
         found = [each for name, each in stored.items() if each.manifest.material == wanted[name].material]
@@ -53,11 +70,13 @@ class Reader:
         stored |= self._known(bases)
         return self.fill([each for each in found if self._is_whole(each, stored)])
 
-    def fill(self, found: Sequence[Stored]) -> list[Fetched]:
-        """The parts of records."""
-        places = [self._layout.parts(each) for each in found]
-        blobs = iter(self._medium.get([place for places_of_one in places for place in places_of_one]))
-        return [Fetched(each, [*islice(blobs, len(own))]) for each, own in zip(found, places, strict=True)]
+    def fill(self, found: Sequence[Stored]) -> Iterator[Piece]:
+        """The parts of records, one after the other, as they come."""
+        for load in _loads(found, self._medium.load_bytes):
+            places = [self._layout.parts(stored)[part] for stored, part in load if part is not None]
+            blobs = iter(self._medium.get(places))
+            for stored, part in load:
+                yield Piece(stored, [] if part is None else [next(blobs)])
 
     def names(self) -> list[str]:
         """The names of all records."""
@@ -120,6 +139,21 @@ class Reader:
         """Whether a record is a base, or a patch over the content that its base has now."""
         base = self._base_of(stored)
         return stored.over == (NO_BASE if base is None else known[base].identity if base in known else None)
+
+
+def _loads(found: Sequence[Stored], load_bytes: int) -> Iterator[list[tuple[Stored, int | None]]]:
+    """The parts of records by number, in loads of at most so many bytes; None for a record without parts."""
+    load, held = list[tuple[Stored, int | None]](), 0
+    for stored in found:
+        sizes = part_sizes(stored.manifest)
+        for part, size in enumerate(sizes) if sizes else [(None, 0)]:
+            if load and held + size > load_bytes:
+                yield load
+                load, held = [], 0
+            load.append((stored, part))
+            held += size
+    if load:
+        yield load
 
 
 def _is_name(text: str) -> bool:

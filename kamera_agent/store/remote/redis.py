@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from kamera_agent.errors import MissingExtraError
-from kamera_agent.store.remote.medium import Blob
+from kamera_agent.store.remote.medium import PART_BYTES, Blob
 
 # Of a request that nobody waits for any longer.
 SOCKET_S = 10.0
@@ -22,6 +22,9 @@ class RedisMedium:
 
     Raises MissingExtraError where the package is missing. Connects at the first request.
     """
+
+    # One request, that is.
+    load_bytes = PART_BYTES
 
     def __init__(self, url: str, address: str, prefix: str, ttl_s: int | None) -> None:
         if find_spec("redis") is None:

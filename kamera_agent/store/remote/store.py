@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from weakref import finalize
 
 from kamera_agent.chunk import Header, Key, Record
@@ -19,7 +20,7 @@ from kamera_agent.store.remote.layout import Layout
 from kamera_agent.store.remote.listings import Listings
 from kamera_agent.store.remote.medium import Blob, Medium
 from kamera_agent.store.remote.quarantine import Quarantine
-from kamera_agent.store.remote.reader import Fetched, Reader
+from kamera_agent.store.remote.reader import PartGoneError, PartLateError, Piece, Reader, arriving
 from kamera_agent.store.remote.wire import Allowance, Wire
 from kamera_agent.store.remote.writer import Writer
 from kamera_agent.store.write_queue import WriteQueue
@@ -28,6 +29,8 @@ from kamera_agent.trouble import Trouble
 # Of what no answer waits for: each request of a check or a list of all records, and the sizes.
 SURVEY_S, STATS_S = 60.0, 2.0
 PAGE = 256
+
+Removal = Callable[[], None]
 
 _log = logging.getLogger("kamera_agent.store")
 
@@ -167,9 +170,10 @@ class RemoteStore(Store):
         names = self._wire.ask(reader.names, SURVEY_S)
         for page in _pages(names or []):
             for stored in self._wire.ask(partial(reader.headers, page), SURVEY_S) or []:
-                for fetched in self._wire.ask(partial(reader.fill, [stored]), SURVEY_S) or []:
-                    record = self._decode(fetched, note)
-                    sizes += [record_bytes(record.header)] if record else []
+                records, removals = self._decode(self._wire.stream(partial(reader.fill, [stored]), SURVEY_S), note)
+                sizes += [record_bytes(record.header) for record in records]
+                for remove in removals:
+                    self._wire.ask(remove, SURVEY_S)
         if names is None:
             problems.append(f"{self._medium.address} does not answer; see the log")
         return CheckReport(len(sizes), sum(sizes), tuple(problems))
@@ -183,23 +187,35 @@ class RemoteStore(Store):
         """What the medium has of keys, within what the turn has left."""
         if not keys:
             return []
-        fetched = self._allowance.spend(partial(self._wire.ask, partial(self._reader.fetch, keys))) or []
-        records = [self._decode(each, self._quarantine.take) for each in fetched]
-        return [record for record in records if record is not None and not self._is_going(record.header)]
 
-    def _decode(self, fetched: Fetched, on_damage: Callable[[str, Blob, str], None]) -> Record | None:
-        """A record from its parts. None where they are not what was written: it is then removed."""
-        stored = fetched.stored
-        parts = [part for part in fetched.parts if part is not None]
-        try:
-            if len(parts) == len(fetched.parts):
-                return self._layout.read_record(stored, parts)
-            remove = partial(self._quarantine.forget, stored.name, stored.blob)
-        except CorruptRecordError as error:
-            remove = partial(on_damage, stored.name, stored.blob, str(error))
-        self._listings.drop(self._layout.name(bytes.fromhex(stored.manifest.chunk)))
-        self._allowance.spend(partial(self._wire.ask, remove))
-        return None
+        def read(seconds: float) -> tuple[list[Record], list[Removal]]:
+            return self._decode(self._wire.stream(partial(self._reader.fetch, keys), seconds), self._quarantine.take)
+
+        records, removals = self._allowance.spend(read)
+        for remove in removals:
+            self._allowance.spend(partial(self._wire.ask, remove))
+        return [record for record in records if not self._is_going(record.header)]
+
+    def _decode(
+        self, pieces: Iterable[Piece], on_damage: Callable[[str, Blob, str], None]
+    ) -> tuple[list[Record], list[Removal]]:
+        """The records whose parts come, each part read while the next ones are on their way.
+
+        With them the removals of those that are not what was written, or of which a part is gone.
+        """
+        records, removals = list[Record](), list[Removal]()
+        for stored, own in groupby(pieces, key=lambda piece: piece.stored):
+            try:
+                records.append(self._layout.read_record(stored, arriving(own)))
+                continue
+            except PartLateError:
+                break
+            except PartGoneError:
+                removals.append(partial(self._quarantine.forget, stored.name, stored.blob))
+            except CorruptRecordError as error:
+                removals.append(partial(on_damage, stored.name, stored.blob, str(error)))
+            self._listings.drop(self._layout.name(bytes.fromhex(stored.manifest.chunk)))
+        return records, removals
 
     def _is_going(self, header: Header) -> bool:
         """Whether the removal of the base of a patch is queued."""

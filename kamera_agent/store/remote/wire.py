@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -19,6 +19,8 @@ REST_S = 5.0
 MAX_LOST = 16
 
 T = TypeVar("T")
+# What a call has yielded, each in a tuple; then None, or the error that it ended with.
+Returned = SimpleQueue[tuple[T] | Exception | None]
 
 
 class Wire:
@@ -40,38 +42,51 @@ class Wire:
 
     def ask(self, call: Callable[[], T], seconds: float) -> T | None:
         """The result of a call; None where it failed, took longer than so many seconds, or was not made."""
+        results = [*self.stream(lambda: (call() for _ in range(1)), seconds)]
+        return results[0] if results else None
+
+    def stream(self, call: Callable[[], Iterator[T]], seconds: float) -> Iterator[T]:
+        """What a call yields, as it comes; the call goes on while the caller works on that.
+
+        Ends early where the call fails or takes longer than so many seconds; what has come by then is still given.
+        """
         if seconds <= 0 or monotonic() < self._rests_until:
-            return None
+            return
         try:
-            result = self._wait(call, seconds)
+            yield from self._wait(call, seconds)
         except Exception as error:  # noqa: BLE001 - whatever a client of a server raises, the answer goes on
             self._rests_until = monotonic() + self._rests * REST_S
             self._trouble.failed(_explained(error) if isinstance(error, self._expected) else error)
-            return None
-        self._trouble.worked()
-        return result
+        else:
+            self._trouble.worked()
 
-    def _wait(self, call: Callable[[], T], seconds: float) -> T:
+    def _wait(self, call: Callable[[], Iterator[T]], seconds: float) -> Iterator[T]:
         if len(self._calls) >= self._max_calls:
             raise StoreUnavailableError(f"{len(self._calls)} earlier requests have not come back")
-        returned: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+        returned: Returned[T] = SimpleQueue()
         threading.Thread(target=partial(self._run, call, returned), name="kamera-shared", daemon=True).start()
-        try:
-            result, error = returned.get(timeout=seconds)
-        except Empty:
-            raise StoreUnavailableError(f"it did not answer within {1000 * seconds:.0f} ms") from None
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value] # without an error, there is a result
+        end = monotonic() + seconds
+        while True:
+            try:
+                item = returned.get(timeout=max(0.0, end - monotonic()))
+            except Empty:
+                raise StoreUnavailableError(f"it did not answer within {1000 * seconds:.0f} ms") from None
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item[0]
 
-    def _run(self, call: Callable[[], T], returned: SimpleQueue[tuple[T | None, Exception | None]]) -> None:
+    def _run(self, call: Callable[[], Iterator[T]], returned: Returned[T]) -> None:
         self._calls.add(returned)
         try:
-            returned.put((call(), None))
+            for result in call():
+                returned.put((result,))
+            returned.put(None)
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
-            returned.put((None, error))
+            returned.put(error)
         except BaseException as error:  # noqa: BLE001 - what a client written in Rust raises when it panics
-            returned.put((None, StoreUnavailableError(f"{type(error).__name__}: {error}")))
+            returned.put(StoreUnavailableError(f"{type(error).__name__}: {error}"))
         finally:
             self._calls.discard(returned)
 
