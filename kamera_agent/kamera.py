@@ -5,35 +5,26 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any, Self, Unpack
 
 import torch
 
 from kamera_agent.closing import Closing
 from kamera_agent.config import DEFAULT_STORE, SettingOptions, Settings, make_settings
-from kamera_agent.errors import SettingError
 from kamera_agent.forking import Forkable
-from kamera_agent.options import is_url, path_of, several
+from kamera_agent.options import path_of
 from kamera_agent.pocket.weights import POCKET, WEIGHTS
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.families import family_for, load
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.secret import read_secret
-from kamera_agent.store.base import Store, StoreStats
-from kamera_agent.store.lmdb_store import LmdbStore
-from kamera_agent.store.memory import MemoryStore
-from kamera_agent.store.remote.address import open_shared
-from kamera_agent.store.tiered import TieredStore
+from kamera_agent.store.base import StoreStats
+from kamera_agent.store.opening import StoreChoice, open_store
 from kamera_agent.window.healer import Healer
 from kamera_agent.window.library import Library
 from kamera_agent.window.window import Window
-
-# A folder or a URL.
-StorePlace = str | os.PathLike[str]
-StoreChoice = Store | StorePlace | Sequence[StorePlace] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +79,7 @@ class Kamera(Closing, Forkable):
         family.secret = _secret(self.settings)
         self._engine = Engine(family, self.settings.encoder_cache_bytes)
         # Opened last: nothing after it can fail and leave it open.
-        self.store = _open(store, self.settings)
+        self.store = open_store(store, self.settings)
         self._owns_store = self.store is not store
         self._library = Library(self._engine, self.store, self.settings)
         self._healer = Healer(self._engine)
@@ -118,7 +109,7 @@ class Kamera(Closing, Forkable):
         # Before the weights are read: a folder that cannot be opened, or a secret, should not cost minutes.
         settings = make_settings(options, "Kamera")
         _secret(settings)
-        opened = _open(store, settings)
+        opened = open_store(store, settings)
         try:
             checkpoint = load(os.fspath(source), device=device, dtype=dtype, revision=revision)
             kamera = cls(*checkpoint, opened, **options)
@@ -213,35 +204,3 @@ class Kamera(Closing, Forkable):
 def _secret(settings: Settings) -> bytes | None:
     source = settings.namespace_secret
     return None if source is None else read_secret("namespace_secret", source)
-
-
-def _open(store: StoreChoice, settings: Settings) -> Store:
-    if isinstance(store, Store):
-        # Nothing of a MemoryStore is on a disk.
-        if settings.encryption_key is not None and not (store.is_encrypted or isinstance(store, MemoryStore)):
-            raise SettingError("encryption_key does not change an open store; give the key to LmdbStore(key=...).")
-        if settings.eviction is not None:
-            raise SettingError("eviction does not change an open store; use LmdbStore(policy=...) or set_policy().")
-        return store
-    if store is None:
-        return MemoryStore(settings.memory_bytes)
-    places = [store] if isinstance(store, (str, os.PathLike)) else several("store", store)
-    if not places:
-        raise SettingError("store is an empty list; name a folder or a URL in it, or use None.")
-    tiers: list[Store] = [MemoryStore(settings.memory_bytes)]
-    try:
-        for place in places:
-            tiers.append(_tier(path_of("store", place), settings))
-    except BaseException:
-        for tier in tiers:
-            tier.close()
-        raise
-    return reduce(lambda lower, upper: TieredStore(upper, lower), reversed(tiers))
-
-
-def _tier(place: str, settings: Settings) -> Store:
-    """The store in a folder, or at a URL."""
-    key = settings.encryption_key
-    if is_url(place):
-        return open_shared(place, settings.shared_timeout_ms / 1000, key)
-    return LmdbStore(place, settings.disk_bytes, key=key, policy=settings.eviction)

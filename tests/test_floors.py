@@ -26,6 +26,7 @@ ROOMS = {
     "report/": 6,
     "__init__.py": 5,
     "kamera.py": 5,
+    "pages/": 5,
     "telemetry/": 5,
     "window/": 4,
     "pocket/": 3,

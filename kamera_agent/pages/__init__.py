@@ -1,0 +1,1 @@
+"""What plug-ins for serving engines share: windows whose KV is in an engine's pages and in our store."""
