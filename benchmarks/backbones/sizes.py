@@ -8,6 +8,7 @@ The text models are of the real classes, in the sizes of the released configurat
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "Qwen3-VL-8B": {
         "model_type": "qwen3_vl_text",
         "hidden_size": 4096,
+        "intermediate_size": 12288,
         "num_hidden_layers": 36,
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
@@ -30,6 +32,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "Gemma 4 E4B": {
         "model_type": "gemma4_text",
         "hidden_size": 2560,
+        "intermediate_size": 10240,
         "num_hidden_layers": 42,
         "num_kv_shared_layers": 18,
         "num_key_value_heads": 2,
@@ -37,6 +40,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "Gemma 4 31B": {
         "model_type": "gemma4_text",
         "hidden_size": 5376,
+        "intermediate_size": 21504,
         "hidden_size_per_layer_input": 0,
         "num_hidden_layers": 60,
         "num_attention_heads": 32,
@@ -44,15 +48,30 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
         "num_global_key_value_heads": 4,
         "attention_k_eq_v": True,
     },
+    # 256 experts, of which a token takes eight; 671 billion parameters in all.
+    "DeepSeek-V3 (MLA)": {"model_type": "deepseek_v3"},
 }
+
+
+@cache
+def text_model(name: str) -> Any:
+    """The text model of a shape, on the meta device."""
+    with torch.device("meta"):
+        return AutoModel.from_config(AutoConfig.for_model(**SHAPES[name]), dtype=torch.bfloat16)
 
 
 def kept_bytes(name: str) -> int:
     """Bytes that NUM_TOKENS tokens keep over all layers."""
-    config = AutoConfig.for_model(**SHAPES[name])
-    with torch.device("meta"):
-        model = AutoModel.from_config(config, dtype=torch.bfloat16)
-    return decoder_of(model).chunk_bytes(NUM_TOKENS)
+    return decoder_of(text_model(name)).chunk_bytes(NUM_TOKENS)
+
+
+def token_flops(name: str) -> float:
+    """Floating-point operations of one token in the layers: two for each weight that it meets. Without attention."""
+    model = text_model(name)
+    config = model.config
+    share = getattr(config, "num_experts_per_tok", 0) / (getattr(config, "n_routed_experts", 0) or 1)
+    layers = ((name, weight.numel()) for name, weight in model.layers.named_parameters())
+    return sum(2 * size * (share if ".experts." in name else 1) for name, size in layers)
 
 
 def size_table() -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.backbones.sizes import SHAPES, kept_bytes
+from benchmarks.backbones.sizes import SHAPES, kept_bytes, text_model, token_flops
 
 # K and V of two bytes a number: layers, heads, components.
 LAYERS = {
@@ -13,6 +13,8 @@ LAYERS = {
     # 24 of 42 layers keep KV, every sixth of which is full.
     "Gemma 4 E4B": [(20, 2, 256), (4, 2, 512)],
     "Gemma 4 31B": [(50, 16, 256), (10, 4, 512)],
+    # One latent of 512 numbers and one key of 64, instead of K and V.
+    "DeepSeek-V3 (MLA)": [(61, 1, (512 + 64) // 2)],
 }
 
 
@@ -28,4 +30,17 @@ def test_kept_bytes(name: str) -> None:
 
 
 def test_every_shape_is_here() -> None:
-    assert {*LAYERS} <= {*SHAPES}
+    assert {*LAYERS} == {*SHAPES}
+
+
+def test_operations_of_a_layer_counted_by_hand() -> None:
+    """Of Qwen3-VL-8B: queries and output, keys and values, three matrices of the feed-forward part, and the norms."""
+    weights = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 12288 + 2 * 4096 + 2 * 128
+    assert token_flops("Qwen3-VL-8B") == 36 * 2 * weights
+
+
+def test_of_experts_a_token_meets_those_that_it_takes() -> None:
+    """DeepSeek-V3: eight of 256 experts in the last 58 of 61 layers."""
+    with_all = sum(2 * weight.numel() for weight in text_model("DeepSeek-V3 (MLA)").layers.parameters())
+    experts = 58 * 256 * 3 * 7168 * 2048
+    assert token_flops("DeepSeek-V3 (MLA)") == with_all - 2 * experts * (1 - 8 / 256)
