@@ -23,7 +23,7 @@ class Gpu(NamedTuple):
         return self.utilisation * self.flops / token_flops
 
 
-# Data sheets of NVIDIA; with sparsity they say twice as much. Prices: those of GPU clouds in May 2026, rounded. A serving
+# Data sheets of NVIDIA; with sparsity they say twice as much. Prices: GPU clouds in May 2026, rounded. A serving
 # engine reaches 0.3 to 0.5. Plain transformers took 5.0 s for 26,100 tokens of Qwen2.5-VL-7B (13.1 GFLOP each) on an
 # H200, with attention and the encoder (docs/benchmarks.md, "A window on a GPU").
 ENGINE = Gpu("H100 SXM", 989e12, 0.4, 3.0)

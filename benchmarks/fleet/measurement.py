@@ -8,47 +8,31 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from itertools import count, islice
+from collections.abc import Iterable, Iterator, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
-from zlib import crc32
-
-import numpy as np
 
 from benchmarks.fleet.agent import RealAgent
+from benchmarks.fleet.clock import Clock
 from benchmarks.fleet.hollow import HollowEngine
+from benchmarks.fleet.pages import draw
 from benchmarks.fleet.population import Population, Window
 from benchmarks.fleet.simulation import Fleet, Machine, Size, Turn
 from benchmarks.fleet.tiers import tiered
 from kamera_agent import Kamera, Reply
 from kamera_agent.config import OnStale, Settings
-from kamera_agent.pocket.renderer import draw_screen
-from kamera_agent.pocket.screen import Screen
-from kamera_agent.pocket.world import Size as Cells
-from kamera_agent.pocket.world import World
 from kamera_agent.store.base import Store
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
-from kamera_agent.vision.image import Pixels
 from kamera_agent.window.plan import Plan
 
-# A page of 1288 x 728 pixels, in cells of a token each.
-PAGE = Cells(grids=((23, 13),))
 # Chunks that fit into memory and onto the disk.
 FIT = 4.5, 12.5
 TIERS = "memory", "disk"
-NUM_TIMED = 5
-
-
-@lru_cache(maxsize=256)
-def draw(screen: str) -> Pixels:
-    """A page of the pocket world; each name gives another."""
-    world = World(np.random.default_rng(crc32(screen.encode())), PAGE)
-    while not isinstance(page := world.tell("links", 1)[0], Screen):
-        pass
-    return draw_screen(page)
+# Turns after which the machine is timed again.
+TIMED_EVERY = 5
+# A session before all others: what a Kamera does for the first time takes longer.
+WARM_UP = [("any",)]
 
 
 def compare(fleet: Fleet, population: Population, stale: OnStale) -> dict[str, Any]:
@@ -62,13 +46,14 @@ def compare(fleet: Fleet, population: Population, stale: OnStale) -> dict[str, A
         num_tokens = len(family.image_chunk(draw("any"), settings.namespace).token_ids)
         size = Size(num_tokens, family.decoder.chunk_bytes(num_tokens))
         caps = [int(fit * size.num_bytes) for fit in FIT]
-        clock = _clock(kamera, num_tokens)
-    replies, measured = _measure(fleet, population, stale, caps)
+        clock = Clock(kamera, num_tokens)
+        replies, measured = _measure(fleet, population, stale, caps, clock)
     machine = Machine(HollowEngine(family, len(family.decoder.kinds)), [*map(MemoryStore, caps)], size, settings)
+    list(machine.session(WARM_UP))
     turns = list(fleet.take_turns(fleet.agents(machine.session, population)))
     simulated = _sums([turn.plan for turn in turns], machine.stores)
     measured["first_token_ms"] = sum(reply.timings.first_token_ms for reply in replies)
-    simulated["first_token_ms"] = sum(map(clock, turns, _num_encoded(turns)))
+    simulated["first_token_ms"] = sum(map(clock.ms, turns, _num_encoded(turns)))
     same = [_origins(reply.plan) == turn.origins for reply, turn in zip(replies, turns, strict=True)]
     return {
         "measured": {name: round(value) for name, value in measured.items()},
@@ -80,7 +65,7 @@ def compare(fleet: Fleet, population: Population, stale: OnStale) -> dict[str, A
 
 
 def _measure(
-    fleet: Fleet, population: Population, stale: OnStale, caps: Sequence[int]
+    fleet: Fleet, population: Population, stale: OnStale, caps: Sequence[int], clock: Clock
 ) -> tuple[list[Reply], dict[str, float]]:
     with TemporaryDirectory() as folder:
         stores = [MemoryStore(caps[0]), LmdbStore(folder, caps[1])]
@@ -89,7 +74,12 @@ def _measure(
             def session(windows: Sequence[Window]) -> Iterator[Reply]:
                 return map(RealAgent(kamera, draw).ask, windows)
 
-            replies = list(fleet.take_turns(fleet.agents(session, population)))
+            list(session(WARM_UP))
+            replies = list[Reply]()
+            for reply in fleet.take_turns(fleet.agents(session, population)):
+                replies.append(reply)
+                if len(replies) % TIMED_EVERY == 0:
+                    clock.sample()
             return replies, _sums([reply.plan for reply in replies], stores)
 
 
@@ -122,28 +112,3 @@ def _num_encoded(turns: Iterable[Turn]) -> Iterator[int]:
         computed = zip(turn.screens, turn.origins, strict=True)
         seen |= {screen for screen, origin in computed if origin == "computed"}
         yield len(seen) - before
-
-
-def _clock(kamera: Kamera, num_tokens: int) -> Callable[[Turn, int], float]:
-    """Milliseconds to the first token of a turn, from the pages that it encodes and the other tokens that it computes.
-
-    Goes through the medians of windows of one new page, of three, and of these three in another order. num_tokens: of a
-    page.
-    """
-    rows: dict[str, list[tuple[int, int, float]]] = {"one": [], "three": [], "reversed": []}
-    names = (f"timed {number}" for number in count())
-    for _ in range(NUM_TIMED):
-        pages, agent = [*islice(names, 3)], RealAgent(kamera, draw)
-        replies = RealAgent(kamera, draw).ask([*islice(names, 1)]), agent.ask(pages), agent.ask(pages[::-1])
-        for found, reply in zip(rows.values(), replies, strict=True):
-            num_encoded = reply.usage.encoder_calls
-            num_others = reply.plan.num_computed - num_encoded * num_tokens
-            found.append((num_encoded, num_others, reply.timings.first_token_ms))
-    encoded, others, ms = np.median([*rows.values()], axis=1).T
-    fixed, per_page, per_token = np.linalg.solve(np.stack([np.ones(3), encoded, others], axis=1), ms)
-
-    def clock(turn: Turn, num_encoded: int) -> float:
-        num_others = turn.plan.num_computed - num_encoded * num_tokens
-        return float(fixed + num_encoded * per_page + num_others * per_token)
-
-    return clock
