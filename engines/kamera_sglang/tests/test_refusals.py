@@ -1,0 +1,49 @@
+"""What cannot be done is refused with the reason."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, MLATokenToKVPool
+
+from kamera_agent.errors import SettingError, UnsupportedModelError
+from kamera_sglang import SglangKamera
+from kamera_sglang.linker import KameraLinker
+from kamera_sglang.pool import EnginePool
+
+
+def made(kind: type, **facts: Any) -> Any:
+    """An object of a class, without its memory."""
+    pool = object.__new__(kind)
+    for name, value in facts.items():
+        setattr(pool, name, value)
+    return pool
+
+
+def test_a_pool_of_latents_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="MLATokenToKVPool"):
+        EnginePool(made(MLATokenToKVPool))
+
+
+def test_a_quantised_pool_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="kv_cache_dtype='auto'"):
+        EnginePool(made(MHATokenToKVPool, dtype=torch.float8_e4m3fn, store_dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("sizes", [{"tp_size": 2, "pp_size": 1}, {"tp_size": 1, "pp_size": 2}])
+def test_an_engine_of_several_ranks_is_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(SettingError, match="2 ranks"):
+        KameraLinker(SimpleNamespace(**sizes), None, components=(), extra_config={}, forward_stream=None)
+
+
+def test_an_engine_without_the_linker_is_refused() -> None:
+    engine = SimpleNamespace(server_args=SimpleNamespace(unified_cache_external_linker_config=None))
+    with pytest.raises(SettingError, match="linker_options"):
+        SglangKamera(engine)
+
+
+@pytest.mark.parametrize("options", [{"stale": "refresh"}, {"base": "canonical"}, {"near": "tiles"}])
+def test_what_an_engine_cannot_do_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=next(iter(options.values()))):
+        SglangKamera(None, **options)
