@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example-video test torture fuzz check bench fidelity real gpu train docs example-ui \
-	example-smolagents example-browser-use chromium
+	example-smolagents example-computer-use example-browser-use chromium
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
@@ -23,6 +23,7 @@ help:
 	@echo "make gpu     test and measure on a CUDA device, with $(PYTHON) and its packages"
 	@echo "make example-ui  run a screen agent in Chromium, with and without the cache"
 	@echo "make example-smolagents  run smolagents over the server"
+	@echo "make example-computer-use  run a loop with Anthropic's SDK over the server"
 	@echo "make example-browser-use  run browser-use in Chromium, over the server"
 	@echo "make real    fetch the text model of benchmarks.real into build/real"
 	@echo "make train   train the pocket model anew, into build/pocket"
@@ -106,6 +107,9 @@ example-ui: $(READY) chromium
 
 example-smolagents: $(READY)
 	@$(BIN)/python -m examples.web_agents smolagents
+
+example-computer-use: $(READY)
+	@$(BIN)/python -m examples.web_agents computer-use
 
 # It pins what it requires, so it gets an environment of its own.
 build/browser_use/.ready: | $(READY)

@@ -1,6 +1,7 @@
 """Run an agent that knows nothing of kamera over its server, and count what it computes.
 
 python -m examples.web_agents smolagents
+python -m examples.web_agents computer-use
 python -m examples.web_agents browser-use [--python build/browser_use/bin/python]
 
 browser-use runs in a virtual environment of its own (--python), which has no kamera_agent. The agent's requests are
@@ -14,6 +15,7 @@ import json
 import os
 import subprocess
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
@@ -34,7 +36,7 @@ QUIET = ("ANONYMIZED_TELEMETRY", "BROWSER_USE_CLOUD_SYNC", "BROWSER_USE_VERSION_
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("agent", choices=["smolagents", "browser-use"])
+    parser.add_argument("agent", choices=["smolagents", "computer-use", "browser-use"])
     parser.add_argument(
         "--python", type=Path, default=ROOT / "build/browser_use/bin/python", help="the Python that has browser-use"
     )
@@ -43,12 +45,11 @@ def main() -> None:
         model = Path(folder) / "caller"
         write_checkpoint(model)
         with load(model) as kamera, served(kamera) as (url, recorder):
-            if options.agent == "smolagents":
-                from examples.web_agents.smolagents_agent import run
-
-                run(url, str(model))
-            else:
+            if options.agent == "browser-use":
                 run_browser_use(options.python, url, model)
+            else:
+                name = f"examples.web_agents.{options.agent.replace('-', '_')}_agent"
+                import_module(name).run(url, str(model))
         with load(model, **PREFIX_CACHE) as kamera:
             show(recorder.costs, repeat(kamera, recorder.requests))
 

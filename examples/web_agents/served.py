@@ -15,7 +15,7 @@ from kamera_agent import Kamera
 from kamera_agent.serve.app import make_app
 from kamera_agent.serve.server import listen, make_server
 
-PATH = "/chat/completions"
+PATHS = ("/chat/completions", "/messages")
 TIMEOUT_S = 300
 
 
@@ -27,15 +27,15 @@ class Cost(NamedTuple):
 
 
 class Recorder:
-    """An app that notes what another one answers. requests: bodies. costs: of the answers."""
+    """An app that notes what another one answers. requests: paths and bodies. costs: of the answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.requests: list[bytes] = []
+        self.requests: list[tuple[str, bytes]] = []
         self.costs: list[Cost] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].endswith(PATH):
+        if scope["type"] != "http" or not scope["path"].endswith(PATHS):
             await self._app(scope, receive, send)
             return
         asked, told = bytearray(), bytearray()
@@ -50,13 +50,16 @@ class Recorder:
             await send(message)
 
         await self._app(scope, hear, tell)
-        self.requests.append(bytes(asked))
+        self.requests.append((scope["path"], bytes(asked)))
         self.costs.append(cost_of(bytes(told)))
 
 
 def cost_of(response: bytes) -> Cost:
-    """The cost of a completion."""
+    """The cost of a completion or a message."""
     usage = json.loads(response)["usage"]
+    if "input_tokens" in usage:
+        computed = usage["input_tokens"] + usage["cache_creation_input_tokens"]
+        return Cost(computed + usage["cache_read_input_tokens"], computed)
     return Cost(usage["prompt_tokens"], usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"])
 
 
@@ -75,9 +78,10 @@ def served(kamera: Kamera) -> Iterator[tuple[str, Recorder]]:
             thread.join()
 
 
-def repeat(kamera: Kamera, requests: Sequence[bytes]) -> list[Cost]:
+def repeat(kamera: Kamera, requests: Sequence[tuple[str, bytes]]) -> list[Cost]:
     """The costs of the same requests over another Kamera."""
     with served(kamera) as (url, recorder), httpx.Client(timeout=TIMEOUT_S) as client:
-        for body in requests:
-            client.post(url + PATH, content=body, headers={"content-type": "application/json"}).raise_for_status()
+        for path, body in requests:
+            address = url.removesuffix("/v1") + path
+            client.post(address, content=body, headers={"content-type": "application/json"}).raise_for_status()
     return recorder.costs
