@@ -7,7 +7,8 @@ screen agent of examples/ui_agent, and the day of `kamera demo`, with the last t
 screens of an application. Applications, and the steps at which sessions enter, are chosen by Zipf's law. Three in ten
 screens are private to a session. The planner, the library and the stores are the real ones: only the model's work is
 left out, and its time is stated (benchmarks/fleet/assumptions.py). The working set is what all sessions share: more
-applications, a larger one. The first half of the steps fills the tiers and is not counted. "local" is memory and disk.
+applications, a larger one. The first half of the steps fills the tiers and is not counted. With no tier, a window has
+only what it had before.
 
 hit, new, other    shares of the screens that are not in the pool: recalled from a tier; seen by nobody before; known,
                    and computed all the same, because what is kept was computed after other screens, or was evicted
@@ -25,6 +26,7 @@ simulation follow from a few turns that are timed before; they agree with the me
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from os import getloadavg
 from pathlib import Path
@@ -34,10 +36,10 @@ from benchmarks.backbones.sizes import NUM_TOKENS, kept_bytes, text_model, token
 from benchmarks.command import parser_of, show, versions
 from benchmarks.fleet.assumptions import ENGINE, PLAIN, STACKS, STEP_S, TIERS
 from benchmarks.fleet.figures import summary
-from benchmarks.fleet.hollow import HollowEngine
+from benchmarks.fleet.hollow import HollowEngine, Size
 from benchmarks.fleet.measurement import FIT, compare
 from benchmarks.fleet.population import Population
-from benchmarks.fleet.simulation import PATCH_SHARE, Fleet, Size
+from benchmarks.fleet.simulation import Fleet
 from benchmarks.fleet.tiers import GB
 from benchmarks.fleet.traces import recorded
 from kamera_agent import Kamera
@@ -74,8 +76,7 @@ def conditions(num_steps: int) -> dict[str, Any]:
     return {
         "model": MODEL,
         "gpus": [gpu._asdict() for gpu in GPUS],
-        "screen": {"tokens": NUM_TOKENS, "bytes": kept_bytes(MODEL)},
-        "patch_share": PATCH_SHARE,
+        "screen": asdict(Size(NUM_TOKENS, kept_bytes(MODEL))),
         "tiers": {tier.name: [tier.cap_bytes, tier.bandwidth, tier.latency_s, tier.dollars] for tier in TIERS},
         "machines": NUM_MACHINES,
         "agents_per_machine": NUM_AGENTS,

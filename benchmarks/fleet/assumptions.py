@@ -44,4 +44,10 @@ NVME = Tier("nvme", 32 * GB, 3.1 * GB, 0.0001, dollars=0.1)
 REDIS = Tier("redis", 64 * GB, 1.25 * GB, 0.0005, shared=True, dollars=10.0)
 S3 = Tier("s3", 4000 * GB, 0.8 * GB, 0.1, shared=True, dollars=0.023)
 TIERS = (MEMORY, NVME, REDIS, S3)
-STACKS = {"local": TIERS[:2], "with redis": TIERS[:3], "with redis and s3": TIERS}
+NOTHING = Tier("nothing", 0, GB)
+STACKS = {
+    "no tier": (NOTHING,),
+    "memory and disk": TIERS[:2],
+    "and redis": TIERS[:3],
+    "and s3": TIERS,
+}

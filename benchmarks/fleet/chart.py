@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, GRID = "#30363d", "#e6e9ec"
-OURS, SECOND, THIRD, GREY, DARK = "#1f6f8b", "#36a873", "#e3a34f", "#b8bec6", "#7f96ab"
-STACKS = (OURS, SECOND, THIRD)
+OURS, SECOND, THIRD, FOURTH, GREY, DARK = "#1f6f8b", "#36a873", "#e3a34f", "#8f78c8", "#b8bec6", "#7f96ab"
+STACKS = (FOURTH, OURS, SECOND, THIRD)
 BASELINES = {"prefix": (GREY, "prefix cache"), "full": (DARK, "full prefill")}
 SHARES = {
     "hit": (OURS, "recalled"),

@@ -1,4 +1,4 @@
-"""The runtime without its work: an engine that computes nothing, and a library whose records only say their size.
+"""The runtime without its work: an engine that computes nothing, and records that only say their size.
 
 Planner, assembly, library and stores are the real ones. So what a turn keeps, moves, recalls, refreshes and computes,
 and what a store evicts, is what they decide.
@@ -6,13 +6,12 @@ and what a store evicts, is what they decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from kamera_agent.chunk import Record
-from kamera_agent.config import Settings
 from kamera_agent.runtime.bank import Heads
 from kamera_agent.runtime.engine import Engine, Partial, Placed, Prefilled, StaleSpan
 from kamera_agent.runtime.families.base import Family
@@ -20,8 +19,7 @@ from kamera_agent.runtime.kernels.layers import Factors, LayerKV
 from kamera_agent.runtime.kv_pool import KVPool
 from kamera_agent.runtime.recurrence import Trace
 from kamera_agent.runtime.refresh import Refreshed, stages
-from kamera_agent.store.base import Store
-from kamera_agent.window.library import Library
+from kamera_agent.store.memory import MemoryStore
 
 
 def refreshed_share(num_layers: int) -> float:
@@ -76,24 +74,32 @@ class HollowEngine(Engine):
         return Refreshed(torch.zeros(0), torch.full((len(placed.run.token_ids),), depth))
 
 
-class HollowLibrary(Library):
-    """Has the store keep records that say they are as large as those of another model.
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of the chunk of a screen: tokens and bytes. patch_share: bytes of a patch over those of its base.
 
-    base_bytes: of a base, from the number of its tokens. patch_share: bytes of a patch over those of its base.
+    With rank="auto", a patch may take up to 0.25.
     """
 
-    def __init__(
-        self, engine: Engine, store: Store, settings: Settings, base_bytes: Callable[[int], int], patch_share: float
-    ) -> None:
-        super().__init__(engine, store, settings)
-        self._base_bytes, self._patch_share = base_bytes, patch_share
+    num_tokens: int
+    num_bytes: int
+    patch_share: float = 0.12
 
-    def _put(self, records: Sequence[Record]) -> int:
-        return super()._put([self._sized(record) for record in records])
-
-    def _sized(self, record: Record) -> Record:
-        if record.header.kind == "base":
-            num_bytes = self._base_bytes(record.layers[0][0].shape[-2])
-        else:
-            num_bytes = int(self._patch_share * self._base_bytes(len(record.layers[0][0])))
+    def sized(self, record: Record) -> Record:
+        """A hollow record that says it is as large as one with KV."""
+        # The first tensor of a base is K [1, T, 1], that of a patch U [T, r].
+        num_tokens = record.layers[0][0].shape[-2]
+        share = 1.0 if record.header.kind == "base" else self.patch_share
+        num_bytes = round(share * self.num_bytes * num_tokens / self.num_tokens)
         return replace(record, header=replace(record.header, num_bytes=num_bytes))
+
+
+class HollowStore(MemoryStore):
+    """Keeps hollow records, and counts them as what they stand for."""
+
+    def __init__(self, cap_bytes: int, size: Size) -> None:
+        super().__init__(cap_bytes)
+        self._size = size
+
+    def put_many(self, records: Iterable[Record]) -> None:
+        super().put_many(map(self._size.sized, records))

@@ -14,10 +14,10 @@ from typing import Any
 
 from benchmarks.fleet.agent import RealAgent
 from benchmarks.fleet.clock import Clock
-from benchmarks.fleet.hollow import HollowEngine
+from benchmarks.fleet.hollow import HollowEngine, HollowStore, Size
 from benchmarks.fleet.pages import draw
 from benchmarks.fleet.population import Population, Window
-from benchmarks.fleet.simulation import Fleet, Machine, Size, Turn
+from benchmarks.fleet.simulation import Fleet, Machine, Turn
 from benchmarks.fleet.tiers import tiered
 from kamera_agent import Kamera, Reply
 from kamera_agent.config import OnStale, Settings
@@ -48,7 +48,8 @@ def compare(fleet: Fleet, population: Population, stale: OnStale) -> dict[str, A
         caps = [int(fit * size.num_bytes) for fit in FIT]
         clock = Clock(kamera, num_tokens)
         replies, measured = _measure(fleet, population, stale, caps, clock)
-    machine = Machine(HollowEngine(family, len(family.decoder.kinds)), [*map(MemoryStore, caps)], size, settings)
+    engine, stores = HollowEngine(family, len(family.decoder.kinds)), [HollowStore(cap, size) for cap in caps]
+    machine = Machine(engine, stores, size, settings)
     list(machine.session(WARM_UP))
     turns = list(fleet.take_turns(fleet.agents(machine.session, population)))
     simulated = _sums([turn.plan for turn in turns], machine.stores)

@@ -11,32 +11,17 @@ from typing import TypeVar
 import torch
 
 from benchmarks.fleet.agent import HollowAgent
-from benchmarks.fleet.hollow import HollowEngine, HollowLibrary
+from benchmarks.fleet.hollow import HollowEngine, Size
 from benchmarks.fleet.population import Population, Window
 from benchmarks.fleet.tiers import Served, Tier, served, tiered
 from kamera_agent.chunk import Chunk, Key
 from kamera_agent.config import Settings
 from kamera_agent.runtime.families.chunks import NO_PIXELS
 from kamera_agent.store.base import Store
+from kamera_agent.window.library import Library
 from kamera_agent.window.plan import Plan
 
-# Bytes of a patch over those of its base, where rank="auto" may take up to 0.25.
-PATCH_SHARE = 0.12
-
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Of the chunk of a screen: tokens and bytes."""
-
-    num_tokens: int
-    num_bytes: int
-
-    def bytes_of(self, num_tokens: int) -> int:
-        """Bytes of a base of so many tokens."""
-        return self.num_bytes * num_tokens // self.num_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +49,7 @@ class Machine:
     def __init__(self, engine: HollowEngine, stores: Sequence[Store], size: Size, settings: Settings) -> None:
         self.stores = stores
         self._engine, self._size, self._settings = engine, size, settings
-        self._library = HollowLibrary(engine, tiered(stores), settings, size.bytes_of, PATCH_SHARE)
+        self._library = Library(engine, tiered(stores), settings)
 
     def session(self, windows: Iterable[Window]) -> Iterator[Turn]:
         """The turns of a session, each carried out when it is asked for."""
@@ -99,10 +84,10 @@ class Fleet:
         self, engine: HollowEngine, tiers: Sequence[Tier], size: Size, population: Population, settings: Settings
     ) -> Iterator[Turn]:
         """The turns of all agents. Machines have the tiers that are shared in common."""
-        shared = {tier.name: tier.open() for tier in tiers if tier.shared}
+        shared = {tier.name: tier.open(size) for tier in tiers if tier.shared}
         agents = list[Iterator[Turn]]()
         for number in range(self.num_machines):
-            stores = [shared.get(tier.name) or tier.open() for tier in tiers]
+            stores = [shared.get(tier.name) or tier.open(size) for tier in tiers]
             machine = Machine(engine, stores, size, settings)
             agents += self.agents(machine.session, population, number)
         yield from self.take_turns(agents)

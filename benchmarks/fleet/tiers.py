@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+from benchmarks.fleet.hollow import HollowStore, Size
 from kamera_agent.store.base import Store
-from kamera_agent.store.memory import MemoryStore
 from kamera_agent.store.tiered import TieredStore
 
 GB = 10**9
@@ -28,9 +28,12 @@ class Tier:
     shared: bool = False
     dollars: float = 0.0
 
-    def open(self) -> Store:
-        """An empty store of this size. It evicts in order of last use, as a folder and a Redis with allkeys-lru do."""
-        return MemoryStore(self.cap_bytes)
+    def open(self, size: Size) -> Store:
+        """An empty store. It evicts in order of last use, as a folder and a Redis with allkeys-lru do.
+
+        size: of what is put into it.
+        """
+        return HollowStore(self.cap_bytes, size)
 
 
 @dataclass(frozen=True, slots=True)

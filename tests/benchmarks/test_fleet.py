@@ -11,11 +11,11 @@ import pytest
 from benchmarks.backbones.sizes import kept_bytes
 from benchmarks.fleet.assumptions import MONTH_S, STEP_S, Gpu
 from benchmarks.fleet.figures import loading_s, summary, tier_dollars
-from benchmarks.fleet.hollow import HollowEngine
+from benchmarks.fleet.hollow import HollowEngine, Size
 from benchmarks.fleet.measurement import compare
 from benchmarks.fleet.payoff import compute_s, least_bandwidth, load_s
 from benchmarks.fleet.population import Population, Window
-from benchmarks.fleet.simulation import Fleet, Machine, Size, Turn
+from benchmarks.fleet.simulation import Fleet, Machine, Turn
 from benchmarks.fleet.tiers import GB, Tier
 from benchmarks.fleet.traces import numbered, recorded
 from kamera_agent import Kamera
@@ -65,7 +65,7 @@ def test_one_machine_takes_what_the_real_one_takes(stale: Any) -> None:
 
 def test_tokens_counted_by_hand(engine: HollowEngine) -> None:
     """A prefix cache has the windows of the session; ours has what is in the pool, and a page that came back before."""
-    turns = play(engine, [tier("memory", 100).open()], ["a", "ab", "abc", "bcd", "abcd", "cda"])
+    turns = play(engine, [tier("memory", 100).open(SIZE)], ["a", "ab", "abc", "bcd", "abcd", "cda"])
     assert [turn.plan.num_tokens() for turn in turns] == [HEAD + n * 100 + TAIL for n in (1, 2, 3, 3, 4, 3)]
     assert [turn.num_prefix for turn in turns] == [HEAD + 100 + TAIL, *(n * 100 + TAIL for n in (1, 1, 3, 1, 3))]
     assert [turn.plan.num_computed for turn in turns] == [HEAD + 100 + TAIL, *(n * 100 + TAIL for n in (1, 1, 1, 0, 0))]
@@ -73,14 +73,14 @@ def test_tokens_counted_by_hand(engine: HollowEngine) -> None:
 
 def test_a_refresh_takes_the_share_that_it_takes_in_so_many_layers(engine: HollowEngine) -> None:
     """Of 36 layers: five with all tokens, nine with twice as many as the others; 0.35 in all, rounded down."""
-    *_, last = play(engine, [tier("memory", 100).open()], ["ab", "b"], Settings(heal="never"))
+    *_, last = play(engine, [tier("memory", 100).open(SIZE)], ["ab", "b"], Settings(heal="never"))
     assert last.plan.num_computed == 35 + TAIL
 
 
 def test_machines_share_what_a_shared_tier_keeps(engine: HollowEngine) -> None:
     """What the first machine computed, the second one reads from the shared tier, and then from its own memory."""
-    shared = tier("shared", 100).open()
-    stores = [[tier("memory", 1.5).open(), shared] for _ in range(2)]
+    shared = tier("shared", 100).open(SIZE)
+    stores = [[tier("memory", 1.5).open(SIZE), shared] for _ in range(2)]
     assert [turn.origins for turn in play(engine, stores[0], ["a"])] == [["computed"]]
     first, again = (turn for _ in range(2) for turn in play(engine, stores[1], ["a"]))
     assert (first.origins, first.served.hits, first.served.num_bytes) == (["recalled"], (0, 1), (0, SIZE.num_bytes))
@@ -88,7 +88,7 @@ def test_machines_share_what_a_shared_tier_keeps(engine: HollowEngine) -> None:
 
 
 def test_a_full_tier_forgets_what_was_used_longest_ago(engine: HollowEngine) -> None:
-    stores = [tier("memory", 2.5).open()]
+    stores = [tier("memory", 2.5).open(SIZE)]
     for screen in "abac":
         play(engine, stores, [screen])
     origins = {screen: play(engine, stores, [screen])[0].origins[0] for screen in "acb"}
@@ -128,9 +128,9 @@ class TestFigures:
 
     def test_seconds_of_a_turn(self, engine: HollowEngine) -> None:
         """Two round trips for what a turn asks, a third one for what it reads, and the bytes."""
-        stores = [each.open() for each in self.TIERS]
+        stores = [each.open(SIZE) for each in self.TIERS]
         asked, kept = play(engine, stores, ["a", "a"])
-        (read,) = play(engine, [self.TIERS[0].open(), stores[1]], ["a"])
+        (read,) = play(engine, [self.TIERS[0].open(SIZE), stores[1]], ["a"])
         assert [loading_s(turn, self.TIERS) for turn in (asked, kept, read)] == [0.2, 0, pytest.approx(0.3 + 2e6 / GB)]
 
     def test_dollars_of_the_tiers(self) -> None:
@@ -139,7 +139,7 @@ class TestFigures:
 
     def test_shares_and_dollars_of_the_gpu(self, engine: HollowEngine) -> None:
         """Of two turns, the first one is not counted; the second computes a screen and reads one."""
-        stores = [each.open() for each in self.TIERS]
+        stores = [each.open(SIZE) for each in self.TIERS]
         turns = [*play(engine, stores, ["a"]), *play(engine, stores, ["ab"])]
         figures = summary(turns, Fleet(1, 1, 2), self.TIERS, [GPU], token_flops=1e9)
         assert (figures["hit"], figures["new"], figures["other"]) == (0.5, 0.5, 0.0)
