@@ -4,8 +4,8 @@
 
 kills   1,000 processes ended by SIGKILL while they write, evict, repair, change the key of a store, or close it
 power   1,000 power cuts, simulated over the system calls that were made: what is not synced is there in part, or not
-damage  20,000 bits flipped, pages cut off, zeroed, swapped and doubled in every region of the files; and 1,000 unseen
-        ones, in a store that is not inspected before it is opened, as if it had 1 GiB and was closed in good order
+damage  20,000 bits flipped, pages cut off, zeroed, swapped and doubled in every region of the files; and 1,000 that
+        left size and time as they were, in a store that was closed in good order and seems to have more than 1 GiB
 faults  every call of a store on its files, and of LMDB for memory, fails: EIO, ENOSPC, EMFILE, ENOMEM, short writes
 answers 300 of the same under a model that answers, against its answers without a store
 crowd   3 minutes of 8 processes with 4 threads each, which wish for different caps, fork, and are killed

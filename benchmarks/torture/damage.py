@@ -6,9 +6,11 @@ it, checks it, and opens it again to write.
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from unittest.mock import patch
 from benchmarks.torture.children import in_children, scratch
 from benchmarks.torture.figures import Figures
 from benchmarks.torture.records import get_all, make_key, num_wrong, versioned_record, versions
-from kamera_agent.store import environment, inspection
+from kamera_agent.store import environment
 from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 
@@ -131,12 +133,17 @@ def _pristine(folder: Path, is_encrypted: bool) -> Pristine:
     return make_pristine(place, KEY if is_encrypted else None)
 
 
-def meet_damage(seed: int, folder: Path, number: int) -> Figures:
-    """Damage a store and use it. Counts `mutations`, `wrong`, `unwritable` and `unreported`."""
+def meet_damage(seed: int, folder: Path, number: int, is_hidden: bool = False) -> Figures:
+    """Damage a store and use it. Counts `mutations`, `wrong`, `unwritable` and `unreported`.
+
+    is_hidden: whether the seal tells nothing of it but by what is in the pages.
+    """
     rng = random.Random(f"{seed} {number}")
     pristine = _pristine(folder, is_encrypted=number % 2 == 1)
     place = folder / "store"
     _lay_out(pristine, place, rng)
+    if is_hidden:
+        _hide(place)
     figures = Figures(mutations=1)
     with pristine.open(place) as store:
         figures["wrong"] += num_wrong(get_all(store, NAMES)) if rng.random() < 0.3 else 0
@@ -167,22 +174,27 @@ def _lay_out(pristine: Pristine, place: Path, rng: random.Random) -> None:
         (place / each).write_bytes(data)
 
 
-def meet_damage_unseen(seed: int, folder: Path, number: int) -> Figures:
-    """Meet damage that came to a store of more than a gigabyte after it was closed, and left no trace in its seal."""
-    seems_whole = patch.object(inspection.Seal, "is_whole", property(lambda seal: seal.exists))
-    with patch.object(environment, "INSPECTED_BYTES", -1), seems_whole:
-        figures = meet_damage(seed, folder, number)
-    return Figures(unseen=1, unseen_wrong=figures["wrong"])
+def _hide(place: Path) -> None:
+    """Have the seal say the size and time of the damaged database."""
+    facts = (place / DATABASE).stat()
+    with suppress(ValueError):  # It is what was damaged.
+        *_, tree = json.loads((place / SEAL).read_bytes())
+        (place / SEAL).write_text(json.dumps([facts.st_ino, facts.st_size, facts.st_mtime_ns, tree]))
+
+
+def meet_hidden_damage(seed: int, folder: Path, number: int) -> Figures:
+    """Meet damage that came to a store of more than a gigabyte after it was closed, and left its size and time."""
+    with patch.object(environment, "INSPECTED_BYTES", -1):
+        return meet_damage(seed, folder, number, is_hidden=True) + Figures(hidden=1)
 
 
 def run(count: int, seed: int) -> Figures:
-    """Meet so many damages, and a twentieth as many that no inspection sees.
+    """Meet so many damages, and a twentieth as many hidden ones in stores that seem to be too large to be inspected.
 
-    Counts `mutations`, `deaths`, `wrong`, `unwritable`, `unreported`; of those unseen, `unseen_deaths`, `unseen_wrong`.
+    Counts `mutations`, `hidden` ones among them, `deaths`, `wrong`, `unwritable`, `unreported`.
     """
-    with scratch() as folder:
-        figures = in_children(partial(meet_damage, seed), range(count), folder)
-    with scratch() as folder:
-        unseen = in_children(partial(meet_damage_unseen, seed), range(count // 20), folder)
-    unseen["unseen_deaths"] = unseen.pop("deaths", 0)
-    return figures + unseen
+    figures = Figures()
+    for meet, times in ((meet_damage, count), (meet_hidden_damage, count // 20)):
+        with scratch() as folder:
+            figures += in_children(partial(meet, seed), range(times), folder)
+    return figures

@@ -194,7 +194,7 @@ class Environment:
         self._closed = True
         self._env.close()
         if self._is_sound and not self.is_gone:
-            with suppress(OSError):  # Then it is inspected the next time.
+            with suppress(OSError, CorruptRecordError):  # Then it is inspected the next time.
                 self._seal.set()
 
     def abandon(self) -> None:

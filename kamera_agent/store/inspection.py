@@ -10,17 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from blake3 import blake3
 from lmdb import verify
 
 from kamera_agent.config import MIB
+from kamera_agent.errors import CorruptRecordError
+from kamera_agent.store.tree import sum_of_tree
 
 try:
     import fcntl
 except ImportError:
     fcntl = None  # type: ignore[assignment] # Windows: every file that is not sealed is read
-
-META_BYTES = 2 * 4096
 
 _log = logging.getLogger("kamera_agent.store")
 
@@ -39,8 +38,8 @@ def find_faults(database: Path) -> list[str]:
 class Seal:
     """A file beside a database, which says what that was like when it was last closed in good order.
 
-    A large database that is as its seal says is not inspected before it is opened. Whoever opens one breaks its seal,
-    so one whose process was killed has none.
+    A large database that is as its seal says is not inspected before it is opened: no page has changed that LMDB trusts.
+    Whoever opens one breaks its seal, so one whose process was killed has none.
     """
 
     def __init__(self, database: Path) -> None:
@@ -57,11 +56,11 @@ class Seal:
         """Whether the database is as it was when it was sealed."""
         try:
             return self._seal.read_text("utf-8") == self._facts()
-        except (OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError, CorruptRecordError):
             return False
 
     def set(self) -> None:
-        """Seal the database as it is now, closed. Raises OSError."""
+        """Seal the database as it is now, closed. Raises OSError, and CorruptRecordError for a damaged one."""
         draft = self._seal.with_suffix(f".seal-{os.getpid()}")
         draft.write_text(self._facts(), "utf-8")
         os.replace(draft, self._seal)
@@ -72,9 +71,7 @@ class Seal:
 
     def _facts(self) -> str:
         facts = self._database.stat()
-        with self._database.open("rb") as file:
-            metas = blake3(file.read(META_BYTES)).hexdigest()
-        return json.dumps([facts.st_ino, facts.st_size, facts.st_mtime_ns, metas])
+        return json.dumps([facts.st_ino, facts.st_size, facts.st_mtime_ns, sum_of_tree(self._database)])
 
 
 @contextmanager

@@ -15,10 +15,12 @@ import pytest
 from store_records import KIB, record_of_bytes
 
 from benchmarks.torture.records import bits, genuine, make_key, versioned_record
+from kamera_agent.errors import CorruptRecordError
 from kamera_agent.store import environment
 from kamera_agent.store.environment import DATABASE
-from kamera_agent.store.inspection import Seal
+from kamera_agent.store.inspection import Seal, find_faults
 from kamera_agent.store.lmdb_store import LmdbStore
+from kamera_agent.store.tree import sum_of_tree
 
 CAP_BYTES = 600 * KIB
 PAGE = 4096
@@ -207,6 +209,75 @@ def test_a_large_store_is_inspected_unless_it_was_closed_in_good_order(
     assert opened() == 0
     monkeypatch.setattr(environment, "INSPECTED_BYTES", 1 << 30)
     assert opened() == 1
+
+
+def rot(database: Path, offset: int) -> None:
+    """Flip a bit in place. Size, time and inode stay as they were."""
+    before = database.stat()
+    with database.open("r+b") as file:
+        file.seek(offset)
+        old = file.read(1)
+        file.seek(offset)
+        file.write(bytes([old[0] ^ 1]))
+    os.utime(database, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def tree_pages(database: Path) -> list[int]:
+    """The pages in use of branches and leaves: the verifier finds a fault when their own number is another."""
+    data, pages = database.read_bytes(), []
+    for page in range(2, len(data) // PAGE):
+        number, flags = struct.unpack_from("<Q2xH", data, page * PAGE)
+        if (number, flags in (1, 2)) == (page, True):
+            rot(database, page * PAGE)
+            pages += [page] if find_faults(database) else []
+            rot(database, page * PAGE)
+    return pages
+
+
+def test_a_tree_that_rotted_in_a_large_store_is_found_before_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seal says size and time, and these are as they were."""
+    monkeypatch.setattr(environment, "INSPECTED_BYTES", 0)
+    fill(tmp_path)
+    pages = tree_pages(tmp_path / DATABASE)
+    assert Seal(tmp_path / DATABASE).is_whole
+    assert len(pages) > 8
+    for page in random.Random(0).sample(pages, 4):
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        shutil.copytree(tmp_path, tmp_path / "copy", ignore=shutil.ignore_patterns("copy"))
+        monkeypatch.setattr(environment, "find_faults", lambda _: pytest.fail("inspected"))
+        seal(tmp_path / "copy")
+        LmdbStore(tmp_path / "copy").close()
+        monkeypatch.setattr(environment, "find_faults", find_faults)
+        rot(tmp_path / "copy" / DATABASE, page * PAGE)
+        with LmdbStore(tmp_path / "copy") as store:
+            assert store.check().problems != ()
+        assert (tmp_path / "copy" / DAMAGED).exists()
+
+
+def seal(folder: Path) -> None:
+    Seal(folder / DATABASE).set()
+
+
+def test_the_sum_of_a_tree_changes_with_all_that_the_verifier_objects_to(tmp_path: Path) -> None:
+    """1. A bit of a page is flipped. 2. lmdb's verifier reads the file. 3. The sum does. Both read bytes."""
+    fill(tmp_path)
+    database, rng, num_missed = tmp_path / DATABASE, random.Random(0), 0
+    whole = sum_of_tree(database)
+    for page in range(database.stat().st_size // PAGE):
+        for offset in (rng.randrange(16), rng.randrange(PAGE)):
+            rot(database, page * PAGE + offset)
+            try:
+                is_same = sum_of_tree(database) == whole
+            except CorruptRecordError:
+                is_same = False
+            assert not (is_same and find_faults(database)), (page, offset)
+            num_missed += is_same
+            rot(database, page * PAGE + offset)
+    # The content of values and of free pages, which is most of a file.
+    assert num_missed > database.stat().st_size // PAGE // 2
+    assert sum_of_tree(database) == whole
 
 
 def use_and_die(folder: Path) -> None:
