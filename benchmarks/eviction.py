@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 from benchmarks.command import parser_of
-from kamera_agent.store.entry import Entry
+from kamera_agent.store.entry import NAME_BYTES, Entry
 from kamera_agent.store.eviction import POLICIES, Policy, order
 
 NUM_REQUESTS, STEP_NS, CHUNK_BYTES = 3000, 30 * 10**9, 1 << 20
@@ -65,7 +65,7 @@ def hit_share(trace: Trace, policy: Policy, capacity: int) -> float:
             num_hits += 1
             entries[chunk] = entry._replace(tick=now, hits=entry.hits + 1)
             continue
-        entries[chunk] = Entry(now, CHUNK_BYTES, now, 0, chunk, None)
+        entries[chunk] = Entry(now, CHUNK_BYTES, now, 0, bytes(NAME_BYTES), chunk, None)
         while len(entries) > capacity:
             del entries[order(entries, policy, (), now)[0]]
     return num_hits / num_back

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from blake3 import blake3
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 RecordKind = Literal["base", "patch"]
 
@@ -32,6 +32,16 @@ class Key(NamedTuple):
         """Build a key from JSON-serialisable facts. Their order does not change the key."""
         material = json.dumps({"format": FORMAT_VERSION, **facts}, sort_keys=True, separators=(",", ":"))
         return cls(blake3(material.encode()).digest(), material)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that the material names; "" where it names none."""
+        try:
+            facts = json.loads(self.material)
+        except (ValueError, RecursionError):
+            return ""
+        name = facts.get("namespace") if isinstance(facts, dict) else None
+        return name if isinstance(name, str) else ""
 
 
 ChunkKind = Literal["image", "frames", "document"]

@@ -32,7 +32,7 @@ MIB = 1 << 20
 SHARES = ("error_budget", "byte_budget")
 CHOICES = {"base": Base, "base_dtype": BaseDtype, "fidelity": Fidelity, "stale": OnStale, "heal": Heal, "near": Near}
 SECRETS = ("namespace_secret", "encryption_key")
-SIZES = ("encoder_cache_bytes", "memory_bytes", "dropped_bytes", "disk_bytes")
+SIZES = ("encoder_cache_bytes", "memory_bytes", "dropped_bytes", "disk_bytes", "quota_bytes")
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
@@ -87,6 +87,10 @@ class Settings:
     eviction: what goes first when the disk tier is full, from now on and for all processes that use the store. "lru":
         what was used longest ago. "lfu": what was used least for its age. "cost": the same, by what it costs to compute
         again over the bytes that it takes. None: what the store has; a new one has "lru".
+    quota_bytes: likewise, the most that each namespace may hold in the disk tier: one above it gives way first. None:
+        what the store has, at first no quota.
+    ttl_s: likewise, seconds after which what was stored in the disk tier is removed, however often it was used. None:
+        what the store has, at first no such time.
     dropped_bytes: bound on the pixels of dropped images that a window keeps, so that recall can compute them again.
     shared_timeout_ms: how long a turn may wait for a shared store in all, in ms. What it has not served then is
         computed.
@@ -108,6 +112,8 @@ class Settings:
     memory_bytes: int = 2048 * MIB
     disk_bytes: int | None = None
     eviction: Policy | None = None
+    quota_bytes: int | None = None
+    ttl_s: int | None = None
     dropped_bytes: int = 256 * MIB
     shared_timeout_ms: int = 200
 
@@ -134,12 +140,14 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise SettingError(f"{name} is {value}; use 0 or more bytes.")
+        if self.ttl_s is not None and self.ttl_s < 1:
+            raise SettingError(f"ttl_s is {self.ttl_s}; use at least 1 s, or None.")
         if self.shared_timeout_ms < 1:
             raise SettingError(f"shared_timeout_ms is {self.shared_timeout_ms}; use at least 1 ms.")
 
     def _read_numbers(self) -> None:
-        may_be_none = {"rank", "disk_bytes"}
-        for names, read in ((SHARES, real), ((*SIZES, "rank", "shared_timeout_ms"), whole)):
+        may_be_none = {"rank", "disk_bytes", "quota_bytes", "ttl_s"}
+        for names, read in ((SHARES, real), ((*SIZES, "rank", "ttl_s", "shared_timeout_ms"), whole)):
             for name in names:
                 value = getattr(self, name)
                 if not (value is None and name in may_be_none) and (name, value) != ("rank", "auto"):
@@ -172,6 +180,8 @@ class SettingOptions(TypedDict, total=False):
     memory_bytes: int
     disk_bytes: int | None
     eviction: Policy | None
+    quota_bytes: int | None
+    ttl_s: int | None
     dropped_bytes: int
     shared_timeout_ms: int
 

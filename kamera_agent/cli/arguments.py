@@ -16,7 +16,7 @@ from kamera_agent.pocket.weights import POCKET
 # What comes first in a list of chunks.
 Order = Literal["name", "size", "hits", "age", "used"]
 # LmdbStore makes this file when a folder is first opened as a store.
-DATABASE = "records-3.mdb"
+DATABASE = "records-4.mdb"
 AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # A path has lost one of the slashes.

@@ -1,4 +1,4 @@
-"""`kamera resize`, `kamera policy`, `kamera prune` and `kamera pin`: what a store may hold, and what goes first."""
+"""What a store may hold, and for how long: `kamera resize`, `quota`, `ttl`, `policy`, `pin` and `prune`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,24 @@ def resize_store(path: Path, key: str | None, cap_bytes: int, as_json: bool) -> 
     with LmdbStore(path, repair=False, key=key) as store:
         before = store.stats().num_records
         store.resize(cap_bytes)
+        stats = store.stats()
+    _report(before, stats, as_json)
+
+
+def set_quota(path: Path, key: str | None, quota_bytes: int | None, as_json: bool) -> None:
+    """Set what each namespace may hold, and print how many records went and what is left."""
+    with LmdbStore(path, repair=False, key=key) as store:
+        before = store.stats().num_records
+        store.set_quota(quota_bytes)
+        stats = store.stats()
+    _report(before, stats, as_json)
+
+
+def set_ttl(path: Path, key: str | None, ttl_s: int | None, as_json: bool) -> None:
+    """Set how long a record is kept, and print how many records went and what is left."""
+    with LmdbStore(path, repair=False, key=key) as store:
+        before = store.stats().num_records
+        store.set_ttl(ttl_s)
         stats = store.stats()
     _report(before, stats, as_json)
 
@@ -54,7 +72,7 @@ def prune_store(
         if namespace is not None:
             bases = [header.key for header in store.headers() if header.kind == "base"]
             # Patches go with their bases.
-            store.delete([key for key in bases if json.loads(key.material).get("namespace") == namespace])
+            store.delete([key for key in bases if key.namespace == namespace])
         store.prune(max_bytes, unused_s, stored_s)
         stats = store.stats()
     _report(before, stats, as_json)

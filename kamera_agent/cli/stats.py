@@ -27,11 +27,13 @@ class Holding:
 def show_stats(path: Path, key: str | None, as_json: bool) -> None:
     """Print the holdings of a store."""
     with LmdbStore(path, repair=False, key=key) as store:
-        stats, holdings, policy = store.stats(), count(store.headers()), store.policy
+        stats, holdings = store.stats(), count(store.headers())
+        policy, quota_bytes, ttl_s = store.policy, store.quota_bytes, store.ttl_s
     if as_json:
         sizes = {"num_records": stats.num_records, "num_bytes": stats.num_bytes, "cap_bytes": stats.cap_bytes}
         kinds = {kind: asdict(holding) for kind, holding in holdings.items()}
-        typer.echo(json.dumps({"store": str(path), **sizes, "policy": policy, "kinds": kinds}, indent=2))
+        agreed = {"policy": policy, "quota_bytes": quota_bytes, "ttl_s": ttl_s}
+        typer.echo(json.dumps({"store": str(path), **sizes, **agreed, "kinds": kinds}, indent=2))
         return
     table = Table("kind")
     table.add_column("records", justify="right")
@@ -41,6 +43,10 @@ def show_stats(path: Path, key: str | None, as_json: bool) -> None:
     table.add_section()
     table.add_row("all", str(stats.num_records), format_bytes(stats.num_bytes))
     table.add_row("cap", "", format_bytes(stats.cap_bytes))
+    if quota_bytes is not None:
+        table.add_row("cap of a namespace", "", format_bytes(quota_bytes))
+    if ttl_s is not None:
+        table.add_row("kept for", "", f"{ttl_s} s")
     table.add_row("evicts by", "", policy)
     console = make_console()
     console.print(path, soft_wrap=True)

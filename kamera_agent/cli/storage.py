@@ -106,6 +106,32 @@ def resize(
     resize_store(folder, key, cap_bytes, as_json)
 
 
+def quota(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
+    size: Annotated[str, typer.Argument(help="What each namespace may hold, such as 2GB, or none.")],
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set how much each namespace of a store may hold. One above it gives way before the others."""
+    folder, quota_bytes = existing_store(store), None if size == "none" else parse_size(size)
+    from kamera_agent.cli.capacity import set_quota
+
+    set_quota(folder, key, quota_bytes, as_json)
+
+
+def ttl(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
+    age: Annotated[str, typer.Argument(help="How long a record is kept, such as 30d, or none.")],
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set how long a store keeps what was stored, however often it is used."""
+    folder, ttl_s = existing_store(store), None if age == "none" else round(parse_age(age))
+    from kamera_agent.cli.capacity import set_ttl
+
+    set_ttl(folder, key, ttl_s, as_json)
+
+
 def prune(
     store: StoreFolder = Path(DEFAULT_STORE),
     to: Annotated[str | None, typer.Option(help="Keep so much, such as 5GB, of what was used last.")] = None,
@@ -198,6 +224,8 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "export": export,
     "import": import_archive,
     "resize": resize,
+    "quota": quota,
+    "ttl": ttl,
     "prune": prune,
     "policy": policy,
     "pin": pin,

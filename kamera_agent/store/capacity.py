@@ -17,6 +17,8 @@ MAX_BATCH_BYTES = 64 * MIB
 MAX_DEFAULT_CAP_BYTES = 20 * 1024 * MIB
 # A process has 128 TiB of addresses.
 MAX_MAP_BYTES = 16 * 1024 * 1024 * MIB
+# More than since 1970.
+MAX_SECONDS = 10**10
 
 _log = logging.getLogger("kamera_agent.store")
 
@@ -32,6 +34,14 @@ def require_bytes(name: str, value: int) -> int:
     if num_bytes < 0:
         raise SettingError(f"{name} is {num_bytes}; use 0 or more bytes.")
     return num_bytes
+
+
+def require_seconds(name: str, value: int) -> int:
+    """The value as an int. Raises SettingError when it is not a whole number above 0, or longer than centuries."""
+    seconds = whole(name, value)
+    if not 0 < seconds <= MAX_SECONDS:
+        raise SettingError(f"{name} is {seconds}; use a whole number of seconds from 1 to {MAX_SECONDS}.")
+    return seconds
 
 
 def default_cap_bytes(folder: Path) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import lmdb
+from blake3 import blake3
 
 from kamera_agent.chunk import FORMAT_VERSION
 from kamera_agent.config import MIB
@@ -24,9 +25,11 @@ from kamera_agent.errors import (
 )
 from kamera_agent.store.capacity import default_cap_bytes, map_bytes
 from kamera_agent.store.cipher import Cipher
+from kamera_agent.store.entry import NAME_BYTES
 from kamera_agent.store.gate import Gate
 from kamera_agent.store.inspection import Seal, alone, find_faults, is_in_use, move_aside
-from kamera_agent.store.tables import Tables, Transaction
+from kamera_agent.store.tables import Tables
+from kamera_agent.store.transaction import Transaction
 from kamera_agent.trouble import Trouble
 
 MAX_READERS = 1024
@@ -36,7 +39,7 @@ LOCK_BYTES = 192 + 64 * (MAX_READERS - 1)
 DATABASE = f"records-{FORMAT_VERSION}.mdb"
 # Inspecting that much takes a third of a second.
 INSPECTED_BYTES = 1024 * MIB
-OLDER_DATABASES = ("data.mdb", "records-2.mdb")
+OLDER_DATABASES = ("data.mdb", "records-2.mdb", "records-3.mdb")
 
 # Errors of LMDB that are about the content of the database, not about memory or the disk.
 DAMAGES = (
@@ -163,6 +166,11 @@ class Environment:
                 f"the store folder {self.path} was deleted while it was open: nothing more is read from it or written "
                 "to it. Open it again to start a new store there."
             )
+
+    def name_of(self, namespace: str) -> bytes:
+        """What stands for a namespace in entries. In an encrypted store, only who has the key can tell it."""
+        digest = blake3(namespace.encode("utf-8", "surrogatepass")).digest()
+        return (self.cipher.name(digest) if self.cipher else digest)[:NAME_BYTES]
 
     def require_cipher(self, cipher: Cipher | None) -> None:
         """Raise StoreKeyError for another cipher than that of the store."""

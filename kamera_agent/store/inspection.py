@@ -38,8 +38,8 @@ def find_faults(database: Path) -> list[str]:
 class Seal:
     """A file beside a database, which says what that was like when it was last closed in good order.
 
-    A large database that is as its seal says is not inspected before it is opened: no page has changed that LMDB trusts.
-    Whoever opens one breaks its seal, so one whose process was killed has none.
+    A large database that is as its seal says is not inspected before it is opened: no page that LMDB trusts has
+    changed. Whoever opens one breaks its seal, so one whose process was killed has none.
     """
 
     def __init__(self, database: Path) -> None:

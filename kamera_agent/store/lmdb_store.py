@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from reprlib import repr as short
@@ -17,7 +18,7 @@ from kamera_agent.errors import CorruptRecordError, SettingError, StoreClosedErr
 from kamera_agent.options import real
 from kamera_agent.secret import SecretSource, read_secret
 from kamera_agent.store.base import CheckReport, Store, StoreStats
-from kamera_agent.store.capacity import record_bytes, require_bytes
+from kamera_agent.store.capacity import MAX_SECONDS, record_bytes, require_bytes, require_seconds
 from kamera_agent.store.cipher import Cipher
 from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
@@ -28,8 +29,6 @@ from kamera_agent.store.sharing import lend_writer
 from kamera_agent.store.writer import Writer
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
-# More than since 1970.
-MAX_SECONDS = 1e10
 UNREADABLE = "the database cannot be read; see the log"
 
 _log = logging.getLogger("kamera_agent.store")
@@ -52,10 +51,13 @@ class LmdbStore(Store):
         False: damage is reported, and everything stays as it is.
     key: encrypts the records; see Settings.encryption_key. None: they are not encrypted.
     policy: what is evicted first, as set_policy() sets it; None: as the folder has it.
+    quota_bytes, ttl_s: likewise, what each namespace may hold and how long a record is kept, as set_quota() and
+        set_ttl() set them.
 
-    Raises SettingError for a negative size, an unknown policy and a key that cannot be read, MissingExtraError where
-    the package of the extra "encryption" is missing, and StoreUnavailableError when the folder cannot be opened: as
-    StoreDamagedError when its structure is damaged and must not be repaired, as StoreKeyError when its key is another.
+    Raises SettingError for a negative size, a time of 0, an unknown policy and a key that cannot be read,
+    MissingExtraError where the package of the extra "encryption" is missing, and StoreUnavailableError when the folder
+    cannot be opened: as StoreDamagedError when its structure is damaged and must not be repaired, as StoreKeyError when
+    its key is another.
     """
 
     def __init__(
@@ -66,10 +68,14 @@ class LmdbStore(Store):
         repair: bool = True,
         key: SecretSource | None = None,
         policy: Policy | None = None,
+        quota_bytes: int | None = None,
+        ttl_s: int | None = None,
     ) -> None:
         if cap_bytes is not None:
             cap_bytes = require_bytes("cap_bytes", cap_bytes)
         queue_bytes = require_bytes("queue_bytes", queue_bytes)
+        quota_bytes = None if quota_bytes is None else require_bytes("quota_bytes", quota_bytes)
+        ttl_s = None if ttl_s is None else require_seconds("ttl_s", ttl_s)
         cipher = None if key is None else Cipher(read_secret("encryption_key", key))
         self._path = locate(path).resolve()
         self._pid = os.getpid()
@@ -85,6 +91,13 @@ class LmdbStore(Store):
         self._closed = False
         if policy not in (None, self.policy):
             self.set_policy(policy)
+        if quota_bytes not in (None, self.quota_bytes):
+            self.set_quota(quota_bytes)
+        if ttl_s not in (None, self.ttl_s):
+            self.set_ttl(ttl_s)
+        if repair and (kept_s := self.ttl_s) is not None:
+            with suppress(StoreUnavailableError):  # What has expired is not read, and goes with the next write.
+                self._writer.expire_stored(_moment("ttl_s", kept_s))
 
     @property
     def medium(self) -> object:
@@ -127,14 +140,15 @@ class LmdbStore(Store):
                     yield record
 
     def put_many(self, records: Iterable[Record]) -> None:
-        """See Store. Waits while the queue is full. A record above the cap fails, and removes the stored one.
+        """See Store. Waits while the queue is full. A record above cap or quota fails, and removes the stored one.
 
         The patches over a base that is replaced are dropped when it is written, in the same transaction.
         """
         self._require_usable()
         for record in records:
             require_storable(record)
-            if record_bytes(record.header) <= self._database.cap_bytes:
+            bound = self._database.read(self._database.tables.record_bound)
+            if bound is None or record_bytes(record.header) <= bound:
                 self._queue.put(record)
             else:
                 self._remove(record.header.key.digest)
@@ -196,12 +210,9 @@ class LmdbStore(Store):
         if max_bytes is not None:
             self._writer.evict(require_bytes("max_bytes", max_bytes))
         if unused_s is not None:
-            self._writer.expire(_moment("unused_s", unused_s))
+            self._writer.expire_unused(_moment("unused_s", unused_s))
         if stored_s is not None:
-            moment = _moment("stored_s", stored_s)
-            for digest in [digest for digest, entry in self.entries().items() if entry.put_ns < moment]:
-                self._remove(digest)
-            self.flush()
+            self._writer.expire_stored(_moment("stored_s", stored_s))
 
     @property
     def policy(self) -> Policy:
@@ -218,6 +229,40 @@ class LmdbStore(Store):
         if policy not in POLICIES:
             raise SettingError(f"policy is {short(policy)}; use one of {', '.join(POLICIES)}.")
         self._database.write(partial(self._database.tables.set_policy, policy))
+
+    @property
+    def quota_bytes(self) -> int | None:
+        """The most that each namespace may hold; None for the cap."""
+        self._require_usable()
+        return self._database.read(self._database.tables.quota_bytes)
+
+    def set_quota(self, quota_bytes: int | None) -> None:
+        """Bound what each namespace may hold from now on, for all processes, and evict what is above. None: the cap.
+
+        A namespace above its quota gives way before any other, and no other gives way to it. Raises SettingError for a
+        negative quota, and StoreUnavailableError when the medium fails.
+        """
+        self._require_usable()
+        self._writer.limit(None if quota_bytes is None else require_bytes("quota_bytes", quota_bytes))
+
+    @property
+    def ttl_s(self) -> int | None:
+        """Seconds that a record is kept; None for as long as there is room."""
+        self._require_usable()
+        return self._database.read(self._database.tables.ttl_s)
+
+    def set_ttl(self, ttl_s: int | None) -> None:
+        """Choose how long a record is kept after it was stored, from now on and for all processes. None: any time.
+
+        However often it is used, pinned or not: after that it is a miss. It is removed with the next write, or when the
+        folder is opened. Raises SettingError for a time that is not a whole number of seconds above 0, and
+        StoreUnavailableError when the medium fails.
+        """
+        self._require_usable()
+        ttl_s = None if ttl_s is None else require_seconds("ttl_s", ttl_s)
+        self._database.write(partial(self._database.tables.set_ttl, ttl_s))
+        if ttl_s is not None:
+            self._writer.expire_stored(_moment("ttl_s", ttl_s))
 
     def pins(self) -> set[bytes]:
         """Digests of the pinned chunks, whether or not they have records."""

@@ -18,6 +18,8 @@ from kamera_agent.store.tiered import TieredStore
 # A folder or a URL.
 StorePlace = str | os.PathLike[str]
 StoreChoice = Store | StorePlace | Sequence[StorePlace] | None
+# Settings that a folder keeps, and what sets them in an LmdbStore.
+AGREED = {"eviction": "set_policy", "quota_bytes": "set_quota", "ttl_s": "set_ttl"}
 
 
 def open_store(store: StoreChoice, settings: Settings) -> Store:
@@ -29,8 +31,9 @@ def open_store(store: StoreChoice, settings: Settings) -> Store:
         # Nothing of a MemoryStore is on a disk.
         if settings.encryption_key is not None and not (store.is_encrypted or isinstance(store, MemoryStore)):
             raise SettingError("encryption_key does not change an open store; give the key to LmdbStore(key=...).")
-        if settings.eviction is not None:
-            raise SettingError("eviction does not change an open store; use LmdbStore(policy=...) or set_policy().")
+        for name, method in AGREED.items():
+            if getattr(settings, name) is not None:
+                raise SettingError(f"{name} does not change an open store; use {method}() of it.")
         return store
     if store is None:
         return MemoryStore(settings.memory_bytes)
@@ -53,4 +56,11 @@ def _tier(place: str, settings: Settings) -> Store:
     key = settings.encryption_key
     if is_url(place):
         return open_shared(place, settings.shared_timeout_ms / 1000, key)
-    return LmdbStore(place, settings.disk_bytes, key=key, policy=settings.eviction)
+    return LmdbStore(
+        place,
+        settings.disk_bytes,
+        key=key,
+        policy=settings.eviction,
+        quota_bytes=settings.quota_bytes,
+        ttl_s=settings.ttl_s,
+    )

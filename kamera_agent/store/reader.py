@@ -11,12 +11,15 @@ from kamera_agent.store.capacity import record_bytes
 from kamera_agent.store.cipher import Cipher
 from kamera_agent.store.codec import decode_header, decode_layers, read_manifest
 from kamera_agent.store.manifest import Manifest
-from kamera_agent.store.tables import Tables, Transaction
+from kamera_agent.store.tables import Tables
+from kamera_agent.store.transaction import Transaction
 from kamera_agent.store.write_queue import Intent
 
 
 class Reader:
     """Queries over the tables, each run inside one read transaction. A pending write hides the stored record.
+
+    What has expired is a miss, whether or not it was removed.
 
     cipher: of an encrypted store.
     on_damage: called with the digest of a record that fails verification, and the reason.
@@ -53,11 +56,12 @@ class Reader:
             return f"record {digest.hex()}: {error}"
 
     def headers(self, chunk: bytes | None, pending: Mapping[bytes, Intent], txn: Transaction) -> list[Header]:
-        """Headers of the stored records of one chunk, or of all, without those that have a pending write."""
+        """Headers of the stored records of one chunk, or of all, without those that have a pending write or expired."""
         headers = []
         for digest in self._tables.digests(txn, chunk):
             try:
-                manifest = None if digest in pending else self._manifest(digest, txn)
+                is_hidden = digest in pending or self._tables.has_expired(txn, digest)
+                manifest = None if is_hidden else self._manifest(digest, txn)
             except CorruptRecordError as error:
                 self._on_damage(digest, str(error))
                 continue
@@ -81,7 +85,7 @@ class Reader:
     def _load(self, key: Key, txn: Transaction) -> Record | None:
         try:
             manifest = self._manifest(key.digest, txn)
-            if manifest is None or manifest.material != key.material:
+            if manifest is None or manifest.material != key.material or self._tables.has_expired(txn, key.digest):
                 return None
             return self._record(manifest, txn)
         except CorruptRecordError as error:

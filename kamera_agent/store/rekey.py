@@ -19,13 +19,13 @@ from kamera_agent.store.entry import Entry
 from kamera_agent.store.environment import DATABASE, Environment, sync_folder
 from kamera_agent.store.inspection import Seal, alone, is_in_use
 from kamera_agent.store.lmdb_store import LmdbStore
-from kamera_agent.store.tables import Transaction
+from kamera_agent.store.transaction import Transaction
 
 DRAFT = ".rekey-"
 
 
 def rekey(path: Path, old: SecretSource | None, new: SecretSource) -> tuple[int, int]:
-    """Encrypt a store with a new key. Its cap and the facts of its records stay as they are.
+    """Encrypt a store with a new key. What was agreed for it, and the facts of its records, stay as they are.
 
     old: its key; None for a store that is not encrypted. Nobody else may have the store open. It takes as much disk as
     the store, until it is done. Returns the numbers of records written, and of damaged ones that were left out. If
@@ -55,11 +55,15 @@ def rekey(path: Path, old: SecretSource | None, new: SecretSource) -> tuple[int,
 
 def _write(store: LmdbStore, folder: Path, cipher: Cipher) -> int:
     """Write the records of a store to a new database in a folder. Returns their number."""
+    if store.ttl_s is not None:
+        store.prune(stored_s=store.ttl_s)
     entries, num_written = store.entries(), 0
     database = Environment(folder, store.stats().cap_bytes, cipher=cipher)
     try:
         headers = [header for header in store.headers() if header.key.digest in entries]
         database.write(partial(database.tables.set_policy, store.policy))
+        database.write(partial(database.tables.set_quota, store.quota_bytes))
+        database.write(partial(database.tables.set_ttl, store.ttl_s))
         for chunk in store.pins():
             database.write(partial(database.tables.pin, chunk))
         for batch in _batches(store.records(headers), batch_bytes(database.cap_bytes)):
@@ -84,10 +88,13 @@ def _batches(records: Iterator[Record], max_bytes: int) -> Iterator[list[Record]
 
 
 def _put(database: Environment, entries: Mapping[bytes, Entry], batch: list[Record], txn: Transaction) -> int:
-    assert database.cipher
+    tables, cipher = database.tables, database.cipher
+    assert cipher
     for record in batch:
-        digest = record.header.key.digest
-        database.tables.put(txn, digest, entries[digest], database.cipher.encrypt(digest, encode(record)))
+        key, base = record.header.key, record.header.base and tables.entry(txn, record.header.base)
+        namespace = base.namespace if base else database.name_of(key.namespace)
+        entry = entries[key.digest]._replace(namespace=namespace)
+        tables.put(txn, key.digest, entry, cipher.encrypt(key.digest, encode(record)))
     return len(batch)
 
 

@@ -15,7 +15,7 @@ from kamera_agent.store.codec import encode
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.entry import Entry
 from kamera_agent.store.environment import Environment
-from kamera_agent.store.tables import Transaction
+from kamera_agent.store.transaction import Transaction
 from kamera_agent.store.write_queue import Batch, Intent, WriteQueue
 from kamera_agent.trouble import Trouble
 
@@ -51,14 +51,23 @@ class Writer:
         self.database.write(partial(self.database.tables.set_cap, cap_bytes))
         self.evict(cap_bytes)
 
+    def limit(self, quota_bytes: int | None) -> None:
+        """Set the quota, and evict down to it. Raises StoreUnavailableError when the medium fails."""
+        self.database.write(partial(self.database.tables.set_quota, quota_bytes))
+        self.evict(self.database.cap_bytes)
+
     def evict(self, max_bytes: int) -> None:
-        """Remove the least recently used records above a size. Raises StoreUnavailableError when the medium fails."""
+        """Remove the least worthy records above a size. Raises StoreUnavailableError when the medium fails."""
         tables = self.database.tables
         self._repeat(lambda txn: tables.evict(txn, max_bytes, max_records=EVICTION_RECORDS))
 
-    def expire(self, tick: int) -> None:
+    def expire_unused(self, tick: int) -> None:
         """Remove records that were last used before a tick. Raises StoreUnavailableError when the medium fails."""
-        self._repeat(lambda txn: self.database.tables.expire(txn, tick, EVICTION_RECORDS))
+        self._repeat(lambda txn: self.database.tables.expire_unused(txn, tick, EVICTION_RECORDS))
+
+    def expire_stored(self, moment: int) -> None:
+        """Remove records that were stored before a moment. Raises StoreUnavailableError when the medium fails."""
+        self._repeat(lambda txn: self.database.tables.expire_stored(txn, moment, EVICTION_RECORDS))
 
     def _repeat(self, remove_some: Callable[[Transaction], int]) -> None:
         # In small transactions, between which the writer and other processes get their turn.
@@ -103,15 +112,18 @@ class Writer:
         # Not after removals alone: reading a store, which may find damage, never evicts.
         cap_bytes = tables.cap_bytes(txn)
         if batch.num_puts and cap_bytes is not None:
+            counts["evictions"] += tables.expire_stored(txn, tables.expiry(txn), EVICTION_RECORDS)
             counts["evictions"] += tables.evict(txn, cap_bytes)
         return counts
 
     def _put(self, txn: Transaction, record: Record, intent: Intent) -> Counter[str]:
         tables, header = self.database.tables, record.header
-        if header.base and tables.entry(txn, header.base) is None:
+        base = tables.entry(txn, header.base) if header.base else None
+        if header.base and base is None:
             tables.remove(txn, header.key.digest)
             return Counter(evictions=1)
-        entry = Entry(intent.tick, intent.num_bytes, intent.tick, intent.hits, header.chunk, header.base)
+        namespace = base.namespace if base else self.database.name_of(header.key.namespace)
+        entry = Entry(intent.tick, intent.num_bytes, intent.tick, intent.hits, namespace, header.chunk, header.base)
         encoded, cipher = encode(record), self.database.cipher
         if cipher is not None:
             encoded = cipher.encrypt(header.key.digest, encoded)

@@ -44,12 +44,12 @@ def test_every_command_needs_the_key_and_takes_it(folder: Path, key: Path, run_k
 
 def test_rekeying_names_files_that_stay_in_the_clear(folder: Path, run_kamera: RunKamera) -> None:
     (folder.parent / "key").write_text("ab" * 32)
-    for name in ("records-2.mdb", "records-3.damaged", "notes.txt"):
+    for name in ("records-2.mdb", "records-4.damaged", "notes.txt"):
         (folder / name).write_text("in the clear")
     done = run_kamera("rekey", folder, "--new-key", folder.parent / "key")
     assert done.exit_code == 0
     assert [line.split()[0] for line in done.stderr.splitlines()] == [
-        str(folder / name) for name in ("records-2.mdb", "records-3.damaged")
+        str(folder / name) for name in ("records-2.mdb", "records-4.damaged")
     ]
 
 

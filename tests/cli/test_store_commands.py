@@ -98,7 +98,8 @@ def test_show_says_what_is_wrong_with_a_key(folder: Path, run_kamera: RunKamera)
         assert message in done.stderr
     with LmdbStore(folder) as store:
         store.put_many(page(f"page {number}") for number in range(16))
-    digits = Counter(chunk["digest"][0] for chunk in json.loads(run_kamera("ls", folder, "--json").stdout))
+    chunks = json.loads(run_kamera("ls", folder, "--json").stdout)
+    digits = Counter(digit for chunk in chunks for digit in {each["digest"][0] for each in [chunk, *chunk["records"]]})
     ((digit, count),) = digits.most_common(1)
     assert f"{count} chunks have keys that begin with {digit!r}" in run_kamera("show", digit, folder).stderr
 
@@ -158,7 +159,7 @@ def test_a_store_that_was_cut_short_is_moved_aside_only_by_a_repair(folder: Path
     assert done.exit_code == 3
     assert "beyond EOF" in done.stdout
     assert "0 records, 0 B, are whole; " in done.stdout
-    assert (folder / "records-3.damaged").read_bytes() == before
+    assert (folder / "records-4.damaged").read_bytes() == before
     assert run_kamera("verify", folder).stdout == "0 records, 0 B, are whole.\n"
 
 
@@ -186,6 +187,19 @@ def test_a_pinned_chunk_outlives_the_others(folder: Path, run_kamera: RunKamera)
     assert run_kamera("pin", chunk[:12], folder, "--off").stdout == f"{chunk} is not pinned.\n"
     assert "3 records removed; 0 records" in run_kamera("prune", folder, "--older-than", "0s").stdout
     assert run_kamera("pin", chunk[:12], folder).exit_code == 1
+
+
+def test_a_quota_and_a_time_are_set_shown_and_taken_back(folder: Path, run_kamera: RunKamera) -> None:
+    """Each record counts as 4 KiB, so one base of each namespace is left of two with two patches."""
+    assert json.loads(run_kamera("quota", folder, "4KiB", "--json").stdout)["removed"] == 2
+    assert run_kamera("ttl", folder, "30d").stdout.startswith("0 records removed; 2 records")
+    shown = json.loads(run_kamera("stats", folder, "--json").stdout)
+    assert (shown["num_records"], shown["quota_bytes"], shown["ttl_s"]) == (2, 4096, 30 * 86400)
+    assert "2592000 s" in run_kamera("stats", folder).stdout
+    assert run_kamera("quota", folder, "none").exit_code == run_kamera("ttl", folder, "none").exit_code == 0
+    shown = json.loads(run_kamera("stats", folder, "--json").stdout)
+    assert (shown["quota_bytes"], shown["ttl_s"]) == (None, None)
+    assert "ttl_s is 0" in run_kamera("ttl", folder, "0.1s").stderr
 
 
 def test_a_policy_is_chosen_and_shown(folder: Path, run_kamera: RunKamera) -> None:

@@ -157,7 +157,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
 def wait_for_records(store: Path, num_records: int) -> None:
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        if (store / "records-3.mdb").is_file() and len(digests(str(store))) >= num_records:
+        if (store / "records-4.mdb").is_file() and len(digests(str(store))) >= num_records:
             return
         time.sleep(0.05)
     raise AssertionError(f"{num_records} records did not come")

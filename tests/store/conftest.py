@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from servers import Server, make_bucket, s3_environment, start_redis, start_s3
+from store_records import Clock
 
 from kamera_agent.config import MIB
 from kamera_agent.store.base import Store
@@ -120,3 +121,11 @@ def forkserver() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kamera_agent.store.lmdb_store"])
     return context
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of a store."""
+    clock = Clock()
+    monkeypatch.setattr("time.time_ns", clock)
+    return clock

@@ -12,7 +12,7 @@ from store_records import AWKWARD_SHAPES, make_record, random_tensor
 from xxhash import xxh3_128_digest
 
 from benchmarks.torture.records import make_key
-from kamera_agent.chunk import Record
+from kamera_agent.chunk import FORMAT_VERSION, Record
 from kamera_agent.errors import CorruptRecordError, InputError
 from kamera_agent.store.codec import decode_header, decode_layers, encode, require_storable
 
@@ -39,8 +39,8 @@ BAD_HEADERS = {
     "not JSON": sealed(b"\x80\x04K\x01."),
     "not an object": sealed(b"[]"),
     "wrong magic": edited(lambda f: f.update(magic="kamera-records")),
-    "later version": edited(lambda f: f.update(format_version=4)),
-    "earlier version": edited(lambda f: f.update(format_version=2)),
+    "later version": edited(lambda f: f.update(format_version=FORMAT_VERSION + 1)),
+    "earlier version": edited(lambda f: f.update(format_version=FORMAT_VERSION - 1)),
     "a patch without a base": edited(lambda f: f.update(kind="patch")),
     "a base with a base": edited(lambda f: f.update(base="ab" * 32)),
     "unknown kind": edited(lambda f: f.update(kind="other")),

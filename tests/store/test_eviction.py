@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_records import KIB, record_of_bytes
+from store_records import KIB, Clock, record_of_bytes
 
 from benchmarks.torture.records import make_key, over
 from kamera_agent.config import Policy
@@ -19,23 +19,7 @@ from kamera_agent.store.lmdb_store import LmdbStore
 SIZE = 20 * KIB
 CAP_BYTES = 5 * SIZE
 HOUR_NS = 3600 * 10**9
-
-
-class Clock:
-    """A time that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_795_824_000_000_000_000
-
-    def __call__(self) -> int:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("time.time_ns", clock)
-    return clock
+NAME = bytes(16)
 
 
 def names(store: LmdbStore) -> set[str]:
@@ -86,9 +70,9 @@ def test_cost_prefers_what_takes_few_bytes_for_the_same_work() -> None:
     """A thick patch goes before a thin one that was used longer ago; by uses alone, the other way round."""
     base, thick, thin = (bytes([number]) * 32 for number in range(3))
     entries = {
-        base: Entry(40, 40 * KIB, 1, 0, base, None),
-        thick: Entry(30, 20 * KIB, 1, 0, base, base),
-        thin: Entry(20, 4 * KIB, 1, 0, base, base),
+        base: Entry(40, 40 * KIB, 1, 0, NAME, base, None),
+        thick: Entry(30, 20 * KIB, 1, 0, NAME, base, base),
+        thin: Entry(20, 4 * KIB, 1, 0, NAME, base, base),
     }
     assert order(entries, "cost", (), 50) == [thick, thin, base]
     assert order(entries, "lfu", (), 50) == [thin, thick, base]
@@ -113,11 +97,11 @@ def test_the_order_is_that_of_a_search(policy: Policy, seed: int) -> None:
     ticks = rng.sample(range(1, now), 40)
     for number in range(10):
         base = bytes([number]) * 32
-        entries[base] = Entry(0, rng.choice([4096, 50_000]), rng.randrange(now), rng.randrange(9), base, None)
+        entries[base] = Entry(0, rng.choice([4096, 50_000]), rng.randrange(now), rng.randrange(9), NAME, base, None)
         for place in range(rng.randrange(4)):
             digest = bytes([number, place]) * 16
             entries[digest] = Entry(
-                ticks.pop(), rng.choice([4096, 9000]), rng.randrange(now), rng.randrange(9), base, base
+                ticks.pop(), rng.choice([4096, 9000]), rng.randrange(now), rng.randrange(9), NAME, base, base
             )
         last = max([e.tick for e in entries.values() if e.base == base], default=ticks.pop())
         entries[base] = entries[base]._replace(tick=last + 1)

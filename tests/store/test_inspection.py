@@ -145,7 +145,7 @@ def row_of_another_name(store: LmdbStore) -> None:
 
 
 def wrong_total(store: LmdbStore) -> None:
-    store._database.write(lambda txn: store._database.tables._add_bytes(txn, 1))
+    store._database.write(lambda txn: store._database.tables.add_bytes(txn, bytes(16), 1))
 
 
 def stub_of_an_entry(store: LmdbStore) -> None:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from golden_store import CAP_BYTES, ENCRYPTED, FOLDER, KEY, NAME, START_NS, records, rows, write
 from store_records import make_record
 
@@ -69,7 +70,8 @@ def test_entries_of_the_golden_store() -> None:
     numbers = [int.from_bytes(packed[start : start + 8], "big") for start in (0, 8, 16, 24)]
     assert numbers[1:] == [4096, numbers[2], 1]
     assert START_NS < numbers[2] < numbers[0] < START_NS + 60 * 10**9
-    assert packed[32:] == 2 * base.header.key.digest
+    assert packed[32:48] == blake3(b"golden").digest(16)
+    assert packed[48:] == 2 * base.header.key.digest
     assert Entry.unpack(memoryview(packed)).pack() == packed
 
 

@@ -119,6 +119,8 @@ def test_rank_above_the_chunks_size(make: MakeKamera) -> None:
         {"fidelity": "perfect"},
         {"namespace": ""},
         {"eviction": "fifo"},
+        {"quota_bytes": -1},
+        {"ttl_s": 0},
         {"error_budget": 0.0},
         {"byte_budget": 1.5},
         {"memory_bytes": -1},

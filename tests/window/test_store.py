@@ -151,12 +151,17 @@ def test_chunks_of_an_encrypted_store_outlive_the_process(make: MakeKamera, tmp_
 
 def test_the_policy_of_the_disk_tier_is_a_setting(make: MakeKamera, tmp_path: Path) -> None:
     """It stays with the store until somebody sets another one."""
+    make(store=tmp_path, quota_bytes=1 << 30, ttl_s=86400).close()
+    with LmdbStore(tmp_path) as store:
+        assert (store.quota_bytes, store.ttl_s) == (1 << 30, 86400)
     for eviction, policy in ((None, "lru"), ("cost", "cost"), (None, "cost"), ("lfu", "lfu")):
         make(store=tmp_path, eviction=eviction).close()
         with LmdbStore(tmp_path) as store:
             assert store.policy == policy
     with LmdbStore(tmp_path, policy="cost") as store, pytest.raises(SettingError, match="does not change an open"):
         make(store=store, eviction="lru")
+    with LmdbStore(tmp_path) as store, pytest.raises(SettingError, match="use set_ttl"):
+        make(store=store, ttl_s=5)
     with LmdbStore(tmp_path) as store:
         assert store.policy == "cost"
 
