@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from kamera_agent.chunk import Key, Record
 from kamera_agent.config import MIB
 from kamera_agent.store.base import Store
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.memory import MemoryStore
+from kamera_agent.store.speed import percentiles, seconds_of, store_steps
 
 CAP_BYTES = 1024 * MIB
 KEY = bytes(range(32))
@@ -41,9 +39,9 @@ def measure_latency(folder: Path, record: Record, num_calls: int) -> dict[str, F
     figures = {}
     for name, open_tier in TIERS.items():
         with open_tier(folder) as store:
-            puts = [_seconds(lambda i=i: _put(store, records[i % NUM_RECORDS])) for i in range(num_calls)]
+            puts = [seconds_of(store_steps(store, records[i % NUM_RECORDS])["put"]) for i in range(num_calls)]
             gets = {f"get_{count}": read(store, keys, count, num_calls) for count in READERS}
-        figures[name] = {"put": _percentiles(puts), **{way: _percentiles(times) for way, times in gets.items()}}
+        figures[name] = {"put": percentiles(puts), **{way: percentiles(times) for way, times in gets.items()}}
     return figures
 
 
@@ -57,7 +55,7 @@ def read(store: Store, keys: Sequence[Key], num_readers: int, num_calls: int) ->
         begin.wait()
         for _ in range(num_calls // num_readers):
             key = rng.choice(keys)
-            times[number].append(_seconds(lambda key=key: store.get_many([key])))
+            times[number].append(seconds_of(lambda key=key: store.get_many([key])))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(num_readers)]
     for thread in threads:
@@ -65,22 +63,3 @@ def read(store: Store, keys: Sequence[Key], num_readers: int, num_calls: int) ->
     for thread in threads:
         thread.join()
     return [seconds for each in times for seconds in each]
-
-
-def _put(store: Store, record: Record) -> None:
-    store.put_many([record])
-    store.flush()
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    result = action()
-    seconds = time.perf_counter() - start
-    del result
-    return seconds
-
-
-def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """In milliseconds."""
-    median, slow = np.percentile(seconds, [50, 99]) * 1e3
-    return {"p50_ms": round(float(median), 3), "p99_ms": round(float(slow), 3)}

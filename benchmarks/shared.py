@@ -39,13 +39,21 @@ from pathlib import Path
 import torch
 
 from benchmarks.command import parser_of
-from benchmarks.store import HEAD_DIM, NUM_KV_HEADS, NUM_LAYERS, NUM_TOKENS, make_record, seconds_of
 from kamera_agent.chunk import Key, Record
 from kamera_agent.config import MIB
 from kamera_agent.store.base import Store
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.remote.address import open_shared
 from kamera_agent.store.remote.store import RemoteStore
+from kamera_agent.store.speed import (
+    HEAD_DIM,
+    NUM_KV_HEADS,
+    NUM_LAYERS,
+    NUM_TOKENS,
+    make_base,
+    make_layers,
+    seconds_of,
+)
 
 NUM_CHUNKS = 8
 # No time-out: a busy machine must not turn a measurement into a miss.
@@ -215,7 +223,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds, at least 5 (default 9)")
     args = parser.parse_args()
-    num_rounds, record = max(5, args.rounds), make_record(0)
+    num_rounds, record = max(5, args.rounds), make_base("store", make_layers(0, torch.float32))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         stores = open_tiers(Path(folder), stack)
         tiers = [Tier(name, store, record) for name, store in stores.items()]

@@ -204,6 +204,20 @@ def verify(
     verify_store(folder, key, repair, as_json)
 
 
+def bench(
+    store: Annotated[Path, typer.Option(help="Folder on the disk to measure; what it holds stays as it is.")] = Path(
+        DEFAULT_STORE
+    ),
+    rounds: Annotated[int, typer.Option(min=1, help="How often each step is taken.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a store on a disk: a chunk in full, in int8 and encrypted, beside plain files and copies of memory."""
+    folder = check_store(store)
+    from kamera_agent.cli.bench import bench_disk
+
+    bench_disk(folder, rounds, as_json)
+
+
 def rekey(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
     new_key: Annotated[str, typer.Option(metavar="KEY", help="The new key: a file, or env:NAME for a variable.")],
@@ -231,4 +245,5 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "pin": pin,
     "verify": verify,
     "rekey": rekey,
+    "bench": bench,
 }
