@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kamera_agent.telemetry.record import AnswerRecord
+from kamera_agent.window.plan import PlanRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,8 @@ class Turn:
 def account(records: Iterable[AnswerRecord]) -> list[Turn]:
     """The turns of a trace, in order.
 
-    The prefix cache holds the prompt and the reply of the conversation's last answer, and saves the spans that the
-    next prompt shares with their beginning.
+    The prefix cache holds the prompt and the reply of the conversation's last answer, and saves what the next prompt
+    shares with their beginning.
     """
     turns: list[Turn] = []
     cached: dict[str, Sequence[tuple[str | None, int]]] = {}
@@ -36,20 +37,20 @@ def account(records: Iterable[AnswerRecord]) -> list[Turn]:
     for record in records:
         conversation = record.conversation
         counts[conversation] = counts.get(conversation, 0) + 1
-        prompt = [(row.id, row.num_tokens) for row in record.rows]
-        full = sum(num_tokens for _, num_tokens in prompt)
+        full = sum(row.num_tokens for row in record.rows)
         computed = round(sum(row.num_computed for row in record.rows))
-        prefix = full - _num_common(prompt, cached.get(conversation, []))
+        prefix = full - _num_common(record.rows, cached.get(conversation, []))
         turns.append(Turn(counts[conversation], conversation, record, computed, prefix, full))
+        prompt = [(row.id, row.num_tokens) for row in record.rows]
         cached[conversation] = [*prompt, (record.reply.id, record.reply.num_tokens)]
     return turns
 
 
-def _num_common(prompt: Sequence[tuple[str, int]], cached: Sequence[tuple[str | None, int]]) -> int:
-    """Tokens of the spans that both begin with."""
+def _num_common(rows: Sequence[PlanRow], cached: Sequence[tuple[str | None, int]]) -> int:
+    """Tokens of the spans that both begin with, and of the beginning of a text that was written anew after them."""
     num_common = 0
-    for ours, theirs in zip(prompt, cached, strict=False):
-        if ours != theirs:
-            break
-        num_common += ours[1]
+    for row, theirs in zip(rows, cached, strict=False):
+        if (row.id, row.num_tokens) != theirs:
+            return num_common + row.num_begun
+        num_common += row.num_tokens
     return num_common

@@ -124,7 +124,10 @@ def _last_texts(places: Sequence[Place]) -> list[int]:
 def _usage(assembled: Assembled, plan: Plan, num_generated: int, bytes_written: int) -> Usage:
     tokens = Counter[Origin]()
     for row in plan.rows:
-        tokens[row.origin] += row.num_tokens
+        tokens[row.origin] += row.num_begun or row.num_tokens
+    # Of a text that was written anew after its beginning, the rest is computed.
+    rewritten = [row for row in plan.rows if row.num_begun]
+    tokens["computed"] += sum(row.num_tokens - row.num_begun for row in rewritten)
     steps = [step for step in assembled.steps if isinstance(step, Step)]
     runs = [step.place.item.run for step in steps]
     num_visual = sum(isinstance(run, Chunk) and run.has_pixels for run in runs)
@@ -145,7 +148,7 @@ def _usage(assembled: Assembled, plan: Plan, num_generated: int, bytes_written: 
         bytes_read=assembled.bytes_read,
         bytes_written=bytes_written,
         tokens_stale=sum(row.num_tokens for row in plan.rows if row.stale and row.stale.of_chunks),
-        tokens_refreshed=round(sum(row.num_tokens * row.refreshed for row in plan.rows)),
+        tokens_refreshed=round(sum(row.num_tokens * row.refreshed for row in plan.rows if row not in rewritten)),
         tokens_tiled=tokens["tiled"],
     )
 

@@ -244,15 +244,19 @@ class Assembly:
         given = {
             index: pool.read(step.near.resident.slots)
             for index, step in enumerate(steps, start=num_same)
-            if isinstance(step, Step) and step.near
+            if isinstance(step, Step) and step.near and not step.resident
         }
         present, gone = set(map(id, before)), [resident for resident in before if id(resident) not in reused]
-        pool.free(Slots.of(resident.slots for resident in gone))
-        new = [step for step in steps if isinstance(step, Step) and id(step.resident) not in present]
+        kept = [(step, step.resident) for step in steps if isinstance(step, Step) and step.resident]
+        # Of a text that was written anew after its beginning, the rest goes as well.
+        ends = [resident.slots.split(step.num_begun)[1] for step, resident in kept if id(resident) in present]
+        pool.free(Slots.of([*(resident.slots for resident in gone), *ends]))
         reply = min(num_reply, max(DECODE_BLOCK, steps[-1].place.end_order // 16))
         first = min(reply, DECODE_BLOCK)
-        pool.reserve(count_tokens(step.place.item for step in new) + first, reply - first)
-        taken = self._take([step.resident for step in new if step.resident])
+        num_new = count_tokens(step.place.item for step in steps if isinstance(step, Step))
+        num_new -= sum(step.num_begun for step, resident in kept if id(resident) in present)
+        pool.reserve(num_new + first, reply - first)
+        taken = self._take([resident for _, resident in kept if id(resident) not in present])
         batch: list[Placed] = []
         stale: list[StaleSpan] = []
         partial: list[Partial] = []
@@ -263,6 +267,8 @@ class Assembly:
                 continue
             if step.resident:
                 slots = taken.get(id(step.resident), step.resident.slots)
+                if step.near:
+                    slots = Slots.of([slots.split(step.num_begun)[0], pool.allocate(len(step.near.changed))])
             else:
                 slots = pool.allocate(len(step.place.item.run.token_ids))
             resident = _resident(step, slots)
@@ -274,8 +280,9 @@ class Assembly:
                 self._engine.load(pool, resident.placed, base.kv, factors, base.trace)
             elif step.origin == "moved":
                 moved.append(resident.placed)
-            elif step.near:
+            elif index in given:
                 self._engine.load(pool, resident.placed, given[index], None)
+            if step.near and step.near.changed:
                 partial.append(Partial(resident.placed, step.near.changed))
             if step.refresh:
                 stale.append(StaleSpan(resident.placed, lacks=bool(step.stale and step.stale.lacks)))
@@ -297,7 +304,7 @@ class Assembly:
 
 
 def _computes(step: Step | Resident) -> bool:
-    return isinstance(step, Step) and (step.origin in ("computed", "tiled") or step.refresh)
+    return isinstance(step, Step) and (step.origin == "computed" or step.refresh or step.near is not None)
 
 
 def _resident(step: Step, slots: Slots) -> Resident:

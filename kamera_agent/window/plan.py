@@ -24,8 +24,8 @@ class PlanRow:
     match, error, text_match, approximate: of the KV that a chunk takes over; see Evidence and grade(). None elsewhere.
     stale: how the runs before a chunk differ from those that its KV was computed after; None where they do not.
     refresh: whether some of its tokens are computed again. refreshed: the share of its KV, in tokens times layers, that
-        was; 0.0 in a plan that was not carried out. near: id of the span that a tiled one resembles; then refreshed is
-        the share of its tokens that are computed, in any plan.
+        was; 0.0 in a plan that was not carried out. near: id of the span that a tiled one resembles, or of the text
+        whose beginning a kept one has; then refreshed is the share of its tokens that are computed, in any plan.
     """
 
     id: str
@@ -48,6 +48,11 @@ class PlanRow:
     def num_computed(self) -> float:
         """Tokens of it that are computed. Those of a refreshed span count by their share of the layers."""
         return self.num_tokens if self.origin == "computed" else self.num_tokens * self.refreshed
+
+    @property
+    def num_begun(self) -> int:
+        """Tokens at the beginning of a text that stayed, where the rest was written anew; else 0."""
+        return self.num_tokens - round(self.num_computed) if self.origin == "kept" and self.near else 0
 
     @property
     def cells(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from kamera_agent.config import Settings
 from kamera_agent.window.evidence import Evidence, Stale, best_of, grade
 from kamera_agent.window.layout import Place
 from kamera_agent.window.partners import find_partners
-from kamera_agent.window.resident import Resident, num_settled
+from kamera_agent.window.resident import Resident, num_begun, num_common, num_settled
 from kamera_agent.window.step import Near, Step
 
 # The share of its tokens from which on a new image is computed, whatever it resembles.
@@ -65,7 +65,10 @@ class Planner:
         steps: list[Step | Resident] = [*residents[: self._num_settled(places, residents, spares)]]
         places, residents = places[len(steps) :], residents[len(steps) :]
         exact = all(step.exact for step in steps)
-        partners = list(zip(places, find_partners(places, residents, spares), strict=True))
+        found = find_partners(places, residents, spares)
+        partners = list(zip(places, found, strict=True))
+        # What was in the place of the first change, unless it is needed elsewhere.
+        left = [resident for resident in residents[num_common(places, residents) :][:1] if resident not in found]
         # In one go: each question to a store on another machine costs a round trip.
         self.library.expect([chunk for place, resident in partners if (chunk := self._asked(place, resident))])
         for place, resident in partners:
@@ -74,7 +77,7 @@ class Planner:
             elif isinstance(run := place.item.run, Chunk):
                 step = self._chunk(Step(place, "computed", exact), run, resident, residents)
             else:
-                step = self._text(place, resident, exact)
+                step = self._text(place, resident, exact) if resident else self._rewritten(place, left, exact)
             steps.append(step)
             exact = exact and step.exact
         return steps
@@ -90,10 +93,8 @@ class Planner:
             return 0
         return num_same
 
-    def _text(self, place: Place, resident: Resident | None, exact: bool) -> Step | Resident:
+    def _text(self, place: Place, resident: Resident, exact: bool) -> Step | Resident:
         """What the pool has of a text; the store has nothing."""
-        if resident is None:
-            return Step(place, "computed", exact)
         is_exact = _is_exact(resident.seen, place.before)
         if not is_exact and self.settings.fidelity == "exact":
             return Step(place, "computed", exact)
@@ -102,6 +103,17 @@ class Planner:
         if resident.place is place and (resident.origin, resident.exact) == ("kept", is_exact):
             return resident
         return Step(place, "kept" if resident.place.is_at(place) else "moved", is_exact, resident)
+
+    def _rewritten(self, place: Place, left: Sequence[Resident], exact: bool) -> Step:
+        """A new text, which keeps what its beginning has in common with an exact one that was in its place."""
+        step, run = Step(place, "computed", exact), place.item.run
+        if not exact or any(self.regime) or self.computed_whole(run):
+            return step
+        for old in left:
+            if (num_same := num_begun(place, old)) and _is_exact(old.seen, place.before):
+                changed = range(num_same, len(run.token_ids))
+                return replace(step, origin="kept", resident=old, near=Near(old, changed))
+        return step
 
     def _chunk(self, step: Step, chunk: Chunk, resident: Resident | None, others: Sequence[Resident]) -> Step:
         """The best KV that the pool or the store has of a chunk, where the settings admit it; else the step.

@@ -13,7 +13,7 @@ from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.ahead import Ahead
 from kamera_agent.window.layout import Item, Place
-from kamera_agent.window.resident import Resident, num_common
+from kamera_agent.window.resident import Resident, num_begun, num_common
 
 
 class Guess(NamedTuple):
@@ -101,15 +101,24 @@ class Residence:
                 self.unsettled = False
 
     def adopt(self, source: Residence, places: Sequence[Place]) -> None:
-        """Take a copy of the residents that another residence has at the beginning of these places."""
+        """Take a copy of the residents that another residence has at the beginning of these places.
+
+        The one after them comes along, under an id of its own, where it is a text that begins as the one here does.
+        """
         source.recover()
-        common = source.residents[: num_common(places, source.residents)]
+        num_same = num_common(places, source.residents)
+        common, now = source.residents[:num_same], [*places[:num_same]]
+        for place, resident in zip(places[num_same:][:1], source.residents[num_same:], strict=False):
+            if num_begun(place, resident):
+                item = resident.place.item
+                common.append(resident)
+                now.append(replace(resident.place, item=replace(item, id=f"{item.id}:adopted")))
         with self.changing():
             self._empty()
             slots = self.pool.take(source.pool, [resident.slots for resident in common])
             self.residents = [
                 replace(resident, place=place, slots=copied)
-                for place, resident, copied in zip(places, common, slots, strict=False)
+                for place, resident, copied in zip(now, common, slots, strict=True)
             ]
             self.is_long = source.is_long
 

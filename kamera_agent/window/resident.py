@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
-from operator import and_, attrgetter, is_
+from operator import and_, attrgetter, eq, is_
 
 from kamera_agent.antecedents import Antecedents
 from kamera_agent.chunk import TextRun
@@ -59,6 +59,14 @@ def num_common(places: Sequence[Place], residents: Sequence[Resident]) -> int:
             break
         num_same += 1
     return num_same
+
+
+def num_begun(place: Place, resident: Resident) -> int:
+    """How many tokens at its beginning a text of the caller has in common with the text of a resident."""
+    run, old = place.item.run, resident.place.item.run
+    if place.item.kind != "text" or not isinstance(old, TextRun):
+        return 0
+    return sum(takewhile(bool, map(eq, run.token_ids, old.token_ids)))
 
 
 def num_settled(places: Sequence[Place], residents: Sequence[Resident]) -> int:

@@ -15,7 +15,10 @@ from kamera_agent.window.resident import Resident
 
 
 class Near(NamedTuple):
-    """An image in the pool that a new one resembles. changed: indices of the tokens that it does not give."""
+    """An image in the pool that a new one resembles, or a text that begins as a new one does.
+
+    changed: indices of the tokens that it does not give.
+    """
 
     resident: Resident
     changed: Sequence[int]
@@ -30,7 +33,8 @@ class Step:
     refresh: whether some of its tokens are computed again. refreshed: the share of its KV, in tokens times layers, that
         was; 0.0 before the step is carried out.
     switched: reusable KV exists, but it has other RoPE frequencies.
-    near: of a tiled item, the image whose KV its unchanged tokens take.
+    near: of a tiled item, the image whose KV its unchanged tokens take; of a kept text, the resident where the text has
+        changed after its beginning.
     """
 
     place: Place
@@ -43,6 +47,11 @@ class Step:
     refreshed: float = 0.0
     switched: bool = False
     near: Near | None = None
+
+    @property
+    def num_begun(self) -> int:
+        """How many tokens a kept item takes over from its resident: all, or the beginning of a text."""
+        return len(self.place.item.run.token_ids) - (len(self.near.changed) if self.near else 0)
 
     @property
     def seen(self) -> Antecedents:

@@ -92,7 +92,7 @@ def test_edit(make: MakeKamera, models: dict[str, Any], processor: PocketProcess
     assert kamera.stats().encoder_calls - encoded == encoder_calls
     new_texts = [part for _, parts in after for part in parts if isinstance(part, str)]
     known = [part for _, parts in before for part in parts if isinstance(part, str)]
-    computed = [span for span in window.spans if span.origin == "computed" and span.kind == "text"]
+    computed = [row for row in planned.rows if row.num_computed and row.kind == "text"]
     assert len(computed) == len([text for text in new_texts if text not in known])
     exact = make(fidelity="exact").window()
     for messages in (before, after):
