@@ -77,6 +77,14 @@ def test_the_account_by_hand() -> None:
     assert [turn.prefix for turn in turns] == [110, 60, 8, 4]
 
 
+def test_a_prefix_cache_has_the_beginning_of_a_text_that_was_written_anew() -> None:
+    first = record("a", row("anchor", 3, "computed"), row("text1", 100, "computed"), row("image1", 50, "computed"))
+    text = replace(row("text2", 120, "kept"), near="text1", refreshed=0.25)
+    second = record("a", row("anchor", 3, "kept"), text, row("image1", 50, "moved", 123, 103))
+    _, turn = account([first, second])
+    assert (turn.full, turn.computed, turn.prefix) == (173, 30, 80)
+
+
 def test_refreshed_tokens_count_by_their_share_of_the_layers() -> None:
     image = replace(row("image1", 100, "kept"), refresh=True, refreshed=0.25)
     [turn] = account([record("a", row("anchor", 3, "kept"), image, row("text1", 7, "computed"))])
