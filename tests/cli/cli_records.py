@@ -10,8 +10,8 @@ from kamera_agent.chunk import Key, Record
 RunKamera = Callable[..., Result]
 
 
-def page(name: str, namespace: str = "default") -> Record:
-    """The base of a screenshot: two layers, 1536 bytes in all."""
+def page(name: str, namespace: str = "default", value: float = 7.25) -> Record:
+    """The base of a screenshot: two layers, 1536 bytes in all. value: of every number in the first one."""
     key = Key.of(
         kind="image",
         pixels=name,
@@ -21,7 +21,7 @@ def page(name: str, namespace: str = "default") -> Record:
         processor={},
         namespace=namespace,
     )
-    layer = (torch.full((2, 12, 8), 7.25), torch.full((2, 12, 8), 0.5))
+    layer = (torch.full((2, 12, 8), value), torch.full((2, 12, 8), 0.5))
     seen = {"chunks": [], "texts": [], "chain": "00" * 16, "exact": True}
     return Record.of(key, key.digest, "base", [layer[:1], layer[1:]], {**seen, "content": "cd" * 32})
 

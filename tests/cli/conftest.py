@@ -14,7 +14,7 @@ from kamera_agent.store.lmdb_store import LmdbStore
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A store of two pages: one with two patches, and one of another namespace without any."""
-    first, second = page("first"), page("second", namespace="team")
+    first, second = page("first"), page("second", namespace="team", value=3.25)
     chunk = first.header.chunk
     with closing(LmdbStore(tmp_path / "store", 20_000_000)) as store:
         store.put_many([first, second, patch(chunk, (4, 2), 0.25), patch(chunk, (8, 8), 0.125)])
