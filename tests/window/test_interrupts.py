@@ -45,6 +45,7 @@ class Subject:
 
     def _new_window(self, seed: int) -> Window:
         window = self._kamera.window()
+        window.add_text("it is so")
         for number in range(3):
             window.add_image(screenshot(seed + number))
         return window
@@ -53,7 +54,7 @@ class Subject:
         """Edit the window, then answer, in one of the ways that a program does."""
         window, rng = self.window, self._rng
         texts = [span.id for span in window.spans if span.kind in ("text", "reply") and span.role != "system"]
-        for span_id in texts[:-2]:
+        for span_id in texts[1:-2]:
             window.drop(span_id)
         window.add_image(screenshot(rng.randrange(5)))
         window.slide(rng.randrange(3, 6))
@@ -64,6 +65,7 @@ class Subject:
                 lambda: window.drop(images[0]),
                 lambda: window.reorder(rng.sample(images, len(images))),
                 lambda: window.sync([*images[1:], images[0], TextContent("so?")]),
+                lambda: window.sync([TextContent(f"it is {rng.choice(['so', 'not so', 'so now'])}"), *images]),
             ]
         )()
         rng.choice([lambda: window.generate("what?", max_tokens=4), lambda: window.logits("and?"), self._leave])()
