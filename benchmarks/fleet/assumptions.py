@@ -45,9 +45,4 @@ REDIS = Tier("redis", 64 * GB, 1.25 * GB, 0.0005, shared=True, dollars=10.0)
 S3 = Tier("s3", 4000 * GB, 0.8 * GB, 0.1, shared=True, dollars=0.023)
 TIERS = (MEMORY, NVME, REDIS, S3)
 NOTHING = Tier("nothing", 0, GB)
-STACKS = {
-    "no tier": (NOTHING,),
-    "memory and disk": TIERS[:2],
-    "and redis": TIERS[:3],
-    "and s3": TIERS,
-}
+STACKS = {"no tier": (NOTHING,), "up to the disk": TIERS[:2], "up to redis": TIERS[:3], "up to s3": TIERS}

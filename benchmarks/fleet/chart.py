@@ -33,12 +33,14 @@ def draw(points: Sequence[Point], path: Path) -> None:
     for name, (colour, label) in SHARES.items():
         _line(shares, points, [point["stacks"][last][name] for point in points], colour, label)
     _dress(shares, "Screens that are not in the window yet, as shares", "{x:.1f}")
+    shares.legend(frameon=False)
     _compare(tokens, points, lambda figures: figures["tokens_per_step"])
     _dress(tokens, "Tokens computed per step", "{x:,.0f}")
     for axes, gpu in zip(times, points[0]["stacks"][last]["gpus"], strict=True):
         _compare(axes, points, partial(_first_token_ms, gpu))
         _dress(axes, f"Time to first token in ms, {gpu}", "{x:,.0f}")
         axes.set_xlabel("working set: screens that sessions share, in GB", color=INK)
+    figure.legend(*tokens.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.savefig(path, dpi=110)
 
 
@@ -70,4 +72,3 @@ def _dress(axes: Axes, title: str, form: str) -> None:
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", length=0, colors=INK)
-    axes.legend(frameon=False)

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 import kamera_agent
 from benchmarks.backbones.sizes import size_table
 from benchmarks.backbones.table import support_table
+from benchmarks.fleet.payoff import bandwidth_table, payoff_table
 from kamera_agent import Guard, Kamera, KameraError, Settings
 from kamera_agent.agent import Budget, ChatKamera, Interval, KeepLast, ScreenWindow
 from kamera_agent.telemetry.metrics import Metrics
@@ -149,6 +150,13 @@ def test_every_backbone() -> None:
 def test_sizes_of_released_models() -> None:
     """The page has the table that `python -m benchmarks.backbones.sizes` prints."""
     assert size_table() in (DOCS / "backbones.md").read_text("utf-8")
+
+
+def test_where_tiers_stop_paying() -> None:
+    """The page has the tables that `python -m benchmarks.fleet.payoff` prints."""
+    page = (DOCS / "scale.md").read_text("utf-8")
+    assert bandwidth_table() in page
+    assert payoff_table() in page
 
 
 def test_design_has_the_floors_of_the_house_plan() -> None:
