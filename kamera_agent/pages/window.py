@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from secrets import token_hex
-from typing import NamedTuple
 
 from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import SettingOptions, Settings, make_settings
@@ -81,20 +80,6 @@ class Request:
         return make_plan(self.steps)
 
 
-class _Shelf(NamedTuple):
-    """What planning asks of records."""
-
-    records: Records
-
-    def expect(self, chunks: Sequence[Chunk]) -> None:
-        """See Records.expect()."""
-        self.records.expect([chunk.key for chunk in chunks])
-
-    def evidence(self, chunk: Chunk) -> Sequence[Evidence]:
-        """See Records.evidence()."""
-        return self.records.evidence(chunk.key)
-
-
 class PagedWindow:
     """The items of a conversation, and where the KV of each comes from.
 
@@ -106,9 +91,7 @@ class PagedWindow:
         prompt = family.chat.default_system if system is None else system
         self._family = family
         self._records = Records(store, settings, blueprint.rotation.num_layers, family.decoder.device)
-        self._planner = Planner(
-            settings, _Shelf(self._records), family.computed_whole, _nothing_changed, Regime(), frozenset()
-        )
+        self._planner = Planner(settings, self._records, family.computed_whole, _nothing_changed, Regime(), frozenset())
         self._items = Items(family, settings, prompt)
         self._layout = Layout(family)
         # By the chain after it, KV that the engine's own cache may have of a span though a full prefill would differ.

@@ -22,8 +22,9 @@ from kamera_agent.runtime.resemblance import Resemblance
 from kamera_agent.window.ahead import Tick
 from kamera_agent.window.healing import Healing
 from kamera_agent.window.layout import Place, count_tokens
-from kamera_agent.window.library import Library, Loaded
+from kamera_agent.window.library import Library
 from kamera_agent.window.planner import Planner, Regime
+from kamera_agent.window.records import Loaded
 from kamera_agent.window.residence import Guess, Residence
 from kamera_agent.window.resident import Resident
 from kamera_agent.window.step import Step, as_carried_out

@@ -10,7 +10,7 @@ from time import monotonic
 import torch
 
 from kamera_agent.antecedents import Antecedents, link
-from kamera_agent.chunk import Chunk, TextRun
+from kamera_agent.chunk import Chunk, Key, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.errors import StoreClosedError
 from kamera_agent.forking import Forkable
@@ -18,8 +18,7 @@ from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.kept import Kept
 from kamera_agent.store.base import Store
 from kamera_agent.window.evidence import Evidence
-from kamera_agent.window.records import Computed, Records
-from kamera_agent.window.records import Loaded as Loaded
+from kamera_agent.window.records import Computed, Loaded, Records
 from kamera_agent.window.worker import Job, Worker
 
 # Answers go first, but an answer that nobody reads to its end must not stop the worker for good.
@@ -64,15 +63,15 @@ class Library(Forkable):
         """Computed chunks that were not remembered because of an unexpected error, the first of which was logged."""
         return self._worker.num_failed
 
-    def evidence(self, chunk: Chunk) -> list[Evidence]:
+    def evidence(self, chunk: Key) -> list[Evidence]:
         """The KV that the store can give of a chunk, by headers alone. Raises StoreClosedError after close()."""
         self.require_open()
-        return self._records.evidence(chunk.key)
+        return self._records.evidence(chunk)
 
-    def expect(self, chunks: Sequence[Chunk]) -> None:
+    def expect(self, chunks: Sequence[Key]) -> None:
         """Tell the store what a turn is going to ask for, in this thread. Raises StoreClosedError after close()."""
         self.require_open()
-        self._records.expect([chunk.key for chunk in chunks])
+        self._records.expect(chunks)
 
     def load(self, wanted: Sequence[Evidence]) -> list[Loaded | None]:
         """Read the records of evidence in one call; None where anything is missing, damaged or replaced."""

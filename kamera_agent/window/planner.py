@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from kamera_agent.antecedents import Antecedents
-from kamera_agent.chunk import Chunk, Run
+from kamera_agent.chunk import Chunk, Key, Run
 from kamera_agent.config import Settings
 from kamera_agent.window.evidence import Evidence, Stale, best_of, grade
 from kamera_agent.window.layout import Place
@@ -22,9 +22,9 @@ CHANGED = 0.5
 class Finder(Protocol):
     """What planning asks of a library."""
 
-    def expect(self, chunks: Sequence[Chunk]) -> None: ...
+    def expect(self, chunks: Sequence[Key]) -> None: ...
 
-    def evidence(self, chunk: Chunk) -> Sequence[Evidence]: ...
+    def evidence(self, chunk: Key) -> Sequence[Evidence]: ...
 
 
 class Regime(NamedTuple):
@@ -70,7 +70,7 @@ class Planner:
         # What was in the place of the first change, unless it is needed elsewhere.
         left = [resident for resident in residents[num_common(places, residents) :][:1] if resident not in found]
         # In one go: each question to a store on another machine costs a round trip.
-        self.library.expect([chunk for place, resident in partners if (chunk := self._asked(place, resident))])
+        self.library.expect([chunk.key for place, resident in partners if (chunk := self._asked(place, resident))])
         for place, resident in partners:
             if answering and place is places[-1]:
                 step: Step | Resident = Step(place, "computed", exact)
@@ -123,7 +123,7 @@ class Planner:
         present, fidelity, regime = step.place.before, self.settings.fidelity, self.regime
         candidates = [Evidence(resident.seen, approximate=not resident.seen.exact)] if resident else []
         if self._asked(step.place, resident):
-            candidates += self.library.evidence(chunk)
+            candidates += self.library.evidence(chunk.key)
         if fidelity == "exact":
             candidates = [evidence for evidence in candidates if _is_exact(evidence.seen, present)]
         # KV in the pool has the frequencies of the last turn, stored KV those of short windows.
