@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import benchmarks.fleet.__main__ as program
 from benchmarks.backbones.sizes import kept_bytes
 from benchmarks.fleet.assumptions import MONTH_S, STEP_S, Gpu
 from benchmarks.fleet.figures import loading_s, summary, tier_dollars
@@ -149,6 +153,24 @@ class TestFigures:
         assert on["first_token_ms"]["prefix"] == round(1e3 * 222 / 400, 1)
         assert on["first_token_ms"]["ours"] == round(1e3 * 122 / 400 + figures["loading_ms"], 1)
         assert figures["read_mb_per_step"] == {"memory": 1.0, "far": 0.0}
+
+
+def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """From its arguments to its picture and its JSON, without the measurement. Here, more tiers compute less."""
+    picture = tmp_path / "fleet.png"
+    monkeypatch.setattr(program, "NUM_APPLICATIONS", (1, 2))
+    monkeypatch.setattr(program, "NUM_MACHINES", 1)
+    monkeypatch.setattr(program, "compare", lambda *args: {})
+    monkeypatch.setattr(sys, "argv", ["fleet", "--json", "--steps", "12", "--plot", str(picture)])
+    program.main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert result["points"][1]["working_set_gb"] == pytest.approx(2 * result["points"][0]["working_set_gb"], abs=0.1)
+    for point in result["points"]:
+        computed = [figures["tokens_per_step"]["ours"] for figures in point["stacks"].values()]
+        assert computed == sorted(computed, reverse=True)
+        assert computed[0] > computed[-1]
+        assert all(f["hit"] + f["new"] + f["other"] == pytest.approx(1, abs=0.002) for f in point["stacks"].values())
 
 
 def test_loading_pays_above_the_bandwidth_that_is_said() -> None:
