@@ -4,6 +4,7 @@ TORCH  ?= torch==2.13.0
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SGLANG_TESTS := engines/kamera_sglang/tests
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example-video test torture fuzz check bench fidelity real gpu train docs example-ui \
@@ -27,7 +28,7 @@ help:
 	@echo "make example-browser-use  run browser-use in Chromium, over the server"
 	@echo "make real    fetch the text model of benchmarks.real into build/real"
 	@echo "make train   train the pocket model anew, into build/pocket"
-	@echo "make engines  set vLLM up on the CPU, and test the plug-ins for serving engines"
+	@echo "make engines  set vLLM and SGLang up on the CPU, and test the plug-ins for serving engines"
 	@echo "make docs    build the documents' site into build/site"
 	@echo
 	@echo "PYTHON=$(PYTHON)   the Python (3.11 or newer) that $(VENV) is made with"
@@ -134,5 +135,19 @@ build/vllm/.ready: engines/torchvision.sh engines/kamera_vllm/pyproject.toml pyp
 	build/vllm/bin/python -m pip install --quiet -e . -e engines/kamera_vllm "pytest>=8.4" "pytest-timeout>=2.3"
 	@touch $@
 
-engines: build/vllm/.ready
+# SGLang pins kernels for GPUs, which --no-deps leaves out.
+build/sglang/.ready: engines/torchvision.sh engines/kamera_sglang/pyproject.toml $(SGLANG_TESTS)/requirements.txt pyproject.toml
+	"$(PYTHON)" -m venv build/sglang
+	build/sglang/bin/python -m pip install --quiet "$(TORCH)" "setuptools<81" wheel
+	build/sglang/bin/python -m pip install --quiet --no-deps "sglang==0.5.23"
+	build/sglang/bin/python -m pip install --quiet -r $(SGLANG_TESTS)/requirements.txt "$(TORCH)"
+	engines/torchvision.sh build/sglang/bin/python build/torchvision
+	build/sglang/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	build/sglang/bin/python -m pip install --quiet --no-deps build/torchvision/*.whl
+	build/sglang/bin/python -m pip install --quiet -e . $(SGLANG_TESTS)/cpu_platform
+	build/sglang/bin/python -m pip install --quiet --no-deps -e engines/kamera_sglang
+	@touch $@
+
+engines: build/vllm/.ready build/sglang/.ready
 	@build/vllm/bin/python -m pytest engines/kamera_vllm
+	@build/sglang/bin/python -m pytest engines/kamera_sglang

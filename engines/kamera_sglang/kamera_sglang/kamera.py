@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from kamera_agent.closing import Closing
 from kamera_agent.config import SettingOptions, Settings
-from kamera_agent.errors import UnsupportedModelError
+from kamera_agent.errors import SettingError, UnsupportedModelError
 from kamera_agent.pages.blueprint import Blueprint
 from kamera_agent.pages.span import Load, Save
 from kamera_agent.pages.window import PagedWindow, Part, engine_settings
@@ -39,14 +39,18 @@ class SglangKamera(Closing):
     Start the engine with linker_options(). The checkpoint is read once more, on the CPU, for what its chunks are called
     and how it turns its keys; its weights are not kept.
 
-    engine: a sglang.Engine. options: fields of Settings; see engine_settings().
+    engine: a sglang.Engine. options: fields of Settings; see engine_settings(). The store and its encryption key are
+        those of linker_options().
     Raises SettingError, StoreUnavailableError, ModelError; UnsupportedModelError, with the reason, for a model whose KV
     cannot be brought into the engine; ConventionError where the engine does not pass the self-test.
     """
 
     def __init__(self, engine: Any, **options: Unpack[SettingOptions]) -> None:
-        self.settings = engine_settings(options, "SglangKamera")
+        settings = engine_settings(options, "SglangKamera")
+        if settings.encryption_key is not None:
+            raise SettingError("The engine reads the store, too; give encryption_key to linker_options().")
         served = read_options(engine)
+        self.settings = replace(settings, encryption_key=served.encryption_key)
         self._blueprint = Blueprint.of(served.model, self.settings, dtype=served.dtype, revision=served.revision)
         _check_family(self.family)
         self._rotation = self._blueprint.rotation

@@ -13,7 +13,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sglang.srt.mem_cache.hicache_storage import PoolName, PoolTransfer
@@ -37,8 +37,15 @@ MAX_AWAITED = 1 << 20
 _log = logging.getLogger("kamera_sglang")
 
 
+class _Held(NamedTuple):
+    """The pages at a prompt's end, and the KV of the first of them."""
+
+    hashes: Sequence[str]
+    rows: Sequence[Row]
+
+
 class KameraLinker(UnifiedCacheLinker):
-    """See UnifiedCacheLinker. extra_config: "store", a list of folders and URLs, and "mailbox", a folder.
+    """See UnifiedCacheLinker. extra_config: as linker_options() makes it.
 
     All that it gives is verified when it is looked up: the engine gives up a request whose load fails.
 
@@ -64,10 +71,10 @@ class KameraLinker(UnifiedCacheLinker):
             "quantization": server_args.quantization,
             "overrides": server_args.json_model_override_args,
         }
-        self._store = open_store(extra_config["store"], Settings())
+        self._store = open_store(extra_config["store"], Settings(encryption_key=extra_config["encryption_key"]))
         self._runs = Runs(self._store, self._page_size, facts)
         self._awaited = OrderedDict[str, None]()
-        self._held = OrderedDict[str, dict[str, Row]]()
+        self._held = OrderedDict[str, _Held]()
         self._queued: dict[str, PoolTransfer] = {}
         self._num_offloaded = 0
         self.pools = {PoolName.KV: kvcache}
@@ -77,18 +84,16 @@ class KameraLinker(UnifiedCacheLinker):
     def lookup(self, rid: str, transfers: list[PoolTransfer]) -> list[int]:
         """The numbers of pages that can be restored: all up to the first page that cannot."""
         hashes: list[str] = list(_of_kv(transfers).keys)
-        if order := self._mailbox.order(rid):
-            rows = self._ordered(rid, order, hashes)
-        else:
-            rows = self._runs.find(hashes)
-            self._await(hashes[len(rows) :])
-        self._held[rid] = dict(zip(hashes, rows, strict=False))
-        _trim(self._held, MAX_HELD)
-        return [*range(1, len(rows) + 1)]
+        held = self._held.get(rid)
+        # A request that waits for its turn is looked up again and again.
+        if held is None or held.hashes != hashes:
+            held = self._held[rid] = _Held(hashes, self._find(rid, hashes))
+            _trim(self._held, MAX_HELD)
+        return [*range(1, len(held.rows) + 1)]
 
     def load(self, rid: str, transfers: list[PoolTransfer]) -> bool:
-        transfer, rows = _of_kv(transfers), self._held.get(rid, {})
-        if not all(name in rows for name in transfer.keys):
+        transfer = _of_kv(transfers)
+        if rid not in self._held:
             return False
         self._queued[rid] = transfer
         return True
@@ -99,8 +104,8 @@ class KameraLinker(UnifiedCacheLinker):
         index = self.layer_done_counter.update_producer()
         while self._queued:
             rid, transfer = self._queued.popitem()
-            rows = self._held.pop(rid)
-            self._write([rows[name] for name in transfer.keys], transfer.device_indices)
+            held = self._held.pop(rid)
+            self._write(held.rows[: len(transfer.keys)], transfer.device_indices)
         for layer in range(self._pool.num_layers):
             self.layer_done_counter.complete(index, layer)
         return index
@@ -145,6 +150,14 @@ class KameraLinker(UnifiedCacheLinker):
 
     def close(self) -> None:
         self._store.close()
+
+    def _find(self, rid: str, hashes: Sequence[str]) -> list[Row]:
+        """The KV of the first pages at a prompt's end, by an order or from the store."""
+        if order := self._mailbox.order(rid):
+            return self._ordered(rid, order, hashes)
+        rows = self._runs.find(hashes)
+        self._await(hashes[len(rows) :])
+        return rows
 
     def _ordered(self, rid: str, order: Order, hashes: Sequence[str]) -> list[Row]:
         """The KV that an order gives of the pages at a prompt's end; notes what it wants of them."""

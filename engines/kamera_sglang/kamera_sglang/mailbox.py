@@ -76,6 +76,10 @@ class Mailbox:
         facts = record.header.attributes
         return Order(facts["num_tokens"], _pages(record), [range(*ends) for ends in facts["wanted"]])
 
+    def is_open(self, rid: str) -> bool:
+        """Whether the request of an order goes on."""
+        return self._path(ORDER, rid).exists()
+
     def deliver(self, rid: str, taken: Sequence[Pages]) -> None:
         """Leave the KV that an order wanted. Raises OSError."""
         self._write(TAKEN, rid, {}, taken)

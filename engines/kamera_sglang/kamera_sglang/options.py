@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +19,25 @@ MEMORY = Path("/dev/shm")
 LINKER = "KameraLinker"
 
 
-def linker_options(store: StorePlace | Sequence[StorePlace] = DEFAULT_STORE) -> dict[str, Any]:
-    """Keyword arguments of sglang.Engine.
+def linker_options(
+    store: StorePlace | Sequence[StorePlace] = DEFAULT_STORE, encryption_key: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Keyword arguments of sglang.Engine. Raises SettingError.
 
     store: a folder or a URL, or several, the fastest first, as of Kamera; for the KV of whole prompts and for chunks.
+    encryption_key: of a store that is encrypted, as of Settings: a file, or "env:NAME".
 
         engine = sglang.Engine(model_path, page_size=1, **linker_options("chunks"))
     """
     places = [store] if isinstance(store, (str, os.PathLike)) else several("store", store)
     # In memory where that is possible. mkdtemp lets nobody else in.
     mailbox = tempfile.mkdtemp(prefix="kamera-sglang-", dir=MEMORY if MEMORY.is_dir() else None)
-    extra = {"store": [path_of("store", place) for place in places], "mailbox": mailbox}
+    atexit.register(shutil.rmtree, mailbox, ignore_errors=True)
+    extra = {
+        "store": [path_of("store", place) for place in places],
+        "encryption_key": encryption_key and path_of("encryption_key", encryption_key),
+        "mailbox": mailbox,
+    }
     config = {"linker": LINKER, "linker_module_path": "kamera_sglang.linker", "linker_extra_config": extra}
     return {
         "enable_unified_cache_external_linker": True,
@@ -43,6 +53,7 @@ class Served(NamedTuple):
     revision: str | None
     dtype: str
     store: Sequence[str]
+    encryption_key: str | None
     mailbox: str
 
 
@@ -53,4 +64,4 @@ def read_options(engine: Any) -> Served:
     if not config or config.get("linker") != LINKER:
         raise SettingError("The engine was started without linker_options(); add them: sglang.Engine(..., **these).")
     extra = config["linker_extra_config"]
-    return Served(args.model_path, args.revision, args.dtype, extra["store"], extra["mailbox"])
+    return Served(args.model_path, args.revision, args.dtype, **extra)

@@ -37,7 +37,11 @@ class Taking:
         self._complete: defaultdict[str, list[Pages]] = defaultdict(list)
 
     def want(self, rid: str, tokens: range, hashes: Sequence[str]) -> None:
-        """A request wants the tokens of a range, whose pages have these hashes."""
+        """A request wants the tokens of a range, whose pages have these hashes. Forgets requests that are over."""
+        rids = (*(place.rid for place in self._places.values()), *(key[0] for key in self._parts), *self._complete)
+        for other in {*rids} - {rid}:
+            if not self._mailbox.is_open(other):
+                self._forget(other)
         self._places |= {name: _Place(rid, tokens, number) for number, name in enumerate(hashes)}
 
     def wants(self, hashes: Sequence[str]) -> bool:
@@ -55,8 +59,7 @@ class Taking:
             if sum(part.layers[0].keys.shape[1] for part in parts) == len(tokens):
                 self._deliver(rid, tokens)
 
-    def forget(self, rid: str) -> None:
-        """A request is over."""
+    def _forget(self, rid: str) -> None:
         self._places = {name: place for name, place in self._places.items() if place.rid != rid}
         self._complete.pop(rid, None)
         for key in [key for key in self._parts if key[0] == rid]:

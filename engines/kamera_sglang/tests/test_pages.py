@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import running, screen
 from PIL import Image
 
 from kamera_agent.errors import ConventionError
+from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_sglang import SglangKamera
 
 PAGE_SIZE, NUM_TOKENS = 16, 100
@@ -52,7 +54,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def computed(checkpoint: Path, store: Path, prompts: Any) -> dict[str, tuple[int, dict[int, float]]]:
     """What an engine answered that found nothing, and is gone."""
     with running(checkpoint, store, dtype="float32", page_size=PAGE_SIZE) as engine:
-        return {name: ask(engine, **prompt) for name, prompt in prompts.items()}
+        answers = {name: ask(engine, **prompt) for name, prompt in prompts.items()}
+        # The store writes in the background, and the end of an engine is a kill.
+        with LmdbStore(store) as written:
+            while written.stats().num_records < len(prompts):
+                sleep(0.1)
+        return answers
 
 
 @pytest.fixture(scope="module")

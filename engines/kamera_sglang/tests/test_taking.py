@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kamera_agent.runtime.kernels.layers import LayerKV
-from kamera_sglang.mailbox import Mailbox
+from kamera_sglang.mailbox import Mailbox, Order
 from kamera_sglang.rows import cut
 from kamera_sglang.taking import Taking
 
@@ -57,6 +57,7 @@ def test_a_range_is_delivered_once_all_of_it_is_computed(
 
 
 def test_several_ranges_of_a_request(taking: Taking, mailbox: Mailbox, layers: list[LayerKV]) -> None:
+    mailbox.place("a", Order(40))
     taking.want("a", range(3, 9), HASHES[3:9])
     taking.want("a", range(20, 30), HASHES[20:30])
     compute(taking, layers, 0, 25)
@@ -66,9 +67,11 @@ def test_several_ranges_of_a_request(taking: Taking, mailbox: Mailbox, layers: l
 
 
 def test_nothing_is_taken_for_a_request_that_is_over(taking: Taking, mailbox: Mailbox, layers: list[LayerKV]) -> None:
+    mailbox.place("a", Order(40))
     taking.want("a", range(3, 9), HASHES[3:9])
     compute(taking, layers, 0, 5)
-    taking.forget("a")
+    mailbox.clear("a")
+    taking.want("another", range(30, 33), HASHES[30:33])
     compute(taking, layers, 5, 40)
     assert mailbox.taken("a") is None
     assert not taking.wants(HASHES)
