@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Self
 
-import torch
+import numpy as np
+from blake3 import blake3
 
-from kamera_agent.chunk import TextRun
+from kamera_agent.chunk import Chunk, TextRun
 from kamera_agent.config import Settings
 from kamera_agent.runtime.engine import Engine, Placed
 from kamera_agent.runtime.families import family_for, load
@@ -16,6 +18,8 @@ from kamera_agent.runtime.rope import bound_of
 from kamera_agent.runtime.rotation import Rotation
 from kamera_agent.secret import read_secret
 
+# Of a size that most processors change, so that it shows how.
+PICTURE_SHAPE = (90, 130, 3)
 SAMPLE_TEXT = "Every layer of this page is compared with that of the same model in Hugging Face. "
 # More than two pages of the usual sizes.
 SAMPLE_TOKENS = 80
@@ -32,16 +36,30 @@ class Sample(NamedTuple):
     bound: float
 
 
+class Picture(NamedTuple):
+    """The chunk of a fixed picture after the opening tokens, and what the layers keep of it in Hugging Face.
+
+    start: the number and the position of its first token. kv, bound: as of Sample.
+    """
+
+    chunk: Chunk
+    start: int
+    kv: tuple[LayerKV, ...]
+    bound: float
+
+
 class Blueprint(NamedTuple):
     """What is known of a model. Its keys of chunks are those of a Kamera over the same checkpoint.
 
     family: without weights. It tokenises, fingerprints and places; it encodes and computes nothing.
+    picture: None for a model without eyes.
     """
 
     model_id: str
     family: Family
     rotation: Rotation
     sample: Sample
+    picture: Picture | None
 
     @classmethod
     def of(cls, model_id: str, settings: Settings, *, dtype: str = "auto", revision: str | None = None) -> Self:
@@ -53,21 +71,29 @@ class Blueprint(NamedTuple):
         if settings.namespace_secret is not None:
             family.secret = read_secret("namespace_secret", settings.namespace_secret)
         rotation = Rotation.of(family)
-        sample = _sample(family)
+        engine = Engine(family, 0)
+        sample, picture = _sample(engine), _picture(engine) if family.has_eyes else None
         # It digests the weights; from here on, it is remembered.
         _ = family.identity
         family.model.to("meta")
-        return cls(model_id, family, rotation, sample)
+        return cls(model_id, family, rotation, sample, picture)
 
 
-@torch.no_grad()
-def _sample(family: Family) -> Sample:
+def _sample(engine: Engine) -> Sample:
+    family = engine.family
     token_ids: tuple[int, ...] = family.chat.anchor_ids
     while len(token_ids) < SAMPLE_TOKENS:
         token_ids += family.tokens.encode(SAMPLE_TEXT)
-    token_ids = token_ids[:SAMPLE_TOKENS]
-    engine = Engine(family, 0)
+    run = TextRun(token_ids[:SAMPLE_TOKENS])
     pool = engine.new_pool()
-    slots = pool.allocate(len(token_ids))
-    engine.prefill(pool, [Placed(TextRun(token_ids), slots, 0, 0)])
-    return Sample(token_ids, pool.read(slots), bound_of(family))
+    slots = pool.allocate(SAMPLE_TOKENS)
+    engine.prefill(pool, [Placed(run, slots, 0, 0)])
+    return Sample(run.token_ids, pool.read(slots), bound_of(family))
+
+
+def _picture(engine: Engine) -> Picture:
+    # From a hash, so that it is the same everywhere.
+    noise = bytearray(blake3(b"picture").digest(math.prod(PICTURE_SHAPE)))
+    chunk = engine.family.image_chunk(np.frombuffer(noise, np.uint8).reshape(PICTURE_SHAPE), "picture")
+    start = len(engine.family.chat.anchor_ids)
+    return Picture(chunk, start, engine.canonical(chunk).kv, bound_of(engine.family))

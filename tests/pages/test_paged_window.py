@@ -160,6 +160,14 @@ def test_a_window_that_is_refused_stays_as_it_was(window: PagedWindow) -> None:
     assert window.request().token_ids == before
 
 
+def test_the_picture_has_the_kv_of_one_that_is_computed_after_the_anchor(blueprint: Blueprint, kamera: Kamera) -> None:
+    picture = blueprint.picture
+    assert picture
+    expected = kamera._engine.canonical(picture.chunk).kv
+    assert all(torch.equal(one.keys, other.keys) for one, other in zip(picture.kv, expected, strict=True))
+    assert picture.start == len(kamera.family.chat.anchor_ids)
+
+
 def test_the_sample_is_of_more_than_two_pages(blueprint: Blueprint) -> None:
     assert len(blueprint.sample.token_ids) == SAMPLE_TOKENS
     assert len(blueprint.sample.kv) == blueprint.rotation.num_layers

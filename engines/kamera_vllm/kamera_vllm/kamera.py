@@ -8,14 +8,14 @@ from time import perf_counter
 from typing import Any, Self, Unpack
 from uuid import uuid4
 
+import torch
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from kamera_agent.chunk import Key
 from kamera_agent.config import SettingOptions, Settings
 from kamera_agent.errors import ConventionError
-from kamera_agent.pages.blueprint import Blueprint
+from kamera_agent.pages.blueprint import Blueprint, Picture, Sample
 from kamera_agent.pages.page import page_layers
 from kamera_agent.pages.window import Part, engine_settings
 from kamera_agent.runtime.families.base import Family
@@ -23,7 +23,7 @@ from kamera_agent.store.base import Store
 from kamera_agent.store.opening import StorePlace, open_store
 from kamera_agent.vision.fingerprint import fingerprint_tokens
 from kamera_vllm.client import ask
-from kamera_vllm.orders import Order
+from kamera_vllm.orders import Order, Probe
 from kamera_vllm.transfer import transfer_config
 from kamera_vllm.window import PATIENCE_S, POLL_S, VllmWindow
 
@@ -89,22 +89,31 @@ class VllmKamera:
         self.store.close()
 
     async def _self_test(self) -> None:
-        """Raise ConventionError unless a page holds the KV that Hugging Face has of the same tokens."""
-        sample, probe, start = self.blueprint.sample, uuid4().hex, perf_counter()
-        order = Order(probe, fingerprint_tokens(sample.token_ids), probe=probe)
-        await ask(self.engine, Part(sample.token_ids, (), (), ()), order, SamplingParams(max_tokens=1), probe)
-        key = Key.of(kind="probe", id=probe)
-        while not (found := self.store.get_many([key])):
+        """Raise ConventionError unless vLLM's pages hold the KV that Hugging Face has of a text and of a picture."""
+        sample, picture, family = self.blueprint.sample, self.blueprint.picture, self.family
+        text = torch.arange(len(sample.token_ids)).expand(family.num_axes, -1)
+        await self._compare("a text", Part(sample.token_ids, (), (), ()), Probe(uuid4().hex, 0, text), sample)
+        if picture:
+            # One token more: a request computes one at least.
+            token_ids = *family.chat.anchor_ids, *picture.chunk.token_ids, sample.token_ids[-1]
+            probe = Probe(uuid4().hex, picture.start, family.positions(picture.chunk, picture.start))
+            await self._compare("a picture", Part(token_ids, (picture.chunk,), (), ()), probe, picture)
+
+    async def _compare(self, name: str, part: Part, probe: Probe, expected: Sample | Picture) -> None:
+        start, order = perf_counter(), Order(probe.id, fingerprint_tokens(part.token_ids), probe=probe)
+        params, salt = SamplingParams(max_tokens=1), probe.id
+        await ask(self.engine, part, order, params, salt, self.family.placeholder_ids)
+        while not (found := self.store.get_many([probe.key])):
             if perf_counter() - start > PATIENCE_S:
                 raise ConventionError(f"vLLM wrote no page to the store within {PATIENCE_S:g} s; see its log.")
             await asyncio.sleep(POLL_S)
-        self.store.delete([key])
-        for number, (ours, theirs) in enumerate(zip(page_layers(found[key.digest]), sample.kv, strict=True)):
-            for name, one, other in (("keys", ours.keys, theirs.keys), ("values", ours.values, theirs.values)):
+        self.store.delete([probe.key])
+        for number, (ours, theirs) in enumerate(zip(page_layers(found[probe.key.digest]), expected.kv, strict=True)):
+            for part_name, one, other in (("keys", ours.keys, theirs.keys), ("values", ours.values, theirs.values)):
                 error = float((one.float() - other.float()).norm() / other.float().norm())
                 # Written so that NaN fails, too.
-                if not error <= sample.bound:
+                if not error <= expected.bound:
                     raise ConventionError(
-                        f"In layer {number}, the {name} in vLLM's pages differ from Hugging Face's by {error:.2g}, and "
-                        f"{sample.bound:g} is allowed. Report the attention backend, and use Kamera."
+                        f"Of {name}, the {part_name} of layer {number} in vLLM's pages differ from Hugging Face's by "
+                        f"{error:.2g}, and {expected.bound:g} is allowed. Use Kamera."
                     )

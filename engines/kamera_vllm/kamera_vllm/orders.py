@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+import torch
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata
 
 from kamera_agent.chunk import Key
@@ -15,13 +16,36 @@ from kamera_agent.pages.span import Load, Save, row_of
 PARAMETER = "kamera"
 
 
+class Probe(NamedTuple):
+    """Tokens whose KV is to be stored for a test.
+
+    id: of the record. first: the number of the first token. positions: [A, T].
+    """
+
+    id: str
+    first: int
+    positions: torch.Tensor
+
+    @property
+    def key(self) -> Key:
+        """Of the record."""
+        return Key.of(kind="probe", id=self.id)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "first": self.first, "positions": self.positions.tolist()}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Self:
+        return cls(facts["id"], facts["first"], torch.tensor(facts["positions"]))
+
+
 class Order(NamedTuple):
     """What a request asks.
 
     window: an id that the requests of one window share. prompt: digest of the tokens that the request is to have;
         vLLM makes those of an image itself. loads: spans in a row that get KV from the store.
     saves: spans that the store is to keep. continues: whether a longer request of the window follows, which needs the
-        KV of the tokens of this one's last block. probe: key under which the KV of the prompt is to be stored.
+        KV of the tokens of this one's last block.
     """
 
     window: str
@@ -29,7 +53,7 @@ class Order(NamedTuple):
     loads: tuple[Load, ...] = ()
     saves: tuple[Save, ...] = ()
     continues: bool = False
-    probe: str | None = None
+    probe: Probe | None = None
 
     @property
     def claim(self) -> range:
@@ -43,7 +67,7 @@ class Order(NamedTuple):
             "loads": [load.to_json() for load in self.loads],
             "saves": [save.to_json() for save in self.saves],
             "continues": self.continues,
-            "probe": self.probe,
+            "probe": self.probe and self.probe.to_json(),
         }
 
     @classmethod
@@ -58,7 +82,7 @@ class Order(NamedTuple):
             tuple(map(Load.from_json, facts["loads"])),
             tuple(map(Save.from_json, facts["saves"])),
             facts["continues"],
-            facts["probe"],
+            facts["probe"] and Probe.from_json(facts["probe"]),
         )
 
 

@@ -22,7 +22,7 @@ from kamera_agent.trouble import Trouble
 from kamera_agent.window.records import Computed, Records
 from kamera_agent.window.worker import Job
 from kamera_agent.window.worker import Worker as Thread
-from kamera_vllm.orders import Filling, Keeping, Order
+from kamera_vllm.orders import Filling, Keeping, Order, Probe
 from kamera_vllm.pages import Pages
 
 _log = logging.getLogger("kamera_vllm")
@@ -138,8 +138,9 @@ class Worker:
                 self._tails.popitem(last=False)
         else:
             self._tails.pop(order.window, None)
-        if order.probe:
-            self._submit(self._read(keeping, range(end)), partial(self._write_probe, order.probe))
+        if probe := order.probe:
+            tokens = range(probe.first, probe.first + probe.positions.shape[1])
+            self._submit(self._read(keeping, tokens), partial(self._write_probe, probe))
 
     def _keep_pages(self, keeping: Keeping) -> None:
         size = self._block_size
@@ -164,12 +165,8 @@ class Worker:
         kept = Kept(tuple(self._rotation.turned_back(layer, save.positions) for layer in layers))
         return self._records.write_down(save.key, Computed(kept, save.seen), _at_once, _no_canonical)
 
-    def _write_probe(self, probe: str, layers: list[LayerKV]) -> int:
-        num_axes, num_tokens = max(self._rotation.axes) + 1, layers[0].keys.shape[1]
-        positions = torch.arange(num_tokens).expand(num_axes, -1)
-        return self._write_page(
-            Key.of(kind="probe", id=probe), [self._rotation.turned_back(layer, positions) for layer in layers]
-        )
+    def _write_probe(self, probe: Probe, layers: list[LayerKV]) -> int:
+        return self._write_page(probe.key, [self._rotation.turned_back(layer, probe.positions) for layer in layers])
 
     def _write_page(self, key: Key, layers: list[LayerKV]) -> int:
         record = page_record(key, layers)

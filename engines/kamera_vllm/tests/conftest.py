@@ -1,4 +1,4 @@
-"""vLLM over the small trained model of kamera_agent, started once."""
+"""vLLM over the small trained model of kamera_agent, started once for each dtype."""
 
 import os
 
@@ -42,8 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-@pytest.fixture(scope="session")
-def runner(loop: asyncio.AbstractEventLoop, folder: Path) -> Iterator[Runner]:
-    kamera = loop.run_until_complete(VllmKamera.start(MODEL, str(folder), engine=ENGINE))
+@pytest.fixture(scope="session", params=["float32", "bfloat16"])
+def runner(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop, folder: Path) -> Iterator[Runner]:
+    kamera = loop.run_until_complete(VllmKamera.start(MODEL, folder, engine={**ENGINE, "dtype": request.param}))
     yield Runner(loop, kamera)
     kamera.shutdown()

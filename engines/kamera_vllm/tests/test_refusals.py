@@ -59,13 +59,15 @@ def test_a_secret_that_is_a_function(blueprint: Blueprint, tmp_path: Path) -> No
         transfer_config(blueprint, tmp_path, {"encryption_key": lambda: bytes(32)})
 
 
-def test_pages_that_differ_from_those_of_hugging_face(runner: Runner) -> None:
+@pytest.mark.parametrize("name", ["sample", "picture"])
+def test_pages_that_differ_from_those_of_hugging_face(runner: Runner, name: str) -> None:
     kamera = runner.kamera
     right = kamera.blueprint
-    wrong = [layer._replace(values=layer.values.flip(0)) for layer in right.sample.kv]
-    kamera.blueprint = right._replace(sample=right.sample._replace(kv=tuple(wrong)))
+    known = getattr(right, name)
+    wrong = [layer._replace(values=layer.values.flip(0)) for layer in known.kv]
+    kamera.blueprint = right._replace(**{name: known._replace(kv=tuple(wrong))})
     try:
-        with pytest.raises(ConventionError, match="layer 0, the values"):
+        with pytest.raises(ConventionError, match="the values of layer 0"):
             runner.run(kamera._self_test())
     finally:
         kamera.blueprint = right
