@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import layouts
+from benchmarks import behind, layouts
+from kamera_agent import Kamera
+
+
+def test_turns_are_timed_behind_others_and_after_them() -> None:
+    with Kamera.pocket() as kamera:
+        summary = behind.summary(behind.run(kamera, behind.SIZES["small"], 2))
+    assert all(summary[f"{way}_ms"] > 0 for way in behind.WAYS)
+    assert len(summary["behind_ratio"]) == len(summary["again_ratio"]) == 3
+    assert 0 < summary["work_share"] < 1
 
 
 def test_both_layouts_give_back_what_was_written(tmp_path: Path) -> None:
