@@ -10,6 +10,7 @@ wants. Of all other requests it keeps the pages in the store, and finds them the
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import groupby
@@ -33,6 +34,8 @@ from kamera_sglang.taking import Taking
 MAX_HELD = 64
 # Pages that were looked up and are not stored, and may be computed now; beyond that, the oldest are forgotten.
 MAX_AWAITED = 1 << 20
+# A folder without orders.
+NOWHERE = os.devnull
 
 _log = logging.getLogger("kamera_sglang")
 
@@ -45,7 +48,10 @@ class _Held(NamedTuple):
 
 
 class KameraLinker(UnifiedCacheLinker):
-    """See UnifiedCacheLinker. extra_config: as linker_options() makes it.
+    """See UnifiedCacheLinker.
+
+    extra_config: "store", a list of folders and URLs; "encryption_key" of an encrypted store, as of linker_options();
+        "mailbox", the folder of orders. The last two may be left out.
 
     All that it gives is verified when it is looked up: the engine gives up a request whose load fails.
 
@@ -63,7 +69,7 @@ class KameraLinker(UnifiedCacheLinker):
         kvcache = params.token_to_kv_pool_allocator.get_kvcache()
         self._pool = EnginePool(kvcache)
         self._page_size: int = params.page_size
-        self._mailbox = Mailbox(extra_config["mailbox"])
+        self._mailbox = Mailbox(extra_config.get("mailbox") or NOWHERE)
         self._taking = Taking(self._mailbox)
         facts = {
             "checkpoint": digest_of(server_args.model_path, server_args.revision),
@@ -71,7 +77,7 @@ class KameraLinker(UnifiedCacheLinker):
             "quantization": server_args.quantization,
             "overrides": server_args.json_model_override_args,
         }
-        self._store = open_store(extra_config["store"], Settings(encryption_key=extra_config["encryption_key"]))
+        self._store = open_store(extra_config["store"], Settings(encryption_key=extra_config.get("encryption_key")))
         self._runs = Runs(self._store, self._page_size, facts)
         self._awaited = OrderedDict[str, None]()
         self._held = OrderedDict[str, _Held]()

@@ -108,7 +108,7 @@ class Mailbox:
         unfinished.replace(path)
 
     def _read(self, kind: str, rid: str) -> Record | None:
-        with suppress(FileNotFoundError), self._path(kind, rid).open("rb") as file:
+        with suppress(FileNotFoundError, NotADirectoryError), self._path(kind, rid).open("rb") as file:
             try:
                 [record] = read_archive(file)
             except ArchiveError as error:

@@ -53,7 +53,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def computed(checkpoint: Path, store: Path, prompts: Any) -> dict[str, tuple[int, dict[int, float]]]:
     """What an engine answered that found nothing, and is gone."""
-    with running(checkpoint, store, dtype="float32", page_size=PAGE_SIZE) as engine:
+    # As it is given to a server of SGLang, which no front end speaks to.
+    config = {
+        "linker": "KameraLinker",
+        "linker_module_path": "kamera_sglang.linker",
+        "linker_extra_config": {"store": [str(store)]},
+    }
+    options = {"dtype": "float32", "page_size": PAGE_SIZE, "unified_cache_external_linker_config": config}
+    with running(checkpoint, store, **options) as engine:
         answers = {name: ask(engine, **prompt) for name, prompt in prompts.items()}
         # The store writes in the background, and the end of an engine is a kill.
         with LmdbStore(store) as written:
