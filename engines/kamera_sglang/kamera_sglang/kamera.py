@@ -30,6 +30,7 @@ from kamera_sglang.window import SglangWindow
 
 # For these, the form is known in which SGLang takes pixels that are prepared already.
 FAMILIES = (Qwen2VL, TextOnly)
+PATCH_SIZE = 14
 DEFAULT_NAMESPACE = Settings().namespace
 
 
@@ -108,10 +109,16 @@ class SglangKamera(Closing):
 
 
 def _check_family(family: Family) -> None:
+    """Raise UnsupportedModelError for what SGLang would not take, or would end at."""
     if not isinstance(family, FAMILIES):
         raise UnsupportedModelError(
             f"{type(family.model).__name__} is not served in SGLang yet, only Qwen2-VL, Qwen2.5-VL and text models: "
             "each processor there takes prepared pixels in a form of its own. Use Kamera."
+        )
+    if isinstance(family, Qwen2VL) and (size := family.processors.image_processor.patch_size) != PATCH_SIZE:
+        raise UnsupportedModelError(
+            f"Patches of {size} pixels are taken for embeddings by SGLang's Qwen models, which know {PATCH_SIZE} only. "
+            "Use Kamera."
         )
 
 

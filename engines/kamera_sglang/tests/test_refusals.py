@@ -1,5 +1,6 @@
 """What cannot be done is refused with the reason."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, MLATokenToKVPool
 
 from kamera_agent.errors import SettingError, UnsupportedModelError
-from kamera_sglang import SglangKamera
+from kamera_agent.pocket.weights import WEIGHTS
+from kamera_sglang import SglangKamera, linker_options
 from kamera_sglang.linker import KameraLinker
 from kamera_sglang.pool import EnginePool
 
@@ -55,3 +57,11 @@ def test_an_engine_without_the_linker_is_refused() -> None:
 def test_what_an_engine_cannot_do_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         SglangKamera(None, **options)
+
+
+def test_a_model_with_other_patches_is_refused_before_the_engine_sees_one(tmp_path: Path) -> None:
+    config = linker_options(tmp_path)["unified_cache_external_linker_config"]
+    facts = {"model_path": str(WEIGHTS), "revision": None, "dtype": "auto"}
+    engine = SimpleNamespace(server_args=SimpleNamespace(unified_cache_external_linker_config=config, **facts))
+    with pytest.raises(UnsupportedModelError, match="28 pixels"):
+        SglangKamera(engine)
