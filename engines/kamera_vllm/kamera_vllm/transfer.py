@@ -20,7 +20,14 @@ MODULE = "kamera_vllm.connector"
 def transfer_config(
     blueprint: Blueprint, store: StorePlace | Sequence[StorePlace], options: Mapping[str, Any]
 ) -> KVTransferConfig:
-    """The KV transfer of an engine over a store.
+    """The KV transfer of an engine over a store. Arguments and errors as of transfer_facts()."""
+    return KVTransferConfig(**transfer_facts(blueprint, store, options))
+
+
+def transfer_facts(
+    blueprint: Blueprint, store: StorePlace | Sequence[StorePlace], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The same as JSON, as `vllm serve --kv-transfer-config` takes it.
 
     store: folders or URLs, the fastest first. options: fields of Settings.
     Raises SettingError for a secret that is a function: the connector is made in other processes, by names.
@@ -30,15 +37,15 @@ def transfer_config(
         raise SettingError(f"{functions[0]} is a function, and vLLM's processes need a name: a file, or 'env:NAME'.")
     # The digest covers weights, configuration and processors.
     identity = Key.of(model=blueprint.family.identity.model, processor=blueprint.family.identity.processors)
-    return KVTransferConfig(
-        kv_connector="KameraConnector",
-        kv_connector_module_path=MODULE,
-        kv_role="kv_both",
-        kv_load_failure_policy="recompute",
-        kv_connector_extra_config={
+    return {
+        "kv_connector": "KameraConnector",
+        "kv_connector_module_path": MODULE,
+        "kv_role": "kv_both",
+        "kv_load_failure_policy": "recompute",
+        "kv_connector_extra_config": {
             "store": [os.fspath(place) for place in places],
             "settings": dict(options),
             "rotation": [*blueprint.rotation],
             "model": identity.digest.hex(),
         },
-    )
+    }

@@ -1,5 +1,6 @@
 """What cannot be served is refused, with the reason."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from runs import MODEL, Runner
+from vllm.config import KVTransferConfig
 
 from kamera_agent.errors import ConventionError, SettingError, UnsupportedModelError
 from kamera_agent.pages.blueprint import Blueprint
 from kamera_agent.pages.window import engine_settings
+from kamera_vllm.__main__ import main
 from kamera_vllm.connector import _check, _check_caches
 from kamera_vllm.transfer import transfer_config
 
@@ -52,6 +55,17 @@ def test_a_cache_in_another_dtype(blueprint: Blueprint) -> None:
         _check_caches(rotation, 32, caches)
     with pytest.raises(UnsupportedModelError, match="caches 1 layers"):
         _check_caches(rotation, 32, [torch.empty(shape, dtype=rotation.kv_dtype)])
+
+
+def test_the_transfer_that_a_server_is_given_is_that_of_a_front_end(
+    blueprint: Blueprint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["kamera_vllm", MODEL, str(tmp_path), "redis://host"])
+    main()
+    printed = KVTransferConfig(**json.loads(capsys.readouterr().out))
+    expected = transfer_config(blueprint, [tmp_path, "redis://host"], {})
+    assert printed.kv_connector_extra_config == json.loads(json.dumps(expected.kv_connector_extra_config))
+    assert (printed.kv_connector, printed.kv_load_failure_policy) == ("KameraConnector", "recompute")
 
 
 def test_a_secret_that_is_a_function(blueprint: Blueprint, tmp_path: Path) -> None:
