@@ -11,6 +11,8 @@ own             Kamera with default settings, in memory, healing nothing beside 
                 stale, or computes them, and so computes more than an engine, which keeps their KV as it is
 sglang          SGLang with its prefix cache and its cache of encoder outputs
 sglang+kamera   the same with kamera_sglang, over a store in a folder
+vllm            vLLM with its prefix cache and its cache of encoder outputs
+vllm+kamera     the same with kamera_vllm, over a store in a folder
 
 tokens   of prompts, computed before the first token of the answer: of the engines by their own count
 ttft_ms  from the call with a new list of screenshots until the first token of the answer, preprocessing included
@@ -42,9 +44,15 @@ from benchmarks.peers.checkpoint import write_checkpoint
 from benchmarks.peers.trace import Step, read_trace, write_trace
 
 ROOT = Path(__file__).parents[2]
-SGLANG = ROOT / "build/sglang/bin/python"
-PYTHONS = {"own": Path(sys.executable), "sglang": SGLANG, "sglang+kamera": SGLANG}
-PACKAGES = (ROOT, ROOT / "engines/kamera_sglang")
+SGLANG, VLLM = (ROOT / f"build/{name}/bin/python" for name in ("sglang", "vllm"))
+PYTHONS = {
+    "own": Path(sys.executable),
+    "sglang": SGLANG,
+    "sglang+kamera": SGLANG,
+    "vllm": VLLM,
+    "vllm+kamera": VLLM,
+}
+PACKAGES = (ROOT, ROOT / "engines/kamera_sglang", ROOT / "engines/kamera_vllm")
 WARM_UPS = 3
 PATIENCE_S = 30.0
 Figures = dict[str, float]

@@ -24,6 +24,8 @@ ARMS = {
     "own": ("benchmarks.peers.own", True),
     "sglang": ("benchmarks.peers.in_sglang", False),
     "sglang+kamera": ("benchmarks.peers.in_sglang", True),
+    "vllm": ("benchmarks.peers.in_vllm", False),
+    "vllm+kamera": ("benchmarks.peers.in_vllm", True),
 }
 
 
