@@ -9,7 +9,7 @@ import pytest
 import torch
 from models import max_error
 from safetensors.torch import save_file
-from transformers import BitsAndBytesConfig, DynamicCache
+from transformers import BitsAndBytesConfig, DynamicCache, FineGrainedFP8Config, Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks.backbones.zoo.text_only import text_only
 from kamera_agent import Kamera, ModelError, UnsupportedModelError
@@ -180,3 +180,31 @@ def test_packed_checkpoints(format: str, tmp_path: Path) -> None:
         errors = round_trip(kamera)
         kamera.family.require_unchanged()
     assert errors.computed_error <= (1e-4 if device == "cpu" else 1e-2)
+
+
+@pytest.mark.gpu
+def test_fp8_on_a_gpu(tmp_path: Path) -> None:
+    """The layers compute in FP8, and round the activations of a token by themselves alone."""
+    pytest.importorskip("kernels", reason="needs kernels, which is not installed")
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("needs a GPU that computes in FP8")
+    _, processor = text_only("qwen3", torch.bfloat16)
+    # FP8 has a scale for each block of 128 by 128 weights.
+    config = Qwen3Config(
+        vocab_size=len(processor.tokenizer),
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        head_dim=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    model = Qwen3ForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.bfloat16, quantization_config=FineGrainedFP8Config(), device_map="cuda"
+    )
+    with Kamera(model, processor) as kamera:
+        assert scheme_of(kamera.family.model) == "fp8"
+        errors = round_trip(kamera)
+        kamera.family.require_unchanged()
+    assert errors.computed_error <= 0.1
