@@ -65,7 +65,7 @@ class Live:
     num_calls: answers begun over it.
     forecast: of the next call over it.
     num_strangers: windows of the conversation, where the present call has a history that none of them holds; else 0.
-    source: a window to take KV from, before the first answer; held together with this one.
+    source: a window to take the KV of the common beginning from, before the first answer; held together with this one.
     """
 
     caller: Caller
@@ -156,8 +156,8 @@ class Conversations:
     """Windows by conversation. When a window goes, its chunks stay in the store.
 
     A conversation has a window for each agent that speaks in it, and for each branch of its history. A call continues
-    the window of its own agent that it goes on from. Without one, it gets a new window, with a copy of the KV that the
-    window of the namespace which holds most of it has in common with it.
+    the window of its own agent that it goes on from. Without one, it gets a new window, with a copy of the KV of the
+    longest beginning that any window of the namespace has in common with it.
 
     Safe for use from several threads: one answer at a time per window, several windows side by side.
     """
@@ -229,15 +229,15 @@ class Conversations:
             return live
 
     def _source(self, caller: Caller, family: Sequence[Live], call: Outline) -> Live | None:
-        """The window that holds most of a call, to copy its KV; None where none holds any.
+        """The window that has the longest beginning in common with a call, to copy its KV; None where none has any.
 
         It may be of another conversation: an agent that rewrites its first text at every step begins one each time. A
-        window that is busy is not waited for, because its KV changes.
+        window that is busy is not waited for: its KV changes, and the beginning is computed instead.
         """
         others = [live for live in self._live if live.caller.namespace == caller.namespace and live not in family]
         idle = [live for live in (*reversed(family), *reversed(others)) if not live.is_held]
-        source = max(idle, key=lambda live: live.outline.size_held(call), default=None)
-        return source if source and source.outline.size_held(call) else None
+        source = max(idle, key=lambda live: live.outline.num_shared(call), default=None)
+        return source if source and source.outline.num_shared(call) else None
 
     def _watch(self, caller: Caller) -> Watch | None:
         return Watch(self._guard, self._budget, caller.conversation) if self._guard else None

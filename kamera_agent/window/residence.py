@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 
-from kamera_agent.chunk import Chunk
 from kamera_agent.runtime.engine import Engine
 from kamera_agent.runtime.kernels.slots import Slots
 from kamera_agent.window.ahead import Ahead
@@ -102,25 +101,24 @@ class Residence:
                 self.unsettled = False
 
     def adopt(self, source: Residence, places: Sequence[Place]) -> None:
-        """Take a copy of the residents of another residence that are of use in these places.
+        """Take a copy of the residents that another residence has at the beginning of these places.
 
-        They are those at the same beginning, and under ids of their own: a text after it that begins as the one here
-        does, and chunks that are here, wherever they are there.
+        The one after them comes along, under an id of its own, where it is a text that begins as the one here does.
         """
         source.recover()
         num_same = num_common(places, source.residents)
-        here, there = places[num_same:], source.residents[num_same:]
-        digests = {place.item.run.digest for place in here if isinstance(place.item.run, Chunk)}
-        begun = [resident for place, resident in zip(here[:1], there, strict=False) if num_begun(place, resident)]
-        others = [*begun, *(resident for resident in there if resident.place.item.run.digest in digests)]
-        residents = [*source.residents[:num_same], *others]
-        now = [*places[:num_same], *map(_as_adopted, others)]
+        common, now = source.residents[:num_same], [*places[:num_same]]
+        for place, resident in zip(places[num_same:][:1], source.residents[num_same:], strict=False):
+            if num_begun(place, resident):
+                item = resident.place.item
+                common.append(resident)
+                now.append(replace(resident.place, item=replace(item, id=f"{item.id}:adopted")))
         with self.changing():
             self._empty()
-            slots = self.pool.take(source.pool, [resident.slots for resident in residents])
+            slots = self.pool.take(source.pool, [resident.slots for resident in common])
             self.residents = [
                 replace(resident, place=place, slots=copied)
-                for resident, place, copied in zip(residents, now, slots, strict=True)
+                for place, resident, copied in zip(now, common, slots, strict=True)
             ]
             self.is_long = source.is_long
 
@@ -162,9 +160,3 @@ class Residence:
 
     def _reply_slots(self) -> Slots:
         return Slots.of(slots for _, slots in self.reply)
-
-
-def _as_adopted(resident: Resident) -> Place:
-    """The place of a resident of another window, under an id that no item here has."""
-    item = resident.place.item
-    return replace(resident.place, item=replace(item, id=f"{item.id}:adopted"))

@@ -141,11 +141,10 @@ class Window:
 
     @alone
     def adopt(self, source: Window) -> None:
-        """Copy the KV that another window of the same Kamera has in common with this one.
+        """Copy the KV of the beginning that another window of the same Kamera has in common with this one.
 
-        It is that of the same beginning, of a text after it up to the first token that differs, and of chunks. What
-        this window has computed by now is computed again. Raises WindowError while either is busy, and InputError for
-        another object and for a window of another namespace.
+        What this window has computed by now is computed again. Raises WindowError while either is busy, and InputError
+        for another object and for a window of another namespace.
         """
         if not isinstance(source, Window):
             raise InputError(f"Only the KV of a Window can be adopted; got a {type(source).__name__}.")

@@ -203,26 +203,3 @@ def test_a_window_adopts_the_beginning_of_another(make: MakeKamera, model: Any) 
         next(stream)
         with pytest.raises(WindowError, match="busy"):
             new.adopt(old)
-
-
-def test_a_window_adopts_chunks_of_another(make: MakeKamera, model: Any) -> None:
-    """As an agent shifts whose first text is another at every step; both windows have items of the same ids."""
-    kamera = make(model, store=None)
-    old, new, alone = (kamera.window() for _ in range(3))
-    pages = [ImageContent(screenshot(number)) for number in range(4)]
-    shifted = [pages[1], TextContent("one is done"), pages[2], pages[3]]
-    for window in (old, alone):
-        window.sync([pages[0], TextContent("begin"), *pages[1:3]])
-        window.logits("what?")
-    expected = old.logits("what?")
-    ids = new.sync(shifted)
-    new.adopt(old)
-    alone.sync(shifted)
-    assert {span.origin for span in new.spans if span.id in ids} == {None}
-    rows, same = ([(row.origin, row.num_computed, row.exact) for row in w.plan().rows] for w in (new, alone))
-    assert rows == same
-    assert [row.origin for row in new.plan().rows if row.kind == "image"] == ["moved", "moved", "computed"]
-    assert max_error(alone.logits("what?"), new.logits("what?")) <= 1e-4
-    assert max_error(expected, old.logits("what?")) <= 1e-4
-    for window in (old, new):
-        window.check_integrity()
