@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, cast
 
 import torch
 
@@ -21,7 +21,7 @@ from kamera_agent.runtime.families import family_for, load
 from kamera_agent.runtime.families.base import Family
 from kamera_agent.secret import read_secret
 from kamera_agent.store.base import StoreStats
-from kamera_agent.store.opening import StoreChoice, open_store
+from kamera_agent.store.opening import AGREED, StoreChoice, open_store
 from kamera_agent.window.healer import Healer
 from kamera_agent.window.library import Library
 from kamera_agent.window.window import Window
@@ -112,12 +112,14 @@ class Kamera(Closing, Forkable):
         opened = open_store(store, settings)
         try:
             checkpoint = load(os.fspath(source), device=device, dtype=dtype, revision=revision)
-            kamera = cls(*checkpoint, opened, **options)
+            # What a folder keeps, it has by now.
+            left = {name: value for name, value in options.items() if opened is store or name not in AGREED}
+            kamera = cls(*checkpoint, opened, **cast(SettingOptions, left))
         except BaseException:
             if opened is not store:
                 opened.close()
             raise
-        kamera._owns_store = opened is not store
+        kamera.settings, kamera._owns_store = settings, opened is not store
         return kamera
 
     @classmethod

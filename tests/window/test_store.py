@@ -321,3 +321,13 @@ def open_stores(monkeypatch: pytest.MonkeyPatch) -> list[TieredStore]:
 
     monkeypatch.setattr(TieredStore, "__init__", noted)
     return opened
+
+
+def test_what_a_folder_keeps_is_set_before_a_checkpoint_is_loaded(tmp_path: Path) -> None:
+    with Kamera.pocket(tmp_path, eviction="lfu", quota_bytes=10**6, ttl_s=60) as kamera:
+        settings = kamera.settings
+        assert (settings.eviction, settings.quota_bytes, settings.ttl_s) == ("lfu", 10**6, 60)
+    with LmdbStore(tmp_path) as store:
+        assert (store.policy, store.quota_bytes, store.ttl_s) == ("lfu", 10**6, 60)
+    with LmdbStore(tmp_path) as store, pytest.raises(SettingError, match="ttl_s does not change an open store"):
+        Kamera.pocket(store, ttl_s=60)
