@@ -1,9 +1,9 @@
-"""What writing chunks behind answers adds to the time to the first token of the next answer.
+"""What writing chunks after answers adds to the time to the first token of the next answer.
 
     python -m benchmarks.behind --json [--rounds 12]
 
 An agent shows its last three screenshots, on a Qwen2.5-VL of about 60 million parameters with seeded random weights
-and a store on disk. With each turn a new screenshot comes, and what was computed of it is written behind the answer. A
+and a store on disk. With each turn a new screenshot comes, and what was computed of it is written after the answer. A
 round has three turns, in rotating order:
 
 behind   follows the turn before at once, so that the chunk of that turn is encoded, copied and synced meanwhile. An
@@ -12,7 +12,7 @@ settled  begins when all is on disk
 again    the same: its ratio to settled is the noise of the machine
 
 Milliseconds from the new screenshot to the first token, medians over the rounds; of the ratios within each round, the
-quartiles. work_share: the processor time that writing a chunk takes behind a turn, over that of the turn. That is the
+quartiles. work_share: the processor time that writing a chunk takes after a turn, over that of the turn. That is the
 most that it can add on one core, and other programs hardly change it.
 
 large: screenshots of 1280x720 (1,196 tokens). small: of 168x112 (26 tokens).

@@ -13,7 +13,7 @@ Each is written on one thread, by
 raw     a copy and its xxh3-128, which is what the store does
 zstd    zstd of the bytes, level 1
 planes  the exponents apart from signs and fractions, which stay as they are: zstd of the exponents, level 1
-across  the same with the tokens of each component behind each other: [H, D, T]
+across  the same with the tokens of each component in a row: [H, D, T]
 int8    the base in int8 with its steps, which is not lossless, as it is; int8_zstd: zstd of that
 
 share   bytes over those in bfloat16. write, read: GB/s of bfloat16; reading ends in tensors as they were

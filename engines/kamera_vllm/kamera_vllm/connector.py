@@ -1,4 +1,4 @@
-"""The connector that vLLM loads: our store behind its paged cache."""
+"""The connector that vLLM loads: our store, which is asked for what its paged cache lacks."""
 
 from __future__ import annotations
 
