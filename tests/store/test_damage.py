@@ -6,9 +6,9 @@ import json
 import random
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
+import lmdb
 import pytest
 import torch
 from store_records import make_record, record_of_bytes
@@ -32,19 +32,20 @@ RECORDS = [
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file without free pages: every byte of a record that is found in it is read."""
     folder = tmp_path_factory.mktemp("pristine")
-    store = LmdbStore(folder, CAP_BYTES)
-    store.put_many(RECORDS)
-    store.close()
-    return (folder / DATABASE).read_bytes()
+    with LmdbStore(folder, CAP_BYTES) as store:
+        store.put_many(RECORDS)
+    with lmdb.open(str(folder / DATABASE), subdir=False, lock=False) as environment:
+        environment.copy(str(folder / "compact"), compact=True)
+    return (folder / "compact").read_bytes()
 
 
 def header_ranges(data: bytes) -> Iterator[range]:
     """The places of headers: a checksum of 16 bytes, then JSON that begins with the magic word."""
     for match in re.finditer(rb'\{"magic":"kamera-record"', data):
-        with suppress(json.JSONDecodeError):  # A page that is free may hold a part of one.
-            end = json.JSONDecoder().raw_decode(data[match.start() :].decode("latin-1"))[1]
-            yield range(match.start() - 16, match.start() + end)
+        end = json.JSONDecoder().raw_decode(data[match.start() :].decode("latin-1"))[1]
+        yield range(match.start() - 16, match.start() + end)
 
 
 def value_ranges(data: bytes, record: Record) -> Iterator[range]:
@@ -61,6 +62,7 @@ def places(data: bytes) -> list[range]:
 
 def test_the_places_are_found(pristine: bytes) -> None:
     num_values = sum(len(record.layers) for record in RECORDS)
+    assert len(list(header_ranges(pristine))) == len(RECORDS)
     assert len(places(pristine)) >= num_values + len(RECORDS)
 
 
