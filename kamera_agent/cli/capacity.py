@@ -23,11 +23,11 @@ def resize_store(path: Path, key: str | None, cap_bytes: int, as_json: bool) -> 
     _report(before, stats, as_json)
 
 
-def set_quota(path: Path, key: str | None, quota_bytes: int | None, as_json: bool) -> None:
-    """Set what each namespace may hold, and print how many records went and what is left."""
+def set_quota(path: Path, key: str | None, quota_bytes: int | None, namespace: str | None, as_json: bool) -> None:
+    """Set what each namespace may hold, or one, and print how many records went and what is left."""
     with LmdbStore(path, repair=False, key=key) as store:
         before = store.stats().num_records
-        store.set_quota(quota_bytes)
+        store.set_quota(quota_bytes, namespace)
         stats = store.stats()
     _report(before, stats, as_json)
 

@@ -10,6 +10,7 @@ from typing import get_args
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from kamera_agent.chunk import Header, RecordKind
 from kamera_agent.cli.console import format_bytes, make_console
@@ -28,11 +29,11 @@ def show_stats(path: Path, key: str | None, as_json: bool) -> None:
     """Print the holdings of a store."""
     with LmdbStore(path, repair=False, key=key) as store:
         stats, holdings = store.stats(), count(store.headers())
-        policy, quota_bytes, ttl_s = store.policy, store.quota_bytes, store.ttl_s
+        policy, quota_bytes, quotas, ttl_s = store.policy, store.quota_bytes, store.quotas(), store.ttl_s
     if as_json:
         sizes = {"num_records": stats.num_records, "num_bytes": stats.num_bytes, "cap_bytes": stats.cap_bytes}
         kinds = {kind: asdict(holding) for kind, holding in holdings.items()}
-        agreed = {"policy": policy, "quota_bytes": quota_bytes, "ttl_s": ttl_s}
+        agreed = {"policy": policy, "quota_bytes": quota_bytes, "quotas": quotas, "ttl_s": ttl_s}
         typer.echo(json.dumps({"store": str(path), **sizes, **agreed, "kinds": kinds}, indent=2))
         return
     table = Table("kind")
@@ -45,6 +46,8 @@ def show_stats(path: Path, key: str | None, as_json: bool) -> None:
     table.add_row("cap", "", format_bytes(stats.cap_bytes))
     if quota_bytes is not None:
         table.add_row("cap of a namespace", "", format_bytes(quota_bytes))
+    for namespace, own_bytes in quotas.items():
+        table.add_row(Text(f"cap of {namespace!r}"), "", format_bytes(own_bytes))
     if ttl_s is not None:
         table.add_row("kept for", "", f"{ttl_s} s")
     table.add_row("evicts by", "", policy)

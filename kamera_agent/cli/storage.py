@@ -109,14 +109,15 @@ def resize(
 def quota(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
     size: Annotated[str, typer.Argument(help="What each namespace may hold, such as 2GB, or none.")],
+    namespace: Annotated[str | None, typer.Option(help="Only this one may hold so much, or as much as each.")] = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set how much each namespace of a store may hold. One above it gives way before the others."""
+    """Set how much each namespace of a store may hold, or one. One above it gives way before the others."""
     folder, quota_bytes = existing_store(store), None if size == "none" else parse_size(size)
     from kamera_agent.cli.capacity import set_quota
 
-    set_quota(folder, key, quota_bytes, as_json)
+    set_quota(folder, key, quota_bytes, namespace, as_json)
 
 
 def ttl(

@@ -14,7 +14,7 @@ from typing import TypeVar
 import lmdb
 from blake3 import blake3
 
-from kamera_agent.chunk import FORMAT_VERSION
+from kamera_agent.chunk import FORMAT_VERSION, Header
 from kamera_agent.config import MIB
 from kamera_agent.errors import (
     CorruptRecordError,
@@ -171,6 +171,11 @@ class Environment:
         """What stands for a namespace in entries. In an encrypted store, only who has the key can tell it."""
         digest = blake3(namespace.encode("utf-8", "surrogatepass")).digest()
         return (self.cipher.name(digest) if self.cipher else digest)[:NAME_BYTES]
+
+    def namespace_of(self, header: Header, txn: Transaction) -> bytes:
+        """What stands for the namespace of a record. That of a patch is the one of its base, once that is written."""
+        base = self.tables.entry(txn, header.base) if header.base else None
+        return base.namespace if base else self.name_of(header.key.namespace)
 
     def require_cipher(self, cipher: Cipher | None) -> None:
         """Raise StoreKeyError for another cipher than that of the store."""

@@ -24,8 +24,10 @@ from kamera_agent.store.codec import require_storable
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.entry import Entry
 from kamera_agent.store.eviction import POLICIES
+from kamera_agent.store.quotas import quota_problems, quotas
 from kamera_agent.store.reader import Reader
 from kamera_agent.store.sharing import lend_writer
+from kamera_agent.store.transaction import Transaction
 from kamera_agent.store.writer import Writer
 
 DEFAULT_QUEUE_BYTES = 256 * MIB
@@ -147,7 +149,7 @@ class LmdbStore(Store):
         self._require_usable()
         for record in records:
             require_storable(record)
-            bound = self._database.read(self._database.tables.record_bound)
+            bound = self._database.read(partial(self._bound, record.header))
             if bound is None or record_bytes(record.header) <= bound:
                 self._queue.put(record)
             else:
@@ -232,18 +234,26 @@ class LmdbStore(Store):
 
     @property
     def quota_bytes(self) -> int | None:
-        """The most that each namespace may hold; None for the cap."""
+        """The most that each namespace may hold that has no quota of its own; None for the cap."""
         self._require_usable()
         return self._database.read(self._database.tables.quota_bytes)
 
-    def set_quota(self, quota_bytes: int | None) -> None:
+    def quotas(self) -> dict[str, int]:
+        """Of each namespace that has a quota of its own, the most that it may hold."""
+        self._require_usable()
+        return quotas(self._database)
+
+    def set_quota(self, quota_bytes: int | None, namespace: str | None = None) -> None:
         """Bound what each namespace may hold from now on, for all processes, and evict what is above. None: the cap.
 
-        A namespace above its quota gives way before any other, and no other gives way to it. Raises SettingError for a
-        negative quota, and StoreUnavailableError when the medium fails.
+        A namespace above its quota gives way before any other, and no other gives way to it.
+
+        namespace: the one to bound, whatever the others may hold. With it, None takes its own quota back: what each
+        may hold then bounds it. Raises SettingError for a negative quota, and StoreUnavailableError when the medium
+        fails.
         """
         self._require_usable()
-        self._writer.limit(None if quota_bytes is None else require_bytes("quota_bytes", quota_bytes))
+        self._writer.limit(None if quota_bytes is None else require_bytes("quota_bytes", quota_bytes), namespace)
 
     @property
     def ttl_s(self) -> int | None:
@@ -290,7 +300,7 @@ class LmdbStore(Store):
         self.flush()
         problems = [*self._database.faults, *self._find_faults()]
         digests, contradictions = self._database.read(self._reader.survey) or ([], [UNREADABLE])
-        problems += contradictions
+        problems += contradictions + quota_problems(self._database)
         sizes: list[int] = []
         for digest in digests:
             # One transaction per record: a long one would keep the writer from reusing replaced pages.
@@ -313,6 +323,10 @@ class LmdbStore(Store):
     def close(self) -> None:
         self._closed = True
         self._lease.close()
+
+    def _bound(self, header: Header, txn: Transaction) -> int:
+        """The most that a record may take."""
+        return self._database.tables.record_bound(self._database.namespace_of(header, txn), txn)
 
     def _remove(self, digest: bytes) -> None:
         patches = self._database.read(partial(self._database.tables.patches_over, digest=digest)) or []

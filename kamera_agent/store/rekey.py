@@ -19,6 +19,7 @@ from kamera_agent.store.entry import Entry
 from kamera_agent.store.environment import DATABASE, Environment, sync_folder
 from kamera_agent.store.inspection import Seal, alone, is_in_use
 from kamera_agent.store.lmdb_store import LmdbStore
+from kamera_agent.store.quotas import set_quota_of
 from kamera_agent.store.transaction import Transaction
 
 DRAFT = ".rekey-"
@@ -63,6 +64,8 @@ def _write(store: LmdbStore, folder: Path, cipher: Cipher) -> int:
         headers = [header for header in store.headers() if header.key.digest in entries]
         database.write(partial(database.tables.set_policy, store.policy))
         database.write(partial(database.tables.set_quota, store.quota_bytes))
+        for namespace, quota_bytes in store.quotas().items():
+            set_quota_of(database, namespace, quota_bytes)
         database.write(partial(database.tables.set_ttl, store.ttl_s))
         for chunk in store.pins():
             database.write(partial(database.tables.pin, chunk))
@@ -91,10 +94,9 @@ def _put(database: Environment, entries: Mapping[bytes, Entry], batch: list[Reco
     tables, cipher = database.tables, database.cipher
     assert cipher
     for record in batch:
-        key, base = record.header.key, record.header.base and tables.entry(txn, record.header.base)
-        namespace = base.namespace if base else database.name_of(key.namespace)
-        entry = entries[key.digest]._replace(namespace=namespace)
-        tables.put(txn, key.digest, entry, cipher.encrypt(key.digest, encode(record)))
+        digest = record.header.key.digest
+        entry = entries[digest]._replace(namespace=database.namespace_of(record.header, txn))
+        tables.put(txn, digest, entry, cipher.encrypt(digest, encode(record)))
     return len(batch)
 
 

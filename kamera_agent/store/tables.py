@@ -202,12 +202,14 @@ class Tables(Totals):
     def evict(self, txn: Transaction, max_bytes: int, max_records: int | None = None) -> int:
         """Remove records by the policy of the store until at most max_bytes are left. Returns their number.
 
-        First those of namespaces above the quota go, down to it. Those of pinned chunks go when no others are left.
+        First those of namespaces above their quotas go, down to these. Those of pinned chunks go last.
         max_records: leave the rest for another transaction once so many are removed.
         """
-        num_records, quota = self.num_records(txn), self.quota_bytes(txn)
-        bounds: dict[bytes | None, int] = {} if quota is None else dict.fromkeys(self.held_by_namespace(txn), quota)
-        for namespace, bound in (bounds | {None: max_bytes}).items():
+        num_records = self.num_records(txn)
+        bounded = self.own_quotas(txn) if self.quota_bytes(txn) is None else self.held_by_namespace(txn)
+        for namespace in (*bounded, None):
+            quota = None if namespace is None else self.quota_bytes(txn, namespace)
+            bound = max_bytes if quota is None else quota
             if self.held_bytes(txn, namespace) > bound:
                 for digest in self._by_worth(txn, namespace):
                     done = num_records - self.num_records(txn)

@@ -4,6 +4,7 @@
 "held", name     the same, of one namespace
 "cap"            the most that "bytes" may be        chosen by whoever made the store
 "quota"          the most that each "held" may be    without it, the cap
+"quota", name    the same, of one namespace          without it, that of all; and what names it: see quotas.py
 "ttl"            seconds that a record is kept       without it, until it is evicted
 "policy"         what is evicted first               without it, what was used longest ago
 "pin", chunk     a chunk that is evicted after all others
@@ -25,7 +26,7 @@ from kamera_agent.store.transaction import Transaction, rows_after, unpack_numbe
 
 TOTAL_BYTES, CAP_BYTES, QUOTA, TTL, KEY_CHECK, POLICY = b"bytes", b"cap", b"quota", b"ttl", b"key", b"policy"
 HELD, PIN = b"held", b"pin"
-LENGTHS = {HELD: len(HELD) + NAME_BYTES, PIN: len(PIN) + DIGEST_BYTES}
+LENGTHS = {HELD: len(HELD) + NAME_BYTES, QUOTA: len(QUOTA) + NAME_BYTES, PIN: len(PIN) + DIGEST_BYTES}
 _TOTAL = struct.Struct(">q")
 _AGREED = struct.Struct(">Q")
 
@@ -65,17 +66,25 @@ class Totals:
         """Set the cap. Evicts nothing."""
         self._agree(txn, CAP_BYTES, cap_bytes)
 
-    def quota_bytes(self, txn: Transaction) -> int | None:
-        """The most that each namespace may hold; None for the cap."""
-        return self._agreed(txn, QUOTA)
+    def quota_bytes(self, txn: Transaction, namespace: bytes = b"") -> int | None:
+        """The most that a namespace may hold, or each that has no quota of its own; None for the cap."""
+        own = self._agreed(txn, QUOTA + namespace)
+        return self._agreed(txn, QUOTA) if own is None else own
 
-    def set_quota(self, quota_bytes: int | None, txn: Transaction) -> None:
-        """Set the most that each namespace may hold, or take it back. Evicts nothing."""
-        self._agree(txn, QUOTA, quota_bytes)
+    def set_quota(self, quota_bytes: int | None, txn: Transaction, namespace: bytes = b"", label: bytes = b"") -> None:
+        """Set the most that each namespace may hold, or one, or take it back. label: what names it. Evicts nothing."""
+        self._agree(txn, QUOTA + namespace, quota_bytes, label)
 
-    def record_bound(self, txn: Transaction) -> int:
-        """The most that one record may take: the cap, or the quota where that is less."""
-        return min(bound for bound in (self.cap_bytes(txn) or 0, self.quota_bytes(txn)) if bound is not None)
+    def own_quotas(self, txn: Transaction) -> dict[bytes, tuple[bytes, int]]:
+        """Of each namespace that has a quota of its own, what names it, and the quota."""
+        rows = [row for row in rows_after(txn, self.totals, QUOTA) if row != QUOTA]
+        packed = {row: bytes(txn.get(row, db=self.totals) or b"") for row in rows}
+        return {row[len(QUOTA) :]: (packed[row][2 * _AGREED.size :], _number(row, packed[row])) for row in rows}
+
+    def record_bound(self, namespace: bytes, txn: Transaction) -> int:
+        """The most that one record of a namespace may take: the cap, or the quota where that is less."""
+        bounds = (self.cap_bytes(txn) or 0, self.quota_bytes(txn, namespace))
+        return min(bound for bound in bounds if bound is not None)
 
     def ttl_s(self, txn: Transaction) -> int | None:
         """Seconds that a record is kept; None for as long as there is room."""
@@ -136,23 +145,28 @@ class Totals:
         """Raise CorruptRecordError where something that was agreed is damaged."""
         for row in (CAP_BYTES, QUOTA, TTL):
             self._agreed(txn, row)
+        self.own_quotas(txn)
         self.key_check(txn)
 
     def _agreed(self, txn: Transaction, row: bytes) -> int | None:
         packed = txn.get(row, db=self.totals)
-        if packed is None:
-            return None
-        # Twice, because nothing else would show that it is damaged.
-        first, again = (unpack_number(_AGREED, half) for half in (packed[: _AGREED.size], packed[_AGREED.size :]))
-        if first != again:
-            raise CorruptRecordError(f"the {row.decode()} is {first} or {again}")
-        return first
+        return None if packed is None else _number(row, packed)
 
-    def _agree(self, txn: Transaction, row: bytes, number: int | None) -> None:
+    def _agree(self, txn: Transaction, row: bytes, number: int | None, label: bytes = b"") -> None:
         if number is None:
             txn.delete(row, db=self.totals)
         else:
-            txn.put(row, 2 * _AGREED.pack(number), db=self.totals)
+            # Twice, because nothing else would show that it is damaged.
+            txn.put(row, 2 * _AGREED.pack(number) + label, db=self.totals)
+
+
+def _number(row: bytes, packed: memoryview | bytes) -> int:
+    """The number of a row that was agreed. Raises CorruptRecordError."""
+    size = _AGREED.size
+    first, again = (unpack_number(_AGREED, half) for half in (packed[:size], packed[size : 2 * size]))
+    if first != again:
+        raise CorruptRecordError(f"the {row[:5].decode()} is {first} or {again}")
+    return first
 
 
 def _sum(namespace: bytes | None) -> bytes:

@@ -28,7 +28,7 @@ def rows_after(txn: Transaction, table: Any, prefix: bytes) -> Iterator[bytes]:
         has_row = cursor.next()
 
 
-def unpack_number(form: struct.Struct, packed: memoryview) -> int:
+def unpack_number(form: struct.Struct, packed: memoryview | bytes) -> int:
     """The number that was packed. Raises CorruptRecordError."""
     if len(packed) != form.size:
         raise CorruptRecordError(f"a number is {len(packed)} bytes long")

@@ -15,6 +15,7 @@ from kamera_agent.store.codec import encode
 from kamera_agent.store.counters import Counters
 from kamera_agent.store.entry import Entry
 from kamera_agent.store.environment import Environment
+from kamera_agent.store.quotas import set_quota_of
 from kamera_agent.store.transaction import Transaction
 from kamera_agent.store.write_queue import Batch, Intent, WriteQueue
 from kamera_agent.trouble import Trouble
@@ -51,9 +52,15 @@ class Writer:
         self.database.write(partial(self.database.tables.set_cap, cap_bytes))
         self.evict(cap_bytes)
 
-    def limit(self, quota_bytes: int | None) -> None:
-        """Set the quota, and evict down to it. Raises StoreUnavailableError when the medium fails."""
-        self.database.write(partial(self.database.tables.set_quota, quota_bytes))
+    def limit(self, quota_bytes: int | None, namespace: str | None) -> None:
+        """Set the quota, or that of a namespace, and evict down to it.
+
+        Raises StoreUnavailableError when the medium fails.
+        """
+        if namespace is None:
+            self.database.write(partial(self.database.tables.set_quota, quota_bytes))
+        else:
+            set_quota_of(self.database, namespace, quota_bytes)
         self.evict(self.database.cap_bytes)
 
     def evict(self, max_bytes: int) -> None:
@@ -118,11 +125,10 @@ class Writer:
 
     def _put(self, txn: Transaction, record: Record, intent: Intent) -> Counter[str]:
         tables, header = self.database.tables, record.header
-        base = tables.entry(txn, header.base) if header.base else None
-        if header.base and base is None:
+        if header.base and tables.entry(txn, header.base) is None:
             tables.remove(txn, header.key.digest)
             return Counter(evictions=1)
-        namespace = base.namespace if base else self.database.name_of(header.key.namespace)
+        namespace = self.database.namespace_of(header, txn)
         entry = Entry(intent.tick, intent.num_bytes, intent.tick, intent.hits, namespace, header.chunk, header.base)
         encoded, cipher = encode(record), self.database.cipher
         if cipher is not None:

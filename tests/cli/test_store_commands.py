@@ -200,6 +200,11 @@ def test_a_quota_and_a_time_are_set_shown_and_taken_back(folder: Path, run_kamer
     assert run_kamera("quota", folder, "none").exit_code == run_kamera("ttl", folder, "none").exit_code == 0
     shown = json.loads(run_kamera("stats", folder, "--json").stdout)
     assert (shown["quota_bytes"], shown["ttl_s"]) == (None, None)
+    assert run_kamera("quota", folder, "1MB", "--namespace", "[b]tenant").exit_code == 0
+    assert json.loads(run_kamera("stats", folder, "--json").stdout)["quotas"] == {"[b]tenant": 10**6}
+    assert "cap of '[b]tenant'" in run_kamera("stats", folder).stdout
+    assert run_kamera("quota", folder, "none", "--namespace", "[b]tenant").exit_code == 0
+    assert json.loads(run_kamera("stats", folder, "--json").stdout)["quotas"] == {}
     assert "ttl_s is 0" in run_kamera("ttl", folder, "0.1s").stderr
 
 

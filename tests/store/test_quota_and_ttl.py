@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 import torch
 from store_records import KIB, Clock, random_tensor
 
 from kamera_agent.chunk import Key, Record
 from kamera_agent.errors import SettingError
+from kamera_agent.store.environment import DATABASE
 from kamera_agent.store.lmdb_store import LmdbStore
 from kamera_agent.store.rekey import rekey
 
@@ -57,7 +59,9 @@ class Model:
     """A store that evicts the least recently used: each record is looked at for each question."""
 
     def __init__(self, cap_bytes: int) -> None:
-        self.cap_bytes, self.quota_bytes, self.ttl_s = cap_bytes, cap_bytes, 0
+        self.cap_bytes, self.ttl_s = cap_bytes, 0
+        self.quota_bytes: int | None = None
+        self.own: dict[str, int] = {}
         self.kept: dict[str, Kept] = {}
 
     def sums(self) -> Counter[str]:
@@ -85,7 +89,9 @@ class Model:
 
     def put(self, name: str, num_bytes: int, version: int, now: int) -> None:
         content, live = (num_bytes, version), self.live(now)
-        if max(num_bytes, 4096) > min(self.cap_bytes, self.quota_bytes):
+        # Nothing says of which namespace a patch without its base is.
+        is_known = name.partition("/")[0] in {*self.kept, name}
+        if max(num_bytes, 4096) > min(self.cap_bytes, self.quota_of(name[0] if is_known else "") or self.cap_bytes):
             self.remove(name)
             return
         if name not in live or self.kept[name].content != content:
@@ -98,9 +104,16 @@ class Model:
     def tidy(self, now: int) -> None:
         for name in set(self.kept) - self.live(now):
             self.remove(name)
-        for namespace in self.sums():
-            self.evict(self.quota_bytes, namespace)
+        self.keep_quotas()
         self.evict(self.cap_bytes, "")
+
+    def quota_of(self, namespace: str) -> int | None:
+        return self.own.get(namespace, self.quota_bytes)
+
+    def keep_quotas(self) -> None:
+        for namespace in self.sums():
+            if quota_bytes := self.quota_of(namespace):
+                self.evict(quota_bytes, namespace)
 
     def evict(self, max_bytes: int, namespace: str) -> None:
         def mine() -> list[str]:
@@ -132,11 +145,15 @@ def test_a_store_does_as_a_model_that_looks_at_every_record(seed: int, tmp_path:
             if found:
                 model.use(name, clock.now)
         elif action < 0.86:
-            quota = rng.choice([None, 40 * KIB, 60 * KIB])
-            store.set_quota(quota)
-            model.quota_bytes = quota or cap_bytes
-            for namespace in model.sums():
-                model.evict(model.quota_bytes, namespace)
+            quota, namespace = rng.choice([None, 40 * KIB, 60 * KIB]), rng.choice([None, "a"])
+            store.set_quota(quota, namespace)
+            if namespace is None:
+                model.quota_bytes = quota
+            elif quota is None:
+                model.own.pop(namespace, None)
+            else:
+                model.own[namespace] = quota
+            model.keep_quotas()
         elif action < 0.92:
             ttl_s = rng.choice([None, 100, 300])
             store.set_ttl(ttl_s)
@@ -153,6 +170,7 @@ def test_a_store_does_as_a_model_that_looks_at_every_record(seed: int, tmp_path:
         assert store.stats().num_bytes == sum(model.sums().values())
         database, sums = store._database, {database_name(store, name): held for name, held in model.sums().items()}
         assert database.read(database.tables.held_by_namespace) == sums
+        assert store.quotas() == model.own
     assert num_gone["expired"] > 0
     assert store.stats().evictions + store.stats().num_records > 0
     assert store.check().problems == ()
@@ -184,6 +202,40 @@ def test_a_namespace_above_its_quota_gives_way_and_no_other_does(policy: Any, tm
         store.set_quota(None)
         put(store, "a0", 70 * KIB)
         assert "a0" in names(store)
+
+
+def test_a_namespace_has_a_quota_of_its_own(tmp_path: Path, clock: Clock) -> None:
+    """It may hold more than the others, or less; the others are bounded as before."""
+    with LmdbStore(tmp_path, 200 * KIB, quota_bytes=40 * KIB) as store:
+        store.set_quota(80 * KIB, "a")
+        for number in range(4):
+            put(store, f"a{number}", 20 * KIB)
+            put(store, f"b{number}", 20 * KIB)
+    with LmdbStore(tmp_path) as store:
+        assert (store.quotas(), store.quota_bytes) == ({"a": 80 * KIB}, 40 * KIB)
+        assert names(store) == {"a0", "a1", "a2", "a3", "b2", "b3"}
+        put(store, "b0", 60 * KIB)
+        assert store.stats().failed_writes == 1
+        put(store, "a0", 60 * KIB)
+        assert names(store) == {"a0", "a3", "b2", "b3"}
+        store.set_quota(60 * KIB, "a")
+        assert names(store) == {"a0", "b2", "b3"}
+        store.set_quota(None, "a")
+        assert names(store) == {"b2", "b3"}
+
+
+def test_a_damaged_quota_of_a_namespace_is_reported(tmp_path: Path) -> None:
+    with LmdbStore(tmp_path, 200 * KIB) as store:
+        store.set_quota(40 * KIB, "tenant")
+    for change, number, quotas in ((b"tenan\xff", 1, {}), (b"tenan", 1, {}), (b"tenant", 0, {"tenant": 40 * KIB})):
+        path = str(tmp_path / DATABASE)
+        with lmdb.open(path, subdir=False, max_dbs=9) as environment, environment.begin(write=True) as txn:
+            totals = environment.open_db(b"totals", txn)
+            row = next(row for row, _ in txn.cursor(totals) if row.startswith(b"quota"))
+            txn.put(row, 2 * (40 * KIB).to_bytes(8, "big") + change, db=totals)
+        with LmdbStore(tmp_path) as store:
+            assert store.quotas() == quotas
+            assert len(store.check().problems) == number
 
 
 def test_what_was_stored_too_long_ago_is_a_miss_though_it_is_used_and_pinned(tmp_path: Path, clock: Clock) -> None:
@@ -219,6 +271,8 @@ def test_what_only_reads_removes_nothing_that_has_expired(tmp_path: Path, clock:
 def test_another_key_keeps_quota_ttl_and_namespaces(tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="needs the extra encryption")
     with LmdbStore(tmp_path, 100 * KIB, quota_bytes=30 * KIB, ttl_s=1000) as store:
+        store.set_quota(20 * KIB, "a")
+        store.set_quota(10 * KIB, "not there yet")
         put(store, "a0", 9 * KIB)
         put(store, "a0/p", 5 * KIB)
         put(store, "b0", 100)
@@ -226,6 +280,7 @@ def test_another_key_keeps_quota_ttl_and_namespaces(tmp_path: Path) -> None:
     assert rekey(tmp_path, None, lambda: bytes(32)) == (3, 0)
     with LmdbStore(tmp_path, key=lambda: bytes(32)) as store:
         assert (store.quota_bytes, store.ttl_s) == (30 * KIB, 1000)
+        assert store.quotas() == {"a": 20 * KIB, "not there yet": 10 * KIB}
         held = store._database.read(store._database.tables.held_by_namespace)
         assert held == {database_name(store, "a"): 14 * KIB, database_name(store, "b"): 4 * KIB}
         assert set(held).isdisjoint(before)
