@@ -2,8 +2,10 @@
 
 import os
 
-# Before anything imports huggingface_hub, which reads it once.
+# Before anything imports huggingface_hub and torch, which read them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Programs that tests start have one thread as well: those of several workers would wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
 from functools import wraps
