@@ -39,6 +39,7 @@ class VllmKamera:
         self.blueprint = blueprint
         self.store = store
         self.settings = settings
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     async def start(
@@ -67,6 +68,7 @@ class VllmKamera:
         except BaseException:
             opened.close()
             raise
+        kamera._loop = asyncio.get_running_loop()
         try:
             await kamera._self_test()
         except BaseException:
@@ -87,6 +89,9 @@ class VllmKamera:
         """End the engine, and close the store. Idempotent."""
         self.engine.shutdown()
         self.store.close()
+        # vLLM leaves it to its loop to close its sockets, and a process with open ones does not end.
+        if self._loop and not (self._loop.is_running() or self._loop.is_closed()):
+            self._loop.run_until_complete(asyncio.sleep(0))
 
     async def _self_test(self) -> None:
         """Raise ConventionError unless vLLM's pages hold the KV that Hugging Face has of a text and of a picture."""
