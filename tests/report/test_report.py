@@ -85,6 +85,12 @@ def test_a_prefix_cache_has_the_beginning_of_a_text_that_was_written_anew() -> N
     assert (turn.full, turn.computed, turn.prefix) == (173, 30, 80)
 
 
+def test_a_prefix_cache_has_what_a_conversation_takes_over_from_another() -> None:
+    text = replace(row("text1", 120, "kept"), near="text0", refreshed=0.25)
+    [turn] = account([record("a", row("anchor", 3, "kept"), text, row("image1", 50, "recalled", 123))])
+    assert (turn.full, turn.computed, turn.prefix) == (173, 30, 80)
+
+
 def test_refreshed_tokens_count_by_their_share_of_the_layers() -> None:
     image = replace(row("image1", 100, "kept"), refresh=True, refreshed=0.25)
     [turn] = account([record("a", row("anchor", 3, "kept"), image, row("text1", 7, "computed"))])
