@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,9 +25,8 @@ from kamera_agent.window.window import Window
 
 logger = logging.getLogger("kamera_agent.conversations")
 
-# Windows of one conversation, and among them those that were never continued, such as those of a judge. They are few,
-# because a window of a long history takes much memory.
-MAX_WINDOWS, MAX_SINGLE = 4, 2
+# Windows of one conversation. They are few, because a window of a long history takes much memory.
+MAX_WINDOWS = 4
 # The share of its history that a call has in common with a window that it can reuse.
 KNOWN = 0.5
 # How often a caller that waits for a window looks again.
@@ -262,11 +261,11 @@ class Conversations:
         """The window to let go next; None within the bounds."""
         newest = self._live[-1:]
         idle = [live for live in self._live if not live.is_held and live not in newest]
-        for live in idle:
-            siblings = [other for other in self._live if other.caller.place == live.caller.place]
-            num_single = sum(other.num_calls == 1 for other in siblings)
-            if len(siblings) > MAX_WINDOWS or (num_single > MAX_SINGLE and live.num_calls == 1):
-                return live
+        num_windows = Counter(live.caller.place for live in self._live)
+        crowded = [live for live in idle if num_windows[live.caller.place] > MAX_WINDOWS]
+        if crowded:
+            # First those that were never continued, such as those of a judge.
+            return next((live for live in crowded if live.num_calls == 1), crowded[0])
         num_bytes = sum(live.num_bytes for live in self._live)
         beyond = len(self) > self._max_conversations or num_bytes > self._max_bytes
         return idle[0] if idle and beyond else None

@@ -14,7 +14,7 @@ from PIL import Image
 from kamera_agent import ImageContent, Kamera, Reply, SettingError, TextContent, WindowTooLongError
 from kamera_agent.turns import outline
 from kamera_agent.turns.chat import Chat, Limits, Request
-from kamera_agent.turns.conversations import MAX_SINGLE, Caller, Conversations
+from kamera_agent.turns.conversations import MAX_WINDOWS, Caller, Conversations
 from kamera_agent.turns.message import Message
 from kamera_agent.turns.outline import Outline, Outliner
 from kamera_agent.turns.transcript import Transcript
@@ -168,13 +168,23 @@ def test_a_conversation_has_few_windows(kamera: Kamera, caplog: pytest.LogCaptur
     history += [turns.ask(history).text, "And carl?"]
     for number in range(6):
         turns.ask([f"Summarise this: {number}"], system=f"Summariser {number}")
-    assert len(turns.conversations._live) <= 1 + MAX_SINGLE
+    assert len(turns.conversations._live) == MAX_WINDOWS
     assert turns.ask(history).usage.tokens_computed < 25
     assert not caplog.records
     for number in range(2):
         turns.ask([f"What is {number}?", "A number.", "And?"], system=f"Counter {number}")
     [record] = caplog.records
     assert "Conversation 'one'" in record.message
+
+
+def test_agents_that_take_turns_in_one_conversation_keep_their_windows(kamera: Kamera) -> None:
+    turns = Turns(kamera)
+    histories = [[f"You are agent {number}. Where is anna?"] for number in range(MAX_WINDOWS)]
+    for number in range(3):
+        for history in histories:
+            reply = turns.ask(history)
+            assert number == 0 or reply.usage.tokens_computed < 25
+            history += [reply.text, "And ben?"]
 
 
 def test_windows_go_with_the_bounds(kamera: Kamera) -> None:
