@@ -83,7 +83,7 @@ def import_archive(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put the chunks of an archive into a store, once all of it is checked. What was used longest ago makes room.
+    """Put the chunks of an archive into a store, once all of it is checked. Others make room, by its policy.
 
     An archive from somebody whom you do not trust may hold wrong KV, which answers would then use.
     """
@@ -99,7 +99,7 @@ def resize(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set how much a store may hold. What was used longest ago is removed above that; the file keeps its size."""
+    """Set how much a store may hold. What is above that goes, by its policy; the file keeps its size."""
     folder, cap_bytes = existing_store(store), parse_size(size)
     from kamera_agent.cli.capacity import resize_store
 
@@ -109,7 +109,9 @@ def resize(
 def quota(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")],
     size: Annotated[str, typer.Argument(help="What each namespace may hold, such as 2GB, or none.")],
-    namespace: Annotated[str | None, typer.Option(help="Only this one may hold so much, or as much as each.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option(help="Only this one; with none, it has the quota of all again.")
+    ] = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
@@ -135,7 +137,7 @@ def ttl(
 
 def prune(
     store: StoreFolder = Path(DEFAULT_STORE),
-    to: Annotated[str | None, typer.Option(help="Keep so much, such as 5GB, of what was used last.")] = None,
+    to: Annotated[str | None, typer.Option(help="Keep at most so much, such as 5GB, by its policy.")] = None,
     older_than: Annotated[str | None, typer.Option(help="Remove what was not used for so long, such as 30d.")] = None,
     stored_before: Annotated[
         str | None, typer.Option(help="Remove what was stored so long ago, such as 30d, even if it was used since.")

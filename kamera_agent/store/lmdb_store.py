@@ -202,7 +202,7 @@ class LmdbStore(Store):
         self._writer.resize(require_bytes("cap_bytes", cap_bytes))
 
     def prune(self, max_bytes: int | None = None, unused_s: float | None = None, stored_s: float | None = None) -> None:
-        """Remove the least recently used records: those above a size, and those not used for so many seconds.
+        """Remove records: by the policy of the folder those above a size, and those not used for so many seconds.
 
         Records of pinned chunks go last to a size, and stay otherwise. stored_s: also remove what was stored longer ago
         than so many seconds, however often it was used, pinned or not. Raises SettingError for a negative bound, and
