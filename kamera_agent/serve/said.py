@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,8 +11,6 @@ from typing import Any, NamedTuple
 from kamera_agent.turns.message import Message
 from kamera_agent.turns.transcript import THINKING
 
-# Reasoning may also begin in the prompt, and so have no opening.
-THOUGHT = re.compile(f"{THINKING[0]}.*?{THINKING[1]}", re.DOTALL)
 # Replies that are remembered: a few megabytes.
 MAX_REPLIES = 1024
 
@@ -45,8 +42,8 @@ class Said:
 
     def note(self, place: object, text: str, calls: Sequence[CallForm], message: Message) -> None:
         """Remember a reply. text, calls: of the reply as it goes to the client. message: the reply for a transcript."""
+        key = _key(place, text, calls)
         with self._lock:
-            key = _key(place, text, calls)
             self._replies[key] = message
             self._replies.move_to_end(key)
             if len(self._replies) > MAX_REPLIES:
@@ -57,8 +54,8 @@ class Said:
 
         It may lack its reasoning, and have other blanks around it and within its JSON.
         """
+        key = _key(place, text, calls)
         with self._lock:
-            key = _key(place, text, calls)
             if key in self._replies:
                 self._replies.move_to_end(key)
             return self._replies.get(key)
@@ -66,8 +63,24 @@ class Said:
 
 def _key(place: object, text: str, calls: Sequence[CallForm]) -> tuple[object, ...]:
     # What a client does not show, it often does not send back.
-    shown = THOUGHT.sub("", text).rpartition(THINKING[1])[2].strip()
-    return place, _plain(shown), *((call.name, _plain(call.arguments)) for call in calls)
+    return place, _plain(_shown(text).strip()), *((call.name, _plain(call.arguments)) for call in calls)
+
+
+def _shown(text: str) -> str:
+    """A text without its reasoning, which may begin in the prompt, and so have no opening.
+
+    Takes a time that grows with the length: a client may send an opening a million times.
+    """
+    opening, closing = THINKING
+    *closed, rest = text.split(closing)
+    shown: list[str] = []
+    for piece in closed:
+        before, begun, _ = piece.partition(opening)
+        if begun:
+            shown.append(before)
+        else:
+            shown.clear()
+    return "".join([*shown, rest])
 
 
 def _plain(text: str) -> str:
