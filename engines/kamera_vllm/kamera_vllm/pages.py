@@ -37,8 +37,9 @@ class Pages:
     def read(self, block_ids: Sequence[int], tokens: range) -> LayerKV:
         """K after RoPE and V [H, T, D] of some tokens of a request, copied to the CPU. block_ids: all that it has."""
         first, last = tokens.start // self._size, -(-tokens.stop // self._size)
-        blocks = self._cache[torch.tensor(block_ids[first:last], device=self._cache.device)]
-        numbers = blocks.flatten(1)[:, self._places].view(-1, 2, self._size, *self._heads)
+        # A tensor of no numbers is of floats, unless it is told.
+        blocks = self._cache[torch.tensor(block_ids[first:last], dtype=torch.long, device=self._cache.device)]
+        numbers = blocks.flatten(1)[:, self._places].view(len(blocks), 2, self._size, *self._heads)
         states = numbers.permute(1, 3, 0, 2, 4).flatten(2, 3)
         start = tokens.start - first * self._size
         keys, values = states[:, :, start : start + len(tokens)].cpu().contiguous()

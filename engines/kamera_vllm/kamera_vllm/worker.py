@@ -56,15 +56,16 @@ class Worker:
         self._tails: OrderedDict[str, _Tail] = OrderedDict()
         self._filled: set[str] = set()
         self._failed: set[int] = set()
-        self._trouble = Trouble(
+        self._unfilled = Trouble(
             _log, "Pages cannot be filled from the store, and are computed", "Pages are filled again"
         )
+        self._unread = Trouble(_log, "Computed pages cannot be read, and are not kept", "Computed pages are read again")
 
     def fill(self, fillings: Iterable[Filling]) -> None:
         """Write KV to pages. filled() and failed() say what became of it."""
         for filling in fillings:
             is_done = False
-            with self._trouble.contained():
+            with self._unfilled.contained():
                 if layers := self._known(filling):
                     for pages, kv in zip(self._pages, layers, strict=True):
                         pages.write(filling.block_ids, filling.tokens, kv)
@@ -86,10 +87,11 @@ class Worker:
     def keep(self, keepings: Iterable[Keeping]) -> None:
         """Copy what requests have computed out of their pages, and have the store keep it."""
         for keeping in keepings:
-            if keeping.order is None:
-                self._keep_pages(keeping)
-            else:
-                self._keep_spans(keeping, keeping.order)
+            with self._unread.contained():
+                if keeping.order is None:
+                    self._keep_pages(keeping)
+                else:
+                    self._keep_spans(keeping, keeping.order)
 
     def close(self) -> None:
         """Hand over what waits."""
@@ -128,16 +130,16 @@ class Worker:
         return _from(first, sources)
 
     def _keep_spans(self, keeping: Keeping, order: Order) -> None:
-        size, end = self._block_size, keeping.num_tokens
+        # First, so that no tail is taken for a later one that could not be read.
+        self._tails.pop(order.window, None)
         for save in order.saves:
             self._submit(self._read(keeping, range(save.first, save.end)), partial(self._write_down, save))
-        if order.continues:
-            first = end - end % size
+        end = keeping.num_tokens
+        first = end - end % self._block_size
+        if order.continues and first < end:
             self._tails[order.window] = _Tail(first, self._read(keeping, range(first, end)))
             if len(self._tails) > NUM_TAILS:
                 self._tails.popitem(last=False)
-        else:
-            self._tails.pop(order.window, None)
         if probe := order.probe:
             tokens = range(probe.first, probe.first + probe.positions.shape[1])
             self._submit(self._read(keeping, tokens), partial(self._write_probe, probe))

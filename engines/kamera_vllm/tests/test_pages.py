@@ -70,6 +70,7 @@ def test_tokens_are_read_as_the_backend_writes_them(impl: Any, dtype: torch.dtyp
     assert torch.equal(found.values, states.values)
     part = pages.read(BLOCK_IDS, range(40, 70))
     assert torch.equal(part.keys, states.keys[:, 33:63])
+    assert all(none.shape == (HEADS.num, 0, HEADS.dim) for none in pages.read(BLOCK_IDS, range(SIZE, SIZE))[:2])
     assert int((~cache.isnan()).sum()) == 2 * HEADS.num * len(TOKENS) * HEADS.dim, "other tokens are left alone"
 
 

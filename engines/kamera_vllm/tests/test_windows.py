@@ -53,6 +53,24 @@ def test_a_recall_of_the_same_chain_is_the_full_prefill_of_the_engine(runner: Ru
     assert answer.tokens_computed == answer.tokens - answer.tokens_claimed
 
 
+def test_a_row_that_begins_with_a_block_is_recalled(runner: Runner, noise: float) -> None:
+    """vLLM's own pages end there, so the request before it leaves no tokens over."""
+    image, *_ = screens(19)
+    for length in range(1, 2 * BLOCK):
+        contents = [TextContent("so " * length), image]
+        window = runner.window()
+        window.sync(contents)
+        if window.request(QUESTION).parts[-1].saves[0].first % BLOCK == 0:
+            break
+    runner.ask(runner.window(), contents, QUESTION)
+    request, answer = runner.ask(runner.window(), contents, QUESTION)
+    claim = request.parts[-1].claim
+    assert claim.start % BLOCK == 0
+    assert answer.tokens_claimed == len(claim) == len(request.parts[-1].images[0].token_ids)
+    assert answer.tokens_computed == answer.tokens - answer.tokens_claimed
+    assert apart(distribution(answer), distribution(runner.compute(contents, QUESTION))) <= noise
+
+
 def test_a_moved_image_is_that_of_our_own_runtime(runner: Runner, ours: Ours, noise: float) -> None:
     window = runner.window()
     runner.ask(window, [A, B, THEN, C], QUESTION)
