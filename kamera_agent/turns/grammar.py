@@ -14,6 +14,7 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 
 from kamera_agent.errors import InputError
+from kamera_agent.turns.effort import Effort
 from kamera_agent.turns.keywords import Schema
 from kamera_agent.turns.schemas import Form, Rewriter
 from kamera_agent.turns.tool_calls import OPENING
@@ -61,7 +62,7 @@ class Grammars:
 
     def json(self, schema: Schema) -> Matcher:
         """A constraint to JSON of a schema. Raises InputError for a schema that cannot be enforced."""
-        return self._matcher(LLMatcher.grammar_from_json_schema(self._prepared(schema)))
+        return self._matcher(LLMatcher.grammar_from_json_schema(self._prepared(schema, Effort())))
 
     def chosen(self, tools: Sequence[Schema], tool_choice: str | None) -> Matcher | None:
         """The constraint of a tool_choice: a call of the named tool or of any, or no call; None where it leaves both.
@@ -86,18 +87,19 @@ class Grammars:
         # Each schema is a grammar of its own, because its references resolve to its own definitions.
         choice = " | ".join(f"call{number}" for number in range(len(tools)))
         rules = [f'start: "<tool_call>\\n" ({choice}) "\\n</tool_call>"']
+        effort = Effort()
         for number, tool in enumerate(tools):
             name = json.dumps(tool["function"]["name"], ensure_ascii=False)
             opening = json.dumps(f'{{"name":{name},"arguments":', ensure_ascii=False)
-            arguments = self._prepared(_parameters(tool))
+            arguments = self._prepared(_parameters(tool), effort)
             rules.append(f'call{number}: {opening} arguments{number} "}}"\narguments{number}: %json {arguments}')
         return self._matcher(LLMatcher.grammar_from_lark("\n".join(rules)))
 
-    def _prepared(self, schema: Schema) -> str:
+    def _prepared(self, schema: Schema, effort: Effort) -> str:
         """The schema with bounds, as JSON. Raises InputError where it cannot be enforced."""
         if (error := self._error(_grammar(schema))) and UNKNOWN_FORMAT not in error:
             raise InputError(f"This schema cannot be enforced: {error}")
-        rewriter = Rewriter(schema, self._max_string)
+        rewriter = Rewriter(schema, self._max_string, effort)
         # llguidance proves that the schemas of a oneOf exclude each other. It has to prove it of the originals, because
         # bounded schemas may exclude each other where the originals overlap.
         given = rewriter.rewrite(Form.GIVEN)

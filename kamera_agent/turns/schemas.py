@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from kamera_agent.errors import InputError
+from kamera_agent.turns.effort import Effort
 from kamera_agent.turns.keywords import IN_PLACE, ITEMS, LIMITS, LISTED, MOVED, NUMBERS, OBJECTS, Schema, types_of
 from kamera_agent.turns.references import References
 
@@ -56,10 +57,13 @@ Key = tuple[str, Form, Names | None]
 class Rewriter:
     """Rewrites one schema. max_string: characters of a string where the schema sets no bound; None sets none."""
 
-    def __init__(self, schema: Schema, max_string: int | None) -> None:
-        """Raises InputError for a reference to another document, to nothing, or that holds itself without an end."""
-        self._root, self._max_string = schema, max_string
-        self._references = References(schema)
+    def __init__(self, schema: Schema, max_string: int | None, effort: Effort) -> None:
+        """Raises InputError for a reference to another document, to nothing, or that holds itself without an end.
+
+        effort: what the reading of this schema may still take. Every method raises InputError where it takes more.
+        """
+        self._root, self._max_string, self._effort = schema, max_string, effort
+        self._references = References(schema, effort)
         self._references.check()
         self._definitions: dict[Key, Any] = {}
 
@@ -85,6 +89,7 @@ class Rewriter:
 
         beside: what schemas that apply to the same value say about names; None where none applies.
         """
+        self._effort.look(schema)
         if not isinstance(schema, Mapping):
             return self._anything() if schema is True and form is Form.BOUNDED and beside is None else schema
         if form is Form.BOUNDED and beside is None and not schema.keys() & {*LIMITS, *IN_PLACE, "$ref"}:
@@ -94,17 +99,17 @@ class Rewriter:
         groups = _groups(schema)
         limits = schema.keys() & LIMITS - ({"type"} if groups else set())
         shared = beside is not None or len(groups) + bool(limits) > 1
-        own, others = _own_names(schema), [beside or NO_NAMES, *(self._names(group, frozenset()) for group in groups)]
+        own, others = _own_names(schema), [beside or NO_NAMES, *(self._names(group) for group in groups)]
         copied = {keyword: value for keyword, value in schema.items() if keyword not in MOVED}
         if schema.get("format") not in FORMATS:
             copied.pop("format", None)
         copied |= self._members(schema, form, [own, *others] if shared else None)
-        copied |= self._children(schema, form, _union(others) if shared else NO_NAMES, shared)
+        copied |= self._children(schema, form, self._union(others) if shared else NO_NAMES, shared)
         if form is Form.GIVEN:
             return copied
         _close_ends(copied)
         if shared or own.patterns:
-            if limits and (narrowed := self._narrowed(schema, form, _union([own, *others]))):
+            if limits and (narrowed := self._narrowed(schema, form, self._union([own, *others]))):
                 copied["allOf"] = [*copied.get("allOf", ()), narrowed]
         elif limits:
             copied |= self._closed(copied, form)
@@ -121,7 +126,7 @@ class Rewriter:
 
         def beside() -> Names | None:
             number = next(groups)
-            return None if names is None else _union([*names[:number], *names[number + 1 :]])
+            return None if names is None else self._union([*names[:number], *names[number + 1 :]])
 
         members: dict[str, Any] = {}
         if "allOf" in schema:
@@ -188,10 +193,16 @@ class Rewriter:
         return {**narrowed, "additionalProperties": False}
 
     def _spelling(self, form: Form, known: Iterable[str] = ()) -> str:
-        """A pattern of names other than those known."""
-        if form is Form.BOUNDED and self._max_string:
-            return f"^{_other_than({*known, ''}, self._max_string)}$"
-        return f"^{_other_than({*known}, None)}$"
+        """A pattern of names other than those known. Raises InputError for a name that is too long to be told apart."""
+        size = self._max_string if form is Form.BOUNDED else None
+        names = {*known, ""} if size else {*known}
+        try:
+            return f"^{_other_than(names, size or None)}$"
+        except RecursionError as error:
+            longest = max(map(len, names))
+            raise InputError(
+                f"A schema admits other names beside one of {longest:,} characters; use a shorter name."
+            ) from error
 
     def _anything(self) -> dict[str, Any]:
         """A schema of any value. Its parts are spelled out so that each has a bound."""
@@ -217,16 +228,27 @@ class Rewriter:
             bounds |= _number_bounds(schema, whole="number" not in types)
         return bounds
 
-    def _names(self, schemas: Sequence[Any], seen: frozenset[str]) -> Names:
+    def _names(self, schemas: Iterable[Any]) -> Names:
         """What schemas, and those that apply with them to the same value, say about names."""
-        names = [NO_NAMES]
-        for schema in schemas:
-            if isinstance(schema, Mapping):
-                names.append(_own_names(schema))
-                names += [self._names(schema.get(keyword, ()), seen) for keyword in IN_PLACE]
-                if "$ref" in schema and schema["$ref"] not in seen:
-                    names.append(self._names([self._references.target(schema["$ref"])], seen | {schema["$ref"]}))
-        return _union(names)
+        names, followed, pending = [NO_NAMES], set[str](), [*schemas][::-1]
+        while pending:
+            schema = pending.pop()
+            self._effort.look(schema)
+            if not isinstance(schema, Mapping):
+                continue
+            names.append(_own_names(schema))
+            parts = [*chain(*(schema.get(keyword, ()) for keyword in IN_PLACE))]
+            if "$ref" in schema and schema["$ref"] not in followed:
+                followed.add(schema["$ref"])
+                parts.append(self._references.target(schema["$ref"]))
+            pending += reversed(parts)
+        return self._union(names)
+
+    def _union(self, names: Sequence[Names]) -> Names:
+        """What all of these say together."""
+        self._effort.spend(sum(1 + len(each.known) + len(each.patterns) for each in names))
+        known, patterns, are_open = zip(*names, strict=True)
+        return Names((*dict.fromkeys(chain(*known)),), (*dict.fromkeys(chain(*patterns)),), any(are_open))
 
 
 def _named(schema: Any, names: Mapping[Key, str]) -> Any:
@@ -246,11 +268,6 @@ def _groups(schema: Schema) -> list[list[Any]]:
     groups = [[member] for member in schema.get("allOf", ())]
     groups += [list(schema[keyword]) for keyword in ("anyOf", "oneOf") if keyword in schema]
     return groups + ([[{"$ref": schema["$ref"]}]] if "$ref" in schema else [])
-
-
-def _union(names: Iterable[Names]) -> Names:
-    known, patterns, are_open = zip(*names, strict=True)
-    return Names((*dict.fromkeys(chain(*known)),), (*dict.fromkeys(chain(*patterns)),), any(are_open))
 
 
 def _own_names(schema: Schema) -> Names:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from jsonschema.validators import Draft202012Validator
 from llguidance import LLTokenizer
 
 from kamera_agent import InputError
+from kamera_agent.turns.effort import MAX_PARTS, Effort
 from kamera_agent.turns.grammar import Grammars, Matcher
+from kamera_agent.turns.references import References
+from kamera_agent.turns.schemas import Form, Rewriter
 
 BYTES = LLTokenizer("byte")
 INTEGER, STRING = {"type": "integer"}, {"type": "string"}
@@ -272,3 +276,64 @@ def test_what_cannot_be_enforced_is_refused(schema: Any, says: str) -> None:
     tool = {"type": "function", "function": {"name": "act", "parameters": schema}}
     with pytest.raises(InputError, match=says):
         grammars(8).calls([tool])
+
+
+def test_a_long_name_beside_others_is_refused() -> None:
+    with pytest.raises(InputError, match="5,000 characters"):
+        grammars(None).json({"type": "object", "properties": {"a" * 5000: INTEGER}, "additionalProperties": STRING})
+
+
+def chain(num_levels: int, level: Callable[[int, Any], Any], end: Any = INTEGER) -> dict[str, Any]:
+    """Definitions of which each refers to the next one. level: makes one of its number and its reference."""
+    levels = {f"d{number}": level(number, {"$ref": f"#/$defs/d{number + 1}"}) for number in range(num_levels)}
+    return {"$ref": "#/$defs/d0", "$defs": {**levels, f"d{num_levels}": end}}
+
+
+class Counted(Effort):
+    """An effort that tells how much of it was spent."""
+
+    @property
+    def num_spent(self) -> int:
+        return MAX_PARTS - self._num_left
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf"])
+def test_what_definitions_share_is_read_once(keyword: str) -> None:
+    """There are 2**40 ways to the last definition, and 40 definitions."""
+    schema = chain(40, lambda _, further: {keyword: [further, further]}, an_object(a=INTEGER))
+    assert admits(schema, '{"a":1}', max_string=8)
+    assert not admits(schema, '{"a":"b"}', max_string=8)
+
+
+def test_finite_values_are_looked_for_in_few_rounds() -> None:
+    spent = []
+    for num_levels in (100, 1000):
+        effort = Counted()
+        References(chain(num_levels, lambda _, further: an_object(a=further)), effort).check()
+        spent.append(effort.num_spent)
+    assert spent[1] <= 11 * spent[0]
+
+
+@pytest.mark.parametrize("form", Form)
+def test_a_schema_that_grows_with_every_level_is_refused(form: Form) -> None:
+    """Each way to a definition has other names beside it, so each one takes a copy of its own."""
+
+    def ways(number: int, further: Any) -> Any:
+        return {"anyOf": [{"allOf": [{"properties": {f"{letter}{number}": INTEGER}}, further]} for letter in "ab"]}
+
+    few, many = (chain(num_levels, ways, an_object(z=INTEGER)) for num_levels in (3, 30))
+    Draft202012Validator.check_schema(Rewriter(few, 8, Effort()).rewrite(form))
+    with pytest.raises(InputError, match="more than 1,000,000 parts"):
+        Rewriter(many, 8, Effort()).rewrite(form)
+
+
+def test_the_schemas_of_all_tools_share_one_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call_of(num_tools: int) -> None:
+        parameters = an_object(**{f"name{number}": INTEGER for number in range(100)})
+        tools = [{"function": {"name": f"act{number}", "parameters": parameters}} for number in range(num_tools)]
+        grammars(8).calls(tools)
+
+    monkeypatch.setattr("kamera_agent.turns.effort.MAX_PARTS", 10_000)
+    call_of(1)
+    with pytest.raises(InputError, match="more than 10,000 parts"):
+        call_of(20)
