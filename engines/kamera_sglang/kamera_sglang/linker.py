@@ -47,6 +47,13 @@ class _Held(NamedTuple):
     rows: Sequence[Row]
 
 
+class _Queued(NamedTuple):
+    """KV that the next pass needs, and the pages that it is for."""
+
+    rows: Sequence[Row]
+    transfer: PoolTransfer
+
+
 class KameraLinker(UnifiedCacheLinker):
     """See UnifiedCacheLinker.
 
@@ -81,7 +88,7 @@ class KameraLinker(UnifiedCacheLinker):
         self._runs = Runs(self._store, self._page_size, facts)
         self._awaited = OrderedDict[str, None]()
         self._held = OrderedDict[str, _Held]()
-        self._queued: dict[str, PoolTransfer] = {}
+        self._queued: dict[str, _Queued] = {}
         self._num_offloaded = 0
         self.pools = {PoolName.KV: kvcache}
         self.forward_stream = forward_stream
@@ -98,10 +105,10 @@ class KameraLinker(UnifiedCacheLinker):
         return [*range(1, len(held.rows) + 1)]
 
     def load(self, rid: str, transfers: list[PoolTransfer]) -> bool:
-        transfer = _of_kv(transfers)
-        if rid not in self._held:
+        if (held := self._held.pop(rid, None)) is None:
             return False
-        self._queued[rid] = transfer
+        # Lookups that come before the pass may push out what is held, but nothing of this.
+        self._queued[rid] = _Queued(held.rows, _of_kv(transfers))
         return True
 
     def start_layer_wise_loading(self) -> int:
@@ -109,9 +116,8 @@ class KameraLinker(UnifiedCacheLinker):
             return -1
         index = self.layer_done_counter.update_producer()
         while self._queued:
-            rid, transfer = self._queued.popitem()
-            held = self._held.pop(rid)
-            self._write(held.rows[: len(transfer.keys)], transfer.device_indices)
+            _, (rows, transfer) = self._queued.popitem()
+            self._write(rows[: len(transfer.keys)], transfer.device_indices)
         for layer in range(self._pool.num_layers):
             self.layer_done_counter.complete(index, layer)
         return index

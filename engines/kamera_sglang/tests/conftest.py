@@ -79,6 +79,14 @@ def running(checkpoint: Path, store: Path, **options: Any) -> Iterator[Any]:
         engine.shutdown()
 
 
+def made(kind: type, **facts: Any) -> Any:
+    """An object of a class, without its memory."""
+    whole = object.__new__(kind)
+    for name, value in facts.items():
+        setattr(whole, name, value)
+    return whole
+
+
 def screen(seed: int, height: int = 112, width: int = 168) -> np.ndarray:
     """[height, width, 3] uint8: blocks of random colours."""
     rng = np.random.default_rng(seed)

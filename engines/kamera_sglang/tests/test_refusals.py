@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import made
 from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool, MLATokenToKVPool
 
 from kamera_agent.errors import SettingError, UnsupportedModelError
@@ -13,14 +14,6 @@ from kamera_agent.pocket.weights import WEIGHTS
 from kamera_sglang import SglangKamera, linker_options
 from kamera_sglang.linker import KameraLinker
 from kamera_sglang.pool import EnginePool
-
-
-def made(kind: type, **facts: Any) -> Any:
-    """An object of a class, without its memory."""
-    pool = object.__new__(kind)
-    for name, value in facts.items():
-        setattr(pool, name, value)
-    return pool
 
 
 def test_a_pool_of_latents_is_refused() -> None:
