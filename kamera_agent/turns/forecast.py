@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 from blake3 import blake3
@@ -19,7 +19,12 @@ from blake3 import blake3
 from kamera_agent.turns.message import Message
 
 TEXT, IMAGE, CALL, ROLE = "text", "image", "call", "role "
-NUMBERS = re.compile(r"(\d+)")
+# A longer row of digits is no count.
+NUMBERS = re.compile(r"(?<!\d)(\d{1,18})(?!\d)")
+
+# Tokens of one list times those of the other, between their common beginning and their common end. The comparison may
+# take as many steps as that times the changes: a tenth of a second.
+MAX_PAIRS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,29 @@ class Change(NamedTuple):
         """Whether it takes an image or a message away, and puts no image in, which nobody could know."""
         takes = any(kind == IMAGE or kind.startswith(ROLE) for kind in self.kinds)
         return takes and not any(isinstance(part, Token) and part.kind == IMAGE for part in self.put)
+
+
+class Kinds:
+    """The kinds of tokens as a text of one character each, in which rows of them are found in linear time."""
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self._letters: dict[str, str] = {}
+        self._text = self._spelled(token.kind for token in tokens)
+
+    def of(self, kinds: Sequence[str]) -> Iterator[int]:
+        """Where rows of these kinds begin, which do not overlap."""
+        row = self._spelled(kinds)
+        start = self._text.find(row)
+        while start >= 0:
+            yield start
+            start = self._text.find(row, start + len(row))
+
+    def count(self, kinds: Sequence[str], end: int) -> int:
+        """The number of such rows among the first tokens, up to `end`."""
+        return self._text.count(self._spelled(kinds), 0, end)
+
+    def _spelled(self, kinds: Iterable[str]) -> str:
+        return "".join(self._letters.setdefault(kind, chr(len(self._letters))) for kind in kinds)
 
 
 class Forecast:
@@ -126,16 +154,22 @@ def _last_reply(tokens: Sequence[Token]) -> int:
 
 
 def _changes(before: Sequence[Token], after: Sequence[Token]) -> Iterator[Change]:
-    """The changes from one list to the other."""
+    """The changes from one list to the other; none where too much of them differs to be one edit."""
     start = _num_common(before, after)
     most = min(len(before), len(after)) - start
     end = min(_num_common(before[::-1], after[::-1]), most)
     # What is left is short, as a rule.
     old, new = before[start : len(before) - end], after[start : len(after) - end]
-    for kind, i1, i2, j1, j2 in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    if len(old) * len(new) > MAX_PAIRS:
+        return
+    # Long texts are compared once.
+    numbers: dict[Token, int] = {}
+    ours, theirs = ([numbers.setdefault(token, len(numbers)) for token in tokens] for tokens in (old, new))
+    kinds_after = Kinds(after)
+    for kind, i1, i2, j1, j2 in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
         if kind != "equal" and i1 < i2:
             kinds = tuple(token.kind for token in old[i1:i2])
-            skip = len(_rows(after[: start + j1], kinds))
+            skip = kinds_after.count(kinds, start + j1)
             yield Change(kinds, skip, tuple(_put(token, old[i1:i2]) for token in new[j1:j2]))
 
 
@@ -183,17 +217,16 @@ def _continue(old: Token | Filling, new: Token | Filling) -> Token | Filling:
 
 def _edited(tokens: Sequence[Token], changes: Sequence[Change]) -> list[Token] | None:
     """The tokens after the changes; None where there is no place for one of them."""
-    edited = [*tokens]
+    edited, rows, is_taken = [*tokens], Kinds(tokens), bytearray(len(tokens))
     taken: list[tuple[int, Change]] = []
     for change in changes:
-        free = [
-            start
-            for start in _rows(tokens, change.kinds)
-            if all(start >= other + len(made.kinds) or start + len(change.kinds) <= other for other, made in taken)
-        ]
-        if len(free) <= change.skip:
+        size = len(change.kinds)
+        free = (start for start in rows.of(change.kinds) if not any(is_taken[start : start + size]))
+        start = next(islice(free, change.skip, None), None)
+        if start is None:
             return None
-        taken.append((free[change.skip], change))
+        taken.append((start, change))
+        is_taken[start : start + size] = bytes([1]) * size
     for start, change in sorted(taken, key=lambda place: -place[0]):
         removed = edited[start : start + len(change.kinds)]
         edited[start : start + len(change.kinds)] = [_filled(part, removed) for part in change.put]
@@ -205,13 +238,3 @@ def _filled(part: Token | Filling, removed: Sequence[Token]) -> Token:
         return part
     text = part.text if part.after is None else f"{removed[part.after].content}{part.text}"
     return Token(TEXT, text, text)
-
-
-def _rows(tokens: Sequence[Token], kinds: Sequence[str]) -> list[int]:
-    """Where rows of tokens of these kinds begin, which do not overlap."""
-    rows: list[int] = []
-    for start in range(len(tokens) - len(kinds) + 1):
-        is_free = not rows or start >= rows[-1] + len(kinds)
-        if is_free and all(tokens[start + number].kind == kind for number, kind in enumerate(kinds)):
-            rows.append(start)
-    return rows

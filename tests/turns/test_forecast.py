@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from difflib import SequenceMatcher
 from itertools import pairwise
 
 import pytest
@@ -158,3 +159,46 @@ def test_replies_keep_what_they_were_said_as() -> None:
         foreseen = forecast.next(call)
     assert foreseen
     assert sum(ours is theirs for ours, theirs in zip(foreseen, call, strict=True)) == len(call) - 1
+
+
+def test_unlike_histories_are_not_compared_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeated texts between texts that all differ: the comparison would take the third power of their number."""
+    compared: list[int] = []
+
+    def comparison(_: None, old: Sequence[int], new: Sequence[int], autojunk: bool) -> SequenceMatcher[int]:
+        compared.append(len(old) * len(new))
+        return SequenceMatcher(None, old, new, autojunk=autojunk)
+
+    monkeypatch.setattr("kamera_agent.turns.forecast.SequenceMatcher", comparison)
+    for num_texts in (40, 4000):
+        forecast = Forecast()
+        for name in "abc":
+            texts = [text for number in range(num_texts) for text in ("again", f"{name} {number}")]
+            assert forecast.next([Message("user", (*texts, name))]) is None
+    # From nothing to the first one, and from each to the next; of the long ones, nothing else.
+    assert compared == [0, 80 * 80, 80 * 80, 0]
+
+
+@pytest.mark.parametrize("size", [2, 12_000])
+def test_long_rows_are_found_among_those_that_are_nearly_as_long(size: int) -> None:
+    """A client takes out the first of its longer rows, an image with all texts before it."""
+
+    def shown(*rows: int) -> Message:
+        """Eight shorter rows, and longer ones of these numbers."""
+        sizes = {**dict.fromkeys(range(8), size - 1), **dict.fromkeys(rows, size)}
+        texts = {number: [f"{number} {place}" for place in range(count)] for number, count in sizes.items()}
+        return Message("user", tuple(part for number in sizes for part in (*texts[number], image(number))))
+
+    forecast = Forecast()
+    assert forecast.next([shown(8, 9)]) is None
+    assert forecast.next([shown(9), said(1), seen(10)]) == [shown(), said(1), seen(10)]
+
+
+@pytest.mark.parametrize("digits", ["7", "1" * 30, "1" * 10_000, "٣"])
+def test_stubs_with_any_digits(digits: str) -> None:
+    forecast = Forecast()
+    foreseen = None
+    for number in range(1, 9):
+        call = keep_last(2, f"[{digits} of {number}]")(history(number, tools=False))
+        foreseen = forecast.next(call)
+    assert foreseen
