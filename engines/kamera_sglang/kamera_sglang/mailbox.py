@@ -2,7 +2,7 @@
 
 The front end writes an order before it sends a request. The linker reads it when the engine looks the request up, and
 writes what it was asked to take once the engine has computed it. Each file is an archive of one record, so all of it is
-verified before it is used.
+verified before it is used. What cannot be written or read is missing, and the engine computes instead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from kamera_agent.chunk import Key, Record
 from kamera_agent.errors import ArchiveError
 from kamera_agent.runtime.kernels.layers import LayerKV, tensors_of
 from kamera_agent.store.archive import read_archive, write_archive
+from kamera_agent.trouble import Trouble
 
 ORDER, TAKEN = "order", "taken"
 
@@ -63,9 +63,14 @@ class Mailbox:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
+        self._trouble = Trouble(
+            _log,
+            f"KV cannot be left in {folder}, which may be full; it is computed, and new chunks are not stored",
+            f"KV is left in {folder} again",
+        )
 
     def place(self, rid: str, order: Order) -> None:
-        """Leave an order. Raises OSError."""
+        """Leave an order."""
         facts = {"num_tokens": order.num_tokens, "wanted": [[part.start, part.stop] for part in order.wanted]}
         self._write(ORDER, rid, facts, order.given)
 
@@ -81,7 +86,7 @@ class Mailbox:
         return self._path(ORDER, rid).exists()
 
     def deliver(self, rid: str, taken: Sequence[Pages]) -> None:
-        """Leave the KV that an order wanted. Raises OSError."""
+        """Leave the KV that an order wanted."""
         self._write(TAKEN, rid, {}, taken)
 
     def taken(self, rid: str) -> list[Pages] | None:
@@ -103,19 +108,24 @@ class Mailbox:
         record = Record.of(key, key.digest, "base", layers, {**facts, "starts": [part.start for part in pages]})
         path = self._path(kind, rid)
         unfinished = path.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
-            write_archive(file, [record])
-        unfinished.replace(path)
+        with self._trouble.contained():
+            try:
+                with unfinished.open("wb") as file:
+                    write_archive(file, [record])
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
 
     def _read(self, kind: str, rid: str) -> Record | None:
-        with suppress(FileNotFoundError, NotADirectoryError), self._path(kind, rid).open("rb") as file:
-            try:
+        try:
+            with self._path(kind, rid).open("rb") as file:
                 [record] = read_archive(file)
-            except ArchiveError as error:
-                _log.warning("the %s of request %s cannot be used: %s", kind, rid, error)
-                return None
-            return record
-        return None
+                return record
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ArchiveError, OSError) as error:
+            _log.warning("the %s of request %s cannot be used: %s", kind, rid, error)
+            return None
 
 
 def _pages(record: Record) -> list[Pages]:

@@ -6,6 +6,7 @@ import os
 os.environ |= {"HF_HUB_OFFLINE": "1", "SGLANG_PLATFORM": "plain_cpu"}
 
 import json
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,17 @@ def running(checkpoint: Path, store: Path, **options: Any) -> Iterator[Any]:
         yield engine
     finally:
         engine.shutdown()
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Files of this process cannot grow beyond some bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def made(kind: type, **facts: Any) -> Any:

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import made
+from conftest import made, no_room
 from sglang.srt.mem_cache.hicache_storage import PoolName, PoolTransfer
 from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
 
 from kamera_sglang.linker import MAX_HELD, KameraLinker
+from kamera_sglang.mailbox import Mailbox, Order
 
 NUM_REQUESTS = MAX_HELD + 1
 
@@ -23,14 +24,22 @@ def pool() -> torch.Tensor:
 
 
 @pytest.fixture
-def linker(tmp_path: Path, pool: torch.Tensor) -> Iterator[KameraLinker]:
+def folder(tmp_path: Path) -> Path:
+    """That of the mailbox."""
+    folder = tmp_path / "mailbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def linker(tmp_path: Path, folder: Path, pool: torch.Tensor) -> Iterator[KameraLinker]:
     facts = {"k_buffer": [pool[0]], "v_buffer": [pool[1]], "dtype": pool.dtype, "store_dtype": pool.dtype}
     allocator = SimpleNamespace(get_kvcache=lambda: made(MHATokenToKVPool, **facts))
     args = SimpleNamespace(
         tp_size=1, pp_size=1, model_path=tmp_path, revision=None, quantization=None, json_model_override_args="{}"
     )
     params = SimpleNamespace(token_to_kv_pool_allocator=allocator, page_size=1)
-    config = {"store": [str(tmp_path / "store")]}
+    config = {"store": [str(tmp_path / "store")], "mailbox": str(folder)}
     linker = KameraLinker(args, params, components=(), extra_config=config, forward_stream=None)
     yield linker
     linker.close()
@@ -75,3 +84,13 @@ def test_a_load_that_is_cancelled_writes_nothing(linker: KameraLinker, pool: tor
     assert linker.start_layer_wise_loading() == -1
     assert torch.equal(pool, before)
     assert linker.lookup("again", transfers(0)) == [1], "it may come back"
+
+
+def test_an_engine_goes_on_that_cannot_deliver(linker: KameraLinker, folder: Path) -> None:
+    mailbox = Mailbox(folder)
+    mailbox.place("a", Order(2, (), [range(1)]))
+    assert linker.lookup("a", transfers(0)) == []
+    with no_room():
+        assert linker.offload(transfers(0))
+    assert mailbox.taken("a") is None
+    compute(linker, 1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import no_room
 
 from kamera_agent.runtime.kernels.layers import LayerKV
 from kamera_sglang.mailbox import Mailbox, Order, Pages
@@ -73,3 +74,18 @@ def test_a_damaged_order_is_none(mailbox: Mailbox, tmp_path: Path) -> None:
         assert mailbox.order("a") is None
     path.write_bytes(data[:-1])
     assert mailbox.order("a") is None
+    path.unlink()
+    path.mkdir()
+    assert mailbox.order("a") is None
+
+
+def test_what_has_no_room_is_missing(mailbox: Mailbox, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    order = Order(9, [pages(0, 8)], [range(8, 9)])
+    with no_room():
+        mailbox.place("a", order)
+        mailbox.deliver("a", order.given)
+    assert not [*tmp_path.iterdir()], "what was written of it takes no room, either"
+    assert (mailbox.order("a"), mailbox.taken("a")) == (None, None)
+    assert [str(tmp_path) in record.message for record in caplog.records] == [True]
+    mailbox.place("a", order)
+    assert mailbox.order("a")

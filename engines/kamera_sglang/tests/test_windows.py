@@ -225,3 +225,15 @@ def test_a_lost_record_is_computed(kamera: SglangKamera, namespace: str, noise: 
     [*_, last] = window._compute(request, return_logprob=True, top_logprobs_num=VOCABULARY)
     [likeliest] = last.output["meta_info"]["output_top_logprobs"]
     assert distance(full(kamera, A, B), {token: logprob for logprob, token, _ in likeliest}) <= noise.logprob
+
+
+def test_what_cannot_be_ordered_is_computed(
+    kamera: SglangKamera, namespace: str, noise: Noise, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    look(kamera.window(namespace=namespace), A, B)
+    kamera.flush()
+    exact = full(kamera, A, B)
+    monkeypatch.setattr(kamera._client._mailbox, "_folder", tmp_path / "gone")
+    window = kamera.window(namespace=namespace)
+    assert distance(exact, look(window, A, B)) <= noise.logprob
+    assert origins(window) == [("recalled", True)] * 2
