@@ -75,34 +75,34 @@ class Answers:
         demand = _read_demand(request.headers.get(FIDELITY))
         client = Client(request.state.namespace, request.headers.get(THREAD) or body.thread, demand)
         if not body.stream:
-            return as_json(await while_connected(request, self._whole(read, client, form)), headers=headers)
-        events = self._stream(read, client, form)
+            whole = self._only(request, lambda cancelled: self._whole(read, client, form, cancelled))
+            return as_json(await whole, headers=headers)
+        events = self._in_turn(request, lambda cancelled: self._events(read, client, form, cancelled))
         return EventStream(await while_connected(request, anext(events)), events, form, headers)
 
-    async def count_tokens(self, read: Read) -> int:
+    async def count_tokens(self, request: Request, read: Read) -> int:
         """Tokens of the prompt that a request would be answered over. Raises InputError."""
 
         def work(_: Cancelled) -> Iterator[int]:
-            request = self._shown(read().request(Client(None, None), self._said))
-            yield self._chat.count_tokens(request.messages, request.tools)
+            shown = self._shown(read().request(Client(None, None), self._said))
+            yield self._chat.count_tokens(shown.messages, shown.tools)
 
-        async with aclosing(self._in_turn(work)) as items:
-            return await anext(items)
+        return await self._only(request, work)
 
-    async def _whole(self, read: Read, client: Client, form: Form) -> Json:
-        def work(cancelled: Cancelled) -> Iterator[Json]:
-            for _ in self._events(read, client, form, cancelled):
-                pass
-            yield form.whole()
+    async def _only(self, request: Request, work: Work[T]) -> T:
+        """The only item of work on a request, once the work has ended."""
 
-        async with aclosing(self._in_turn(work)) as items:
-            return await anext(items)
+        async def only() -> T:
+            async with aclosing(self._in_turn(request, work)) as items:
+                [item] = [item async for item in items]
+                return item
 
-    def _stream(self, read: Read, client: Client, form: Form) -> AsyncGenerator[Json, None]:
-        return self._in_turn(lambda cancelled: self._events(read, client, form, cancelled))
+        return await while_connected(request, only())
 
-    async def _in_turn(self, work: Work[T]) -> AsyncGenerator[T, None]:
-        async with self._queue.turn(), aclosing(aread(self._timed(work))) as items:
+    async def _in_turn(self, request: Request, work: Work[T]) -> AsyncGenerator[T, None]:
+        await self._queue.turn(request.state.place)
+        # The turn belongs to the work: a reader may be slow, or leave during a forward pass, which goes on.
+        async with aclosing(aread(self._timed(work), self._queue.end)) as items:
             async for item in items:
                 yield item
 
@@ -119,6 +119,11 @@ class Answers:
                 raise Refused(504, f"The answer took longer than {self._answer_s:g} s, and was stopped.") from None
 
         return timed
+
+    def _whole(self, read: Read, client: Client, form: Form, cancelled: Cancelled) -> Iterator[Json]:
+        for _ in self._events(read, client, form, cancelled):
+            pass
+        yield form.whole()
 
     def _events(self, read: Read, client: Client, form: Form, cancelled: Cancelled) -> Iterator[Json]:
         """The events of a reply. The form has the whole, too, once they have ended."""

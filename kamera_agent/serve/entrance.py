@@ -20,7 +20,7 @@ MIB = 1 << 20
 class Entrance:
     """Lets requests in that have a key and find a place, and reads no more of a body than it may have.
 
-    Puts the namespace of the client into the state of the request; None without keys.
+    Puts the namespace of the client into the state of the request, None without keys; and the place of a POST.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys | None, queue: Queue, max_body_bytes: int, body_s: float) -> None:
@@ -39,7 +39,8 @@ class Entrance:
                 await self._app(scope, receive, send)
                 return
             self._check_size(int(headers.get("content-length", 0)))
-            with self._queue.place():
+            with self._queue.place() as place:
+                scope["state"]["place"] = place
                 await self._app(scope, self._bounded(receive), send)
         except Refused as refused:
             await respond(refused, scope["path"])(scope, receive, send)

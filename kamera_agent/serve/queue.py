@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from kamera_agent.serve.errors import Refused
 
 RETRY_S = 1
+
+
+@dataclass(slots=True)
+class Place:
+    """The place of a request in the server. has_turn: the work on an answer has had a turn, and gives back both."""
+
+    has_turn: bool = False
 
 
 class Queue:
@@ -22,29 +30,35 @@ class Queue:
         self._turns = asyncio.Semaphore(num_answered)
         self._most, self._num_inside, self._wait_s = num_answered + num_waiting, 0, wait_s
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Hold a turn to be answered. Raises Refused where none comes in time."""
+    async def turn(self, place: Place) -> None:
+        """Wait for the turn of a place, which end() gives back. Raises Refused where none comes in time."""
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._turns.acquire()
         except TimeoutError:
             raise _busy(f"The request has waited for {self._wait_s:g} s") from None
-        try:
-            yield
-        finally:
-            self._turns.release()
+        place.has_turn = True
+
+    def end(self) -> None:
+        """Give a turn and its place back: the work has ended, whether or not the client has read the answer."""
+        self._turns.release()
+        self._num_inside -= 1
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Have a place in the server. Raises Refused where all are taken."""
+    def place(self) -> Iterator[Place]:
+        """Have a place in the server until the context ends, or until end() if there was a turn.
+
+        Raises Refused where all are taken.
+        """
         if self._num_inside >= self._most:
             raise _busy(f"{self._num_inside} requests are being answered or wait")
         self._num_inside += 1
+        place = Place()
         try:
-            yield
+            yield place
         finally:
-            self._num_inside -= 1
+            if not place.has_turn:
+                self._num_inside -= 1
 
 
 def _busy(reason: str) -> Refused:

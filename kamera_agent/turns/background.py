@@ -24,6 +24,10 @@ def never() -> bool:
     return False
 
 
+def _nobody() -> None:
+    """Nobody is told that the work has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class _End:
     """Comes after the last item. error: the one that the work ended with."""
@@ -42,7 +46,11 @@ class _Background:
     def start(self) -> None:
         """Start the thread. Ctrl-C may arrive while it starts, so the caller must be ready to cancel."""
         # With the context of the reader, so that traces know what the work is part of.
-        threading.Thread(target=copy_context().run, args=(self._run,), name="kamera-answer").start()
+        thread = threading.Thread(target=copy_context().run, args=(self._run,), name="kamera-answer")
+        try:
+            thread.start()
+        except RuntimeError as error:  # The system has no more threads.
+            self._put(_End(error))
 
     def cancel(self) -> None:
         """Ask the work to end. Idempotent; returns at once."""
@@ -83,15 +91,23 @@ def read(work: Work[T]) -> Generator[T, None, None]:
         raise item.error
 
 
-async def aread(work: Work[T]) -> AsyncGenerator[T, None]:
-    """As read(), for a coroutine; no thread of an executor is used. Cancelling its task cancels the work."""
+async def aread(work: Work[T], ended: Callable[[], None] = _nobody) -> AsyncGenerator[T, None]:
+    """As read(), for a coroutine; no thread of an executor is used. Cancelling its task cancels the work.
+
+    ended: called in the loop once the work has ended, which may be before its items are read, or after the reader left.
+    """
     loop, items = asyncio.get_running_loop(), asyncio.Queue[Any]()
 
     def put(item: Any) -> None:
         try:
-            loop.call_soon_threadsafe(items.put_nowait, item)
+            loop.call_soon_threadsafe(take, item)
         except RuntimeError:  # The loop is closed, and nobody reads any more.
             background.cancel()
+
+    def take(item: Any) -> None:
+        if isinstance(item, _End):
+            ended()
+        items.put_nowait(item)
 
     background = _Background(work, put)
     try:

@@ -124,11 +124,11 @@ class Live(NamedTuple):
     outliner: Outliner
     grammars: Grammars
 
-    def read(self, messages: Sequence[Message], tools: Sequence[Schema]) -> Reading:
-        """Messages as contents of a window. Raises what transcribe raises."""
+    def read(self, messages: Sequence[Message], tools: Sequence[Schema], cancelled: Cancelled = never) -> Reading:
+        """Messages as contents of a window. cancelled: as of Outliner.outline(). Raises what transcribe raises."""
         family, settings = self.kamera.family, self.kamera.settings
         transcript = transcribe(family, messages, tools)
-        outline, contents = self.outliner.outline(transcript)
+        outline, contents = self.outliner.outline(transcript, cancelled)
         return Reading(transcript.system, keep_long_texts(contents, transcript.system, family, settings), outline)
 
 
@@ -226,12 +226,13 @@ class Chat(Closing):
     def answer(self, request: Request, cancelled: Cancelled = never) -> Iterator[ReplyStream]:
         """Answer a request as a stream of text, calls included. The conversation is busy until the context ends.
 
-        cancelled: looked at between tokens; where it returns True, the stream raises GeneratorExit.
+        cancelled: looked at before an image is decoded, and before each token; where it returns True, GeneratorExit is
+            raised.
         Raises InputError for a request that cannot be answered, and what open() and Window.sync raise.
         """
         live = self.open()
         # Tools that may not be called stay in the prompt: they are part of its beginning, which would change otherwise.
-        reading = live.read(request.messages, request.tools)
+        reading = live.read(request.messages, request.tools, cancelled)
         caller = Caller(request.conversation, request.agent, request.namespace)
         constraint: Constraint | None
         if request.schema is None:

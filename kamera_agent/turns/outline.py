@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from blake3 import blake3
 
 from kamera_agent.errors import ImageError
+from kamera_agent.turns.background import Cancelled, never
 from kamera_agent.turns.message import unreadable
 from kamera_agent.turns.transcript import Transcript
 from kamera_agent.vision.fingerprint import fingerprint_image
@@ -102,13 +103,16 @@ class Outliner:
         self._digests: OrderedDict[bytes, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def outline(self, transcript: Transcript) -> tuple[Outline, list[Content]]:
-        """The outline of a transcript, and its contents with the new images decoded."""
-        pairs = [self._read(content) for content in transcript.contents]
+    def outline(self, transcript: Transcript, cancelled: Cancelled = never) -> tuple[Outline, list[Content]]:
+        """The outline of a transcript, and its contents with the new images decoded.
+
+        cancelled: looked at before each image is decoded; where it returns True, GeneratorExit is raised.
+        """
+        pairs = [self._read(content, cancelled) for content in transcript.contents]
         system = Part("system", transcript.system, len(transcript.system))
         return Outline((system, *(part for part, _ in pairs))), [content for _, content in pairs]
 
-    def _read(self, content: Content) -> tuple[Part, Content]:
+    def _read(self, content: Content, cancelled: Cancelled) -> tuple[Part, Content]:
         if isinstance(content, TextContent):
             return Part(content.role, content.text, len(content.text)), content
         assert isinstance(content, ImageContent), "a transcript holds texts and encoded images"
@@ -117,6 +121,8 @@ class Outliner:
             if digest := self._digests.get(key):
                 self._digests.move_to_end(key)
                 return Part(content.role, digest, IMAGE_SIZE), content
+        if cancelled():
+            raise GeneratorExit
         try:
             pixels: Any = decode_image(content.image)
             self._check(pixels)
@@ -124,7 +130,7 @@ class Outliner:
             if key not in self._digests:
                 logger.warning("An image could not be read: %s", error)
             self._note(key, "")
-            return self._read(TextContent(unreadable(error), content.role, content.new_turn))
+            return self._read(TextContent(unreadable(error), content.role, content.new_turn), cancelled)
         digest = fingerprint_image(pixels)
         self._note(key, digest)
         return Part(content.role, digest, IMAGE_SIZE), replace(content, image=pixels)

@@ -1,12 +1,15 @@
 """A real server in a thread, its clients, and the messages that they send."""
 
 import base64
+import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from anthropic import Anthropic
@@ -32,9 +35,14 @@ ARGUMENTS = {"location": "San Francisco, CA"}
 
 
 @contextmanager
-def serving(kamera: Kamera, **options: Any) -> Iterator[str]:
-    """The base URL of a server on a free port. options: of make_app."""
+def serving(kamera: Kamera, buffer: int | None = None, **options: Any) -> Iterator[str]:
+    """The base URL of a server on a free port. options: of make_app.
+
+    buffer: bytes that the system keeps of what a client has not read.
+    """
     with listen("127.0.0.1", 0) as listening:
+        if buffer:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         server = make_server(make_app(kamera, **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -43,6 +51,20 @@ def serving(kamera: Kamera, **options: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(TIMEOUT)
+
+
+@contextmanager
+def posted(url: str, asked: dict[str, Any], buffer: int | None = None) -> Iterator[socket.socket]:
+    """The connection of a client that has asked for a completion. buffer: as of serving()."""
+    address, body = urlsplit(url), json.dumps(asked)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"
+    with socket.socket() as client:
+        client.settimeout(TIMEOUT)
+        if buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        client.connect((address.hostname, address.port))
+        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+        yield client
 
 
 def client_of(url: str, key: str = "none") -> OpenAI:

@@ -1,7 +1,6 @@
 """Many clients for a long time, and clients that are killed: a cut of both, and all of it with -m torture."""
 
 import gc
-import json
 import os
 import resource
 import socket
@@ -14,11 +13,10 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from openai import OpenAI
-from serving import QUESTION, client_of, serving, shown, text, user
+from serving import QUESTION, client_of, posted, serving, shown, text, user
 
 from kamera_agent import Kamera
 from kamera_agent.serve.app import Bounds
@@ -132,12 +130,8 @@ LONG: dict[str, Any] = {
 
 def kill_one(url: str, number: int) -> None:
     """A client that has read the beginning of a stream, and then exists no more."""
-    address = urlsplit(url)
-    body = json.dumps(LONG | {"user": f"{number % 7}"})
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"
-    with socket.create_connection((address.hostname, address.port or 0), timeout=20) as client:
+    with posted(url, LONG | {"user": f"{number % 7}"}) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
-        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
         # The head, the role, and as many pieces as come with them.
         for _ in range(1 + number % 3):
             client.recv(512)

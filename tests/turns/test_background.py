@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from unittest.mock import patch
 
 import pytest
 
@@ -77,6 +78,33 @@ async def test_a_reader_that_leaves_ends_the_work() -> None:
     assert await anext(many) == 0
     await many.aclose()
     assert await asyncio.to_thread(stopped.wait, TIMEOUT)
+
+
+async def test_the_end_of_the_work_is_told_and_not_that_of_the_reader() -> None:
+    """Once: before a slow reader has read, after one that has left, and where there is no thread for the work."""
+    told: asyncio.Queue[None] = asyncio.Queue()
+    slow = aread(lambda cancelled: range(3), lambda: told.put_nowait(None))
+    assert await anext(slow) == 0
+    await asyncio.wait_for(told.get(), TIMEOUT)
+    assert [item async for item in slow] == [1, 2]
+    may_end = threading.Event()
+
+    def work(cancelled: Callable[[], bool]) -> Iterator[int]:
+        yield 1
+        assert may_end.wait(TIMEOUT)
+
+    left = aread(work, lambda: told.put_nowait(None))
+    assert await anext(left) == 1
+    await left.aclose()
+    assert told.empty()
+    may_end.set()
+    await asyncio.wait_for(told.get(), TIMEOUT)
+    with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+        none = aread(work, lambda: told.put_nowait(None))
+        with pytest.raises(RuntimeError, match="new thread"):
+            await anext(none)
+    await asyncio.wait_for(told.get(), TIMEOUT)
+    assert told.empty()
 
 
 def test_work_ends_with_the_loop_of_its_reader() -> None:

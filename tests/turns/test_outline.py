@@ -90,3 +90,11 @@ def test_what_is_no_image_becomes_a_text(caplog: pytest.LogCaptureFixture) -> No
         assert content.text.startswith("[An image could not be read: ")
         assert len(content.text) < 250
     assert len(caplog.records) == 2
+
+
+def test_nothing_more_is_decoded_once_a_request_is_cancelled() -> None:
+    images = [ImageContent(png(np.full((8, 8, 3), grey, np.uint8))) for grey in range(4)]
+    decoded: list[np.ndarray] = []
+    with pytest.raises(GeneratorExit):
+        Outliner(decoded.append).outline(Transcript("", images), lambda: len(decoded) == 2)
+    assert len(decoded) == 2

@@ -23,8 +23,8 @@ def messages(answers: Answers) -> APIRouter:
         return await answers.respond(request, body, partial(read_messages, body), MessageForm(answers.model_name))
 
     @router.post(f"{MESSAGES}/count_tokens")
-    async def count(body: MessagesRequest) -> Json:
+    async def count(body: MessagesRequest, request: Request) -> Json:
         answers.check_model(body.model)
-        return {"input_tokens": await answers.count_tokens(partial(read_messages, body))}
+        return {"input_tokens": await answers.count_tokens(request, partial(read_messages, body))}
 
     return router
