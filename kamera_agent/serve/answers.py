@@ -13,7 +13,7 @@ from fastapi import Request, Response
 
 from kamera_agent.config import Demand
 from kamera_agent.errors import InputError
-from kamera_agent.serve.ask import Ask, Sent
+from kamera_agent.serve.ask import Ask
 from kamera_agent.serve.body import Body
 from kamera_agent.serve.client import Client, Place
 from kamera_agent.serve.connection import EventStream, while_connected
@@ -21,6 +21,7 @@ from kamera_agent.serve.errors import Refused, as_json
 from kamera_agent.serve.form import Form, Json
 from kamera_agent.serve.queue import Queue
 from kamera_agent.serve.said import Said
+from kamera_agent.serve.sent import Sent
 from kamera_agent.serve.status import Recent
 from kamera_agent.turns.background import Cancelled, Work, aread
 from kamera_agent.turns.chat import Chat
@@ -142,9 +143,10 @@ class Answers:
         yield from form.end(reply)
         # Before the client has all of the reply, and can send it back.
         place = Place(request.namespace, request.conversation)
-        self._said.note(place, form.text, form.forms, reader.parsed.message(reply.text))
+        sent = Sent("assistant", (form.text,) if form.text else (), form.forms)
+        self._said.note(place, ask.messages, sent, reader.parsed.message(reply.text))
         self._recent.note(request.namespace, request.conversation, reply)
-        ask.keep(Sent("assistant", (form.text,) if form.text else (), form.forms))
+        ask.keep(sent)
         yield from form.ending()
 
     def _shown(self, request: ChatRequest) -> ChatRequest:

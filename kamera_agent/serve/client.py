@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from blake3 import blake3
-
 from kamera_agent.config import Demand
+from kamera_agent.serve.digest import digest_of
 from kamera_agent.turns.message import Message
 
 
@@ -36,11 +35,8 @@ def place_of(client: Client, messages: Sequence[Message]) -> Place:
     """
     if client.thread:
         return Place(client.namespace, f"thread {client.thread}")
-    digest = blake3()
-    for role in ("system", "user"):
-        data = _first_text(role, messages).encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return Place(client.namespace, f"content {digest.hexdigest(16)}")
+    digest = digest_of(*(_first_text(role, messages) for role in ("system", "user")))
+    return Place(client.namespace, f"content {digest[:16].hex()}")
 
 
 def _first_text(role: str, messages: Sequence[Message]) -> str:

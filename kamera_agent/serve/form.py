@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from kamera_agent.serve.errors import Refused, error_of
-from kamera_agent.serve.said import CallForm
+from kamera_agent.serve.sent import CallForm
 from kamera_agent.turns.tool_calls import CallPiece, Piece, new_call_id
 from kamera_agent.window.reply import Reply
 
@@ -54,7 +54,7 @@ class Form(ABC):
     @property
     def forms(self) -> tuple[CallForm, ...]:
         """The calls, as a client sends them back."""
-        return tuple(CallForm(call.name, call.arguments) for call in self.calls)
+        return tuple(CallForm(call.name, call.arguments, call.id) for call in self.calls)
 
     def call_of(self, piece: CallPiece) -> Call:
         """The call that a piece belongs to, with the piece; a new one where it is the first."""

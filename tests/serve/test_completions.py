@@ -152,6 +152,23 @@ def test_a_reply_that_comes_back_in_another_form_is_ours(client: OpenAI, way: st
     assert expected <= cached(second) < expected + (1 if is_ours else first.usage.completion_tokens)
 
 
+def test_replies_that_show_the_same_keep_their_reasoning(client: OpenAI) -> None:
+    """The second one is not in the place of the first: all tokens are kept, as if the client had cut nothing out."""
+    asked: dict[str, Any] = {"model": "pocket", "user": "the same again", "max_tokens": 80}
+    whole, cut = [{"role": "user", "content": QUESTION}], [{"role": "user", "content": QUESTION}]
+    for thought in ("<think>Left of ben?</think>", "<think>No, it is where carl was an hour ago.</think>"):
+        schema = {"type": "json_schema", "json_schema": {"name": "said", "schema": {"const": f"{thought}the cellar"}}}
+        reply = client.chat.completions.create(**asked, messages=cut, response_format=schema)
+        said = reply.choices[0].message.content
+        assert json.loads(said) == f"{thought}the cellar"
+        for history, content in ((whole, said), (cut, said.replace(thought, ""))):
+            history += [{"role": "assistant", "content": content}, {"role": "user", "content": "And now?"}]
+    replies = [client.chat.completions.create(**asked, messages=history) for history in (cut, whole)]
+    assert replies[0].usage.prompt_tokens == replies[1].usage.prompt_tokens
+    assert cached(replies[0]) >= reply.usage.total_tokens
+    assert replies[0].choices[0].message.content == replies[1].choices[0].message.content
+
+
 def test_a_client_that_drops_old_screenshots(client: OpenAI, exact: Kamera) -> None:
     """The newest two of six screens stay. What is cached is compared with what a prefix cache may keep."""
     with serving(exact) as url, client_of(url) as prefix:

@@ -19,8 +19,9 @@ class Function(BaseModel):
 
 
 class Call(BaseModel):
-    """A call of a tool."""
+    """A call of a tool. id: that of this server, or whatever the client has made of it."""
 
+    id: Any = None
     function: Function
 
 

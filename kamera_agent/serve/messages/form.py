@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from kamera_agent.serve.errors import Refused, messages_error_of
 from kamera_agent.serve.form import Call, Form, Json, cost_of, kamera_of
-from kamera_agent.serve.said import CallForm
+from kamera_agent.serve.sent import CallForm
 from kamera_agent.turns.tool_calls import Piece
 from kamera_agent.window.reply import Reply
 

@@ -8,11 +8,11 @@ from itertools import groupby
 from reprlib import repr as short
 
 from kamera_agent.errors import InputError
-from kamera_agent.serve.ask import Ask, Sent
+from kamera_agent.serve.ask import Ask
 from kamera_agent.serve.body import Block
 from kamera_agent.serve.messages.body import GivenMessage, MessagesRequest
 from kamera_agent.serve.messages.tools import read_tool
-from kamera_agent.serve.said import CallForm
+from kamera_agent.serve.sent import CallForm, Sent
 from kamera_agent.turns.blocks import read_content
 from kamera_agent.turns.keywords import Schema
 
@@ -73,5 +73,5 @@ def _read_result(block: Block) -> Sent:
 def _read_call(block: Block) -> CallForm:
     match block:
         case {"name": str(name), "input": dict(arguments)}:
-            return CallForm(name, json.dumps(arguments))
+            return CallForm(name, json.dumps(arguments), block.get("id"))
     raise InputError(f"A tool_use block is {short(block)}; use one with a name and an object as its input.")

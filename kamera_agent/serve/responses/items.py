@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from kamera_agent.serve.form import Call, Json
 from kamera_agent.serve.responses.tools import COMPUTER
-from kamera_agent.serve.said import CallForm
+from kamera_agent.serve.sent import CallForm
 
 Status = Literal["in_progress", "completed", "incomplete"]
 

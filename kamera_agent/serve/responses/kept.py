@@ -6,8 +6,8 @@ import threading
 from collections import OrderedDict, defaultdict
 from typing import NamedTuple
 
-from kamera_agent.serve.ask import Sent
 from kamera_agent.serve.errors import Refused
+from kamera_agent.serve.sent import Sent
 
 # Of each namespace: responses, and bytes of what was new in them.
 MAX_RESPONSES, MAX_BYTES = 64, 256 << 20
