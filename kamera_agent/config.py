@@ -91,7 +91,8 @@ class Settings:
         what the store has, at first no quota.
     ttl_s: likewise, seconds after which what was stored in the disk tier is removed, however often it was used. None:
         what the store has, at first no such time.
-    dropped_bytes: bound on the pixels of dropped images that a window keeps, so that recall can compute them again.
+    dropped_bytes: bound on the pixels and texts of dropped spans that a window keeps, so that recall can compute them
+        again.
     shared_timeout_ms: how long a turn may wait for a shared store in all, in ms. What it has not served then is
         computed.
     """

@@ -6,16 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from operator import is_
+from sys import getsizeof
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from kamera_agent.antecedents import Antecedents
 from kamera_agent.chunk import Chunk, Run, TextRun
 from kamera_agent.runtime.families.base import Family
+from kamera_agent.runtime.families.tokens import Marked
 from kamera_agent.window.plan import Kind
 
-# What an item takes besides its pixels, roughly: tokens, offsets, key material.
+# What an item takes besides what is counted in full, roughly.
 ITEM_BYTES = 4096
+# A Python int, and its place in a tuple.
+TOKEN_BYTES = 36
+# A range that a marked text calls its own, with its two ends.
+RANGE_BYTES = 112
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -37,7 +43,13 @@ class Item:
     @property
     def num_bytes(self) -> int:
         """Bytes that a dropped item takes while it is kept for recall."""
-        return ITEM_BYTES + (self.run.pixels.nbytes if isinstance(self.run, Chunk) else 0)
+        num_bytes = ITEM_BYTES + getsizeof(self.text) + TOKEN_BYTES * len(self.run.token_ids)
+        if isinstance(self.text, Marked):
+            num_bytes += RANGE_BYTES * len(self.text.own)
+        if isinstance(self.run, Chunk):
+            offsets = self.run.offsets.untyped_storage().nbytes()
+            num_bytes += self.run.pixels.nbytes + offsets + getsizeof(self.run.key.material)
+        return num_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

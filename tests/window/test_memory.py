@@ -1,5 +1,6 @@
 """What a long-lived window holds: pool bytes, and every counter that could creep."""
 
+import gc
 import math
 import tracemalloc
 from collections.abc import Callable
@@ -82,6 +83,35 @@ def test_span_dropped_beyond_the_bound_cannot_be_recalled(make: MakeKamera) -> N
         window.recall(ids[0])
     window.recall(ids[2])
     assert torch.isfinite(window.logits()).all()
+
+
+@pytest.mark.parametrize("kind", ["text", "document", "narrow frames"])
+def test_what_is_kept_for_recall_is_counted_in_full(make: MakeKamera, kind: str) -> None:
+    """Against what Python has allocated for it since. Characters beyond ASCII take up to four bytes each."""
+    window = make(dropped_bytes=4_000_000).window()
+
+    def add(number: int) -> str:
+        text = "words and a smile \U0001f642 " * 400
+        if kind == "narrow frames":
+            # Long times: they are a part of the key.
+            return window.add_frames(np.full((40, 56, 56, 3), number, np.uint8), [0.1 + step / 3 for step in range(40)])
+        return window.add_text(text) if kind == "text" else window.add_document(text)
+
+    window.drop(add(0))
+    each = window.dropped_bytes
+    tracemalloc.start()
+    try:
+        for number in range(1, 8):
+            window.drop(add(number))
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert window.dropped_bytes == 8 * each
+    assert held <= 7 * each
+    for number in range(8, 4_000_000 // each + 2):
+        window.drop(add(number))
+    assert window.dropped_bytes == each * (4_000_000 // each)
 
 
 @pytest.mark.parametrize("form", [np.asarray, list], ids=["array", "list"])
