@@ -89,10 +89,7 @@ class Library(Forkable):
         """
         num_bytes = conditioned.num_bytes
         with self._lock:
-            # One chunk may always wait, however large: otherwise a small bound would keep every chunk out.
-            waiting_bytes = self._worker.num_bytes
-            full = waiting_bytes > 0 and waiting_bytes + num_bytes > self._settings.memory_bytes
-            if self._closed or full:
+            if self._closed or not self._worker.has_room(num_bytes, self._settings.memory_bytes):
                 self.num_skipped += 1
                 return None
             self._records.share_texts(seen)

@@ -81,6 +81,12 @@ class Worker(Computing):
         """Bytes that the unfinished jobs hold."""
         return sum(job.num_bytes for job in self._jobs.copy())
 
+    def has_room(self, num_bytes: int, bound: int) -> bool:
+        """Whether a job of so many bytes may wait, with a bound on the bytes of all that wait."""
+        # One job may always wait, however large: otherwise a small bound would keep every job out.
+        waiting_bytes = self.num_bytes
+        return waiting_bytes == 0 or waiting_bytes + num_bytes <= bound
+
     def submit(self, job: Job) -> None:
         """Have a job done after all earlier ones. Returns at once."""
         with self._lock:

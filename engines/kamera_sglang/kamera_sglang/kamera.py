@@ -86,7 +86,7 @@ class SglangKamera(Closing):
         for save in part.saves:
             pages, token_ids = taken.get(save.end), part.token_ids[save.first : save.end]
             if pages and (whole := self._heads.completed(Spot(salt, save.seen.chain), token_ids, pages)):
-                self._worker.submit(Job(partial(self._write_down, save, whole)))
+                self._remember(save, whole)
         return response
 
     def flush(self) -> None:
@@ -102,6 +102,11 @@ class SglangKamera(Closing):
     def _pages(self, load: Load, loaded: Loaded) -> Pages:
         """The KV of a span, as the engine keeps it in its place."""
         return Pages(load.first, list(self._rotation.turned(loaded.base.kv, loaded.factors, load.positions)))
+
+    def _remember(self, save: Save, pages: Pages) -> None:
+        """Have a chunk stored in the background, unless too much waits."""
+        if self._worker.has_room(pages.num_bytes, self.settings.memory_bytes):
+            self._worker.submit(Job(partial(self._write_down, save, pages), pages.num_bytes))
 
     def _write_down(self, save: Save, pages: Pages) -> int:
         kept = Kept(tuple(self._rotation.turned_back(layer, save.positions) for layer in pages.layers))

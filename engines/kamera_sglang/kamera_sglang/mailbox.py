@@ -41,6 +41,11 @@ class Pages(NamedTuple):
         return self.layers[0].keys.shape[1]
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes of the KV."""
+        return sum(tensor.nbytes for layer in self.layers for tensor in tensors_of(layer))
+
+    @property
     def stop(self) -> int:
         """Number of tokens of the prompt up to their end."""
         return self.start + self.num_tokens

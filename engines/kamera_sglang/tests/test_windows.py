@@ -227,6 +227,17 @@ def test_a_lost_record_is_computed(kamera: SglangKamera, namespace: str, noise: 
     assert distance(full(kamera, A, B), {token: logprob for logprob, token, _ in likeliest}) <= noise.logprob
 
 
+def test_what_waits_for_the_store_is_bounded_in_bytes(engine: Any, namespace: str) -> None:
+    """One chunk may always wait, and no second one where there is no room."""
+    with SglangKamera(engine, memory_bytes=0) as small:
+        with small._worker.busy:
+            look(small.window(namespace=namespace), A, B)
+        small.flush()
+        window = small.window(namespace=namespace)
+        window.sync(map(of, (A, B)))
+        assert [origin for origin, _ in origins(window)] == ["recalled", "computed"]
+
+
 def test_what_cannot_be_ordered_is_computed(
     kamera: SglangKamera, namespace: str, noise: Noise, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

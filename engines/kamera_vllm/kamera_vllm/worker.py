@@ -158,8 +158,7 @@ class Worker:
     def _submit(self, layers: list[LayerKV], write_down: partial[int]) -> None:
         """Have KV stored in the background, unless too much waits."""
         num_bytes = sum(part.nbytes for layer in layers for part in layer[:2])
-        waiting_bytes = self._thread.num_bytes
-        if waiting_bytes == 0 or waiting_bytes + num_bytes <= self._settings.memory_bytes:
+        if self._thread.has_room(num_bytes, self._settings.memory_bytes):
             self._thread.submit(Job(partial(write_down, layers), num_bytes))
 
     @torch.no_grad()
