@@ -9,11 +9,11 @@ from kamera_agent.turns.message import Message, ToolCall
 
 
 class CallForm(NamedTuple):
-    """A call as a client knows it. arguments: JSON. id: of whatever type a client sends."""
+    """A call as a client knows it. arguments: JSON. id: None where it has none."""
 
     name: str
     arguments: str
-    id: object = None
+    id: str | None = None
 
     def read(self) -> dict[str, Any] | None:
         """The arguments; None where they are no JSON object."""
@@ -42,6 +42,11 @@ class Sent(NamedTuple):
     def text(self) -> str:
         """The texts, joined."""
         return "".join(part for part in self.parts if isinstance(part, str))
+
+
+def id_of(given: Any) -> str | None:
+    """The id of a call; None for what is no text."""
+    return given if isinstance(given, str) else None
 
 
 def _read_call(form: CallForm) -> ToolCall | None:

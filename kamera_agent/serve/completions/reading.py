@@ -6,7 +6,7 @@ import json
 
 from kamera_agent.serve.ask import SAMPLING, Ask
 from kamera_agent.serve.completions.body import Call, ChatMessage, ChatRequest
-from kamera_agent.serve.sent import CallForm, Sent
+from kamera_agent.serve.sent import CallForm, Sent, id_of
 from kamera_agent.turns.blocks import read_content
 from kamera_agent.turns.grammar import read_format
 from kamera_agent.turns.habits import drop_habits
@@ -31,7 +31,7 @@ def read_chat(body: ChatRequest) -> Ask:
 
 def _read_message(given: ChatMessage) -> Sent:
     role = "system" if given.role == "developer" else given.role
-    calls = tuple(CallForm(call.function.name, _arguments(call), call.id) for call in given.tool_calls or ())
+    calls = tuple(CallForm(call.function.name, _arguments(call), id_of(call.id)) for call in given.tool_calls or ())
     parts = tuple(read_content(given.content or ""))
     return Sent(role, parts, calls if role == "assistant" else (), given.tool_call_id)
 

@@ -12,7 +12,7 @@ from kamera_agent.serve.ask import Ask
 from kamera_agent.serve.body import Block
 from kamera_agent.serve.messages.body import GivenMessage, MessagesRequest
 from kamera_agent.serve.messages.tools import read_tool
-from kamera_agent.serve.sent import CallForm, Sent
+from kamera_agent.serve.sent import CallForm, Sent, id_of
 from kamera_agent.turns.blocks import read_content
 from kamera_agent.turns.keywords import Schema
 
@@ -67,11 +67,11 @@ def _read_message(given: GivenMessage) -> Iterator[Sent]:
 def _read_result(block: Block) -> Sent:
     call_id = block.get("tool_use_id")
     content: str | Sequence[str | Block] = block.get("content") or ""
-    return Sent("tool", tuple(read_content(content)), call_id=call_id if isinstance(call_id, str) else None)
+    return Sent("tool", tuple(read_content(content)), call_id=id_of(call_id))
 
 
 def _read_call(block: Block) -> CallForm:
     match block:
         case {"name": str(name), "input": dict(arguments)}:
-            return CallForm(name, json.dumps(arguments), block.get("id"))
+            return CallForm(name, json.dumps(arguments), id_of(block.get("id")))
     raise InputError(f"A tool_use block is {short(block)}; use one with a name and an object as its input.")

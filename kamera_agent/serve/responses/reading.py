@@ -13,7 +13,7 @@ from kamera_agent.serve.body import Block
 from kamera_agent.serve.responses.body import ResponsesRequest
 from kamera_agent.serve.responses.kept import Kept
 from kamera_agent.serve.responses.tools import COMPUTER, read_choice_of, read_tool
-from kamera_agent.serve.sent import CallForm, Sent
+from kamera_agent.serve.sent import CallForm, Sent, id_of
 from kamera_agent.turns.blocks import read_content
 from kamera_agent.turns.grammar import OBJECT
 from kamera_agent.turns.keywords import Schema
@@ -78,13 +78,13 @@ def _read_item(item: Block) -> Sent:
         case {"type": "reasoning"}:
             return Sent("assistant")
         case {"type": "function_call", "name": str(name), "arguments": str(arguments)}:
-            return Sent("assistant", calls=(CallForm(name, arguments or "{}", item.get("call_id")),))
+            return Sent("assistant", calls=(CallForm(name, arguments or "{}", id_of(item.get("call_id"))),))
         case {"type": "computer_call", "action": dict(action)}:
-            return Sent("assistant", calls=(CallForm(COMPUTER, json.dumps(action), item.get("call_id")),))
+            return Sent("assistant", calls=(CallForm(COMPUTER, json.dumps(action), id_of(item.get("call_id"))),))
         case {"type": "computer_call", "actions": [*actions]}:
             return Sent(
                 "assistant",
-                calls=tuple(CallForm(COMPUTER, json.dumps(action), item.get("call_id")) for action in actions),
+                calls=tuple(CallForm(COMPUTER, json.dumps(action), id_of(item.get("call_id"))) for action in actions),
             )
         case {"type": "function_call_output" | "computer_call_output", "call_id": str(call_id), "output": output}:
             content = [output] if isinstance(output, dict) else output
