@@ -38,6 +38,7 @@ class Entrance:
             if scope["method"] != "POST":
                 await self._app(scope, receive, send)
                 return
+            _check_type(headers.get("content-type", ""))
             self._check_size(int(headers.get("content-length", 0)))
             with self._queue.place() as place:
                 scope["state"]["place"] = place
@@ -82,3 +83,9 @@ class Entrance:
     def _check_size(self, num_bytes: int) -> None:
         if num_bytes > self._max_body_bytes:
             raise Refused(413, f"The body has more than {self._max_body_bytes // MIB} MiB; send fewer images.")
+
+
+def _check_type(content_type: str) -> None:
+    # Any page in a browser may send other types to this server, and needs to ask nobody.
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise Refused(415, f"The content-type is {content_type[:60]!r}; send application/json.")

@@ -94,7 +94,7 @@ def _of_field(problem: Mapping[str, Any]) -> Refused:
     if problem["type"] == "json_invalid":
         return Refused(400, f"The body is no JSON: {problem['ctx']['error']} at character {place}.")
     if not place:
-        return Refused(400, "The body is no JSON object; send one, with content-type application/json.")
+        return Refused(400, "The body is no JSON object; send one.")
     if problem["type"] == "missing":
         return Refused(400, f"{place} is missing.", "missing_required_parameter", place)
     return Refused(400, f"{place} is {short(problem['input'])}: {problem['msg']}.", param=place)

@@ -74,11 +74,24 @@ NO_REQUESTS = [b"", b"{", b"[]", b"5", b"\xff\xfe", b'{"a": ' * 2000, b'{"messag
 
 
 @pytest.mark.parametrize("body", NO_REQUESTS, ids=range(len(NO_REQUESTS)))
-@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
 def test_a_body_that_is_no_request(url: str, body: bytes, kind: str) -> None:
     response = httpx.post(f"{url}/chat/completions", content=body, headers={"content-type": kind})
     assert response.status_code == 400
     assert response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "messages", "messages/count_tokens", "responses"])
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", None])
+def test_a_body_that_any_page_could_send(url: str, path: str, kind: str | None) -> None:
+    """A browser asks the server before it sends other types than these."""
+    body = json.dumps({"messages": HELLO, "input": "Hello.", "max_tokens": 1}).encode()
+    headers = {} if kind is None else {"content-type": kind}
+    response = httpx.post(f"{url}/{path}", content=body, headers=headers, timeout=TIMEOUT)
+    assert response.status_code == 415
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert "send application/json" in error["message"]
 
 
 def test_odd_contents(url: str) -> None:
