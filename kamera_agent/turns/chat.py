@@ -33,6 +33,7 @@ from kamera_agent.turns.keywords import Schema
 from kamera_agent.turns.loans import Loan
 from kamera_agent.turns.message import Message
 from kamera_agent.turns.outline import Outline, Outliner
+from kamera_agent.turns.pixels import check_pixels
 from kamera_agent.turns.source import Options, name_of, options_of
 from kamera_agent.turns.tool_calls import ParsedReply, ReplyReader, parse_reply
 from kamera_agent.turns.tools import check_tools
@@ -210,6 +211,7 @@ class Chat(Closing):
         check_tools(tools)
         live = self.open()
         kamera, reading = live.kamera, live.read(messages, tools)
+        check_pixels(reading.contents)
         items = Items(kamera.family, kamera.settings, reading.system).resolve(reading.contents)
         return Layout(kamera.family).places(items, "reply")[-1].end_order
 

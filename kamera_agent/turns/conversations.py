@@ -18,6 +18,7 @@ from kamera_agent.telemetry.guard import Guard
 from kamera_agent.turns.background import Cancelled, never
 from kamera_agent.turns.forecast import Forecast
 from kamera_agent.turns.outline import Outline, Part
+from kamera_agent.turns.pixels import check_pixels
 from kamera_agent.turns.watch import Budget, Watch
 from kamera_agent.window.content import Content, ImageContent
 from kamera_agent.window.reply import Reply
@@ -94,8 +95,13 @@ class Live:
         self._holder = None if hold is None else ref(hold)
 
     def begin(self, contents: Sequence[Content], system: str, call: Outline, demand: Demand | None = None) -> None:
-        """Make the window hold the contents of a call. demand: of its answer. Raises what Window.sync raises."""
-        span_ids = self.window.sync(self._known(contents, call), system)
+        """Make the window hold the contents of a call. demand: of its answer.
+
+        Raises what Window.sync raises, and InputError for images that are not in the window and too large together.
+        """
+        known = self._known(contents, call)
+        check_pixels(known)
+        span_ids = self.window.sync(known, system)
         self.outline = call
         self.images = tuple(
             ((part, content.new_turn), span_id)

@@ -15,6 +15,7 @@ from blake3 import blake3
 from kamera_agent.errors import ImageError
 from kamera_agent.turns.background import Cancelled, never
 from kamera_agent.turns.message import unreadable
+from kamera_agent.turns.pixels import check_pixels
 from kamera_agent.turns.transcript import Transcript
 from kamera_agent.vision.fingerprint import fingerprint_image
 from kamera_agent.vision.image import Pixels, decode_image
@@ -91,6 +92,11 @@ def _holds_half(theirs: Collection[Part], ours: Sequence[Part]) -> bool:
     return 2 * sum(part.size for part in ours if part in theirs) >= sum(part.size for part in ours)
 
 
+def _key(content: Content) -> bytes:
+    """What an image is remembered by; nothing for a text."""
+    return blake3(content.image).digest(16) if isinstance(content, ImageContent) else b""
+
+
 class Outliner:
     """Makes outlines. It decodes an image when it first sees its bytes. Safe for use from several threads.
 
@@ -107,16 +113,20 @@ class Outliner:
         """The outline of a transcript, and its contents with the new images decoded.
 
         cancelled: looked at before each image is decoded; where it returns True, GeneratorExit is raised.
+        Raises InputError for new images that are too large together, before any of them is decoded.
         """
-        pairs = [self._read(content, cancelled) for content in transcript.contents]
+        keyed = [(content, _key(content)) for content in transcript.contents]
+        with self._lock:
+            new = [content for content, key in keyed if not self._digests.get(key)]
+        check_pixels(new)
+        pairs = [self._read(content, key, cancelled) for content, key in keyed]
         system = Part("system", transcript.system, len(transcript.system))
         return Outline((system, *(part for part, _ in pairs))), [content for _, content in pairs]
 
-    def _read(self, content: Content, cancelled: Cancelled) -> tuple[Part, Content]:
+    def _read(self, content: Content, key: bytes, cancelled: Cancelled) -> tuple[Part, Content]:
         if isinstance(content, TextContent):
             return Part(content.role, content.text, len(content.text)), content
         assert isinstance(content, ImageContent), "a transcript holds texts and encoded images"
-        key = blake3(content.image).digest(16)
         with self._lock:
             if digest := self._digests.get(key):
                 self._digests.move_to_end(key)
@@ -130,7 +140,8 @@ class Outliner:
             if key not in self._digests:
                 logger.warning("An image could not be read: %s", error)
             self._note(key, "")
-            return self._read(TextContent(unreadable(error), content.role, content.new_turn), cancelled)
+            text = unreadable(error)
+            return Part(content.role, text, len(text)), TextContent(text, content.role, content.new_turn)
         digest = fingerprint_image(pixels)
         self._note(key, digest)
         return Part(content.role, digest, IMAGE_SIZE), replace(content, image=pixels)

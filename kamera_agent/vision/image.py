@@ -95,6 +95,19 @@ def is_image(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def num_pixels(source: bytes | Pixels) -> int:
+    """Pixels of an encoded image, by its header, or of decoded ones; 0 where decode_image() decodes nothing."""
+    if isinstance(source, np.ndarray):
+        height, width, _ = source.shape
+        return int(height * width)
+    try:
+        with _explained(f"{len(source)} bytes"), Image.open(io.BytesIO(source), formats=FORMATS) as image:
+            _check_size(image)
+            return image.width * image.height
+    except ImageError:
+        return 0
+
+
 def _decode_file(data: bytes, name: str) -> Pixels:
     with _explained(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return _decode_pil(image, name)
@@ -104,15 +117,19 @@ def _decode_pil(image: Image.Image, name: str) -> Pixels:
     if image.width == 0 or image.height == 0:
         raise ImageError(f"image of {image.width}x{image.height} has no pixels")
     with _explained(name):
-        # Pillow itself only warns below twice its limit, and does not check an image that the caller opened.
-        limit = MAX_PIXELS if Image.MAX_IMAGE_PIXELS == PILLOWS_LIMIT else Image.MAX_IMAGE_PIXELS
-        if limit is not None and image.width * image.height > limit:
-            raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+        _check_size(image)
         transparent = _transparent_colour(image)
         upright = ImageOps.exif_transpose(image)
         if transparent is not None:
             upright.info["transparency"] = transparent
         return _flatten(_to_eight_bit(upright))
+
+
+def _check_size(image: Image.Image) -> None:
+    # Pillow itself only warns below twice its limit, and does not check an image that the caller opened.
+    limit = MAX_PIXELS if Image.MAX_IMAGE_PIXELS == PILLOWS_LIMIT else Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
 
 
 def _transparent_colour(image: Image.Image) -> Any:

@@ -13,7 +13,7 @@ from pictures import encode, noise
 from PIL import Image
 
 from kamera_agent.errors import ImageError
-from kamera_agent.vision.image import decode_image
+from kamera_agent.vision.image import decode_image, num_pixels
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,12 @@ def png_that_claims(width: int, height: int) -> bytes:
 def test_decompression_bomb_is_refused(width: int, height: int) -> None:
     with pytest.raises(ImageError, match=r"too large.*MAX_IMAGE_PIXELS"):
         decode_image(png_that_claims(width, height))
+    assert num_pixels(png_that_claims(width, height)) == 0
+
+
+def test_pixels_are_counted_without_being_decoded() -> None:
+    assert num_pixels(png_that_claims(5_000, 600)) == num_pixels(np.zeros((600, 5_000, 3), np.uint8)) == 3_000_000
+    assert num_pixels(b"no image") == 0
 
 
 def test_a_screen_of_8k_is_not_too_large() -> None:
