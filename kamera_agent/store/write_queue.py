@@ -82,14 +82,15 @@ class WriteQueue:
     def put(self, record: Record) -> None:
         """Queue a record to be written. Waits while the queue is full. Patches that wait over another base are removed.
 
-        Raises StoreClosedError after close().
+        So are those over none. Raises StoreClosedError after close().
         """
         num_bytes = record_bytes(record.header)
         with self._lock:
             self._changed.wait_for(lambda: self._closed or self._has_room(num_bytes))
             digest, replaced = record.header.key.digest, self._find(record.header.key.digest)
             self._accept(digest, Intent(record, self._next_tick()))
-            if replaced and replaced.record and not are_equal(replaced.record, record):
+            # Patches that wait since a removal are over nothing; this base takes the place of the removal, before them.
+            if replaced and not (replaced.record and are_equal(replaced.record, record)):
                 self._remove_patches(digest)
 
     def remove(self, digest: bytes) -> None:

@@ -541,6 +541,24 @@ class TestQueue:
             assert same(store.get_many([patch.header.key])[patch.header.key.digest], patch)
             assert (store.stats().num_records, store.stats().evictions) == (3, 0)
 
+    def test_a_patch_that_waits_between_the_end_of_its_base_and_another_base_is_dropped(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """1. The writer is held up. 2. A base is deleted, its patch is put, another base is put. 3. All go on."""
+        may_write, write = threading.Event(), Environment.write
+        base, patch = make_record("b", seed=1), make_record("p", **over("b"))
+        with LmdbStore(tmp_path, MIB) as store:
+            monkeypatch.setattr(Environment, "write", lambda self, change: may_write.wait() and write(self, change))
+            store.put_many([make_record("first"), make_record("b")])
+            store.delete([base.header.key])
+            store.put_many([patch, base])
+            assert patch.header.key.digest not in store.get_many([patch.header.key])
+            may_write.set()
+            store.flush()
+            found = store.get_many([base.header.key, patch.header.key])
+            assert same(found[base.header.key.digest], base)
+            assert patch.header.key.digest not in found
+
     def test_closing_one_store_while_another_thread_puts_loses_nothing_by_half(self, tmp_path: Path) -> None:
         store = LmdbStore(tmp_path, 64 * MIB, 20 * KIB)
         records = [record_of_bytes(f"r{i}", 10 * KIB) for i in range(300)]
