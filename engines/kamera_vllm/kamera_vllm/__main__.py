@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="as that of vllm serve")
     options = parser.parse_args()
     blueprint = Blueprint.of(options.model, engine_settings({}, "kamera_vllm"), dtype=options.dtype)
-    sys.stdout.write(json.dumps(transfer_facts(blueprint, options.store, {})) + "\n")
+    sys.stdout.write(json.dumps(transfer_facts(blueprint, options.store, {}, takes_orders=False)) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,13 @@ class KameraConnector(KVConnectorBase_V1):
         self._block_size: int = vllm_config.cache_config.block_size
         self._store = open_store(facts["store"], self._settings)
         self._worker: Worker | None = None
-        self._scheduler = Scheduler(self._store, self._settings.namespace, {"model": facts["model"]}, self._block_size)
+        self._scheduler = Scheduler(
+            self._store,
+            self._settings.namespace,
+            {"model": facts["model"]},
+            self._block_size,
+            takes_orders=facts["takes_orders"],
+        )
 
     @property
     def requires_kv_delivery(self) -> bool:

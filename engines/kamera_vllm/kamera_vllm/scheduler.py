@@ -37,14 +37,18 @@ class _Tracked:
 class Scheduler:
     """Answers vLLM's scheduler.
 
-    facts: of the model, which the keys of exact pages depend on.
+    facts: of the model, which the keys of exact pages depend on. takes_orders: whether requests come from VllmKamera;
+        else their orders mean nothing, because anybody could write them.
     """
 
-    def __init__(self, store: Store, namespace: str, facts: Mapping[str, Any], block_size: int) -> None:
+    def __init__(
+        self, store: Store, namespace: str, facts: Mapping[str, Any], block_size: int, *, takes_orders: bool
+    ) -> None:
         self._store = store
         self._namespace = namespace
         self._facts = {**facts, "page_size": block_size}
         self._block_size = block_size
+        self._takes_orders = takes_orders
         self._tracked: dict[str, _Tracked] = {}
         self._fillings: list[Filling] = []
 
@@ -97,7 +101,7 @@ class Scheduler:
         if request.lora_request is not None or request.prompt_token_ids is None:
             return None
         if request.request_id not in self._tracked:
-            order = Order.of(request.kv_transfer_params)
+            order = Order.of(request.kv_transfer_params) if self._takes_orders else None
             if order and order.prompt != fingerprint_tokens(request.prompt_token_ids):
                 return None
             keys = self._keys(request) if order is None else ()

@@ -20,16 +20,17 @@ MODULE = "kamera_vllm.connector"
 def transfer_config(
     blueprint: Blueprint, store: StorePlace | Sequence[StorePlace], options: Mapping[str, Any]
 ) -> KVTransferConfig:
-    """The KV transfer of an engine over a store. Arguments and errors as of transfer_facts()."""
-    return KVTransferConfig(**transfer_facts(blueprint, store, options))
+    """The KV transfer of an engine over a store that VllmKamera drives. Arguments and errors as of transfer_facts()."""
+    return KVTransferConfig(**transfer_facts(blueprint, store, options, takes_orders=True))
 
 
 def transfer_facts(
-    blueprint: Blueprint, store: StorePlace | Sequence[StorePlace], options: Mapping[str, Any]
+    blueprint: Blueprint, store: StorePlace | Sequence[StorePlace], options: Mapping[str, Any], *, takes_orders: bool
 ) -> dict[str, Any]:
     """The same as JSON, as `vllm serve --kv-transfer-config` takes it.
 
-    store: folders or URLs, the fastest first. options: fields of Settings.
+    store: folders or URLs, the fastest first. options: fields of Settings. takes_orders: False leaves exact pages
+    alone. A client of a server could order KV of any namespace into its request, or write its own under any key.
     Raises SettingError for a secret that is a function: the connector is made in other processes, by names.
     """
     places = [store] if isinstance(store, (str, os.PathLike)) else several("store", store)
@@ -47,5 +48,6 @@ def transfer_facts(
             "settings": dict(options),
             "rotation": [*blueprint.rotation],
             "model": identity.digest.hex(),
+            "takes_orders": takes_orders,
         },
     }

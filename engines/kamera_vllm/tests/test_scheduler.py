@@ -33,13 +33,13 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 def scheduler(store: MemoryStore) -> Scheduler:
-    return Scheduler(store, "default", {"model": "m"}, BLOCK)
+    return Scheduler(store, "default", {"model": "m"}, BLOCK, takes_orders=True)
 
 
 def request(order: Order | None = ORDER, name: str = "r", **facts: Any) -> Any:
     params = None if order is None else {PARAMETER: order.to_json()}
     plain = {"prompt_token_ids": TOKENS, "mm_features": [], "cache_salt": None, "lora_request": None}
-    return SimpleNamespace(request_id=name, kv_transfer_params=params, **plain | facts)
+    return SimpleNamespace(**{"request_id": name, "kv_transfer_params": params, **plain, **facts})
 
 
 def image(identifier: str, offset: int, length: int) -> Any:
@@ -64,6 +64,17 @@ def fill(store: MemoryStore, step: Step, number: int) -> None:
     [keeping] = step.keepings
     layers = [LayerKV(torch.zeros(1, BLOCK, 2), torch.zeros(1, BLOCK, 2))]
     store.put_many([page_record(key, layers) for key in keeping.keys[:number]])
+
+
+@pytest.mark.parametrize("order", [ORDER.to_json(), {}, "anything"], ids=["whole", "empty", "a text"])
+def test_a_server_takes_no_orders_from_its_clients(store: MemoryStore, order: Any) -> None:
+    """The request is one as any other: its exact pages are kept, and found again."""
+    server = Scheduler(store, "default", {"model": "m"}, BLOCK, takes_orders=False)
+    ordered = request(None, kv_transfer_params={PARAMETER: order})
+    assert server.claim(ordered, 32) == 0
+    fill(store, server.step(scheduled()), 6)
+    again = request(None, "again", kv_transfer_params={PARAMETER: order})
+    assert server.claim(again, 0) == 6 * BLOCK
 
 
 @pytest.mark.parametrize(
