@@ -74,18 +74,19 @@ class Answers:
         self.check_model(body.model)
         headers = _headers(body.ignored())
         demand = _read_demand(request.headers.get(FIDELITY))
-        client = Client(request.state.namespace, request.headers.get(THREAD) or body.thread, demand)
+        client = _client(request, body, demand)
         if not body.stream:
             whole = self._only(request, lambda cancelled: self._whole(read, client, form, cancelled))
             return as_json(await whole, headers=headers)
         events = self._in_turn(request, lambda cancelled: self._events(read, client, form, cancelled))
         return EventStream(await while_connected(request, anext(events)), events, form, headers)
 
-    async def count_tokens(self, request: Request, read: Read) -> int:
+    async def count_tokens(self, request: Request, body: Body, read: Read) -> int:
         """Tokens of the prompt that a request would be answered over. Raises InputError."""
+        client = _client(request, body)
 
         def work(_: Cancelled) -> Iterator[int]:
-            shown = self._shown(read().request(Client(None, None), self._said))
+            shown = self._shown(read().request(client, self._said))
             yield self._chat.count_tokens(shown.messages, shown.tools)
 
         return await self._only(request, work)
@@ -164,6 +165,10 @@ def _read_demand(header: str | None) -> Demand | None:
     if header is not None:
         raise InputError(f"{FIDELITY} is {header[:60]!r}; use one of {', '.join(get_args(Demand))}, or leave it out.")
     return None
+
+
+def _client(request: Request, body: Body, demand: Demand | None = None) -> Client:
+    return Client(request.state.namespace, request.headers.get(THREAD) or body.thread, demand)
 
 
 def _headers(ignored: list[str]) -> dict[str, str]:

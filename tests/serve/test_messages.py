@@ -1,6 +1,7 @@
 """Messages through Anthropic's own client."""
 
 import gc
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from serving import QUESTION, TIMEOUT, anthropic_of, encoded, screen, serving, text, user
 
 from kamera_agent import Kamera
+from kamera_agent.serve.keys import Keys
 
 
 def shown(seed: int) -> dict[str, Any]:
@@ -70,6 +72,21 @@ def test_usage(anthropic: Anthropic, kamera: Kamera) -> None:
     assert second.usage.input_tokens < 20
     counted = anthropic.messages.count_tokens(**asked, messages=messages)
     assert counted.input_tokens == total(second)
+
+
+def test_tokens_are_counted_among_the_replies_to_a_key(tmp_path: Path) -> None:
+    """The reply comes back with blanks around it, which its prompt does not have."""
+    (tmp_path / "keys").write_text("ada-0123456789abc\n")
+    with (
+        Kamera.pocket() as kamera,
+        serving(kamera, keys=Keys.read(tmp_path / "keys")) as url,
+        anthropic_of(url, "ada-0123456789abc") as client,
+    ):
+        asked: dict[str, Any] = {"model": "pocket", "messages": [user(text(QUESTION))]}
+        said = client.messages.create(**asked, max_tokens=2).content[0].text
+        asked["messages"] += [{"role": "assistant", "content": f"  {said} \n"}, user(text(QUESTION))]
+        counted = client.messages.count_tokens(**asked)
+        assert counted.input_tokens == total(client.messages.create(**asked, max_tokens=2))
 
 
 def test_the_events_of_a_stream(anthropic: Anthropic) -> None:

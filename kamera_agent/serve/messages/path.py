@@ -25,6 +25,6 @@ def messages(answers: Answers) -> APIRouter:
     @router.post(f"{MESSAGES}/count_tokens")
     async def count(body: MessagesRequest, request: Request) -> Json:
         answers.check_model(body.model)
-        return {"input_tokens": await answers.count_tokens(request, partial(read_messages, body))}
+        return {"input_tokens": await answers.count_tokens(request, body, partial(read_messages, body))}
 
     return router
