@@ -173,7 +173,7 @@ class Environment:
         return (self.cipher.name(digest) if self.cipher else digest)[:NAME_BYTES]
 
     def namespace_of(self, header: Header, txn: Transaction) -> bytes:
-        """What stands for the namespace of a record. That of a patch is the one of its base, once that is written."""
+        """The tag of the namespace of a record. A patch has the one of its base, once that is written."""
         base = self.tables.entry(txn, header.base) if header.base else None
         return base.namespace if base else self.name_of(header.key.namespace)
 

@@ -1,6 +1,6 @@
 """What single namespaces may hold.
 
-Nobody can tell the name of a namespace from what stands for it in the tables. So that quotas can be listed, and kept
+Nobody can tell the name of a namespace from its tag in the tables. So that quotas can be listed, and kept
 when a store gets another key, each has the name beside it: UTF-8, in an encrypted store as a file is encrypted.
 """
 
